@@ -1,0 +1,17 @@
+//! Weft's model and its pure logic: no sockets, no files but the persisted state of the driver.
+//!
+//! ```text
+//!   Registry ──events──> driver ──> merge ──Snapshot──> compile ──Table──> publish ──Reader<Table>──> proxy
+//! ```
+//!
+//! The modules below are in dependency order: each uses only those before it, and a test holds that.
+
+pub mod name;
+pub mod identity;
+pub mod locality;
+pub mod resource;
+pub mod workload;
+pub mod context;
+pub mod registry;
+pub mod table;
+pub mod publish;

@@ -1,0 +1,73 @@
+//! Where something runs: region, zone and sub-zone, from coarse to fine.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::NameError;
+
+/// A place, written `region/zone/subzone`; finer parts may be missing. The default is "unknown".
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Locality {
+    parts: [Arc<str>; 3],
+}
+
+impl Locality {
+    /// Reads `region[/zone[/subzone]]`; the empty text is "unknown".
+    ///
+    /// # Errors
+    /// When there are more than three parts, or a part is longer than 63 bytes or not visible ASCII.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        let mut locality = Self::default();
+        for (index, part) in text.split('/').enumerate() {
+            let slot = locality
+                .parts
+                .get_mut(index)
+                .ok_or_else(|| NameError::new("locality", text, "it has more than three parts"))?;
+            if part.len() > 63 || !part.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(NameError::new("locality", text, "a part is too long or not visible ASCII"));
+            }
+            *slot = part.into();
+        }
+        Ok(locality)
+    }
+
+    /// The region, such as `eu-west-1`; empty when unknown.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.parts[0]
+    }
+
+    /// The zone within the region; empty when unknown.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.parts[1]
+    }
+
+    /// The part of the zone (rack, node class); empty when unknown.
+    #[must_use]
+    pub fn subzone(&self) -> &str {
+        &self.parts[2]
+    }
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.parts.iter().take_while(|part| !part.is_empty()).map(AsRef::as_ref);
+        f.write_str(&known.collect::<Vec<_>>().join("/"))
+    }
+}
+
+impl TryFrom<String> for Locality {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Locality> for String {
+    fn from(locality: Locality) -> String {
+        locality.to_string()
+    }
+}

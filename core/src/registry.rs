@@ -1,0 +1,163 @@
+//! The registry contract: what a catalog of services says, as one stream of events.
+//!
+//! A registry is followed, never polled by the rest of Weft: [`Registry::watch`] yields events for ever, and the driver
+//! around it reconnects, turns gaps into resets and keeps the last good state. The invariants a consumer may rely on:
+//! nothing is visible before its [`Event::Commit`]; what was not committed is lost on disconnect; an origin always
+//! speaks as a whole; silence is never absence.
+
+mod error;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+pub use error::RegistryError;
+
+use crate::{
+    name::{OriginName, RegistryName},
+    resource::{Endpoint, Resource},
+};
+
+/// A part of a registry that is listed and followed as a whole. Always names the registry: a relay carries several.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Scope {
+    /// The registry.
+    pub registry: RegistryName,
+    /// The part of it (a namespace, a folder); empty for the whole.
+    pub part: Arc<str>,
+}
+
+impl Scope {
+    /// The whole of a registry.
+    #[must_use]
+    pub fn whole(registry: RegistryName) -> Self {
+        Self { registry, part: "".into() }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.registry)?;
+        if self.part.is_empty() { Ok(()) } else { write!(f, "/{}", self.part) }
+    }
+}
+
+/// Where to go on after a disconnect, in the registry's own terms; opaque to all others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Resume(pub Bytes);
+
+/// The version of an origin's words. Only equality means anything.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Version(pub Arc<str>);
+
+/// Whether a full list is known to be all there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completeness {
+    /// All there is.
+    Full,
+    /// The server hid something, or may have: what is missing from the list may still exist.
+    Filtered,
+}
+
+/// Something in an origin that could not be taken over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OriginFault {
+    /// What is wrong and what was expected, for a person.
+    pub message: String,
+    /// Where: a file with line and column, an object's field.
+    pub place: String,
+    /// Whether the origin's last good resources stay in force (a file that does not parse), or just the faulty part
+    /// was left out.
+    pub keeps_last_good: bool,
+}
+
+/// One word of a registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Supersedes all that this origin said before; no resources means it is gone. Its earlier faults go with it.
+    Replace {
+        /// Where the origin belongs.
+        scope: Scope,
+        /// Who speaks.
+        origin: OriginName,
+        /// The origin's version.
+        version: Version,
+        /// All it says now.
+        resources: Vec<Resource>,
+        /// All that could not be taken over.
+        faults: Vec<OriginFault>,
+    },
+    /// A full list begins: origins of the scope that are not replaced before [`Event::Ready`] are missing from it.
+    Reset {
+        /// What is listed.
+        scope: Scope,
+    },
+    /// The full list is over.
+    Ready {
+        /// What was listed.
+        scope: Scope,
+        /// Whether the list is all there is.
+        completeness: Completeness,
+    },
+    /// All since the last commit becomes visible, at once. Sent empty too, as "still true".
+    Commit {
+        /// What is confirmed.
+        scope: Scope,
+        /// Where to go on after a disconnect; none when the registry cannot resume.
+        resume: Option<Resume>,
+    },
+}
+
+impl Event {
+    /// The scope that the event speaks of.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        match self {
+            Self::Replace { scope, .. }
+            | Self::Reset { scope }
+            | Self::Ready { scope, .. }
+            | Self::Commit { scope, .. } => scope,
+        }
+    }
+}
+
+/// What a registry can do. The conformance suite asks for what is declared and for nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Capabilities {
+    /// Goes on after a disconnect without a full list.
+    pub resume: bool,
+    /// Knows whether instances are healthy.
+    pub health: bool,
+    /// Local instances can be announced.
+    pub register: bool,
+    /// Carries routes and policies.
+    pub configuration: bool,
+    /// Speaks for other registries (a relay): events may name scopes of several.
+    pub relay: bool,
+}
+
+/// A catalog that is followed. Object-safe: the agent holds a list of them.
+pub trait Registry: Send + Sync {
+    /// The configured name, which partitions all service names.
+    fn name(&self) -> &RegistryName;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Follows `scope` for ever, from `resume` where that is still possible. A stream that cannot go on without a gap
+    /// ends with [`RegistryError::Gap`]; the driver then watches again without a resume point, and the registry
+    /// begins with [`Event::Reset`].
+    fn watch(&self, scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>>;
+
+    /// Announces a local instance and keeps it alive until the returned lease is dropped; none where the platform
+    /// does not allow it.
+    fn register(&self, _endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
+        None
+    }
+}
+
+/// A registration in force; dropping it withdraws the instance.
+pub trait Lease: Send {}

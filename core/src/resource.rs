@@ -1,0 +1,169 @@
+//! What registries speak of: services, endpoints, routes and policies, in one model for all platforms.
+//!
+//! Resources are plain checked data. They say nothing about how they were read and nothing about how they are used:
+//! converters make them, [`crate::merge`] keeps them, [`crate::compile`] turns them into tables.
+
+mod policy;
+mod route;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
+pub use route::{
+    Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, HeaderMatch, PathMatch, Retries, Route,
+    RouteMatch, RouteRule, ValueMatch,
+};
+
+use crate::{
+    identity::SpiffeId,
+    locality::Locality,
+    name::{HostName, InstanceName, PortName, RuleName, ServiceName},
+};
+
+/// Labels of an endpoint or a workload, sorted, shared between all that carry the same ones.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// One thing a registry says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// A service: its ports and names.
+    Service(Arc<Service>),
+    /// One instance's port of a service.
+    Endpoint(Arc<Endpoint>),
+    /// How requests to a service are routed.
+    Route(Arc<Route>),
+    /// Who may call what.
+    Policy(Arc<Policy>),
+}
+
+/// What a resource is called within its registry: at most one resource of a key is in force.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResourceKey {
+    /// A service by name.
+    Service(ServiceName),
+    /// An endpoint by service, port name and instance.
+    Endpoint(ServiceName, PortName, InstanceName),
+    /// A route by name.
+    Route(RuleName),
+    /// A policy by name.
+    Policy(RuleName),
+}
+
+impl Resource {
+    /// The key under which the resource stands in its registry.
+    #[must_use]
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Self::Service(service) => ResourceKey::Service(service.name.clone()),
+            Self::Endpoint(endpoint) => ResourceKey::Endpoint(
+                endpoint.service.clone(),
+                endpoint.port_name.clone(),
+                endpoint.instance.clone(),
+            ),
+            Self::Route(route) => ResourceKey::Route(route.name.clone()),
+            Self::Policy(policy) => ResourceKey::Policy(policy.name.clone()),
+        }
+    }
+}
+
+/// The protocol an application speaks on a port, as declared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// HTTP/2 without TLS, by prior knowledge.
+    Http2,
+    /// gRPC: HTTP/2 without TLS, with trailers.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
+}
+
+impl AppProtocol {
+    /// Whether requests can be told apart, so that routing and policy of layer 7 apply.
+    #[must_use]
+    pub fn is_http(self) -> bool {
+        !matches!(self, Self::Tcp)
+    }
+}
+
+/// A service: the thing callers name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name in its registry.
+    pub name: ServiceName,
+    /// The ports callers use, at least one.
+    pub ports: Vec<ServicePort>,
+    /// Further host names by which the platform knows it (`reviews.default.svc.cluster.local`).
+    pub hosts: Vec<HostName>,
+}
+
+/// A port of a service as callers know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Unique within the service; endpoints refer to it.
+    pub name: PortName,
+    /// The number callers use, 1 to 65535.
+    pub number: u16,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
+}
+
+/// Whether an endpoint can take requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Ready.
+    #[default]
+    Healthy,
+    /// Finishing: no new requests while another endpoint can take them.
+    Draining,
+    /// The registry says it does not work.
+    Unhealthy,
+    /// The registry no longer mentions it but may have been unable to; kept, ranked last.
+    Unconfirmed,
+}
+
+/// Whether calls to an endpoint must be mutual TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Never in plaintext.
+    #[default]
+    Required,
+    /// Plaintext is for applications outside the mesh, declared so.
+    Off,
+}
+
+/// One port of one instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The service it belongs to.
+    pub service: ServiceName,
+    /// The service's port that it serves.
+    pub port_name: PortName,
+    /// The instance within the registry.
+    pub instance: InstanceName,
+    /// The application's own address and port at that instance.
+    pub address: SocketAddr,
+    /// Where that instance's agent accepts mesh traffic; none when it speaks no mesh.
+    pub mesh_address: Option<SocketAddr>,
+    /// Who must answer there. An endpoint that requires TLS and has none is never dialled.
+    pub identity: Option<SpiffeId>,
+    /// Whether plaintext is allowed.
+    pub tls: TlsMode,
+    /// Labels: subsets select by them.
+    pub labels: Labels,
+    /// Relative share of requests, 0 to 65535; 0 takes none while others can.
+    pub weight: u16,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Whether it can take requests.
+    pub health: Health,
+}

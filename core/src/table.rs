@@ -1,0 +1,104 @@
+//! What the data path reads: everything that configuration and registries say, compiled for looking up.
+//!
+//! A [`Table`] is immutable and shared by all workers. It is a persistent map of destinations plus one [`View`] per
+//! local workload, so that a change copies only the path to what changed. A request holds its rule and its endpoint,
+//! never the table. What must outlive a swap (requests in flight, failures, ejection) hangs on the endpoint's
+//! [`EndpointState`], which the compiler carries over.
+
+mod access;
+mod endpoint;
+mod routing;
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+
+pub use access::{Authorization, CompiledOperation, CompiledPolicy, CompiledRule, Decision, PathRule};
+pub use endpoint::{EndpointKey, EndpointSet, EndpointState, Upstream};
+pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};
+
+use crate::{
+    name::{HostName, PortName, ServiceKey, ServiceName},
+    resource::AppProtocol,
+    workload::{Workload, WorkloadPort},
+};
+
+/// A persistent hash map: a copy that differs in one entry shares all the rest.
+pub type SharedMap<K, V> = imbl::GenericHashMap<K, V, RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+
+/// Everything a request needs, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Counts compilations that changed something.
+    pub generation: u64,
+    /// Destinations by every host name that leads to them, lower case, without a port.
+    pub hosts: SharedMap<HostName, Arc<Destination>>,
+    /// Destinations by key, in no order.
+    pub destinations: SharedMap<ServiceKey, Arc<Destination>>,
+    /// What concerns each local workload, in the order of the configuration.
+    pub views: Arc<[Arc<View>]>,
+}
+
+impl Table {
+    /// The destination that a host name leads to. `host` is lower case and has no port and no final dot.
+    #[must_use]
+    pub fn destination(&self, host: &str) -> Option<&Arc<Destination>> {
+        self.hosts.get(host)
+    }
+}
+
+/// A service as its callers see it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Which service.
+    pub key: ServiceKey,
+    /// Its ports, at least one; callers that name no port get the first one that fits their protocol.
+    pub ports: Vec<Arc<DestinationPort>>,
+}
+
+impl Destination {
+    /// The port with this number.
+    #[must_use]
+    pub fn port(&self, number: u16) -> Option<&Arc<DestinationPort>> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// The port with this name.
+    #[must_use]
+    pub fn port_named(&self, name: &PortName) -> Option<&Arc<DestinationPort>> {
+        self.ports.iter().find(|port| port.name == *name)
+    }
+}
+
+/// One port of a service, with its routing.
+#[derive(Clone, Debug)]
+pub struct DestinationPort {
+    /// The service it belongs to.
+    pub service: ServiceKey,
+    /// Its name.
+    pub name: PortName,
+    /// The number callers use.
+    pub number: u16,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
+    /// Tried in order; the last one matches everything, so a request always finds one.
+    pub rules: Arc<[Arc<CompiledRouteRule>]>,
+}
+
+/// What concerns one local workload.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// What it serves, by the service and the application's port that a hello names.
+    pub inbound: HashMap<(ServiceName, u16), Arc<InboundPort>, RandomState>,
+}
+
+/// A served port, with the policy that protects it.
+#[derive(Clone, Debug)]
+pub struct InboundPort {
+    /// The port as configured.
+    pub port: WorkloadPort,
+    /// Who may do what there.
+    pub authorization: Arc<Authorization>,
+}

@@ -1,0 +1,158 @@
+//! Compiled authorization: one decision per request, with the name of the rule that made it.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::{context::PolicyInput, identity::TrustDomain, name::RuleName, resource::PrincipalMatch};
+
+/// Everything that protects one inbound port: DENY first, then ALLOW, then the default.
+#[derive(Debug)]
+pub struct Authorization {
+    /// The destination's own trust domain: its callers are allowed where no ALLOW policy selects the port.
+    pub trust_domain: TrustDomain,
+    /// DENY policies, by registry and name.
+    pub deny: Vec<Arc<CompiledPolicy>>,
+    /// ALLOW policies, by registry and name.
+    pub allow: Vec<Arc<CompiledPolicy>>,
+}
+
+/// One policy.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    /// `registry/policy`: what a denial names.
+    pub name: RuleName,
+    /// Alternatives.
+    pub rules: Vec<CompiledRule>,
+}
+
+/// One rule of a policy.
+#[derive(Debug)]
+pub struct CompiledRule {
+    /// `registry/policy/rule`: what a denial names.
+    pub name: RuleName,
+    /// Alternatives; none at all matches every caller.
+    pub from: Vec<PrincipalMatch>,
+    /// Alternatives; none at all matches every operation.
+    pub to: Vec<CompiledOperation>,
+}
+
+/// A condition on what is asked.
+#[derive(Debug, Default)]
+pub struct CompiledOperation {
+    /// None at all matches every method.
+    pub methods: Vec<Method>,
+    /// None at all matches every path.
+    pub paths: Vec<PathRule>,
+    /// None at all matches every port.
+    pub ports: Vec<u16>,
+}
+
+/// A condition on a normalised path.
+#[derive(Debug)]
+pub enum PathRule {
+    /// The whole path.
+    Exact(String),
+    /// How the path begins, byte by byte.
+    Prefix(String),
+}
+
+/// What was decided, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Passes: by this rule, or by the default.
+    Allowed(Option<RuleName>),
+    /// Refused by this DENY rule.
+    Denied(RuleName),
+    /// Refused because no ALLOW rule matched, or the caller is of another trust domain.
+    NotAllowed,
+}
+
+impl Decision {
+    /// Whether the request may pass.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed(_))
+    }
+}
+
+/// How a rule's layer-7 conditions count on opaque bytes.
+#[derive(Clone, Copy)]
+enum OnBytes {
+    Matches,
+    Fails,
+}
+
+impl Authorization {
+    /// Decides one request, or one opaque connection.
+    #[must_use]
+    pub fn decide(&self, input: &PolicyInput<'_>) -> Decision {
+        if let Some(rule) = first_match(&self.deny, input, OnBytes::Matches) {
+            return Decision::Denied(rule.name.clone());
+        }
+        if self.allow.is_empty() {
+            let own = input.identity.trust_domain_str() == self.trust_domain.as_str();
+            return if own { Decision::Allowed(None) } else { Decision::NotAllowed };
+        }
+        match first_match(&self.allow, input, OnBytes::Fails) {
+            Some(rule) => Decision::Allowed(Some(rule.name.clone())),
+            None => Decision::NotAllowed,
+        }
+    }
+
+    /// Whether any rule needs requests to be told apart: such a port refuses opaque framing.
+    #[must_use]
+    pub fn is_layer_7(&self) -> bool {
+        let mut rules = self.deny.iter().chain(&self.allow).flat_map(|policy| &policy.rules);
+        rules.any(|rule| rule.to.iter().any(|to| !to.methods.is_empty() || !to.paths.is_empty()))
+    }
+}
+
+fn first_match<'a>(
+    policies: &'a [Arc<CompiledPolicy>],
+    input: &PolicyInput<'_>,
+    on_bytes: OnBytes,
+) -> Option<&'a CompiledRule> {
+    policies.iter().flat_map(|policy| &policy.rules).find(|rule| rule.matches(input, on_bytes))
+}
+
+impl CompiledRule {
+    fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
+        let from =
+            self.from.is_empty() || self.from.iter().any(|principal| principal_matches(principal, input));
+        from && (self.to.is_empty() || self.to.iter().any(|to| to.matches(input, on_bytes)))
+    }
+}
+
+fn principal_matches(principal: &PrincipalMatch, input: &PolicyInput<'_>) -> bool {
+    match principal {
+        PrincipalMatch::Identity(identity) => identity == input.identity,
+        PrincipalMatch::Namespace(domain, namespace) => {
+            input.identity.trust_domain_str() == domain.as_str() && input.identity.namespace() == namespace
+        }
+        PrincipalMatch::TrustDomain(domain) => input.identity.trust_domain_str() == domain.as_str(),
+    }
+}
+
+impl CompiledOperation {
+    fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
+        if !self.ports.is_empty() && !self.ports.contains(&input.port) {
+            return false;
+        }
+        let Some(request) = &input.request else {
+            let layer_7 = !self.methods.is_empty() || !self.paths.is_empty();
+            return !layer_7 || matches!(on_bytes, OnBytes::Matches);
+        };
+        (self.methods.is_empty() || self.methods.contains(request.method))
+            && (self.paths.is_empty() || self.paths.iter().any(|rule| rule.holds(request.path)))
+    }
+}
+
+impl PathRule {
+    fn holds(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted == path,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Compiled endpoints and the state that survives a swap of tables.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64},
+};
+
+use rustls_pki_types::ServerName;
+
+use crate::{
+    name::{InstanceName, PortName, RegistryName, ServiceKey},
+    resource::Endpoint,
+};
+
+/// What makes two endpoints of successive tables the same one: registry, service, port, instance and address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointKey {
+    /// The service it was announced for.
+    pub service: ServiceKey,
+    /// The service's port.
+    pub port_name: PortName,
+    /// The instance.
+    pub instance: InstanceName,
+    /// Where it is reached.
+    pub address: std::net::SocketAddr,
+}
+
+/// Counters of one endpoint, shared by every worker and every table that knows it. Aligned to a cache line: they are
+/// written on every request.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct EndpointState {
+    /// Requests and connections under way, over all workers.
+    pub in_flight: AtomicU32,
+    /// Failures in a row that count against its health.
+    pub failures: AtomicU32,
+    /// How often it was ejected in a row; the next ejection lasts so many times longer.
+    pub ejections: AtomicU32,
+    /// Until when it gets no requests, in milliseconds since the process began; 0 when it was never ejected.
+    pub ejected_until: AtomicU64,
+}
+
+/// An endpoint as the data path uses it. Exists once, shared by all that hold it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Which registry announced it.
+    pub registry: RegistryName,
+    /// What was announced.
+    pub endpoint: Arc<Endpoint>,
+    /// The name to dial in TLS: the encoding of the identity that must answer; none when plaintext is allowed and no
+    /// identity is known.
+    pub server_name: Option<ServerName<'static>>,
+    /// What outlives a swap.
+    pub state: Arc<EndpointState>,
+}
+
+/// The endpoints that one target chooses from, best rank first.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    /// Every eligible endpoint, sorted by [`Health`](crate::resource::Health) and then by instance.
+    pub all: Vec<Arc<Upstream>>,
+    /// How many of `all`, from the front, are healthy: the choice is among them unless all are ejected.
+    pub healthy: usize,
+    /// Cumulative weights of the healthy ones; empty when all weigh the same.
+    pub cumulative_weights: Vec<u32>,
+}
