@@ -1,0 +1,34 @@
+# The recipes of .ci/run, one by one. `just` alone lists them.
+
+_default:
+    @just --list
+
+# The README's test command
+test:
+    cargo test --workspace
+
+# Format, lints and licences
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo deny check bans licenses sources
+
+# The live demonstration
+demo *ARGS:
+    cargo run --release --bin weft -- demo {{ARGS}}
+
+# Weft beside Envoy and HAProxy; `-o json` for rows
+bench *ARGS:
+    @bench/run {{ARGS}}
+
+# What one endpoint change costs, by size of the mesh
+bench-compile:
+    cargo bench -p weft-core --bench compile
+
+# Each fuzz target for SECONDS seconds
+fuzz SECONDS="60":
+    .ci/fuzz {{SECONDS}}
+
+# Everything the gate checks
+ci:
+    .ci/run
