@@ -40,10 +40,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// The destination that a host name leads to. `host` is lower case and has no port and no final dot.
+    /// The destination that a host name leads to, whoever asks. `host` is lower case and has no port and no final dot.
     #[must_use]
     pub fn destination(&self, host: &str) -> Option<&Arc<Destination>> {
         self.hosts.get(host)
+    }
+
+    /// The destination that a host name leads to when the workload of `view` asks: a bare name means its own
+    /// namespace first.
+    #[must_use]
+    pub fn destination_for(&self, view: &View, host: &str) -> Option<&Arc<Destination>> {
+        view.hosts.get(host).or_else(|| self.hosts.get(host))
     }
 }
 
@@ -90,6 +97,9 @@ pub struct DestinationPort {
 pub struct View {
     /// The workload.
     pub workload: Arc<Workload>,
+    /// Bare names (`reviews`) of the services in the workload's own namespace, unless that is `default`, whose bare
+    /// names are in [`Table::hosts`]. Asked first.
+    pub hosts: SharedMap<HostName, Arc<Destination>>,
     /// What it serves, by the service and the application's port that a hello names.
     pub inbound: HashMap<(ServiceName, u16), Arc<InboundPort>, RandomState>,
 }

@@ -47,11 +47,19 @@ pub struct Upstream {
     pub registry: RegistryName,
     /// What was announced.
     pub endpoint: Arc<Endpoint>,
-    /// The name to dial in TLS: the encoding of the identity that must answer; none when plaintext is allowed and no
-    /// identity is known.
-    pub server_name: Option<ServerName<'static>>,
     /// What outlives a swap.
     pub state: Arc<EndpointState>,
+}
+
+impl Upstream {
+    /// The name to dial in TLS: the encoding of the identity that must answer; none when plaintext is allowed and no
+    /// identity is known. Made anew for each connection: beside a handshake it is nothing, and a hundred thousand
+    /// stored names would be megabytes.
+    #[must_use]
+    pub fn server_name(&self) -> Option<ServerName<'static>> {
+        let identity = self.endpoint.identity.as_ref()?;
+        ServerName::try_from(identity.server_name()).ok()
+    }
 }
 
 /// The endpoints that one target chooses from, best rank first.

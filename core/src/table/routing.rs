@@ -16,8 +16,8 @@ use crate::{
 pub struct CompiledRouteRule {
     /// `route/rule`, for logs, metrics and `weft explain`; `default` for the rule every port ends with.
     pub name: RuleName,
-    /// Alternatives; none at all matches everything.
-    pub matches: Vec<CompiledMatch>,
+    /// Alternatives; none at all matches everything. Shared by all tables until the route itself changes.
+    pub matches: Arc<[CompiledMatch]>,
     /// Where to, with cumulative weights; none when no backend exists (an answer of 503).
     pub targets: Vec<Target>,
     /// Until the response's head is there; none means no limit.
