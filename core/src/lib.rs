@@ -14,4 +14,5 @@ pub mod workload;
 pub mod context;
 pub mod registry;
 pub mod table;
+pub mod virtual_address;
 pub mod publish;
