@@ -49,7 +49,7 @@ impl Table {
     /// The destination that a host name leads to when the workload of `view` asks: a bare name means its own
     /// namespace first.
     #[must_use]
-    pub fn destination_for(&self, view: &View, host: &str) -> Option<&Arc<Destination>> {
+    pub fn destination_for<'a>(&'a self, view: &'a View, host: &str) -> Option<&'a Arc<Destination>> {
         view.hosts.get(host).or_else(|| self.hosts.get(host))
     }
 }
