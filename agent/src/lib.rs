@@ -1,1 +1,14 @@
-//! placeholder
+//! The `weft` binary's own matters: it wires registries, flow, identity and proxy together and lets the operator look in.
+//!
+//! ```text
+//!   cli ──> run ──> compose ──> { hub, identity, registries -> core::flow, proxy } ;  admin looks at all of them
+//! ```
+//!
+//! The modules below are in dependency order: each uses only those before it, and a test holds that.
+
+pub mod telemetry;
+pub mod readiness;
+pub mod lifecycle;
+pub mod view;
+pub mod admin;
+pub mod cli;

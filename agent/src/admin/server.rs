@@ -1,0 +1,291 @@
+//! The transport: HTTP/1.1 on Unix and TCP sockets, answered by a [`Handler`].
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
+
+/// How many connections one admin socket serves at a time; the others wait.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the accept loop waits after the kernel ran out of something.
+const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a handler says to one request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A JSON document.
+    Json(StatusCode, serde_json::Value),
+    /// Plain text.
+    Text(StatusCode, String),
+    /// Lines for as long as the client listens.
+    Lines(mpsc::Receiver<Bytes>),
+}
+
+impl Answer {
+    /// A JSON document with status 200.
+    pub fn json(value: &impl Serialize) -> Self {
+        match serde_json::to_value(value) {
+            Ok(value) => Self::Json(StatusCode::OK, value),
+            Err(error) => Self::error(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
+
+    /// `{"error": …}`.
+    pub fn error(status: StatusCode, error: impl ToString) -> Self {
+        Self::Json(status, serde_json::json!({ "error": error.to_string() }))
+    }
+
+    /// Nothing of that name.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::error(StatusCode::NOT_FOUND, "no such page")
+    }
+}
+
+/// Answers requests. `path` has no query, `query` is what came after the question mark.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request at once; long work goes through [`Answer::Lines`].
+    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer;
+}
+
+/// The admin sockets of a process. Dropping it closes them and removes the Unix socket's path.
+#[derive(Debug)]
+pub struct Admin {
+    socket: Option<PathBuf>,
+    tcp: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Serves `full` on the Unix socket `path` (mode 0600, its folder made if needed).
+    ///
+    /// # Errors
+    /// When another process answers there, or the socket cannot be made.
+    pub fn serve_unix(&mut self, path: &Path, full: Arc<dyn Handler>) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let listener = bind_unix(path)?;
+        self.socket = Some(path.to_owned());
+        self.tasks.push(tokio::spawn(accept_loop(Acceptor::Unix(listener), full)));
+        Ok(())
+    }
+
+    /// Serves `read_only` on the TCP address `address`.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn serve_tcp(&mut self, address: SocketAddr, read_only: Arc<dyn Handler>) -> io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        self.tcp = Some(listener.local_addr()?);
+        self.tasks.push(tokio::spawn(accept_loop(Acceptor::Tcp(listener), read_only)));
+        Ok(())
+    }
+
+    /// No socket yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { socket: None, tcp: None, tasks: Vec::new() }
+    }
+
+    /// The Unix socket's path.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The TCP address that was bound.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if let Some(path) = &self.socket {
+            // Someone may have removed it already, which is what we want.
+            let _removed = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Binds `path`. A socket that nobody answers on is left over from a process that died: it is replaced.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+    }
+    if path.symlink_metadata().is_ok_and(|data| std::os::unix::fs::FileTypeExt::is_socket(&data.file_type()))
+    {
+        std::fs::remove_file(path)?;
+    }
+    // Bound under a private name and mode first, so that nobody can connect before the mode is right.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let private = folder.join(format!(".admin-{}.sock", std::process::id()));
+    let _left_over = std::fs::remove_file(&private);
+    let listener = UnixListener::bind(&private)?;
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&private, path)?;
+    Ok(listener)
+}
+
+enum Acceptor {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+enum Accepted {
+    Unix(tokio::net::UnixStream),
+    Tcp(tokio::net::TcpStream),
+}
+
+impl Acceptor {
+    /// The next connection; errors of a peer are passed over, errors of resources wait.
+    async fn next(&self) -> Accepted {
+        loop {
+            let accepted = match self {
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+            };
+            match accepted {
+                Ok(stream) => return stream,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the admin socket cannot accept");
+                    tokio::time::sleep(RESOURCE_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn accept_loop(acceptor: Acceptor, handler: Arc<dyn Handler>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let stream = acceptor.next().await;
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            match stream {
+                Accepted::Unix(stream) => serve(stream, handler).await,
+                Accepted::Tcp(stream) => serve(stream, handler).await,
+            }
+        });
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, handler: Arc<dyn Handler>) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let answer =
+            handler.answer(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+        std::future::ready(Ok::<_, Infallible>(respond(answer)))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn respond(answer: Answer) -> Response<Body> {
+    let (status, kind, body) = match answer {
+        Answer::Json(status, value) => {
+            (status, "application/json", Full::new(format!("{value}\n").into()).boxed_unsync())
+        }
+        Answer::Text(status, text) => {
+            (status, "text/plain; version=0.0.4; charset=utf-8", Full::new(text.into()).boxed_unsync())
+        }
+        Answer::Lines(mut lines) => {
+            let frames = futures_util::stream::poll_fn(move |context| {
+                lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
+            });
+            (StatusCode::OK, "application/x-ndjson", StreamBody::new(frames).boxed_unsync())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::AdminClient;
+
+    struct Echo;
+
+    impl Handler for Echo {
+        fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+            match path {
+                "/echo" => Answer::json(&format!("{method} {query}")),
+                "/lines" => {
+                    let (sender, receiver) = mpsc::channel(2);
+                    sender.try_send("1\n".into()).unwrap();
+                    sender.try_send("2\n".into()).unwrap();
+                    Answer::Lines(receiver)
+                }
+                _ => Answer::not_found(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_on_a_private_socket_and_removes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/admin.sock");
+        let mut admin = Admin::new();
+        admin.serve_unix(&path, Arc::new(Echo)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(admin.serve_unix(&path, Arc::new(Echo)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+
+        let client = AdminClient::new(&path);
+        assert_eq!(client.get::<String>("/echo?a=1").await.unwrap(), "GET a=1");
+        assert_eq!(client.post::<String>("/echo").await.unwrap(), "POST ");
+        let refused = client.get::<String>("/nothing").await.unwrap_err().to_string();
+        assert!(refused.contains("no such page"), "{refused}");
+        let mut lines = client.lines("/lines").await.unwrap();
+        assert_eq!(lines.next().await.unwrap().unwrap(), "1");
+        assert_eq!(lines.next().await.unwrap().unwrap(), "2");
+        assert!(lines.next().await.unwrap().is_none());
+        drop(admin);
+        assert!(!path.exists());
+        let gone = client.get::<String>("/echo").await.unwrap_err().to_string();
+        assert!(gone.contains("weft agent") && gone.contains("admin.sock"), "{gone}");
+    }
+}

@@ -1,0 +1,117 @@
+//! The command line: one verb per file, each with its arguments and what it does.
+//!
+//! Results go to standard output, as an aligned table for people or as JSON for programs (`-o json`); everything else goes
+//! to standard error. A verb that fails says why on one line and exits with 1.
+
+mod agent;
+mod certs;
+mod drain;
+mod endpoints;
+mod output;
+mod routes;
+mod services;
+mod status;
+mod table;
+mod tap;
+mod version;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogOptions};
+
+/// A service mesh for every platform you run
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    log: LogOptions,
+    /// End when standard input ends: for a process whose parent must not leave it behind
+    #[arg(long, global = true, hide = true)]
+    end_with_stdin: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the per-host daemon: discovery, identity and proxy
+    Agent(agent::Args),
+    /// Say how the agent is and what is missing
+    Status(status::Args),
+    /// List the services that the agent knows
+    Services(services::Args),
+    /// List the endpoints that the agent knows
+    Endpoints(endpoints::Args),
+    /// List the routing rules in force
+    Routes(routes::Args),
+    /// List the certificates that the agent holds
+    Certs(certs::Args),
+    /// Follow requests as they end
+    Tap(tap::Args),
+    /// Finish what is under way, take nothing new, then end the agent
+    Drain(drain::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+/// Runs the verb that the command line names.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.end_with_stdin {
+        std::thread::spawn(end_with_stdin);
+    }
+    match telemetry::install(&cli.log).and_then(|()| run(cli.verb)) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Agent(args) => agent::run(args),
+        Verb::Status(args) => reading(status::run(args)),
+        Verb::Services(args) => reading(services::run(args)),
+        Verb::Endpoints(args) => reading(endpoints::run(args)),
+        Verb::Routes(args) => reading(routes::run(args)),
+        Verb::Certs(args) => reading(certs::run(args)),
+        Verb::Tap(args) => reading(tap::run(args)),
+        Verb::Drain(args) => reading(drain::run(args)),
+        Verb::Version(args) => version::run(&args),
+    }
+}
+
+/// Runs a verb that asks a running process: one thread is enough.
+fn reading(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+}
+
+/// `weft tap | head` is no fault.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Reads standard input to its end, which comes when the parent is gone however it went, and ends the process.
+fn end_with_stdin() {
+    let _ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
+    std::process::exit(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

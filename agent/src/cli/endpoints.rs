@@ -1,0 +1,63 @@
+//! `weft endpoints`.
+
+use std::process::ExitCode;
+
+use super::{
+    output::{ReadOptions, or_dash, print_json},
+    table::Table,
+};
+use crate::view::Endpoint;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only endpoints of this service (name.namespace)
+    service: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut endpoints: Vec<Endpoint> = args.read.client().get("/endpoints").await?;
+    if let Some(wanted) = &args.service {
+        let named = |endpoint: &Endpoint| {
+            endpoint.service == *wanted || endpoint.service == format!("{wanted}.default")
+        };
+        endpoints.retain(named);
+    }
+    if args.read.is_json() {
+        print_json(&endpoints)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&[
+        "SERVICE",
+        "PORT",
+        "INSTANCE",
+        "HEALTH",
+        "APPLICATION",
+        "MESH",
+        "IDENTITY",
+        "LABELS",
+        "BUSY",
+    ]);
+    for endpoint in endpoints {
+        let health = match endpoint.ejected_for {
+            Some(seconds) => format!("{} (ejected {seconds:.0}s)", endpoint.health),
+            None => endpoint.health,
+        };
+        let labels: Vec<String> =
+            endpoint.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        table.row([
+            endpoint.service,
+            endpoint.port,
+            endpoint.instance,
+            health,
+            endpoint.address.to_string(),
+            or_dash(endpoint.mesh_address.map(|address| address.to_string()).as_deref()),
+            or_dash(endpoint.identity.as_deref()),
+            labels.join(","),
+            endpoint.in_flight.to_string(),
+        ]);
+    }
+    table.print("no endpoints")?;
+    Ok(ExitCode::SUCCESS)
+}

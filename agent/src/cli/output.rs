@@ -1,0 +1,94 @@
+//! What all reading verbs share: whom to ask, and how to answer.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::admin::client::AdminClient;
+
+/// The form of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Aligned, for people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `-o`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct OutputOptions {
+    /// The form of the result
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) output: Format,
+}
+
+/// `-o` and the process to ask.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ReadOptions {
+    #[command(flatten)]
+    pub(super) format: OutputOptions,
+    /// The admin socket of the agent to ask
+    #[arg(long, env = "WEFT_SOCKET", default_value = "/run/weft/admin.sock", value_name = "PATH")]
+    pub(super) socket: PathBuf,
+}
+
+impl ReadOptions {
+    pub(super) fn client(&self) -> AdminClient {
+        AdminClient::new(&self.socket)
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.format.is_json()
+    }
+}
+
+impl OutputOptions {
+    pub(super) fn is_json(&self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+/// Prints `value` as indented JSON.
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+/// A span of time for people: the two largest units.
+pub(super) fn span(seconds: i64) -> String {
+    if seconds < 0 {
+        return format!("-{}", span(-seconds));
+    }
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+/// `or` when `text` is missing or empty.
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_name_their_two_largest_units() {
+        let cases = [(0, "0s"), (59, "59s"), (61, "1m1s"), (3_700, "1h1m"), (90_000, "1d1h"), (-5, "-5s")];
+        for (seconds, text) in cases {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the admin API answers, as types that the server writes and the operator's verbs read.
+//!
+//! Fields are only ever added: programs read this JSON. Times are seconds since the Unix epoch, ages and spans seconds.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Phase;
+
+/// `GET /status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Weft's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// Seconds since it began.
+    pub uptime: u64,
+    /// What must come up before it is ready; empty when ready.
+    pub missing: Vec<String>,
+    /// The configuration in force.
+    pub config: Config,
+    /// What it listens on.
+    pub listeners: Vec<Listener>,
+    /// The registries, by scope.
+    pub registries: Vec<Registry>,
+    /// Local workloads and how long their certificates last.
+    pub workloads: Vec<Workload>,
+    /// What the compiler had to decide or leave out.
+    pub diagnostics: Vec<String>,
+}
+
+/// The configuration in force, and what became of the last attempt to change it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// The file.
+    pub path: String,
+    /// When what is in force was read.
+    pub loaded_at: u64,
+    /// How many reloads were taken over.
+    pub reloads: u64,
+    /// How many reloads were refused.
+    pub refused: u64,
+    /// The faults of the last attempt; none when it was taken over.
+    pub fault: Option<String>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Listener {
+    /// `inbound`, `outbound`, `upstream`, `admin` or `admin read-only`.
+    pub kind: String,
+    /// The workload it belongs to; none for sockets of the whole agent.
+    pub workload: Option<String>,
+    /// The address, or the path of a Unix socket.
+    pub address: String,
+    /// What it leads to: a service for an upstream.
+    pub target: Option<String>,
+}
+
+/// One scope of a registry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registry {
+    /// `registry/part`.
+    pub scope: String,
+    /// `connected`, `restored`, `stale` or `waiting`.
+    pub state: String,
+    /// Seconds since its last commit; none when there never was one.
+    pub age: Option<u64>,
+    /// Why it is not connected.
+    pub error: Option<String>,
+    /// Services, endpoints, routes and policies in force.
+    pub counts: BTreeMap<String, usize>,
+    /// What could not be taken over.
+    pub faults: Vec<String>,
+    /// Endpoints that are kept though the registry no longer mentions them.
+    pub unconfirmed: Vec<String>,
+}
+
+/// A local workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Workload {
+    /// Its name.
+    pub name: String,
+    /// Its SPIFFE ID.
+    pub identity: String,
+    /// Seconds until its certificate ends; none when it has none.
+    pub certificate_ends_in: Option<i64>,
+}
+
+/// One row of `GET /services`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// The registry.
+    pub registry: String,
+    /// `name.namespace`.
+    pub name: String,
+    /// Every host name that leads to it.
+    pub hosts: Vec<String>,
+    /// `name:number/protocol`.
+    pub ports: Vec<String>,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+    /// How many of them are healthy.
+    pub healthy: usize,
+}
+
+/// One row of `GET /endpoints`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The registry.
+    pub registry: String,
+    /// The service.
+    pub service: String,
+    /// The service's port name.
+    pub port: String,
+    /// The instance.
+    pub instance: String,
+    /// The application's own address.
+    pub address: SocketAddr,
+    /// Where its agent takes mesh traffic.
+    pub mesh_address: Option<SocketAddr>,
+    /// Who must answer.
+    pub identity: Option<String>,
+    /// `required` or `off`.
+    pub tls: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Relative share.
+    pub weight: u16,
+    /// Where it runs.
+    pub locality: String,
+    /// What the registry says.
+    pub health: String,
+    /// Requests and connections under way from here.
+    pub in_flight: u32,
+    /// Seconds for which it gets no requests because it failed; none when it takes them.
+    pub ejected_for: Option<f64>,
+}
+
+/// One rule of `GET /routes`, in the order in which rules are tried.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// The registry.
+    pub registry: String,
+    /// The service whose callers it applies to.
+    pub service: String,
+    /// The service's port name.
+    pub port: String,
+    /// The rule's name.
+    pub rule: String,
+    /// Its conditions, as text; empty when it matches everything.
+    pub matches: Vec<String>,
+    /// Where to: share and endpoints.
+    pub targets: Vec<Target>,
+    /// Milliseconds until the response's head must be there; none without a limit.
+    pub request_timeout_ms: Option<u64>,
+    /// Milliseconds until a connection must be made.
+    pub connect_timeout_ms: u64,
+    /// Tries after the first.
+    pub retries: u8,
+}
+
+/// One weighted destination of a rule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Target {
+    /// The service.
+    pub service: String,
+    /// Percent of requests.
+    pub percent: f64,
+    /// The instances to choose from.
+    pub instances: Vec<String>,
+}
+
+/// One row of `GET /certs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whose it is.
+    pub identity: String,
+    /// The serial number, in hexadecimal.
+    pub serial: String,
+    /// From when it is valid.
+    pub not_before: u64,
+    /// Until when it is valid.
+    pub not_after: u64,
+    /// Seconds until it ends.
+    pub ends_in: i64,
+    /// The trust domain whose roots vouch for its peers.
+    pub trust_domain: String,
+}
+
+/// `GET /version`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// Weft's version.
+    pub version: String,
+    /// The operating system and architecture it was built for.
+    pub platform: String,
+}
+
+impl Version {
+    /// This binary's.
+    #[must_use]
+    pub fn current() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
