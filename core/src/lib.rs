@@ -16,3 +16,4 @@ pub mod registry;
 pub mod table;
 pub mod virtual_address;
 pub mod publish;
+pub mod control;

@@ -1,0 +1,79 @@
+//! Where a relay's stream goes on after a disconnect.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{ControlError, error::named, message};
+use crate::{
+    name::RegistryName,
+    registry::{Resume, Scope},
+};
+
+/// How far an agent has come in each scope that a hub relays to it.
+///
+/// One blob speaks for all scopes, so that a driver which keeps only the latest never skips what another scope had
+/// still to say. Positions mean something only within the epoch (the store) of the hub that gave them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// Which hub store the positions belong to.
+    pub epoch: Bytes,
+    /// The position of each scope, sorted by scope.
+    pub positions: Vec<(Scope, u64)>,
+}
+
+impl ResumePoint {
+    /// The position of a scope; 0, the beginning, when it is not known.
+    #[must_use]
+    pub fn position(&self, scope: &Scope) -> u64 {
+        self.positions.iter().find(|(known, _)| known == scope).map_or(0, |(_, position)| *position)
+    }
+
+    /// Notes that a scope is known up to `position`.
+    pub fn advance(&mut self, scope: &Scope, position: u64) {
+        match self.positions.binary_search_by(|(known, _)| known.cmp(scope)) {
+            Ok(at) => self.positions[at].1 = position,
+            Err(at) => self.positions.insert(at, (scope.clone(), position)),
+        }
+    }
+
+    /// As the registry contract carries it.
+    #[must_use]
+    pub fn to_resume(&self) -> Resume {
+        Resume(self.to_message().encode_to_vec().into())
+    }
+
+    /// Reads what [`Self::to_resume`] made.
+    ///
+    /// # Errors
+    /// When the bytes are not such a blob: a full list is needed then.
+    pub fn from_resume(resume: &Resume) -> Result<Self, ControlError> {
+        Self::from_message(message::ResumePoint::decode(resume.0.clone())?)
+    }
+
+    /// As it is on the wire.
+    #[must_use]
+    pub fn to_message(&self) -> message::ResumePoint {
+        let position = |(scope, position): &(Scope, u64)| message::ScopePosition {
+            registry: scope.registry.to_string(),
+            part: scope.part.to_string(),
+            position: *position,
+        };
+        message::ResumePoint {
+            epoch: self.epoch.clone(),
+            positions: self.positions.iter().map(position).collect(),
+        }
+    }
+
+    /// Checks a resume point of the other side.
+    ///
+    /// # Errors
+    /// When a registry's name breaks its rule.
+    pub fn from_message(message: message::ResumePoint) -> Result<Self, ControlError> {
+        let mut point = Self { epoch: message.epoch, positions: Vec::new() };
+        for entry in message.positions {
+            let registry = named("registry", RegistryName::new(&entry.registry))?;
+            point.advance(&Scope { registry, part: entry.part.into() }, entry.position);
+        }
+        Ok(point)
+    }
+}
