@@ -4,14 +4,18 @@
 //! consumer names a fact by the same [`Attribute`], so that a log line, a metric label and an explanation never
 //! disagree about what it is called.
 
+mod outcome;
+
 use std::{net::SocketAddr, time::Duration};
 
 use http::Method;
 use serde::Serialize;
 
+pub use outcome::{Asked, Outcome, Reached, Value};
+
 use crate::{
     identity::SpiffeId,
-    name::{InstanceName, RuleName, ServiceKey},
+    name::{InstanceName, RuleName, ServiceKey, WorkloadName},
     workload::Source,
 };
 
@@ -136,6 +140,8 @@ pub struct Called {
     pub service: ServiceKey,
     /// The port: the service's on the caller's side, the application's on the called side.
     pub port: u16,
+    /// The workload that serves; known on the called side.
+    pub workload: Option<WorkloadName>,
     /// The instance, once one was picked.
     pub instance: Option<InstanceName>,
     /// The identity that answered, or that serves.
@@ -144,11 +150,30 @@ pub struct Called {
     pub address: Option<SocketAddr>,
 }
 
+/// The request itself; opaque bytes have none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// As received.
+    pub method: String,
+    /// Normalised, without the query, which may hold secrets.
+    pub path: String,
+    /// The host that the caller named.
+    pub authority: String,
+    /// The value of `x-request-id`.
+    pub id: String,
+    /// The W3C trace ID, 32 hexadecimal digits; empty when there is none.
+    pub trace: String,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+}
+
 /// How it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// The status that the caller got; 0 on opaque bytes.
+    /// The status that the caller got; 0 on opaque bytes, and when the caller left before it.
     pub status: u16,
+    /// The gRPC status, where the response or its trailers had one.
+    pub grpc_status: Option<u16>,
     /// Envoy's response flags, such as `UF`; empty when the application itself answered.
     pub flags: &'static str,
     /// The label of the fault that ended it.
@@ -157,23 +182,27 @@ pub struct Verdict {
     pub rule: Option<RuleName>,
 }
 
-/// Everything known of one request or one opaque connection.
+/// Everything known of one request or one opaque connection, to be kept; [`Outcome`] is the same, borrowed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RequestContext {
+    /// When it ended, in milliseconds since 1970.
+    pub ended_at: u64,
     /// On which side we stand.
     pub reporter: Reporter,
     /// Who asks.
     pub source: Source,
     /// What is asked for; none while unknown.
     pub destination: Option<Called>,
-    /// Where the caller's connection was accepted.
-    pub local_address: SocketAddr,
-    /// Where it came from.
-    pub peer_address: SocketAddr,
+    /// Where the caller's connection was accepted; none on a Unix socket.
+    pub local_address: Option<SocketAddr>,
+    /// Where it came from; none on a Unix socket.
+    pub peer_address: Option<SocketAddr>,
     /// What is spoken.
     pub protocol: Protocol,
     /// Whether the call itself is mutual TLS.
     pub mutual_tls: bool,
+    /// The request; none on opaque bytes.
+    pub request: Option<Request>,
     /// The routing rule that applied.
     pub route: Option<RuleName>,
     /// How often it was tried.
@@ -202,7 +231,7 @@ macro_rules! attributes {
 
             /// Its name.
             #[must_use]
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
                 }
@@ -228,6 +257,8 @@ attributes! {
     DestinationRegistry = "destination.registry",
     /// The called port.
     DestinationPort = "destination.port",
+    /// The workload that serves.
+    DestinationWorkload = "destination.workload",
     /// The instance that was picked.
     DestinationInstance = "destination.instance",
     /// The called identity.
@@ -238,8 +269,18 @@ attributes! {
     LocalAddress = "connection.local_address",
     /// `mutual_tls` or `none`.
     SecurityPolicy = "connection.security_policy",
-    /// `http`, `tcp`, `tls` or `udp`.
+    /// `http`, `grpc`, `tcp`, `tls` or `udp`.
     RequestProtocol = "request.protocol",
+    /// The method.
+    RequestMethod = "request.method",
+    /// The normalised path, without the query.
+    RequestPath = "request.path",
+    /// The host that the caller named.
+    RequestHost = "request.host",
+    /// The value of `x-request-id`.
+    RequestId = "request.id",
+    /// The W3C trace ID.
+    TraceId = "request.trace_id",
     /// Bytes of body from the caller.
     RequestSize = "request.size",
     /// The routing rule.
@@ -248,6 +289,8 @@ attributes! {
     Attempts = "request.attempts",
     /// The status.
     ResponseCode = "response.code",
+    /// The gRPC status.
+    GrpcStatus = "response.grpc_status",
     /// Envoy's response flags.
     ResponseFlags = "response.flags",
     /// Bytes of body to the caller.
@@ -264,35 +307,9 @@ impl RequestContext {
     /// The value of an attribute as text; none when it is not known.
     #[must_use]
     pub fn attribute(&self, attribute: Attribute) -> Option<String> {
-        let destination = self.destination.as_ref();
-        match attribute {
-            Attribute::Reporter => Some(self.reporter.label().into()),
-            Attribute::SourceWorkload => self.source.workload.as_ref().map(ToString::to_string),
-            Attribute::SourcePrincipal => Some(self.source.identity.to_string()),
-            Attribute::SourceNamespace => Some(self.source.identity.namespace().into()),
-            Attribute::SourceAddress => Some(self.peer_address.to_string()),
-            Attribute::DestinationService => destination.map(|d| d.service.service.to_string()),
-            Attribute::DestinationRegistry => destination.map(|d| d.service.registry.to_string()),
-            Attribute::DestinationPort => destination.map(|d| d.port.to_string()),
-            Attribute::DestinationInstance => {
-                destination.and_then(|d| d.instance.as_ref()).map(ToString::to_string)
-            }
-            Attribute::DestinationPrincipal => {
-                destination.and_then(|d| d.identity.as_ref()).map(ToString::to_string)
-            }
-            Attribute::DestinationAddress => destination.and_then(|d| d.address).map(|a| a.to_string()),
-            Attribute::LocalAddress => Some(self.local_address.to_string()),
-            Attribute::SecurityPolicy => Some(if self.mutual_tls { "mutual_tls" } else { "none" }.into()),
-            Attribute::RequestProtocol => Some(self.protocol.label().into()),
-            Attribute::RequestSize => Some(self.received_bytes.to_string()),
-            Attribute::Route => self.route.as_ref().map(ToString::to_string),
-            Attribute::Attempts => Some(self.attempts.to_string()),
-            Attribute::ResponseCode => Some(self.verdict.status.to_string()),
-            Attribute::ResponseFlags => Some(self.verdict.flags.into()),
-            Attribute::ResponseSize => Some(self.sent_bytes.to_string()),
-            Attribute::Fault => self.verdict.fault.map(Into::into),
-            Attribute::PolicyRule => self.verdict.rule.as_ref().map(ToString::to_string),
-            Attribute::Duration => Some(self.duration.as_micros().to_string()),
+        match self.as_outcome().value(attribute) {
+            Value::Absent => None,
+            value => Some(value.to_string()),
         }
     }
 }
