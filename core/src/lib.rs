@@ -17,3 +17,4 @@ pub mod table;
 pub mod virtual_address;
 pub mod publish;
 pub mod control;
+pub mod config;

@@ -1,0 +1,112 @@
+//! What several kinds of resource share: methods, paths, patterns, and exactly one of several keys.
+
+use crate::{
+    config::{Fault, Section, Value, nearest},
+    resource::ResourceKey,
+};
+
+/// The methods that are spelled right for sure; others are accepted, unless they look like one of these.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// How large a compiled pattern may be, in bytes.
+const MAX_PATTERN: usize = 1 << 20;
+
+pub(super) fn describe(key: &ResourceKey) -> String {
+    match key {
+        ResourceKey::Service(name) => format!("service `{name}`"),
+        ResourceKey::Endpoint(service, port, instance) => {
+            format!("port `{port}` of instance `{instance}` of service `{service}`")
+        }
+        ResourceKey::Route(name) => format!("route `{name}`"),
+        ResourceKey::Policy(name) => format!("policy `{name}`"),
+    }
+}
+
+/// An HTTP method in upper case (RFC 9110 §9.1: a token, case-sensitive).
+pub(super) fn method(value: &Value<'_>) -> Option<String> {
+    let expected = "expected an HTTP method in upper case, such as \"GET\"";
+    let text = value.text("an HTTP method, such as \"GET\"")?;
+    let is_token = !text.is_empty() && http::Method::from_bytes(text.as_bytes()).is_ok();
+    let near = nearest(text, METHODS);
+    if !is_token || text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        let fault = Fault::error(value.place(), format!("`{text}` is not a method")).expected(expected);
+        value.report(fault.did_you_mean(near));
+        return None;
+    }
+    if !METHODS.contains(&text) && near.is_some() {
+        let fault = Fault::warning(value.place(), format!("`{text}` is no method of HTTP's own"));
+        value.report(fault.did_you_mean(near));
+    }
+    Some(text.to_owned())
+}
+
+/// A path as it is matched: after normalisation, so it begins with `/` and has no query, fragment, dot segment or
+/// doubled slash; one that had would never match.
+pub(super) fn path(value: &Value<'_>) -> Option<String> {
+    let text = value.text("a path, such as \"/api\"")?;
+    let fault = if !text.starts_with('/') {
+        "a path begins with `/`"
+    } else if text.contains(['?', '#']) {
+        "a path has no query and no fragment"
+    } else if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains("//") {
+        "paths are matched after normalisation: a path with `.`, `..` or `//` would never match"
+    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "a path holds visible ASCII characters; write others percent-encoded"
+    } else {
+        return Some(text.to_owned());
+    };
+    value.reject(fault, "expected a path, such as \"/api\"");
+    None
+}
+
+/// A regular expression over a whole text.
+pub(super) fn pattern(value: &Value<'_>) -> Option<String> {
+    let text = value.text("a regular expression, such as \"/v[0-9]+/.*\"")?;
+    let built = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_PATTERN).build();
+    // The whole is built as it will be used; the part alone tells of parentheses that do not match.
+    let error = match (regex::Regex::new(text), built) {
+        (Err(error), _) | (_, Err(error)) => error.to_string(),
+        _ => return Some(text.to_owned()),
+    };
+    let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    value.reject(format!("not a regular expression: {reason}"), "expected the syntax of Rust's `regex`");
+    None
+}
+
+/// Which one of `keys` is written in a section that must hold exactly one of them.
+pub(super) fn exactly_one<'a>(
+    section: &Section<'a>,
+    keys: &[&'static str],
+) -> Option<(&'static str, Value<'a>)> {
+    let written: Vec<_> = keys.iter().filter_map(|&key| section.get(key).map(|value| (key, value))).collect();
+    let words = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    match written.as_slice() {
+        [one] => Some(*one),
+        [] => {
+            let fault = Fault::error(section.place(), "a condition is missing");
+            section.report_missing(fault.expected(format!("expected one of {words}")));
+            None
+        }
+        [(first, _), (second, _), ..] => {
+            let fault = Fault::error(section.key_place(second), format!("`{second}` beside `{first}`"));
+            section.report(fault.expected(format!("expected exactly one of {words}")));
+            None
+        }
+    }
+}
+
+/// A list that is written is not empty: leaving the key out says "any", and an empty list could be read as "none".
+pub(super) fn list<T>(
+    section: &Section<'_>,
+    key: &'static str,
+    read: impl Fn(&Value<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Some(value) = section.get(key) else { return Some(Vec::new()) };
+    let elements = value.list()?;
+    if elements.is_empty() {
+        value.reject(format!("`{key}` is empty"), "expected at least one; leave the key out to match any");
+        return None;
+    }
+    let read: Vec<Option<T>> = elements.iter().map(read).collect();
+    read.into_iter().collect()
+}
