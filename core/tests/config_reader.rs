@@ -121,7 +121,7 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(source) = SourceFile::from_bytes("f", bytes) {
-            read_mesh(&source);
+            let _ = read_mesh(&source);
         }
     }
 
