@@ -15,6 +15,8 @@ use crate::name::NameError;
 pub const MAX_TRUST_DOMAIN: usize = 80;
 /// The longest path segment (namespace or account), in bytes.
 pub const MAX_SEGMENT: usize = 128;
+/// The namespace of the mesh's own identities: the hub, and the agents themselves.
+pub const SYSTEM_NAMESPACE: &str = "weft-system";
 
 /// The authority of an identity, such as `prod.example.org`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +117,15 @@ impl SpiffeId {
         let account_at = namespace_at + namespace.len() + "/sa/".len();
         let offset = |at: usize| u16::try_from(at).map_err(|_| fault("it is too long"));
         Ok(Self { uri: uri.into(), namespace_at: offset(namespace_at)?, account_at: offset(account_at)? })
+    }
+
+    /// The hub's identity in a trust domain: `spiffe://<trust-domain>/ns/weft-system/sa/hub`.
+    ///
+    /// # Panics
+    /// Never: the segments are constant and valid.
+    #[must_use]
+    pub fn hub(trust_domain: &TrustDomain) -> Self {
+        Self::new(trust_domain, SYSTEM_NAMESPACE, "hub").expect("constant segments that are valid")
     }
 
     /// The whole URI.

@@ -16,5 +16,7 @@ pub mod registry;
 pub mod table;
 pub mod virtual_address;
 pub mod publish;
+pub mod wire;
+pub mod tls;
 pub mod control;
 pub mod config;
