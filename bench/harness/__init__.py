@@ -1,0 +1,1 @@
+"""The benchmark's parts, one idea a file. `command` reads like the table of contents."""

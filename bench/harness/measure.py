@@ -1,0 +1,148 @@
+"""Runs the cases: every case as A B C A B C, so that a change in the machine's mood meets all proxies alike."""
+
+from dataclasses import dataclass, field
+
+from . import load
+from .cases import (APP, BODY_1K, BODY_64, CPU_CASES, IDLE_CONNECTIONS, LATENCY_CASES, LATENCY_UNIT, MEMORY_CASES,
+                    MEMORY_UNIT, PACED_CONNECTIONS, PACED_RATE)
+from .proof import prove, require_log_lines, settle_logs
+
+
+@dataclass
+class Run:
+    """One measured run of one proxy."""
+
+    cost: float
+    # Cost by role where the roles' costs add up to the whole.
+    parts: dict = field(default_factory=dict)
+    # Units of work per second, where the client goes as fast as it can.
+    rate: float | None = None
+    disturbance: object = None
+
+
+@dataclass
+class Series:
+    """All runs of one case and proxy."""
+
+    case: str
+    proxy: str
+    unit: str
+    runs: list = field(default_factory=list)
+
+
+class Plan:
+    """What a run needs: programs, makers of pairs, lengths, and somewhere to talk to."""
+
+    def __init__(self, tools, makers, backend, certificates, folder, witness, seconds, repeats, say):
+        self.tools, self.makers, self.backend, self.certificates = tools, makers, backend, certificates
+        self.folder, self.witness, self.seconds, self.repeats, self.say = folder, witness, seconds, repeats, say
+        self._made = 0
+
+    def start(self, name):
+        """Starts a fresh pair of the proxy `name`."""
+        self._made += 1
+        pair = self.makers[name](self.tools, self.folder / f"{name}-{self._made}", self.certificates, self.backend)
+        try:
+            return pair.start()
+        except BaseException:
+            pair.stop()
+            raise
+
+
+def measure(plan, names):
+    """All series of the cases `names`."""
+    series = _memory(plan, [name for name in names if name in MEMORY_CASES])
+    cpu = [case for case in CPU_CASES if case.name in names]
+    latency = [name for name in names if name in LATENCY_CASES]
+    pairs = {}
+    try:
+        for name in plan.makers:
+            pairs[name] = plan.start(name)
+            for line in prove(pairs[name], plan.certificates):
+                plan.say(f"proved {name}: {line}")
+        for case in cpu:
+            series += _cpu(plan, case, pairs)
+        if latency:
+            series += _latency(plan, latency, pairs)
+    finally:
+        for pair in pairs.values():
+            pair.stop()
+    order = {name: position for position, name in enumerate(names)}
+    return sorted(series, key=lambda one: order[one.case])
+
+
+def _cpu(plan, case, pairs):
+    series = {name: Series(case.name, name, case.unit) for name in pairs}
+    for pair in pairs.values():
+        case.work(plan.tools, pair, 1)  # opens connections and warms caches; not counted
+    for _ in range(plan.repeats):
+        for name, pair in pairs.items():
+            run = _cpu_run(plan, case, pair)
+            series[name].runs.append(run)
+            parts = " + ".join(f"{part:.4g}" for part in run.parts.values())
+            plan.say(f"{case.name:12} {name:8} {run.cost:9.4g} {case.unit} ({parts}), {run.rate:,.1f}/s")
+    return list(series.values())
+
+
+def _cpu_run(plan, case, pair):
+    settle_logs(pair)
+    pair.forget_logs()
+    plan.witness.begin()
+    before = pair.cpu_seconds()
+    done = case.work(plan.tools, pair, plan.seconds)
+    used = {role: seconds - before[role] for role, seconds in pair.cpu_seconds().items()}
+    disturbance = plan.witness.end(sum(used.values()))
+    pair.check_alive()
+    if done.errors or not done.units:
+        raise RuntimeError(f"{pair.name}, {case.name}: {done.errors} errors in {done.units} units of work")
+    if case.in_flight is not None:
+        require_log_lines(pair, int(done.units), case.in_flight, case.both_sides)
+    roles = used if case.both_sides else {"outbound": used["outbound"]}
+    parts = {role: seconds / done.units * case.scale for role, seconds in roles.items()}
+    return Run(sum(parts.values()), parts, done.units / done.seconds, disturbance)
+
+
+def _latency(plan, names, pairs):
+    series = {(case, name): Series(case, name, LATENCY_UNIT) for case in names for name in pairs}
+    for _ in range(plan.repeats):
+        direct = _quantiles(plan, plan.backend.stable, names)
+        plan.say("latency direct   " + ", ".join(f"{direct[case]} µs {case[8:]}" for case in names))
+        for name, pair in pairs.items():
+            before = sum(pair.cpu_seconds().values())
+            plan.witness.begin()
+            through = _quantiles(plan, pair.ports.http, names)
+            disturbance = plan.witness.end(sum(pair.cpu_seconds().values()) - before)
+            for case in names:
+                series[case, name].runs.append(Run(through[case] - direct[case], disturbance=disturbance))
+            plan.say(f"latency {name:8} " + ", ".join(f"+{through[case] - direct[case]} µs {case[8:]}" for case in names))
+    return list(series.values())
+
+
+def _quantiles(plan, port, names):
+    latencies = load.paced(port, APP, BODY_1K, PACED_CONNECTIONS, PACED_RATE, plan.seconds)
+    return {name: latencies[int(len(latencies) * LATENCY_CASES[name])] for name in names}
+
+
+def _memory(plan, names):
+    """Each pair alone and fresh: pages that two pairs share would be counted to both by halves."""
+    series = {(case, name): Series(case, name, MEMORY_UNIT) for case in names for name in plan.makers}
+    for name in plan.makers if names else ():
+        pair = plan.start(name)
+        try:
+            load.IdleConnections(pair.ports.http, APP, BODY_64, 1).close()
+            _remember_memory(series, "memory-idle", pair)
+            if "memory-5000" in names:
+                idle = load.IdleConnections(pair.ports.http, APP, BODY_64, IDLE_CONNECTIONS)
+                _remember_memory(series, "memory-5000", pair)
+                idle.close()
+        finally:
+            pair.stop()
+        plan.say("memory " + name + ": " + ", ".join(
+            f"{series[case, name].runs[0].cost:.1f} MB {case[7:]}" for case in names))
+    return list(series.values())
+
+
+def _remember_memory(series, case, pair):
+    if (case, pair.name) in series:
+        parts = pair.memory_megabytes()
+        series[case, pair.name].runs.append(Run(sum(parts.values()), parts))
