@@ -6,6 +6,7 @@
 //!
 //! The modules below are in dependency order: each uses only those before it, and a test holds that.
 
+pub mod config;
 pub mod telemetry;
 pub mod readiness;
 pub mod lifecycle;

@@ -1,1 +1,13 @@
-//! placeholder
+//! Weft's registries: each follows one catalog and tells it as the events of [`weft_core::registry`].
+//!
+//! A registry kind is a folder here and one line in [`KINDS`]: its word in `[[registry]] kind = "…"`, and how its section
+//! is read. Reading yields a [`Plan`], which is built into a running registry when the agent knows its surroundings.
+
+pub mod plan;
+pub mod static_files;
+
+pub use plan::{BuildError, Environment, Kind, Plan};
+
+/// Every kind of registry.
+pub const KINDS: &[Kind] =
+    &[Kind { word: "static", read: static_files::read }, Kind { word: "hub", read: plan::read_hub }];

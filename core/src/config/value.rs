@@ -33,8 +33,14 @@ impl<T> Located<T> {
 }
 
 /// A list, where a single value may be written without brackets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// One value of a file.
 #[derive(Clone, Copy)]

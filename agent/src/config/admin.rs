@@ -1,0 +1,42 @@
+//! `[admin]`: where the operator's verbs and the scraper of metrics connect to.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use weft_core::config::{Located, Readable, Section, Value};
+
+/// The operator's door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The Unix socket of the full API.
+    pub socket: PathBuf,
+    /// Where health, version and metrics are served, read-only; none when off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What is written, with defaults.
+pub(super) struct RawAdmin {
+    pub(super) socket: PathBuf,
+    pub(super) listen: Option<Located<SocketAddr>>,
+}
+
+impl RawAdmin {
+    pub(super) fn checked(&self) -> AdminConfig {
+        AdminConfig { socket: self.socket.clone(), listen: self.listen.as_ref().map(|listen| listen.value) }
+    }
+}
+
+pub(super) fn read(root: &Section<'_>, run_dir: &Path, default_listen: SocketAddr) -> RawAdmin {
+    let socket = run_dir.join("admin.sock");
+    let default = || Some(Located { value: default_listen, place: root.key_place("admin") });
+    let Some(section) = root.section("admin") else { return RawAdmin { socket, listen: default() } };
+    let socket = section.read_or("socket", socket);
+    let listen = section.get("listen").map_or_else(default, |value| listen(&value));
+    RawAdmin { socket, listen }
+}
+
+fn listen(value: &Value<'_>) -> Option<Located<SocketAddr>> {
+    if value.as_text() == Some("off") { None } else { Located::read(value) }
+}

@@ -1,0 +1,181 @@
+//! Checks across sections: what is right by itself and wrong together.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use weft_core::{
+    config::{Fault, Located, Place},
+    identity::TrustDomain,
+};
+use weft_registries::Plan;
+
+use super::{
+    Listener,
+    workload::{ListenAddress, RawWorkload},
+};
+
+/// Names of registries are given once.
+pub(super) fn registries(plans: &[Plan]) -> Vec<Fault> {
+    twice(plans.iter().map(|plan| (format!("registry `{}`", plan.name.value), &plan.name.place)))
+}
+
+/// All that is wrong between workloads.
+pub(super) fn workloads(
+    workloads: &[RawWorkload],
+    trust_domain: Option<&Located<TrustDomain>>,
+) -> Vec<Fault> {
+    let names = workloads.iter().map(|it| (format!("workload `{}`", it.name.value), &it.name.place));
+    let mut faults = twice(names);
+    faults.extend(trust_domains(workloads, trust_domain));
+    faults.extend(workloads.iter().flat_map(own_ports));
+    faults.extend(shared_ports(workloads));
+    faults.extend(workloads.iter().flat_map(upstreams_to_itself));
+    faults.extend(unix_sockets(workloads));
+    faults
+}
+
+/// One fault for each name that was given before.
+fn twice<'p>(named: impl Iterator<Item = (String, &'p Place)>) -> Vec<Fault> {
+    let mut first: BTreeMap<String, &Place> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for (name, place) in named {
+        match first.get(&name) {
+            Some(before) => faults.push(
+                Fault::error(place.clone(), format!("{name} is defined twice"))
+                    .related((*before).clone(), "first defined here"),
+            ),
+            None => drop(first.insert(name, place)),
+        }
+    }
+    faults
+}
+
+/// All workloads are of one trust domain: the file's where it names one, else the first workload's.
+fn trust_domains(workloads: &[RawWorkload], named: Option<&Located<TrustDomain>>) -> Vec<Fault> {
+    let first = workloads.first().map(|it| (it.identity.value.trust_domain(), &it.identity.place));
+    let Some((domain, place)) = named.map(|it| (it.value.clone(), &it.place)).or(first) else {
+        return Vec::new();
+    };
+    let strangers = workloads.iter().filter(|it| it.identity.value.trust_domain() != domain);
+    let fault = |it: &RawWorkload| {
+        let other = it.identity.value.trust_domain_str();
+        let message = format!("the trust domain `{other}` of workload `{}` is not `{domain}`", it.name.value);
+        let fault = Fault::error(it.identity.place.clone(), message);
+        let fault = fault.expected("the workloads of an agent are of one trust domain");
+        fault.related(place.clone(), format!("`{domain}` is named here"))
+    };
+    strangers.map(fault).collect()
+}
+
+/// Within a workload, a service's port is given once.
+fn own_ports(workload: &RawWorkload) -> Vec<Fault> {
+    let named = |port: &Located<weft_core::workload::WorkloadPort>| {
+        format!(
+            "port `{}` of service `{}` in workload `{}`",
+            port.value.name, port.value.service, workload.name.value
+        )
+    };
+    twice(workload.ports.iter().map(|port| (named(port), &port.place)))
+}
+
+/// An application's address belongs to one workload, else a call could be answered as either.
+fn shared_ports(workloads: &[RawWorkload]) -> Vec<Fault> {
+    let mut first: BTreeMap<SocketAddr, (&RawWorkload, &Place)> = BTreeMap::new();
+    let mut faults = Vec::new();
+    for workload in workloads {
+        for port in &workload.ports {
+            let owner = first.entry(port.value.address).or_insert((workload, &port.place));
+            if owner.0.name.value != workload.name.value {
+                let message = format!(
+                    "workloads `{}` and `{}` both serve on {}",
+                    owner.0.name.value, workload.name.value, port.value.address
+                );
+                let fault = Fault::error(port.place.clone(), message);
+                faults.push(fault.related(owner.1.clone(), "first given here"));
+            }
+        }
+    }
+    faults
+}
+
+fn upstreams_to_itself(workload: &RawWorkload) -> Vec<Fault> {
+    let own = |service| workload.ports.iter().find(|port| port.value.service == service);
+    let fault = |upstream: &Located<super::workload::RawUpstream>| {
+        let service = upstream.value.config.service.clone();
+        let port = own(service.clone())?;
+        let message =
+            format!("workload `{}` is its own upstream: it serves `{service}` itself", workload.name.value);
+        Some(Fault::error(upstream.place.clone(), message).related(port.place.clone(), "served here"))
+    };
+    workload.upstreams.iter().filter_map(fault).collect()
+}
+
+fn unix_sockets(workloads: &[RawWorkload]) -> Vec<Fault> {
+    let paths = listen_addresses(workloads).into_iter().filter_map(|(address, _)| match &address.value {
+        ListenAddress::Unix(path) => Some((format!("the socket `{}`", path.display()), &address.place)),
+        ListenAddress::Tcp(_) => None,
+    });
+    twice(paths)
+}
+
+/// Every listener of the workloads, with what it is.
+fn listen_addresses(workloads: &[RawWorkload]) -> Vec<(&Located<ListenAddress>, String)> {
+    let mut found = Vec::new();
+    for workload in workloads {
+        let name = &workload.name.value;
+        found.extend(
+            workload.outbound.iter().map(|it| (it, format!("the outbound port of workload `{name}`"))),
+        );
+        found.extend(workload.upstreams.iter().map(|it| {
+            let service = &it.value.config.service;
+            (&it.value.listen, format!("the upstream `{service}` of workload `{name}`"))
+        }));
+    }
+    found
+}
+
+/// The workloads' TCP listeners.
+pub(super) fn tcp_listeners(workloads: &[RawWorkload]) -> Vec<Listener> {
+    let tcp = listen_addresses(workloads).into_iter().filter_map(|(address, what)| match address.value {
+        ListenAddress::Tcp(tcp) => {
+            Some(Listener { address: Located { value: tcp, place: address.place.clone() }, what })
+        }
+        ListenAddress::Unix(_) => None,
+    });
+    tcp.collect()
+}
+
+/// A listener proves which workload a connection is of, so no two share an address; and none takes an application's.
+pub(super) fn clashes(listeners: &[Listener], workloads: &[RawWorkload]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let before = listeners[..index].iter().find(|it| overlap(it.address.value, listener.address.value));
+        if let Some(before) = before {
+            let message =
+                format!("{} and {} both listen on {}", before.what, listener.what, listener.address.value);
+            let fault = Fault::error(listener.address.place.clone(), message);
+            faults.push(fault.related(before.address.place.clone(), "first given here"));
+        }
+    }
+    for port in workloads.iter().flat_map(|workload| &workload.ports) {
+        let taken = listeners.iter().find(|it| overlap(it.address.value, port.value.address));
+        if let Some(taken) = taken {
+            let message = format!("the application's address {} is {}", port.value.address, taken.what);
+            let fault = Fault::error(port.place.clone(), message);
+            faults.push(fault.related(taken.address.place.clone(), "given here"));
+        }
+    }
+    faults
+}
+
+/// Whether two sockets could not listen at once. An unspecified address covers all of its family, and `[::]` those of
+/// IPv4 too. Port 0 is chosen by the kernel and never clashes.
+fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
+    let covers = |any: IpAddr, other: IpAddr| {
+        any == IpAddr::V6(Ipv6Addr::UNSPECIFIED) || any.is_unspecified() && any.is_ipv4() == other.is_ipv4()
+    };
+    let (a, b) = (left.ip(), right.ip());
+    left.port() != 0 && left.port() == right.port() && (a == b || covers(a, b) || covers(b, a))
+}

@@ -1,0 +1,116 @@
+//! From a `[[registry]]` section to a registry: read first, with all faults, and built later.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use weft_core::{
+    config::{Located, Section},
+    name::RegistryName,
+    registry::Registry,
+};
+
+/// What registries may use of the process they run in.
+#[derive(Clone, Default)]
+pub struct Environment {
+    /// Makes the registry that follows the hub's relay; none in a process without a hub.
+    pub hub: Option<HubFactory>,
+}
+
+/// Makes the registry of the given name that follows the hub's relay, on the process's one stream to it.
+pub type HubFactory = Arc<dyn Fn(&RegistryName) -> Arc<dyn Registry> + Send + Sync>;
+
+/// Why a registry could not be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// It follows the hub, and there is none.
+    #[error("registry `{0}` follows the hub, but no hub is configured")]
+    NoHub(RegistryName),
+}
+
+/// One kind of registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its word in `kind = "…"`.
+    pub word: &'static str,
+    /// Reads what is its own in its section; faults are reported there.
+    pub read: fn(&Section<'_>) -> Option<Arc<dyn Settings>>,
+}
+
+/// What a registry's section says, checked.
+pub trait Settings: fmt::Debug + Send + Sync {
+    /// Makes the registry. Nothing is opened or connected before it is watched.
+    ///
+    /// # Errors
+    /// When the environment lacks what it needs.
+    fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError>;
+
+    /// The folder of resource files, where it is one: `weft check` looks into it.
+    fn folder(&self) -> Option<&PathBuf> {
+        None
+    }
+}
+
+/// A registry as configured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its kind's word.
+    pub kind: &'static str,
+    /// Its name, unique in the file.
+    pub name: Located<RegistryName>,
+    /// What is its kind's own.
+    pub settings: Arc<dyn Settings>,
+}
+
+impl Plan {
+    /// Reads a `[[registry]]` section.
+    #[must_use]
+    pub fn read(section: &mut Section<'_>) -> Option<Self> {
+        let words: Vec<(&str, Kind)> = crate::KINDS.iter().map(|kind| (kind.word, *kind)).collect();
+        let kind = section.require_value("kind", "what it is, such as kind = \"static\"");
+        let kind = kind.and_then(|value| value.word(&words));
+        let name: Option<Located<RegistryName>> = match section.get("name") {
+            Some(value) => weft_core::config::Readable::read(&value),
+            None => kind.and_then(|kind| {
+                let name = RegistryName::new(kind.word).ok()?;
+                Some(Located { value: name, place: section.place() })
+            }),
+        };
+        let Some(kind) = kind else {
+            section.ignore_unknown();
+            return None;
+        };
+        let settings = (kind.read)(section)?;
+        Some(Self { kind: kind.word, name: name?, settings })
+    }
+
+    /// Makes the registry.
+    ///
+    /// # Errors
+    /// When the environment lacks what it needs.
+    pub fn build(&self, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
+        self.settings.build(&self.name.value, environment)
+    }
+}
+
+/// Equal plans build equal registries: on a reload those need not be touched. The place in the file does not matter.
+impl PartialEq for Plan {
+    fn eq(&self, other: &Self) -> bool {
+        let meaning = |plan: &Self| (plan.kind, plan.name.value.clone(), format!("{:?}", plan.settings));
+        meaning(self) == meaning(other)
+    }
+}
+
+/// A registry that follows the hub has no settings of its own: `[hub]` says where the hub is.
+#[derive(Debug)]
+struct HubSettings;
+
+impl Settings for HubSettings {
+    fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
+        let make = environment.hub.as_ref().ok_or_else(|| BuildError::NoHub(name.clone()))?;
+        Ok(make(name))
+    }
+}
+
+/// Reads the section of a registry of kind `hub`.
+pub fn read_hub(_section: &Section<'_>) -> Option<Arc<dyn Settings>> {
+    Some(Arc::new(HubSettings))
+}

@@ -1,0 +1,153 @@
+//! What was told of each file, so that only what is new is told again. Pure: listings in, events out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_core::{
+    config::{Fault, Located, Place},
+    name::OriginName,
+    registry::{Completeness, Event, OriginFault, Scope, Version},
+    resource::{Resource, ResourceKey},
+};
+
+use super::folder::{File, Listing};
+
+/// The state of one watch.
+pub(super) struct Told {
+    scope: Scope,
+    allow_loopback: bool,
+    /// What was said last of each origin.
+    origins: BTreeMap<OriginName, Said>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Said {
+    version: Version,
+    faults: Vec<OriginFault>,
+}
+
+impl Told {
+    pub(super) fn new(scope: Scope, allow_loopback: bool) -> Self {
+        Self { scope, allow_loopback, origins: BTreeMap::new() }
+    }
+
+    /// The events of the first look: a full list.
+    pub(super) fn full(&mut self, listing: &Listing) -> Vec<Event> {
+        self.origins.clear();
+        let mut events = vec![Event::Reset { scope: self.scope.clone() }];
+        events.extend(self.replaced(listing));
+        events.push(Event::Ready { scope: self.scope.clone(), completeness: Completeness::Full });
+        events.push(self.commit());
+        events
+    }
+
+    /// The events of a later look: what changed, what is gone, and a commit in any case ("still true").
+    pub(super) fn changes(&mut self, listing: &Listing) -> Vec<Event> {
+        let gone = self.origins.keys().filter(|origin| !listing.files.contains_key(*origin));
+        let gone: Vec<OriginName> = gone.cloned().collect();
+        let mut events: Vec<Event> = gone.into_iter().map(|origin| self.gone(origin)).collect();
+        events.extend(self.replaced(listing));
+        events.push(self.commit());
+        events
+    }
+
+    fn gone(&mut self, origin: OriginName) -> Event {
+        self.origins.remove(&origin);
+        let version = Version("gone".into());
+        Event::Replace {
+            scope: self.scope.clone(),
+            origin,
+            version,
+            resources: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    fn commit(&self) -> Event {
+        Event::Commit { scope: self.scope.clone(), resume: None }
+    }
+
+    /// One event per file whose content, or whose conflicts with other files, are new.
+    fn replaced(&mut self, listing: &Listing) -> Vec<Event> {
+        let mut conflicts = conflicts(listing);
+        let mut events = Vec::new();
+        for (origin, file) in &listing.files {
+            let conflicts = conflicts.remove(origin).unwrap_or_default();
+            let (resources, faults) = self.speak(file, &conflicts);
+            let said = Said { version: file.version.clone(), faults: faults.clone() };
+            if self.origins.get(origin) == Some(&said) {
+                continue;
+            }
+            self.origins.insert(origin.clone(), said);
+            let (scope, version) = (self.scope.clone(), file.version.clone());
+            events.push(Event::Replace { scope, origin: origin.clone(), version, resources, faults });
+        }
+        events
+    }
+
+    fn speak(&self, file: &File, conflicts: &[(ResourceKey, Fault)]) -> (Vec<Resource>, Vec<OriginFault>) {
+        let Some(mesh) = &file.outcome.value else {
+            return (Vec::new(), file.outcome.faults.iter().map(|fault| origin_fault(fault, true)).collect());
+        };
+        let left_out: BTreeSet<&ResourceKey> = conflicts.iter().map(|(key, _)| key).collect();
+        let kept = mesh.resources.iter().filter(|located| !left_out.contains(&located.value.key()));
+        let resources = kept.clone().map(|located| located.value.clone()).collect();
+        let loopback = kept.filter_map(|located| self.loopback(located));
+        let faults = file.outcome.faults.iter().chain(conflicts.iter().map(|(_, fault)| fault)).cloned();
+        (resources, faults.chain(loopback).map(|fault| origin_fault(&fault, false)).collect())
+    }
+
+    /// A loopback mesh address leads every host to itself; it is right only where all is on one host.
+    fn loopback(&self, located: &Located<Resource>) -> Option<Fault> {
+        let Resource::Endpoint(endpoint) = &located.value else { return None };
+        let address =
+            endpoint.mesh_address.filter(|address| address.ip().is_loopback() && !self.allow_loopback)?;
+        let message = format!("the mesh address {address} leads every other host to itself");
+        let fault = Fault::warning(located.place.clone(), message);
+        Some(fault.help("where all is on one host, say `allow_loopback = true` in `[[registry]]`"))
+    }
+}
+
+fn origin_fault(fault: &Fault, keeps_last_good: bool) -> OriginFault {
+    let mut message = format!("{}: {}", fault.severity.word(), fault.message);
+    for part in [&fault.expected, &fault.help].into_iter().filter(|part| !part.is_empty()) {
+        message.push_str("; ");
+        message.push_str(part);
+    }
+    for related in &fault.related {
+        message.push_str(&format!("; {} at {}", related.message, related.place));
+    }
+    OriginFault { message, place: fault.place.to_string(), keeps_last_good }
+}
+
+/// What several files define: the first file by name has it, the others are told both places. A service's endpoints go
+/// with it, so that no file adds endpoints to another's service.
+fn conflicts(listing: &Listing) -> BTreeMap<OriginName, Vec<(ResourceKey, Fault)>> {
+    let mut first: BTreeMap<ResourceKey, (&OriginName, &Place)> = BTreeMap::new();
+    let mut conflicts: BTreeMap<OriginName, Vec<(ResourceKey, Fault)>> = BTreeMap::new();
+    for (origin, file) in &listing.files {
+        let mut lost = BTreeSet::new();
+        for Located { value, place } in file.in_force().into_iter().flat_map(|mesh| &mesh.resources) {
+            let key = value.key();
+            if let Resource::Endpoint(endpoint) = value
+                && lost.contains(&endpoint.service)
+            {
+                let fault = Fault::error(place.clone(), format!("{} goes with its service", key.describe()));
+                conflicts.entry(origin.clone()).or_default().push((key, fault));
+                continue;
+            }
+            match first.get(&key) {
+                Some((_, before)) => {
+                    let fault =
+                        Fault::error(place.clone(), format!("{} is defined by two files", key.describe()));
+                    let fault = fault.related((*before).clone(), "first defined here, which is in force,");
+                    if let ResourceKey::Service(service) = &key {
+                        lost.insert(service.clone());
+                    }
+                    conflicts.entry(origin.clone()).or_default().push((key, fault));
+                }
+                None => drop(first.insert(key, (origin, place))),
+            }
+        }
+    }
+    conflicts
+}
