@@ -5,6 +5,7 @@
 
 mod agent;
 mod certs;
+mod demo;
 mod drain;
 mod endpoints;
 mod output;
@@ -15,11 +16,19 @@ mod table;
 mod tap;
 mod version;
 
-use std::{io, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::{self, LogOptions};
+use crate::{
+    demo::service,
+    telemetry::{self, LogOptions},
+};
 
 /// A service mesh for every platform you run
 #[derive(Debug, Parser)]
@@ -30,6 +39,9 @@ struct Cli {
     /// End when standard input ends: for a process whose parent must not leave it behind
     #[arg(long, global = true, hide = true)]
     end_with_stdin: bool,
+    /// Remove this folder when standard input ends
+    #[arg(long, global = true, hide = true, value_name = "FOLDER", requires = "end_with_stdin")]
+    remove_at_end: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -52,6 +64,11 @@ enum Verb {
     Tap(tap::Args),
     /// Finish what is under way, take nothing new, then end the agent
     Drain(drain::Args),
+    /// Show a whole mesh at work on this machine
+    Demo(demo::Args),
+    /// A sample service of the demonstration
+    #[command(hide = true, disable_version_flag = true)]
+    DemoService(service::Options),
     /// Print the version
     Version(version::Args),
 }
@@ -61,7 +78,8 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.end_with_stdin {
-        std::thread::spawn(end_with_stdin);
+        let folder = cli.remove_at_end;
+        std::thread::spawn(move || end_with_stdin(folder.as_deref()));
     }
     match telemetry::install(&cli.log).and_then(|()| run(cli.verb)) {
         Ok(code) => code,
@@ -83,6 +101,8 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Certs(args) => reading(certs::run(args)),
         Verb::Tap(args) => reading(tap::run(args)),
         Verb::Drain(args) => reading(drain::run(args)),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DemoService(options) => demo::run_service(options),
         Verb::Version(args) => version::run(&args),
     }
 }
@@ -100,9 +120,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Reads standard input to its end, which comes when the parent is gone however it went, and ends the process.
-fn end_with_stdin() {
+/// Reads standard input to its end, which comes when the parent is gone however it went, and ends the process. Removes
+/// `folder` first, in which others that end now may still write.
+fn end_with_stdin(folder: Option<&Path>) {
     let _ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
+    for _ in 0..50 {
+        let Some(folder) = folder.filter(|folder| folder.exists()) else { break };
+        if std::fs::remove_dir_all(folder).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     std::process::exit(0);
 }
 

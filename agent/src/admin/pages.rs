@@ -1,0 +1,197 @@
+//! What the table and the credentials say, as the views that the operator's verbs show.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use weft_core::{
+    name::{HostName, InstanceName, PortName, ServiceKey},
+    table::{
+        CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
+        DestinationPort, Table, Target, Upstream,
+    },
+    tls::Credentials,
+};
+
+use crate::view;
+
+/// Every service, by registry and name.
+#[must_use]
+pub fn services(table: &Table) -> Vec<view::Service> {
+    let mut hosts: BTreeMap<&ServiceKey, Vec<&HostName>> = BTreeMap::new();
+    for (host, destination) in &table.hosts {
+        hosts.entry(&destination.key).or_default().push(host);
+    }
+    sorted(table)
+        .map(|destination| {
+            let endpoints = endpoints_of(destination);
+            let mut hosts: Vec<String> =
+                hosts.get(&destination.key).into_iter().flatten().map(ToString::to_string).collect();
+            hosts.sort();
+            view::Service {
+                registry: destination.key.registry.to_string(),
+                name: destination.key.service.to_string(),
+                hosts,
+                ports: destination.ports.iter().map(|port| port_text(port)).collect(),
+                endpoints: endpoints.len(),
+                healthy: endpoints
+                    .values()
+                    .filter(|upstream| upstream.endpoint.health == weft_core::resource::Health::Healthy)
+                    .count(),
+            }
+        })
+        .collect()
+}
+
+/// Every endpoint that calls may go to. `now` is on the clock of [`EndpointState::ejected_until`], in milliseconds.
+///
+/// [`EndpointState::ejected_until`]: weft_core::table::EndpointState::ejected_until
+#[must_use]
+pub fn endpoints(table: &Table, now: u64) -> Vec<view::Endpoint> {
+    sorted(table)
+        .flat_map(|destination| {
+            endpoints_of(destination)
+                .into_values()
+                .map(move |upstream| endpoint(&destination.key, upstream, now))
+        })
+        .collect()
+}
+
+/// Every routing rule, in the order in which rules are tried.
+#[must_use]
+pub fn routes(table: &Table) -> Vec<view::Route> {
+    sorted(table)
+        .flat_map(|destination| destination.ports.iter())
+        .flat_map(|port| port.rules.iter().map(|rule| route(port, rule)))
+        .collect()
+}
+
+/// Every certificate that we hold.
+#[must_use]
+pub fn certificates(credentials: &Credentials, now: SystemTime) -> Vec<view::Certificate> {
+    let mut rows: Vec<view::Certificate> = credentials
+        .identities()
+        .map(|certificate| {
+            let leaf = certificate.leaf();
+            view::Certificate {
+                identity: leaf.identity.to_string(),
+                serial: leaf.serial.clone(),
+                not_before: seconds(leaf.validity.not_before),
+                not_after: seconds(leaf.validity.not_after),
+                ends_in: seconds_until(leaf.validity.not_after, now),
+                trust_domain: leaf.identity.trust_domain_str().into(),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| a.identity.cmp(&b.identity));
+    rows
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Whole seconds from `now` until `at`, negative when it is past.
+#[must_use]
+pub fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
+    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    at.duration_since(now).map_or_else(|past| -whole(past.duration()), whole)
+}
+
+fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
+    let mut destinations: Vec<&Arc<Destination>> = table.destinations.values().collect();
+    destinations.sort_by(|a, b| a.key.cmp(&b.key));
+    destinations.into_iter()
+}
+
+/// A service's own endpoints: those of the rule that every port ends with, and of all others that lead to the service.
+fn endpoints_of(destination: &Destination) -> BTreeMap<(&PortName, &InstanceName), &Arc<Upstream>> {
+    let targets = destination.ports.iter().flat_map(|port| port.rules.iter()).flat_map(|rule| &rule.targets);
+    targets
+        .filter(|target| target.service == destination.key)
+        .flat_map(|target| &target.endpoints.all)
+        .map(|upstream| ((&upstream.endpoint.port_name, &upstream.endpoint.instance), upstream))
+        .collect()
+}
+
+fn port_text(port: &DestinationPort) -> String {
+    format!("{}:{}/{}", port.name, port.number, format!("{:?}", port.protocol).to_lowercase())
+}
+
+fn endpoint(key: &ServiceKey, upstream: &Upstream, now: u64) -> view::Endpoint {
+    let endpoint = &upstream.endpoint;
+    let ejected_until = upstream.state.ejected_until.load(Ordering::Relaxed);
+    view::Endpoint {
+        registry: upstream.registry.to_string(),
+        service: key.service.to_string(),
+        port: endpoint.port_name.to_string(),
+        instance: endpoint.instance.to_string(),
+        address: endpoint.address,
+        mesh_address: endpoint.mesh_address,
+        identity: endpoint.identity.as_ref().map(ToString::to_string),
+        tls: format!("{:?}", endpoint.tls).to_lowercase(),
+        labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        weight: endpoint.weight,
+        locality: endpoint.locality.to_string(),
+        health: format!("{:?}", endpoint.health).to_lowercase(),
+        in_flight: upstream.state.in_flight.load(Ordering::Relaxed),
+        ejected_for: (ejected_until > now).then(|| (ejected_until - now) as f64 / 1e3),
+    }
+}
+
+fn route(port: &DestinationPort, rule: &CompiledRouteRule) -> view::Route {
+    let total = rule.targets.last().map_or(0, |target| target.cumulative_weight);
+    let mut before = 0;
+    let targets = rule.targets.iter().map(|target| {
+        let weight = target.cumulative_weight - before;
+        before = target.cumulative_weight;
+        target_view(target, 100.0 * f64::from(weight) / f64::from(total.max(1)))
+    });
+    view::Route {
+        registry: port.service.registry.to_string(),
+        service: port.service.service.to_string(),
+        port: port.name.to_string(),
+        rule: rule.name.to_string(),
+        targets: targets.collect(),
+        matches: rule.matches.iter().map(match_text).collect(),
+        request_timeout_ms: rule.request_timeout.map(milliseconds),
+        connect_timeout_ms: milliseconds(rule.connect_timeout),
+        retries: rule.retries.attempts,
+    }
+}
+
+fn target_view(target: &Target, percent: f64) -> view::Target {
+    let instances = target.endpoints.all.iter().map(|upstream| upstream.endpoint.instance.to_string());
+    view::Target { service: target.service.service.to_string(), percent, instances: instances.collect() }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn match_text(conditions: &CompiledMatch) -> String {
+    let path = conditions.path.as_ref().map(|path| match path {
+        CompiledPath::Exact(exact) => format!("path = {exact}"),
+        CompiledPath::Prefix(prefix) => format!("path under {prefix}/"),
+        CompiledPath::Regex(regex) => format!("path ~ {regex}"),
+    });
+    let method = conditions.method.as_ref().map(|method| format!("method = {method}"));
+    let parts: Vec<String> =
+        path.into_iter().chain(method).chain(conditions.headers.iter().map(header_text)).collect();
+    if parts.is_empty() { "always".into() } else { parts.join(" and ") }
+}
+
+fn header_text(condition: &CompiledHeader) -> String {
+    let name = &condition.name;
+    match &condition.value {
+        CompiledValue::Exact(exact) => format!("{name} = {exact}"),
+        CompiledValue::Prefix(prefix) => format!("{name} = {prefix}*"),
+        CompiledValue::Regex(regex) => format!("{name} ~ {regex}"),
+        CompiledValue::Present(true) => format!("{name} is there"),
+        CompiledValue::Present(false) => format!("{name} is not there"),
+    }
+}
