@@ -1,1 +1,8 @@
 //! placeholder
+pub mod clock;
+pub mod fault;
+pub mod headers;
+pub mod normalise;
+pub mod source;
+pub mod balance;
+pub mod resilience;

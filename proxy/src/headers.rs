@@ -1,0 +1,21 @@
+//! What a proxy owes the headers of a message: checks that hyper does not make, hop-by-hop fields, forwarding fields,
+//! request and trace IDs, and that nobody outside speaks in our name.
+//!
+//! All edits are in place. A message is looked through once ([`Survey`]); what it does not have then costs nothing.
+//! hyper accepts two `Host` fields, none, and `transfer-encoding: chunked, chunked`; those are refused here. It drops
+//! a `content-length` that stands beside a transfer coding before we see it, and accepts a bare LF as the end of a
+//! line, which is gone in what we forward.
+
+mod forwarded;
+mod hop;
+mod host;
+mod request_id;
+mod survey;
+mod trace;
+
+pub use forwarded::Forwarded;
+pub use hop::{clean_request, clean_response, is_grpc};
+pub use host::{Host, admit};
+pub use request_id::RequestId;
+pub use survey::{Seen, Survey};
+pub use trace::{TraceContext, TraceId};

@@ -1,0 +1,191 @@
+//! Fields that concern one connection only, and fields that only agents may set.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+use super::{Seen, Survey};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const OURS: &str = "x-weft-";
+
+/// Takes from a request what concerns the connection it came on (RFC 9110 §7.6.1) and what speaks in our name.
+/// `te: trailers` stays, and is all that stays of `te`: gRPC needs it.
+///
+/// Do it before adding anything: a field that `connection` names goes too, whoever added it.
+pub fn clean_request(headers: &mut HeaderMap, survey: Survey) {
+    if survey.has(Seen::Te) {
+        let wants_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
+        headers.remove(TE);
+        remove_hop_by_hop(headers, survey);
+        if wants_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    } else {
+        remove_hop_by_hop(headers, survey);
+    }
+    remove_ours(headers, survey);
+    if survey.has(Seen::ClientCertificate) {
+        headers.remove(CLIENT_CERTIFICATE);
+    }
+}
+
+/// Takes from a response what concerns its connection. What speaks in our name is taken if the response is an
+/// `application`'s and left if it is another agent's.
+pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool) {
+    remove_hop_by_hop(headers, survey);
+    if application {
+        remove_ours(headers, survey);
+    }
+}
+
+/// Whether a message is gRPC: `application/grpc`, with or without `+proto` and the like.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let rest = value.as_bytes().strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
+    if survey.has(Seen::Connection) {
+        remove_named(headers);
+    }
+    if survey.has(Seen::Hop) {
+        let names = [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
+        for name in names {
+            headers.remove(name);
+        }
+    }
+    if survey.has(Seen::TransferEncoding) {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if survey.has(Seen::Upgrade) {
+        headers.remove(UPGRADE);
+    }
+}
+
+/// Removes `connection` and every field that it names. Fields meant for all recipients are not a connection's to name:
+/// a caller could hide them from the application that way.
+fn remove_named(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        let tokens = value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
+        named.extend(tokens.filter(|token| !is_option(token)).filter_map(|t| HeaderName::from_bytes(t).ok()));
+    }
+    headers.remove(CONNECTION);
+    for name in named.iter().filter(|name| !is_end_to_end(name)) {
+        headers.remove(name);
+    }
+}
+
+fn is_option(token: &[u8]) -> bool {
+    token.is_empty()
+        || [&b"close"[..], b"keep-alive", b"upgrade"].iter().any(|o| token.eq_ignore_ascii_case(o))
+}
+
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, CONTENT_TYPE, AUTHORIZATION, COOKIE, CACHE_CONTROL].contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+}
+
+fn remove_ours(headers: &mut HeaderMap, survey: Survey) {
+    if survey.has(Seen::Ours) {
+        let ours: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
+    }
+}
+
+fn has_token(value: &HeaderValue, wanted: &str) -> bool {
+    let mut tokens = value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    tokens.any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn cleaned(fields: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = map(fields);
+        let survey = Survey::of(&headers);
+        clean_request(&mut headers, survey);
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn requests_lose_what_is_not_for_the_next_hop() {
+        let none: [&str; 0] = [];
+        assert_eq!(cleaned(&[("connection", "close")]), none);
+        assert_eq!(
+            cleaned(&[("connection", "X-Secret, keep-alive"), ("x-secret", "1"), ("a", "2")]),
+            ["a=2"]
+        );
+        assert_eq!(cleaned(&[("keep-alive", "1"), ("proxy-connection", "1"), ("upgrade", "h2c")]), none);
+        assert_eq!(cleaned(&[("transfer-encoding", "chunked"), ("proxy-authorization", "x")]), none);
+        assert_eq!(cleaned(&[("connection", "upgrade, http2-settings"), ("http2-settings", "x")]), none);
+    }
+
+    #[test]
+    fn te_keeps_trailers_only() {
+        assert_eq!(cleaned(&[("te", "trailers")]), ["te=trailers"]);
+        assert_eq!(cleaned(&[("te", "gzip, Trailers"), ("connection", "te")]), ["te=trailers"]);
+        assert!(cleaned(&[("te", "gzip")]).is_empty());
+    }
+
+    #[test]
+    fn a_connection_cannot_hide_end_to_end_fields() {
+        let fields =
+            [("connection", "host, x-forwarded-for, authorization"), ("host", "a"), ("authorization", "b")];
+        assert_eq!(cleaned(&fields), ["authorization=b", "host=a"]);
+    }
+
+    #[test]
+    fn nobody_speaks_in_our_name() {
+        let fields =
+            [("x-weft-fault", "a"), ("x-weft-fault", "b"), ("x-forwarded-client-cert", "c"), ("d", "e")];
+        assert_eq!(cleaned(&fields), ["d=e"]);
+    }
+
+    #[test]
+    fn an_agents_response_keeps_the_name_of_its_fault() {
+        for (application, left) in [(true, 0), (false, 1)] {
+            let mut headers = map(&[("x-weft-fault", "connect_refused"), ("connection", "close")]);
+            let survey = Survey::of(&headers);
+            clean_response(&mut headers, survey, application);
+            assert_eq!(headers.len(), left);
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (value, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=x", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&map(&[("content-type", value)])), wanted, "{value}");
+        }
+    }
+}
