@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 from typing import Callable
 
+from . import certificates as identity
 from . import load
+from .certificates import client_context
 from .pair import APP, APP_HTTP2, PLAIN
+from .ports import ADDRESS
 
 BODY_64, BODY_1K = "/open/64", "/open/1k"
 PACED_RATE, PACED_CONNECTIONS = 1000, 16
 IDLE_CONNECTIONS = 5000
 # At the end each of 16 connections may have an answer that wrk no longer counts, and its successor a request.
 CLOSING_IN_FLIGHT = 32
-PER_REQUEST, PER_CONNECTION, PER_GIGABYTE = "µs CPU/request", "µs CPU/connection", "CPU-s/GB"
+PER_REQUEST, PER_CONNECTION, PER_HANDSHAKE = "µs CPU/request", "µs CPU/connection", "µs CPU/handshake"
+PER_GIGABYTE = "CPU-s/GB"
 
 
 @dataclass(frozen=True)
@@ -21,31 +25,36 @@ class CpuCase:
     name: str
     unit: str
     meaning: str
-    # (tools, pair, seconds) -> Load
+    # (plan, pair, seconds) -> Load
     work: Callable
     # Multiplies CPU seconds per unit of work into `unit`.
     scale: float = 1e6
     # Requests that may be under way when the client stops; None when work is not counted in requests or connections.
     in_flight: int | None = None
-    # Whether the inbound proxy takes part.
-    both_sides: bool = True
+    # The proxies that take part.
+    roles: tuple = ("outbound", "inbound")
 
 
 def _http1(connections, path, host=APP, close=False):
-    return lambda tools, pair, seconds: load.http1(tools, pair.url(path), host, connections, seconds, close)
+    return lambda plan, pair, seconds: load.http1(plan.tools, pair.url(path), host, connections, seconds, close)
 
 
 def _http2(connections, streams):
-    return lambda tools, pair, seconds: load.http2(tools, pair.url(BODY_64), APP_HTTP2, connections, streams, seconds)
+    return lambda plan, pair, seconds: load.http2(plan.tools, pair.url(BODY_64), APP_HTTP2, connections, streams, seconds)
 
 
-def _bulk(tools, pair, seconds):
-    return load.bulk(tools, pair.ports.bulk, seconds)
+def _bulk(plan, pair, seconds):
+    return load.bulk(plan.tools, pair.ports.bulk, seconds)
 
 
-def _handshakes(tools, pair, seconds):
-    url = f"http://127.0.0.1:{pair.ports.echo}{BODY_64}"
-    return load.http1(tools, url, APP, 16, seconds, close=True)
+def _tcp_connections(plan, pair, seconds):
+    url = f"http://{ADDRESS}:{pair.ports.echo}{BODY_64}"
+    return load.http1(plan.tools, url, APP, 16, seconds, close=True)
+
+
+def _handshakes(plan, pair, seconds):
+    context = client_context(plan.certificates, identity.CALLER, pair.mesh_alpn)
+    return load.handshakes(context, pair.ports.mesh, identity.server_name(identity.CALLEE), seconds)
 
 
 CPU_CASES = [
@@ -56,13 +65,16 @@ CPU_CASES = [
     CpuCase("h2", PER_REQUEST, "HTTP/2 in and out, 8 connections of 32 streams, through the pair",
             _http2(8, 32), in_flight=256),
     CpuCase("h1-one-hop", PER_REQUEST, "HTTP/1.1, 32 connections, the outbound proxy alone, plaintext to the application",
-            _http1(32, BODY_64, PLAIN), in_flight=32, both_sides=False),
+            _http1(32, BODY_64, PLAIN), in_flight=32, roles=("outbound",)),
     CpuCase("tcp", PER_GIGABYTE, "opaque bytes in one direction, 4 connections, through the pair", _bulk, scale=1.0),
     CpuCase("connections", PER_CONNECTION, "a new HTTP/1.1 connection for every request, 16 at a time, through the pair",
             _http1(16, BODY_64, close=True), in_flight=CLOSING_IN_FLIGHT),
-    CpuCase("handshakes", PER_CONNECTION,
-            "a new TCP connection for every exchange, each with a mutual TLS handshake between the proxies",
-            _handshakes, in_flight=CLOSING_IN_FLIGHT),
+    CpuCase("tcp-connections", PER_CONNECTION,
+            "a new TCP connection for every exchange, 16 at a time, each with its own TLS connection between the proxies, "
+            "resumed where the proxies do so", _tcp_connections, in_flight=CLOSING_IN_FLIGHT),
+    CpuCase("handshakes", PER_HANDSHAKE,
+            "full mutual handshakes of one and the same client (OpenSSL, X25519) with the inbound proxy alone",
+            _handshakes, roles=("inbound",)),
 ]
 
 LATENCY_CASES = {"latency-p50": 0.50, "latency-p90": 0.90, "latency-p99": 0.99}

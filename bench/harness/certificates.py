@@ -4,6 +4,7 @@ Each leaf carries its SPIFFE URI (what Weft and Envoy check), the server name of
 HAProxy, which cannot read URI names, checks instead).
 """
 
+import ssl
 import subprocess
 
 TRUST_DOMAIN = "bench.mesh"
@@ -19,6 +20,17 @@ def spiffe_id(account):
 def server_name(account):
     """The name dialled in TLS: account, namespace and trust domain."""
     return f"{account}.default.{TRUST_DOMAIN}"
+
+
+def client_context(certificates, account, protocol):
+    """A TLS client that shows the certificate of `account` (none when it is none) and trusts any server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([protocol])
+    if account:
+        context.load_cert_chain(certificates.chain(account), certificates.key(account))
+    return context
 
 
 class Certificates:

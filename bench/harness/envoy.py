@@ -53,8 +53,8 @@ def _outbound(ports, certificates, backend, log):
         _host(PLAIN, [({"prefix": "/"}, "plain")]),
     ]
 
-    def client(account, protocols, **more):
-        return _client_tls(certificates, account, protocols, **more)
+    def client(account, protocols):
+        return _client_tls(certificates, account, protocols)
 
     return {
         "listeners": [
@@ -69,7 +69,7 @@ def _outbound(ports, certificates, backend, log):
             _cluster("plain", backend.stable),
             _cluster("collector", 1),
             _cluster("bulk", ports.mesh_bulk, client(identity.CALLEE, [])),
-            _cluster("echo", ports.mesh_echo, client(identity.CALLEE, [], max_session_keys=0)),
+            _cluster("echo", ports.mesh_echo, client(identity.CALLEE, [])),
         ],
     }
 
@@ -195,10 +195,10 @@ def _tls(certificates, account, peer, protocols):
     }
 
 
-def _client_tls(certificates, account, protocols, **more):
+def _client_tls(certificates, account, protocols):
     peer = {"exact": identity.spiffe_id(account)}
     return _typed("tls", "extensions.transport_sockets.tls.v3.UpstreamTlsContext", sni=identity.server_name(account),
-                  common_tls_context=_tls(certificates, identity.CALLER, peer, protocols), **more)
+                  common_tls_context=_tls(certificates, identity.CALLER, peer, protocols))
 
 
 def _server_tls(certificates, account, protocols):

@@ -108,7 +108,7 @@ listen echo
   mode tcp
   bind 127.0.0.1:{ports.echo} backlog 4096
   log-format '{TCP_LOG_FORMAT}'
-  {_server(ports.mesh_echo, certificates, identity.CALLEE, "no-ssl-reuse")}
+  {_server(ports.mesh_echo, certificates, identity.CALLEE)}
 """
 
 

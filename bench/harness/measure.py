@@ -74,13 +74,13 @@ def measure(plan, names):
 def _cpu(plan, case, pairs):
     series = {name: Series(case.name, name, case.unit) for name in pairs}
     for pair in pairs.values():
-        case.work(plan.tools, pair, 1)  # opens connections and warms caches; not counted
+        case.work(plan, pair, 1)  # opens connections and warms caches; not counted
     for _ in range(plan.repeats):
         for name, pair in pairs.items():
             run = _cpu_run(plan, case, pair)
             series[name].runs.append(run)
             parts = " + ".join(f"{part:.4g}" for part in run.parts.values())
-            plan.say(f"{case.name:12} {name:8} {run.cost:9.4g} {case.unit} ({parts}), {run.rate:,.1f}/s")
+            plan.say(f"{case.name:15} {name:8} {run.cost:9.4g} {case.unit} ({parts}), {run.rate:,.1f}/s")
     return list(series.values())
 
 
@@ -89,16 +89,15 @@ def _cpu_run(plan, case, pair):
     pair.forget_logs()
     plan.witness.begin()
     before = pair.cpu_seconds()
-    done = case.work(plan.tools, pair, plan.seconds)
+    done = case.work(plan, pair, plan.seconds)
     used = {role: seconds - before[role] for role, seconds in pair.cpu_seconds().items()}
     disturbance = plan.witness.end(sum(used.values()))
     pair.check_alive()
     if done.errors or not done.units:
         raise RuntimeError(f"{pair.name}, {case.name}: {done.errors} errors in {done.units} units of work")
     if case.in_flight is not None:
-        require_log_lines(pair, int(done.units), case.in_flight, case.both_sides)
-    roles = used if case.both_sides else {"outbound": used["outbound"]}
-    parts = {role: seconds / done.units * case.scale for role, seconds in roles.items()}
+        require_log_lines(pair, case.roles, int(done.units), case.in_flight)
+    parts = {role: used[role] / done.units * case.scale for role in case.roles}
     return Run(sum(parts.values()), parts, done.units / done.seconds, disturbance)
 
 
@@ -106,7 +105,7 @@ def _latency(plan, names, pairs):
     series = {(case, name): Series(case, name, LATENCY_UNIT) for case in names for name in pairs}
     for _ in range(plan.repeats):
         direct = _quantiles(plan, plan.backend.stable, names)
-        plan.say("latency direct   " + ", ".join(f"{direct[case]} µs {case[8:]}" for case in names))
+        plan.say("latency         direct   " + ", ".join(f"{direct[case]} µs {case[8:]}" for case in names))
         for name, pair in pairs.items():
             before = sum(pair.cpu_seconds().values())
             plan.witness.begin()
@@ -114,7 +113,7 @@ def _latency(plan, names, pairs):
             disturbance = plan.witness.end(sum(pair.cpu_seconds().values()) - before)
             for case in names:
                 series[case, name].runs.append(Run(through[case] - direct[case], disturbance=disturbance))
-            plan.say(f"latency {name:8} " + ", ".join(f"+{through[case] - direct[case]} µs {case[8:]}" for case in names))
+            plan.say(f"latency         {name:8} " + ", ".join(f"+{through[case] - direct[case]} µs {case[8:]}" for case in names))
     return list(series.values())
 
 

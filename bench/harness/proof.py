@@ -3,7 +3,6 @@
 import http.client
 import re
 import socket
-import ssl
 import time
 
 from . import certificates as identity
@@ -37,9 +36,9 @@ def settle_logs(pair):
     wait_until(_Settled(pair), f"{pair.name}: access logs settle", LOG_PATIENCE)
 
 
-def require_log_lines(pair, requests, in_flight, both_sides=True):
+def require_log_lines(pair, roles, requests, in_flight):
     """The access logs hold one line for each of the `requests` that ended, and at most `in_flight` more."""
-    for role in pair.sides if both_sides else ("outbound",):
+    for role in roles:
         wait_until(lambda role=role: pair.log_lines(role) >= requests,
                    f"{pair.name} {role}: {requests} lines in the access log", LOG_PATIENCE)
         lines = pair.log_lines(role)
@@ -105,11 +104,7 @@ def _is_served(pair, certificates, account):
     In TLS 1.3 the client's handshake ends before the server has judged, so a refusal shows at the first read; a served
     HTTP/2 peer reads SETTINGS, and one of whom a hello is awaited reads nothing until the time is over.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols([pair.mesh_alpn])
-    if account:
-        context.load_cert_chain(certificates.chain(account), certificates.key(account))
+    context = identity.client_context(certificates, account, pair.mesh_alpn)
     try:
         with socket.create_connection((ADDRESS, pair.ports.mesh), 5) as plain:
             with context.wrap_socket(plain, server_hostname=identity.server_name(identity.CALLEE)) as secure:
@@ -127,7 +122,7 @@ def _log_and_metrics(pair):
     pair.forget_logs()
     for _ in range(10):
         _expect(pair, "request", _get(pair, "/open/64")[0], 200)
-    require_log_lines(pair, 10, 0)
+    require_log_lines(pair, pair.sides, 10, 0)
     for role in pair.sides:
         wait_until(lambda role=role: pair.requests_counted(role) - before[role] >= 10,
                    f"{pair.name} {role}: metrics count 10 requests", LOG_PATIENCE)

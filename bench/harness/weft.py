@@ -95,7 +95,6 @@ listen = "127.0.0.1:{ports.mesh}"
 [[workload]]
 name = "{identity.CALLEE}"
 identity = "{identity.spiffe_id(identity.CALLEE)}"
-any_local = true
 {port("app", "http", backend.stable, "http")}
 {port("app-http2", "http", backend.http2, "http2")}
 {port("bulk", "tcp", backend.bulk, "tcp")}
@@ -103,7 +102,6 @@ any_local = true
 [[workload]]
 name = "{identity.CANARY}"
 identity = "{identity.spiffe_id(identity.CANARY)}"
-any_local = true
 {port("app", "http", backend.canary, "http")}
 """
 
