@@ -5,6 +5,7 @@
 
 mod agent;
 mod certs;
+mod check;
 mod demo;
 mod drain;
 mod endpoints;
@@ -58,6 +59,8 @@ enum Verb {
     Endpoints(endpoints::Args),
     /// List the routing rules in force
     Routes(routes::Args),
+    /// Say all that is wrong with configuration files, without running anything
+    Check(check::Args),
     /// List the certificates that the agent holds
     Certs(certs::Args),
     /// Follow requests as they end
@@ -98,6 +101,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Services(args) => reading(services::run(args)),
         Verb::Endpoints(args) => reading(endpoints::run(args)),
         Verb::Routes(args) => reading(routes::run(args)),
+        Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => reading(certs::run(args)),
         Verb::Tap(args) => reading(tap::run(args)),
         Verb::Drain(args) => reading(drain::run(args)),

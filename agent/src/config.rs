@@ -11,6 +11,7 @@ mod overrides;
 mod workload;
 mod check;
 mod file;
+mod survey;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ pub use hub::{CaConfig, HubConfig};
 pub use identity::IdentityConfig;
 pub use log::{AccessLogTarget, MetricPrefix};
 pub use overrides::Overrides;
+pub use survey::{CheckedFile, survey};
 pub use workload::{Allowed, ListenAddress, UpstreamConfig, WorkloadConfig};
 
 /// What `weft.toml` means.

@@ -8,6 +8,7 @@
 //!   watch (when to look) ──> folder (what is there) ──> told (what is new) ──> events
 //! ```
 
+mod conflict;
 mod folder;
 mod told;
 mod watch;
@@ -24,7 +25,8 @@ use weft_core::{
 
 use crate::plan::{BuildError, Environment, Settings};
 
-pub use folder::{Listing, mesh_files};
+pub use conflict::conflicts;
+pub use folder::mesh_files;
 
 /// How often the folder is looked at when the kernel reports nothing.
 const DEFAULT_POLL: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use weft_core::{
     config::{Fault, Located, OneOrMany, Outcome, Section, SourceFile, Style, read, render_all},
     identity::TrustDomain,
@@ -209,7 +210,8 @@ fn any(port: u16) -> SocketAddr {
 }
 
 /// Which kind of file a text is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum FileKind {
     /// The agent's `weft.toml`.
     Agent,

@@ -16,18 +16,18 @@ use weft_core::{
 
 /// The files of a folder, read.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(super) struct Listing {
     /// By origin, in the order of their names.
-    pub files: BTreeMap<OriginName, File>,
+    pub(super) files: BTreeMap<OriginName, File>,
 }
 
 /// One file, as it is now.
 #[derive(Clone, Debug)]
-pub struct File {
+pub(super) struct File {
     /// Changes when the content does.
-    pub version: Version,
+    pub(super) version: Version,
     /// What it says.
-    pub outcome: Arc<Outcome<MeshFile>>,
+    pub(super) outcome: Arc<Outcome<MeshFile>>,
     /// What it said when it last made sense.
     last_good: Option<Arc<Outcome<MeshFile>>>,
 }
@@ -53,7 +53,7 @@ impl Listing {
     ///
     /// # Errors
     /// When the folder cannot be listed. A file that vanishes in between is gone; one that cannot be read is faulty.
-    pub fn read(folder: &Path, before: &Self) -> io::Result<Self> {
+    pub(super) fn read(folder: &Path, before: &Self) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         for path in mesh_files(folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

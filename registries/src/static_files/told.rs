@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_core::{
-    config::{Fault, Located, Place},
+    config::{Fault, Located},
     name::OriginName,
     registry::{Completeness, Event, OriginFault, Scope, Version},
     resource::{Resource, ResourceKey},
 };
 
-use super::folder::{File, Listing};
+use super::{
+    conflict::conflicts,
+    folder::{File, Listing},
+};
 
 /// The state of one watch.
 pub(super) struct Told {
@@ -68,10 +71,11 @@ impl Told {
 
     /// One event per file whose content, or whose conflicts with other files, are new.
     fn replaced(&mut self, listing: &Listing) -> Vec<Event> {
-        let mut conflicts = conflicts(listing);
+        let in_force = listing.files.iter().filter_map(|(origin, file)| Some((origin, file.in_force()?)));
+        let mut conflicts = conflicts(in_force);
         let mut events = Vec::new();
         for (origin, file) in &listing.files {
-            let conflicts = conflicts.remove(origin).unwrap_or_default();
+            let conflicts = conflicts.remove(&origin).unwrap_or_default();
             let (resources, faults) = self.speak(file, &conflicts);
             let said = Said { version: file.version.clone(), faults: faults.clone() };
             if self.origins.get(origin) == Some(&said) {
@@ -117,37 +121,4 @@ fn origin_fault(fault: &Fault, keeps_last_good: bool) -> OriginFault {
         message.push_str(&format!("; {} at {}", related.message, related.place));
     }
     OriginFault { message, place: fault.place.to_string(), keeps_last_good }
-}
-
-/// What several files define: the first file by name has it, the others are told both places. A service's endpoints go
-/// with it, so that no file adds endpoints to another's service.
-fn conflicts(listing: &Listing) -> BTreeMap<OriginName, Vec<(ResourceKey, Fault)>> {
-    let mut first: BTreeMap<ResourceKey, (&OriginName, &Place)> = BTreeMap::new();
-    let mut conflicts: BTreeMap<OriginName, Vec<(ResourceKey, Fault)>> = BTreeMap::new();
-    for (origin, file) in &listing.files {
-        let mut lost = BTreeSet::new();
-        for Located { value, place } in file.in_force().into_iter().flat_map(|mesh| &mesh.resources) {
-            let key = value.key();
-            if let Resource::Endpoint(endpoint) = value
-                && lost.contains(&endpoint.service)
-            {
-                let fault = Fault::error(place.clone(), format!("{} goes with its service", key.describe()));
-                conflicts.entry(origin.clone()).or_default().push((key, fault));
-                continue;
-            }
-            match first.get(&key) {
-                Some((_, before)) => {
-                    let fault =
-                        Fault::error(place.clone(), format!("{} is defined by two files", key.describe()));
-                    let fault = fault.related((*before).clone(), "first defined here, which is in force,");
-                    if let ResourceKey::Service(service) = &key {
-                        lost.insert(service.clone());
-                    }
-                    conflicts.entry(origin.clone()).or_default().push((key, fault));
-                }
-                None => drop(first.insert(key, (origin, place))),
-            }
-        }
-    }
-    conflicts
 }

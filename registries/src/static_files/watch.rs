@@ -69,28 +69,24 @@ impl State {
 
     /// Waits until it is time to look (at once for the first time), looks, and queues what is new.
     async fn look(&mut self) -> io::Result<()> {
-        let first = match &mut self.bell {
+        let folder = &self.settings.path;
+        let anew = match &mut self.bell {
             Some(bell) => {
                 bell.rung(self.settings.poll).await;
-                if bell.is_elsewhere(&self.settings.path) {
-                    *bell = Bell::hang(&self.settings.path);
-                }
-                false
+                bell.is_elsewhere(folder)
             }
-            None => {
-                // The bell is hung before the first look, so that no change falls between the two.
-                self.bell = Some(Bell::hang(&self.settings.path));
-                true
-            }
+            None => true,
         };
+        if anew {
+            // The bell is hung before the look, so that no change falls between the two.
+            self.bell = Some(Bell::hang(folder));
+        }
         let (path, before) = (self.settings.path.clone(), std::mem::take(&mut self.listing));
         let read = tokio::task::spawn_blocking(move || Listing::read(&path, &before));
         self.listing = read.await.map_err(io::Error::other)??;
-        self.queue.extend(if first {
-            self.told.full(&self.listing)
-        } else {
-            self.told.changes(&self.listing)
-        });
+        // Another folder under the name (a mount that came or went) deleted no file: it is a full list of its own.
+        let look = if anew { Told::full } else { Told::changes };
+        self.queue.extend(look(&mut self.told, &self.listing));
         Ok(())
     }
 }

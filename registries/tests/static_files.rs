@@ -1,0 +1,235 @@
+//! The static registry against a real folder: each change of the folder is the right word, and nothing else is.
+use std::{fs, path::Path, time::Duration};
+
+use futures_util::{StreamExt, stream::BoxStream};
+use weft_core::{
+    name::RegistryName,
+    registry::{Completeness, Event, OriginFault, Registry, RegistryError, Scope},
+    resource::Resource,
+};
+use weft_registries::static_files::{StaticRegistry, StaticSettings};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn service(name: &str) -> String {
+    format!("[[service]]\nname = \"{name}\"\nports = [{{ name = \"http\", number = 80 }}]\n")
+}
+
+/// A registry that is told of changes by the kernel only: its poll comes after every deadline here.
+fn registry(path: &Path) -> StaticRegistry {
+    let poll = Duration::from_secs(3600);
+    StaticRegistry::new(name(), StaticSettings { path: path.to_owned(), poll, allow_loopback: false })
+}
+
+fn name() -> RegistryName {
+    RegistryName::new("static").unwrap()
+}
+
+type Events<'a> = BoxStream<'a, Result<Event, RegistryError>>;
+
+fn watch(registry: &StaticRegistry) -> Events<'_> {
+    registry.watch(Scope::whole(name()), None)
+}
+
+async fn next(events: &mut Events<'_>) -> Result<Event, RegistryError> {
+    tokio::time::timeout(DEADLINE, events.next()).await.expect("in time").expect("the stream goes on")
+}
+
+/// What was said of one origin.
+#[derive(Debug)]
+struct Word {
+    origin: String,
+    resources: Vec<Resource>,
+    faults: Vec<OriginFault>,
+}
+
+/// The words up to the next commit, and whether they were a full list.
+async fn until_commit(events: &mut Events<'_>) -> (Vec<Word>, bool) {
+    let (mut words, mut full) = (Vec::new(), false);
+    loop {
+        match next(events).await.unwrap() {
+            Event::Reset { .. } => full = true,
+            Event::Ready { completeness, .. } => assert!(full && completeness == Completeness::Full),
+            Event::Replace { origin, resources, faults, .. } => {
+                words.push(Word { origin: origin.to_string(), resources, faults });
+            }
+            Event::Commit { .. } => return (words, full),
+        }
+    }
+}
+
+/// The words of the next commit that says anything.
+async fn next_words(events: &mut Events<'_>) -> Vec<Word> {
+    loop {
+        let (words, full) = until_commit(events).await;
+        assert!(!full, "only the first list is full");
+        if !words.is_empty() {
+            return words;
+        }
+    }
+}
+
+/// Writes as careful programs do: beside the file, then over it.
+fn put(folder: &Path, name: &str, text: &str) {
+    let beside = folder.join(format!(".{name}.new"));
+    fs::write(&beside, text).unwrap();
+    fs::rename(beside, folder.join(name)).unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_is_listed_in_full_and_then_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "b.toml", &service("b"));
+    put(folder.path(), "a.toml", &service("a"));
+    for ignored in [".hidden.toml", "#edited.toml#", "a.toml~", "notes.txt", ".a.toml.swp"] {
+        fs::write(folder.path().join(ignored), "not even TOML [").unwrap();
+    }
+    fs::create_dir(folder.path().join("folder.toml")).unwrap();
+    let registry = registry(folder.path());
+    let mut events = watch(&registry);
+    let (words, full) = until_commit(&mut events).await;
+    assert!(full);
+    assert_eq!(words.iter().map(|word| word.origin.as_str()).collect::<Vec<_>>(), ["a.toml", "b.toml"]);
+
+    put(folder.path(), "c.toml", &service("c"));
+    let words = next_words(&mut events).await;
+    assert_eq!((words.len(), words[0].origin.as_str(), words[0].resources.len()), (1, "c.toml", 1));
+
+    fs::remove_file(folder.path().join("a.toml")).unwrap();
+    let words = next_words(&mut events).await;
+    assert_eq!((words.len(), words[0].origin.as_str()), (1, "a.toml"));
+    assert!(words[0].resources.is_empty() && words[0].faults.is_empty(), "a deleted file is gone");
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_its_last_good_content_and_says_where_it_is_bad() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.toml", &service("a"));
+    let registry = registry(folder.path());
+    let mut events = watch(&registry);
+    until_commit(&mut events).await;
+    for bad in [&*format!("{}\nnmae = 1\n", service("a")), "", "[[service]\n"] {
+        put(folder.path(), "a.toml", bad);
+        let words = next_words(&mut events).await;
+        assert!(words[0].faults.iter().any(|fault| fault.keeps_last_good), "{words:?}");
+        assert!(words[0].faults[0].place.contains("a.toml:"), "{words:?}");
+    }
+    put(folder.path(), "a.toml", &service("a"));
+    let words = next_words(&mut events).await;
+    assert!(words[0].faults.is_empty() && words[0].resources.len() == 1);
+}
+
+#[tokio::test]
+async fn what_two_files_define_is_a_conflict_that_names_both_places() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.toml", &service("same"));
+    let endpoint = "[[service.endpoint]]\naddress = \"10.0.0.1:80\"\ntls = \"off\"\n";
+    put(folder.path(), "b.toml", &format!("\n{}{endpoint}", service("same")));
+    let registry = registry(folder.path());
+    let mut events = watch(&registry);
+    let (words, _) = until_commit(&mut events).await;
+    assert!(
+        words[0].faults.is_empty() && words[0].resources.len() == 1,
+        "the first by name has it: {words:?}"
+    );
+    assert!(words[1].resources.is_empty(), "not the service, nor an endpoint of it: {words:?}");
+    let fault = &words[1].faults[0];
+    assert!(fault.place.contains("b.toml:3") && fault.message.contains("a.toml:2"), "{fault:?}");
+
+    // A broken file still holds what it last said; a deleted one does not.
+    put(folder.path(), "a.toml", "broken");
+    let words = next_words(&mut events).await;
+    assert_eq!(words.iter().map(|word| word.origin.as_str()).collect::<Vec<_>>(), ["a.toml"]);
+    fs::remove_file(folder.path().join("a.toml")).unwrap();
+    let words = next_words(&mut events).await;
+    assert_eq!((words.len(), words[1].origin.as_str(), words[1].resources.len()), (2, "b.toml", 2));
+}
+
+#[tokio::test]
+async fn swapped_links_are_followed_as_kubernetes_mounts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = |name: &str, text: &str| {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("a.toml"), text).unwrap();
+        std::os::unix::fs::symlink(name, folder.path().join("..data.new")).unwrap();
+        fs::rename(folder.path().join("..data.new"), folder.path().join("..data")).unwrap();
+    };
+    version("..1", &service("old"));
+    std::os::unix::fs::symlink("..data/a.toml", folder.path().join("a.toml")).unwrap();
+    let registry = registry(folder.path());
+    let mut events = watch(&registry);
+    until_commit(&mut events).await;
+    version("..2", &service("new"));
+    let words = next_words(&mut events).await;
+    assert_eq!(words[0].resources[0].key().describe(), "service `new.default`");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_missing_is_an_error_and_no_absence() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("mesh.d");
+    let poll = Duration::from_millis(100);
+    let settings = StaticSettings { path: path.clone(), poll, allow_loopback: false };
+    let registry = StaticRegistry::new(name(), settings);
+    let mut events = watch(&registry);
+    assert!(matches!(next(&mut events).await, Err(RegistryError::Unreachable(_))));
+    assert!(events.next().await.is_none(), "an error ends the watch");
+
+    fs::create_dir(&path).unwrap();
+    put(&path, "a.toml", &service("a"));
+    let mut events = watch(&registry);
+    let (words, full) = until_commit(&mut events).await;
+    assert!(full && words.len() == 1);
+    fs::remove_dir_all(&path).unwrap();
+    loop {
+        match next(&mut events).await {
+            Ok(Event::Replace { resources, .. }) => {
+                assert!(resources.is_empty(), "its files were deleted first")
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(error.to_string().contains("mesh.d"), "{error}");
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_made_anew_under_its_name_is_followed() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("mesh.d");
+    fs::create_dir(&path).unwrap();
+    let poll = Duration::from_millis(100);
+    let settings = StaticSettings { path: path.clone(), poll, allow_loopback: false };
+    let registry = StaticRegistry::new(name(), settings);
+    let mut events = watch(&registry);
+    until_commit(&mut events).await;
+    let other = parent.path().join("other");
+    fs::create_dir(&other).unwrap();
+    put(&other, "a.toml", &service("a"));
+    fs::rename(&other, &path).unwrap();
+    loop {
+        let (words, full) = until_commit(&mut events).await;
+        if !words.is_empty() {
+            assert!(full, "another folder is a list of its own, not a deletion of what the first one held");
+            assert_eq!(words[0].origin, "a.toml");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn mesh_addresses_of_this_host_only_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = "[[service.endpoint]]\naddress = \"127.0.0.1:1\"\nmesh = \"127.0.0.1:2\"\nidentity = \"spiffe://d/ns/a/sa/b\"\n";
+    put(folder.path(), "a.toml", &format!("{}{endpoint}", service("a")));
+    for (allow_loopback, faults) in [(false, 1), (true, 0)] {
+        let poll = Duration::from_secs(3600);
+        let settings = StaticSettings { path: folder.path().to_owned(), poll, allow_loopback };
+        let registry = StaticRegistry::new(name(), settings);
+        let mut events = watch(&registry);
+        let (words, _) = until_commit(&mut events).await;
+        assert_eq!((words[0].resources.len(), words[0].faults.len()), (2, faults));
+    }
+}
