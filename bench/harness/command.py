@@ -29,17 +29,17 @@ def main(arguments):
     try:
         return _bench(options, folder)
     except (tools.MissingTool, ValueError) as error:
-        _say(f"bench: {error}")
+        say(f"bench: {error}")
         return 2
     except RuntimeError as error:
-        _say(f"bench: {error}")
+        say(f"bench: {error}")
         return 1
     except KeyboardInterrupt:
-        _say("bench: interrupted")
+        say("bench: interrupted")
         return 130
     finally:
         if options.keep:
-            _say(f"configs and logs are in {folder}")
+            say(f"configs and logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,8 +66,8 @@ def _bench(options, folder):
     unknown = [name for name in proxies if name not in MAKERS]
     if unknown:
         raise ValueError(f"no proxy is called {unknown[0]!r}; there are: {', '.join(MAKERS)}")
-    _check_machine()
-    found = tools.gather(proxies, options.weft_bin, _say)
+    prepare_machine()
+    found = tools.gather(proxies, options.weft_bin, say)
     facts = {**machine.facts(), "versions": {name: MAKERS[name].version(found) for name in proxies}}
     certificates = Certificates(folder / "certificates")
     backend = Backend(found, folder / "backend")
@@ -75,7 +75,7 @@ def _bench(options, folder):
         seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
         repeats = options.repeats or (QUICK_REPEATS if options.quick else REPEATS)
         plan = Plan(found, {name: MAKERS[name].make for name in proxies}, backend, certificates, folder,
-                    machine.Witness(), seconds, repeats, _say)
+                    machine.Witness(), seconds, repeats, say)
         series = measure(plan, wanted)
     finally:
         backend.stop()
@@ -84,7 +84,8 @@ def _bench(options, folder):
     return 0
 
 
-def _check_machine():
+def prepare_machine():
+    """Refuses a machine that cannot be measured, and takes the runner off the proxies' core."""
     if sys.platform != "linux":
         raise ValueError("the bench reads Linux's accounting; run it on Linux")
     if not {0, 1} <= os.sched_getaffinity(0):
@@ -100,10 +101,11 @@ def _print(options, rows, facts):
         options.machine.write_text(report.as_json(facts) + "\n")
     if options.output == "json":
         print(report.as_json(rows))
-        _say(report.machine_text(facts))
+        say(report.machine_text(facts))
     else:
         print(report.machine_text(facts), report.table(rows), sep="\n\n")
 
 
-def _say(text):
+def say(text):
+    """Tells the person at the terminal; results alone go to standard output."""
     print(text, file=sys.stderr, flush=True)

@@ -79,6 +79,10 @@ class Pair:
         for daemon in self._daemons.values():
             daemon.check_alive()
 
+    def process_ids(self):
+        """All processes, by role."""
+        return {role: daemon.tree() for role, daemon in self._daemons.items()}
+
     def cpu_seconds(self):
         """CPU time so far, by role."""
         return {role: daemon.cpu_seconds() for role, daemon in self._daemons.items()}
