@@ -4,6 +4,7 @@
 //! to standard error. A verb that fails says why on one line and exits with 1.
 
 mod agent;
+mod ca;
 mod certs;
 mod check;
 mod demo;
@@ -51,6 +52,8 @@ struct Cli {
 enum Verb {
     /// Run the per-host daemon: discovery, identity and proxy
     Agent(agent::Args),
+    /// Keep the mesh's authority: root, intermediate, tokens, certificates without a hub
+    Ca(ca::Args),
     /// Say how the agent is and what is missing
     Status(status::Args),
     /// List the services that the agent knows
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Agent(args) => agent::run(args),
+        Verb::Ca(args) => reading(ca::run(args)),
         Verb::Status(args) => reading(status::run(args)),
         Verb::Services(args) => reading(services::run(args)),
         Verb::Endpoints(args) => reading(endpoints::run(args)),

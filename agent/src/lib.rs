@@ -14,5 +14,7 @@ pub mod watched;
 pub mod file_identity;
 pub mod view;
 pub mod admin;
+pub mod files;
+pub mod hub;
 pub mod demo;
 pub mod cli;

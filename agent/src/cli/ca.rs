@@ -1,0 +1,114 @@
+//! `weft ca`: the mesh's authority, kept in a hub's state directory.
+
+mod issue;
+mod show;
+mod token;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use clap::Subcommand;
+use weft_core::identity::TrustDomain;
+
+use crate::{
+    files::make_private_folder,
+    hub::authority::{AuthorityFolder, random_trust_domain},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make the root, once, and this hub's intermediate
+    Init(InitArgs),
+    /// Make a new intermediate for this hub; needs the root's key
+    Intermediate(StateOptions),
+    /// Make a key and a certificate for one identity, as files
+    Issue(issue::Args),
+    /// One-time tokens by which hosts join
+    Token(token::Args),
+    /// Say whose authority this is and until when it is valid
+    Show(show::Args),
+}
+
+/// Where the hub keeps its state.
+#[derive(Debug, clap::Args)]
+struct StateOptions {
+    /// The hub's state directory
+    #[arg(long, env = "WEFT_HUB_STATE_DIR", default_value = "/var/lib/weft/hub", value_name = "FOLDER")]
+    state_dir: PathBuf,
+}
+
+impl StateOptions {
+    fn authority(&self) -> AuthorityFolder {
+        AuthorityFolder::of_state(&self.state_dir)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct InitArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    /// The mesh's trust domain; made at random when not given, so that two meshes can meet later
+    #[arg(long, value_parser = TrustDomain::new, value_name = "NAME")]
+    trust_domain: Option<TrustDomain>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.verb {
+        Verb::Init(args) => init(args)?,
+        Verb::Intermediate(state) => state.authority().renew_intermediate(SystemTime::now())?,
+        Verb::Issue(args) => issue::run(&args)?,
+        Verb::Token(args) => token::run(args).await?,
+        Verb::Show(args) => show::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init(args: InitArgs) -> anyhow::Result<()> {
+    let trust_domain = args.trust_domain.unwrap_or_else(random_trust_domain);
+    make_private_folder(&args.state.state_dir)?;
+    let folder = args.state.authority();
+    folder.initialise(&trust_domain, SystemTime::now())?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "trust domain {trust_domain}, authority in {}", folder.path().display())?;
+    writeln!(out, "keep {} safe; only a new hub needs it", folder.path().join("root.key").display())?;
+    Ok(())
+}
+
+/// Reads `90s`, `15m`, `24h` or `7d`.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a span of time such as 90s, 15m, 24h or 7d");
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_a_number_and_a_unit() {
+        assert_eq!(parse_span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_span("7d"), Ok(Duration::from_secs(604_800)));
+        for wrong in ["", "s", "1", "1w", "-1s", "99999999999s", "1.5h"] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `weft ca show`.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::StateOptions;
+use crate::{
+    cli::{
+        output::{OutputOptions, print_json, span},
+        table::Table,
+    },
+    hub::{authority::DEFAULT_LEAF_LIFETIME, token::sha256},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    state: StateOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// An authority for people and programs.
+#[derive(Debug, Serialize)]
+struct View {
+    trust_domain: String,
+    root_sha256: Vec<String>,
+    intermediate_expires_in_s: i64,
+    root_key_present: bool,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let folder = args.state.authority();
+    let now = SystemTime::now();
+    let authority = folder.open(DEFAULT_LEAF_LIFETIME, now)?;
+    let remaining = authority.intermediate_ends().duration_since(now).unwrap_or(Duration::ZERO);
+    let view = View {
+        trust_domain: authority.trust_domain().to_string(),
+        root_sha256: authority
+            .roots()
+            .iter()
+            .map(|root| data_encoding::HEXLOWER.encode(&sha256(root)))
+            .collect(),
+        intermediate_expires_in_s: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
+        root_key_present: folder.path().join("root.key").exists(),
+    };
+    if args.output.is_json() {
+        return print_json(&view);
+    }
+    let mut table = Table::new(&["TRUST DOMAIN", "INTERMEDIATE FOR", "ROOT KEY", "ROOT SHA-256"]);
+    table.row([
+        view.trust_domain,
+        span(view.intermediate_expires_in_s),
+        if view.root_key_present { "here" } else { "elsewhere" }.to_owned(),
+        view.root_sha256.join(" "),
+    ]);
+    Ok(table.print("no authority")?)
+}

@@ -1,0 +1,126 @@
+//! `weft ca token`: through the hub's socket while one runs, else on its store.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, SystemTime},
+};
+
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+use weft_core::identity::SpiffeId;
+
+use super::{StateOptions, parse_span};
+use crate::{
+    admin::client::AdminClient,
+    cli::{
+        output::{OutputOptions, or_dash, print_json, span},
+        table::Table,
+    },
+    hub::{
+        authority::DEFAULT_LEAF_LIFETIME,
+        operator::{TokenView, TokenWish, create_token, list_tokens, socket_of},
+        store::EmbeddedStore,
+    },
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a token: it lets one host join, once, as what it names
+    Create(CreateArgs),
+    /// List the tokens that the hub knows
+    List(ListArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    /// An identity that the host may run workloads as; may be repeated
+    #[arg(long = "identity", value_parser = SpiffeId::parse, value_name = "SPIFFE-ID")]
+    identities: Vec<SpiffeId>,
+    /// The only node that may use it; needed to replace one that joined before
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// For how long it can be used
+    #[arg(long, default_value = "1h", value_parser = parse_span, value_name = "SPAN")]
+    ttl: Duration,
+    /// Where the host finds the hub, carried in the token
+    #[arg(long, default_value = "", value_name = "HOST:PORT")]
+    hub: String,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// A new token, as the hub's socket answers it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Created {
+    token: String,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::Create(args) => create(args).await,
+        Verb::List(args) => list(args).await,
+    }
+}
+
+async fn create(args: CreateArgs) -> anyhow::Result<()> {
+    let wish = TokenWish { identities: args.identities, node: args.node, lifetime: args.ttl, hub: args.hub };
+    let created = match running_hub(&args.state) {
+        Some(hub) => hub.post(&format!("/tokens?{}", wish.to_query())).await?,
+        None => {
+            let authority = args.state.authority().open(DEFAULT_LEAF_LIFETIME, SystemTime::now())?;
+            let store = EmbeddedStore::open(&args.state.state_dir)?;
+            let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
+            let token = create_token(&store, authority.trust_domain(), &root, &wish)?;
+            Created { token: token.to_text() }
+        }
+    };
+    if args.output.is_json() {
+        print_json(&created)
+    } else {
+        Ok(writeln!(io::stdout(), "{}", created.token)?)
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let tokens: Vec<TokenView> = match running_hub(&args.state) {
+        Some(hub) => hub.get("/tokens").await?,
+        None => list_tokens(&EmbeddedStore::open(&args.state.state_dir)?)?,
+    };
+    if args.output.is_json() {
+        return print_json(&tokens);
+    }
+    let mut table = Table::new(&["TOKEN", "NODE", "EXPIRES IN", "USED BY", "IDENTITIES"]);
+    for token in tokens {
+        let identities: Vec<_> = token.identities.iter().map(ToString::to_string).collect();
+        table.row([
+            token.id,
+            or_dash(token.node.as_deref()),
+            span(token.expires_in_s),
+            or_dash(token.used_by.as_deref()),
+            identities.join(" "),
+        ]);
+    }
+    Ok(table.print("no tokens")?)
+}
+
+/// A client of the hub that owns the state directory; none when no hub answers there.
+fn running_hub(state: &StateOptions) -> Option<AdminClient> {
+    let socket = socket_of(&state.state_dir);
+    std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| AdminClient::new(&socket))
+}

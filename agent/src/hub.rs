@@ -1,0 +1,13 @@
+//! The hub: certificate authority, one-time tokens, and the relay of discovery.
+//!
+//! ```text
+//!   token ──> store (compare and swap) ──> authority (signs) ──┐
+//!   registries ──> core::flow ──> Snapshot ──> relay ──────────┴──> stream ──> agents
+//! ```
+//!
+//! What must survive a crash is in [`store`]; keys and certificates are plain files beside it ([`authority`]).
+
+pub mod token;
+pub mod store;
+pub mod authority;
+pub mod operator;

@@ -1,0 +1,219 @@
+//! The store of a single hub: one file, owned by one process, every change durable before it is answered.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use weft_core::identity::SpiffeId;
+
+use super::{
+    ClaimError, JoinClaim, NodeRecord, RelayRecord, SecretHash, Store, StoreError, TokenRecord, judge,
+};
+use crate::hub::token::random;
+
+/// Records are JSON: a person can read them, and fields can be added.
+type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const TOKENS: Records = TableDefinition::new("tokens");
+const NODES: Records = TableDefinition::new("nodes");
+const META: Records = TableDefinition::new("meta");
+/// Serial number to identity and end of validity, in seconds since 1970.
+const SERIALS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition::new("serials");
+/// Registry and origin to version, position and whether it is gone.
+const RELAYED: TableDefinition<'static, (&str, &str), (u64, u64, bool)> = TableDefinition::new("relayed");
+
+/// How long a token's record is kept after it expired, so that its second use can be told from a typing error.
+const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A [`Store`] in one file.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    database: Database,
+    epoch: [u8; 16],
+}
+
+impl EmbeddedStore {
+    /// Opens the store `hub.redb` of a state directory, or makes it. After a crash it is as after its last durable step.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be read.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join("hub.redb");
+        let database = Database::create(&path).map_err(|fault| match fault {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
+            fault => StoreError::Failed(format!("{}: {fault}", path.display())),
+        })?;
+        restrict(&path)?;
+        let transaction = database.begin_write().map_err(failed)?;
+        let epoch = {
+            for table in [TOKENS, NODES, META] {
+                transaction.open_table(table).map_err(failed)?;
+            }
+            transaction.open_table(RELAYED).map_err(failed)?;
+            forget_expired_serials(&transaction)?;
+            epoch(&transaction)?
+        };
+        transaction.commit().map_err(failed)?;
+        Ok(Self { database, epoch })
+    }
+
+    /// Runs one transaction; nothing of it is kept when it fails.
+    fn write<T, E: From<StoreError>>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        transaction.set_durability(durability).map_err(failed)?;
+        let value = change(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(value)
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn add_token(&self, hash: SecretHash, record: &TokenRecord) -> Result<(), StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut table = transaction.open_table(TOKENS).map_err(failed)?;
+            let now = SystemTime::now();
+            let kept = |_: &[u8], value: &[u8]| {
+                parse::<TokenRecord>(value).map_or(true, |record| record.expires + KEPT_AFTER_EXPIRY > now)
+            };
+            table.retain(kept).map_err(failed)?;
+            table.insert(hash.as_slice(), encode(record)?.as_slice()).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn tokens(&self) -> Result<Vec<(SecretHash, TokenRecord)>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(TOKENS).map_err(failed)?;
+        let mut tokens = Vec::new();
+        for entry in table.iter().map_err(failed)? {
+            let (hash, record) = entry.map_err(failed)?;
+            let hash = SecretHash::try_from(hash.value()).map_err(failed)?;
+            tokens.push((hash, parse(record.value())?));
+        }
+        Ok(tokens)
+    }
+
+    fn claim(&self, claim: &JoinClaim) -> Result<NodeRecord, ClaimError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
+            let mut nodes = transaction.open_table(NODES).map_err(failed)?;
+            let record = get(&tokens, &claim.secret_hash)?;
+            let known = get::<NodeRecord>(&nodes, claim.node.as_bytes())?;
+            let (record, newly_bound) = judge(record, known.is_some(), claim)?;
+            if let (Some(known), false) = (known, newly_bound) {
+                return Ok(known);
+            }
+            let node = NodeRecord { identities: record.identities.clone() };
+            tokens.insert(claim.secret_hash.as_slice(), encode(&record)?.as_slice()).map_err(failed)?;
+            nodes.insert(claim.node.as_bytes(), encode(&node)?.as_slice()).map_err(failed)?;
+            Ok(node)
+        })
+    }
+
+    fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        get(&transaction.open_table(NODES).map_err(failed)?, name.as_bytes())
+    }
+
+    fn note_serial(
+        &self,
+        serial: &str,
+        identity: &SpiffeId,
+        not_after: SystemTime,
+    ) -> Result<(), StoreError> {
+        // An audit trail, not a decision: it may wait for the next durable step.
+        self.write(Durability::None, |transaction| {
+            let mut table = transaction.open_table(SERIALS).map_err(failed)?;
+            table.insert(serial, (identity.as_str(), seconds(not_after))).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn epoch(&self) -> [u8; 16] {
+        self.epoch
+    }
+
+    fn relayed(&self, registry: &str) -> Result<Vec<(String, RelayRecord)>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(RELAYED).map_err(failed)?;
+        let mut found = Vec::new();
+        for entry in table.range((registry, "")..).map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            let (of, origin) = key.value();
+            if of != registry {
+                break;
+            }
+            let (version, position, gone) = value.value();
+            found.push((origin.to_owned(), RelayRecord { version, position, gone }));
+        }
+        Ok(found)
+    }
+
+    fn remember(&self, registry: &str, changes: &[(&str, Option<RelayRecord>)]) -> Result<(), StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut table = transaction.open_table(RELAYED).map_err(failed)?;
+            for (origin, record) in changes {
+                match record {
+                    Some(record) => table
+                        .insert((registry, *origin), (record.version, record.position, record.gone))
+                        .map_err(failed)?,
+                    None => table.remove((registry, *origin)).map_err(failed)?,
+                };
+            }
+            Ok(())
+        })
+    }
+}
+
+fn epoch(transaction: &WriteTransaction) -> Result<[u8; 16], StoreError> {
+    let mut table = transaction.open_table(META).map_err(failed)?;
+    if let Some(known) = table.get(b"epoch".as_slice()).map_err(failed)? {
+        return <[u8; 16]>::try_from(known.value()).map_err(failed);
+    }
+    let new = random();
+    table.insert(b"epoch".as_slice(), new.as_slice()).map_err(failed)?;
+    Ok(new)
+}
+
+fn forget_expired_serials(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let now = seconds(SystemTime::now());
+    let mut table = transaction.open_table(SERIALS).map_err(failed)?;
+    table.retain(|_, (_, not_after)| not_after > now).map_err(failed)
+}
+
+fn restrict(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)
+}
+
+fn get<T: DeserializeOwned>(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    table.get(key).map_err(failed)?.map(|record| parse(record.value())).transpose()
+}
+
+fn parse<T: DeserializeOwned>(record: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(record).map_err(failed)
+}
+
+fn encode(record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(failed)
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn failed(fault: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(fault.to_string())
+}
