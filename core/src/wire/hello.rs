@@ -95,7 +95,7 @@ impl Hello {
     /// state; what says where to and on whose behalf never is.
     ///
     /// # Errors
-    /// When it is too long even so, which only the labels of `subset` can bring about.
+    /// When it is too long even so: by the labels of `subset`, or by a trace parent that is none.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut raw = self.to_raw();
         while raw.encoded_len() > MAX_PAYLOAD && raw.source_labels.pop().is_some() {}
