@@ -6,3 +6,4 @@ pub mod normalise;
 pub mod source;
 pub mod balance;
 pub mod resilience;
+pub mod record;
