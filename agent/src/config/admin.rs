@@ -28,9 +28,9 @@ impl RawAdmin {
     }
 }
 
-pub(super) fn read(root: &Section<'_>, run_dir: &Path, default_listen: SocketAddr) -> RawAdmin {
+pub(super) fn read(root: &Section<'_>, run_dir: &Path, default_listen: Located<SocketAddr>) -> RawAdmin {
     let socket = run_dir.join("admin.sock");
-    let default = || Some(Located { value: default_listen, place: root.key_place("admin") });
+    let default = || Some(default_listen.clone());
     let Some(section) = root.section("admin") else { return RawAdmin { socket, listen: default() } };
     let socket = section.read_or("socket", socket);
     let listen = section.get("listen").map_or_else(default, |value| listen(&value));

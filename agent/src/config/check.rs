@@ -155,19 +155,28 @@ pub(super) fn clashes(listeners: &[Listener], workloads: &[RawWorkload]) -> Vec<
         if let Some(before) = before {
             let message =
                 format!("{} and {} both listen on {}", before.what, listener.what, listener.address.value);
-            let fault = Fault::error(listener.address.place.clone(), message);
-            faults.push(fault.related(before.address.place.clone(), "first given here"));
+            // A default stands nowhere: the other one is what can be pointed at.
+            let by_default = listener.address.place.line == 0;
+            let (at, other) = if by_default { (before, listener) } else { (listener, before) };
+            faults.push(point_to(Fault::error(at.address.place.clone(), message), other));
         }
     }
     for port in workloads.iter().flat_map(|workload| &workload.ports) {
         let taken = listeners.iter().find(|it| overlap(it.address.value, port.value.address));
         if let Some(taken) = taken {
             let message = format!("the application's address {} is {}", port.value.address, taken.what);
-            let fault = Fault::error(port.place.clone(), message);
-            faults.push(fault.related(taken.address.place.clone(), "given here"));
+            faults.push(point_to(Fault::error(port.place.clone(), message), taken));
         }
     }
     faults
+}
+
+/// Names the place of the other listener, or that it is one by default.
+fn point_to(fault: Fault, other: &Listener) -> Fault {
+    match other.address.place.line {
+        0 => fault.help(format!("{} is {} by default", other.what, other.address.value)),
+        _ => fault.related(other.address.place.clone(), "given here"),
+    }
 }
 
 /// Whether two sockets could not listen at once. An unspecified address covers all of its family, and `[::]` those of

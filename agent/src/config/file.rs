@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 use weft_core::{
-    config::{Fault, Located, OneOrMany, Outcome, Section, SourceFile, Style, read, render_all},
+    config::{Fault, Located, OneOrMany, Outcome, Place, Section, SourceFile, Style, read, render_all},
     identity::TrustDomain,
 };
 use weft_registries::Plan;
@@ -93,7 +93,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         root.report(fault.expected("expected a duration up to \"24h\""));
     }
     let fault_header = root.read_or("fault_header", true);
-    let admin = admin::read(root, &run_dir, loopback(15020));
+    let admin = admin::read(root, &run_dir, by_default(root, loopback(15020)));
     let inbound = inbound(root);
     let hub_address = identity::read_hub(root);
     let identity = identity::read(root);
@@ -132,12 +132,12 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
 fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let listen: Option<Located<SocketAddr>> = match root.get("listen") {
         Some(value) => weft_core::config::Readable::read(&value),
-        None => Some(Located { value: any(15012), place: root.place() }),
+        None => Some(by_default(root, any(15012))),
     };
     let trust_domain: Option<TrustDomain> = root.read("trust_domain");
     let state_dir = directory(root, "state_dir", overrides.state_dir.as_ref(), "/var/lib/weft/hub");
     let run_dir = directory(root, "run_dir", overrides.run_dir.as_ref(), "/run/weft/hub");
-    let admin = admin::read(root, &run_dir, loopback(15022));
+    let admin = admin::read(root, &run_dir, by_default(root, loopback(15022)));
     let ca = hub::read_ca(root);
     let registries = registries(root, false);
     let listen = listen?;
@@ -156,7 +156,7 @@ fn directory(root: &Section<'_>, key: &'static str, override_: Option<&PathBuf>,
 }
 
 fn inbound(root: &Section<'_>) -> Option<Vec<Located<SocketAddr>>> {
-    let default = || vec![Located { value: any(15008), place: root.place() }];
+    let default = || vec![by_default(root, any(15008))];
     let Some(section) = root.section("inbound") else { return Some(default()) };
     match section.get("listen") {
         Some(value) => {
@@ -199,6 +199,11 @@ fn listeners(admin: &admin::RawAdmin, inbound: &[Located<SocketAddr>]) -> Vec<Li
         .chain(admin)
         .map(|(address, what)| Listener { address: address.clone(), what: what.into() })
         .collect()
+}
+
+/// A value that the file does not name: it has no line.
+fn by_default<T>(root: &Section<'_>, value: T) -> Located<T> {
+    Located { value, place: Place::whole_file(&root.place().file) }
 }
 
 fn loopback(port: u16) -> SocketAddr {

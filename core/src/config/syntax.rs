@@ -26,6 +26,7 @@ impl<T> Outcome<T> {
     #[must_use]
     pub fn with(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.faults.extend(faults);
+        self.faults.sort_by_key(|fault| (fault.place.line, fault.place.column));
         if self.has_errors() {
             self.value = None;
         }

@@ -8,7 +8,10 @@ pub enum UnitError {
     /// A number was expected.
     #[error("`{0}` does not begin with a number")]
     NoNumber(String),
-    /// There is no unit, or one that does not exist.
+    /// A number without a unit.
+    #[error("`{0}` has no unit")]
+    NoUnit(String),
+    /// A unit that does not exist.
     #[error("`{0}` is no unit here")]
     Unit(String),
     /// Too large to be kept.
@@ -89,6 +92,9 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
         let (unit, tail) = tail.split_at(letters);
         if number.is_empty() {
             return Err(UnitError::NoNumber(shorten(rest)));
+        }
+        if unit.is_empty() {
+            return Err(UnitError::NoUnit(shorten(rest)));
         }
         let number: u64 = number.parse().map_err(|_| too_large())?;
         let size = units.iter().find(|(word, _)| *word == unit).map(|(_, size)| *size);

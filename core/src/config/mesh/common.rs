@@ -8,8 +8,8 @@ use crate::{
 /// The methods that are spelled right for sure; others are accepted, unless they look like one of these.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// How large a compiled pattern may be, in bytes.
-const MAX_PATTERN: usize = 1 << 20;
+/// How large a compiled pattern may be, in bytes; the same bound as where it is built for use.
+const MAX_PATTERN: usize = 256 << 10;
 
 pub(super) fn describe(key: &ResourceKey) -> String {
     match key {
@@ -62,12 +62,12 @@ pub(super) fn path(value: &Value<'_>) -> Option<String> {
 /// A regular expression over a whole text.
 pub(super) fn pattern(value: &Value<'_>) -> Option<String> {
     let text = value.text("a regular expression, such as \"/v[0-9]+/.*\"")?;
-    let built = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(MAX_PATTERN).build();
-    // The whole is built as it will be used; the part alone tells of parentheses that do not match.
-    let error = match (regex::Regex::new(text), built) {
-        (Err(error), _) | (_, Err(error)) => error.to_string(),
-        _ => return Some(text.to_owned()),
+    let build = |text: &str| regex::RegexBuilder::new(text).size_limit(MAX_PATTERN).build();
+    // Alone first: "a)|(b" must not become valid by being wrapped.
+    let Err(error) = build(text).and_then(|_| build(&format!("^(?:{text})$"))) else {
+        return Some(text.to_owned());
     };
+    let error = error.to_string();
     let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
     value.reject(format!("not a regular expression: {reason}"), "expected the syntax of Rust's `regex`");
     None

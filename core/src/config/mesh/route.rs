@@ -124,6 +124,13 @@ fn backends(section: &Section<'_>) -> Option<Vec<Backend>> {
     let read: Vec<Option<Backend>> =
         elements.iter().map(|element| backend(&Section::open(element, expected)?)).collect();
     let backends: Vec<Backend> = read.into_iter().collect::<Option<_>>()?;
+    if backends.is_empty() {
+        value.reject(
+            "`backends` is empty",
+            "expected at least one; leave the key out to mean the service itself",
+        );
+        return None;
+    }
     if backends.iter().all(|backend| backend.weight == 0) {
         let expected =
             "expected at least one weight above 0; leave `backends` out to mean the service itself";
