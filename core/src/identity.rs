@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use crate::name::NameError;
+use crate::{intern::Pool, name::NameError};
 
 /// The longest trust domain, in bytes: leaves room for two labels in a server name of 253 bytes.
 pub const MAX_TRUST_DOMAIN: usize = 80;
@@ -132,6 +132,11 @@ impl SpiffeId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.uri
+    }
+
+    /// Shares the URI with all equal ones of the pool.
+    pub(crate) fn intern(&mut self, pool: &mut Pool) {
+        pool.text(&mut self.uri);
     }
 
     /// The trust domain's text.

@@ -6,6 +6,7 @@
 //!
 //! The modules below are in dependency order: each uses only those before it, and a test holds that.
 
+mod intern;
 pub mod name;
 pub mod identity;
 pub mod locality;
@@ -16,6 +17,11 @@ pub mod registry;
 pub mod table;
 pub mod virtual_address;
 pub mod publish;
+pub mod diagnostic;
+pub mod merge;
+pub mod compile;
+pub mod driver;
+pub mod flow;
 pub mod wire;
 pub mod tls;
 pub mod control;

@@ -4,13 +4,14 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::NameError;
+use crate::{intern::Pool, name::NameError};
 
 /// A place, written `region/zone/subzone`; finer parts may be missing. The default is "unknown".
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Locality {
-    parts: [Arc<str>; 3],
+    /// Without trailing slashes. One text and not three: every endpoint carries it.
+    text: Arc<str>,
 }
 
 impl Locality {
@@ -19,43 +20,48 @@ impl Locality {
     /// # Errors
     /// When there are more than three parts, or a part is longer than 63 bytes or not visible ASCII.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let mut locality = Self::default();
         for (index, part) in text.split('/').enumerate() {
-            let slot = locality
-                .parts
-                .get_mut(index)
-                .ok_or_else(|| NameError::new("locality", text, "it has more than three parts"))?;
+            if index > 2 {
+                return Err(NameError::new("locality", text, "it has more than three parts"));
+            }
             if part.len() > 63 || !part.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(NameError::new("locality", text, "a part is too long or not visible ASCII"));
             }
-            *slot = part.into();
         }
-        Ok(locality)
+        Ok(Self { text: text.trim_end_matches('/').into() })
     }
 
     /// The region, such as `eu-west-1`; empty when unknown.
     #[must_use]
     pub fn region(&self) -> &str {
-        &self.parts[0]
+        self.part(0)
     }
 
     /// The zone within the region; empty when unknown.
     #[must_use]
     pub fn zone(&self) -> &str {
-        &self.parts[1]
+        self.part(1)
     }
 
     /// The part of the zone (rack, node class); empty when unknown.
     #[must_use]
     pub fn subzone(&self) -> &str {
-        &self.parts[2]
+        self.part(2)
+    }
+
+    fn part(&self, index: usize) -> &str {
+        self.text.split('/').nth(index).unwrap_or_default()
+    }
+
+    /// Shares the text with all equal ones of the pool.
+    pub(crate) fn intern(&mut self, pool: &mut Pool) {
+        pool.text(&mut self.text);
     }
 }
 
 impl fmt::Display for Locality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = self.parts.iter().take_while(|part| !part.is_empty()).map(AsRef::as_ref);
-        f.write_str(&known.collect::<Vec<_>>().join("/"))
+        f.write_str(&self.text)
     }
 }
 

@@ -7,6 +7,8 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::intern::Pool;
+
 /// Why a text is not the name it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {kind}: {reason}")]
@@ -48,6 +50,12 @@ macro_rules! checked_name {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// Shares the text with all equal ones of the pool.
+            #[allow(dead_code)] // Not every kind of name comes in thousands.
+            pub(crate) fn intern(&mut self, pool: &mut Pool) {
+                pool.text(&mut self.0);
             }
         }
 
@@ -192,6 +200,12 @@ impl ServiceName {
     pub fn new(text: &str) -> Result<Self, NameError> {
         let (label, namespace) = text.split_once('.').unwrap_or((text, "default"));
         Ok(Self { label: ServiceLabel::new(label)?, namespace: Namespace::new(namespace)? })
+    }
+
+    /// Shares both parts with all equal ones of the pool.
+    pub(crate) fn intern(&mut self, pool: &mut Pool) {
+        self.label.intern(pool);
+        self.namespace.intern(pool);
     }
 
     /// The host name under which every workload reaches the service: `reviews.default.mesh`.

@@ -6,6 +6,8 @@
 //! speaks as a whole; silence is never absence.
 
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod scripted;
 
 use std::{fmt, sync::Arc};
 

@@ -1,0 +1,316 @@
+//! Turns a [`Snapshot`] into a [`Table`], incrementally and purely.
+//!
+//! Invariants:
+//! - compiling change by change yields the same table as compiling everything at once;
+//! - a change of one endpoint compiles its service and those whose routes lead there, and copies the path to them in
+//!   the shared maps; nothing else;
+//! - an endpoint keeps its [`EndpointState`](crate::table::EndpointState) as long as its
+//!   [`EndpointKey`](crate::table::EndpointKey) is in force;
+//! - what cannot be compiled is a diagnostic; a route's last good form stays in force.
+
+mod access;
+mod conditions;
+mod endpoints;
+mod hosts;
+mod join;
+mod unit;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+pub use join::Join;
+
+use access::Policies;
+use endpoints::previous;
+use hosts::{BareNames, DEFAULT_NAMESPACE, Hosts};
+use join::{canonical, members};
+use unit::{Group, Linker, Noted, Unit};
+
+use crate::{
+    diagnostic::Diagnostic,
+    merge::{Changes, Snapshot},
+    name::{Namespace, RegistryName, RuleName, ServiceKey, ServiceName},
+    table::{EndpointKey, SharedMap, Table, Upstream, View},
+    workload::Workload,
+};
+
+/// What the compiler is told beside the snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct CompileConfig {
+    /// Registries, most authoritative first, for names that several of them claim. Others come after, by name.
+    pub precedence: Vec<RegistryName>,
+    /// Which services of different registries are one.
+    pub joins: Vec<Join>,
+    /// The local workloads, each of which gets a view.
+    pub workloads: Vec<Arc<Workload>>,
+}
+
+/// Compiles one snapshot after another.
+#[derive(Debug)]
+pub struct Compiler {
+    config: CompileConfig,
+    table: Table,
+    units: HashMap<ServiceKey, Unit, RandomState>,
+    /// Services whose routes lead to the service that is the key.
+    dependants: HashMap<ServiceKey, BTreeSet<ServiceKey>, RandomState>,
+    hosts: Hosts,
+    bare_names: BareNames,
+    policies: Policies,
+    /// Endpoints that are not used.
+    withheld: Noted,
+    /// What is wrong with routes and ports.
+    noted: Noted,
+    default_name: RuleName,
+    everything: bool,
+    workloads_changed: bool,
+}
+
+impl Compiler {
+    /// Starts with an empty table.
+    #[must_use]
+    pub fn new(config: CompileConfig) -> Self {
+        let mut compiler = Self {
+            config: CompileConfig::default(),
+            table: Table::default(),
+            units: HashMap::default(),
+            dependants: HashMap::default(),
+            hosts: Hosts::default(),
+            bare_names: BareNames::default(),
+            policies: Policies::default(),
+            withheld: Noted::default(),
+            noted: Noted::default(),
+            default_name: RuleName::new("default").expect("a plain word is a rule name"),
+            everything: true,
+            workloads_changed: true,
+        };
+        compiler.configure(config);
+        compiler
+    }
+
+    /// Takes a new configuration, which the next [`Compiler::compile`] puts in force. Endpoints keep their state.
+    pub fn configure(&mut self, config: CompileConfig) {
+        self.everything |= config.precedence != self.config.precedence || config.joins != self.config.joins;
+        self.workloads_changed |= config.workloads != self.config.workloads;
+        self.config = config;
+    }
+
+    /// The configuration in force, or about to be.
+    #[must_use]
+    pub fn config(&self) -> &CompileConfig {
+        &self.config
+    }
+
+    /// Brings the table up to date with `snapshot`, of which `changes` are what changed since the last call. The table
+    /// is a cheap copy; its generation tells whether anything changed.
+    pub fn compile(&mut self, snapshot: &Snapshot, changes: &Changes) -> Table {
+        let everything = std::mem::take(&mut self.everything);
+        let workloads_changed = std::mem::take(&mut self.workloads_changed);
+        if !everything && !workloads_changed && changes.is_empty() {
+            return self.table.clone();
+        }
+        let bare_names_anew = everything || (workloads_changed && self.choose_namespaces());
+        if everything {
+            self.compile_everything(snapshot);
+        } else {
+            let keys = changes.services.iter().map(|key| canonical(&self.config.joins, key)).collect();
+            self.compile_services(snapshot, keys, None);
+        }
+        if bare_names_anew {
+            self.fill_bare_names();
+        }
+        let policies_changed = everything || changes.policies;
+        if policies_changed {
+            self.policies.update(snapshot);
+        }
+        self.compile_views(snapshot, changes, policies_changed || workloads_changed);
+        self.table.hosts = self.hosts.map.clone();
+        self.table.generation += 1;
+        self.table.clone()
+    }
+
+    /// All that an operator should know about what was compiled, in a fixed order.
+    #[must_use]
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let noted = self.withheld.values().chain(self.noted.values());
+        let mut all: Vec<_> = noted.flatten().cloned().collect();
+        all.extend(self.hosts.diagnostics());
+        all.extend(self.policies.diagnostics().cloned());
+        all
+    }
+
+    fn compile_everything(&mut self, snapshot: &Snapshot) {
+        let old = self.units.values().flat_map(|unit| &unit.sets).flat_map(|(_, set)| &set.all);
+        let states: States = old.map(|upstream| (endpoints::key(upstream), upstream.clone())).collect();
+        let mut keys = BTreeSet::new();
+        for (registry, partition) in &snapshot.partitions {
+            let services = partition.services.keys();
+            let services = services.map(|s| ServiceKey { registry: registry.clone(), service: s.clone() });
+            keys.extend(services.map(|key| canonical(&self.config.joins, &key)));
+        }
+        self.units.clear();
+        self.dependants.clear();
+        self.withheld.clear();
+        self.noted.clear();
+        self.hosts = Hosts::new(self.config.precedence.clone());
+        self.table.destinations.clear();
+        self.choose_namespaces();
+        self.compile_services(snapshot, keys, Some(&states));
+    }
+
+    /// Compiles the given services and those whose routes lead to them.
+    fn compile_services(&mut self, snapshot: &Snapshot, keys: BTreeSet<ServiceKey>, states: Option<&States>) {
+        let mut before = HashMap::<ServiceKey, _, RandomState>::default();
+        for key in &keys {
+            let services = self.gather(snapshot, key, states);
+            before.insert(key.clone(), services);
+        }
+        let mut link = keys.clone();
+        for key in &keys {
+            link.extend(self.dependants.get(key).into_iter().flatten().cloned());
+        }
+        for key in &link {
+            self.link(key);
+        }
+        for key in &link {
+            let declared =
+                before.remove(key).or_else(|| self.units.get(key).map(|unit| unit.services.clone()));
+            self.hosts.update(key, &declared.unwrap_or_default(), &self.units);
+        }
+        for key in &link {
+            self.bare_names.update(key, &self.hosts);
+        }
+    }
+
+    /// Takes over what registries say about one service: endpoints and parsed routes. Returns its declarations until
+    /// now.
+    fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, states: Option<&States>) -> Declared {
+        let group = Group::new(snapshot, &self.config.joins, key);
+        let old = self.units.remove(key).unwrap_or_default();
+        let linker = Linker { joins: &self.config.joins, unit: &|_| None, default_name: &self.default_name };
+        for backend in linker.backends(&old) {
+            if let Some(list) = self.dependants.get_mut(&backend) {
+                list.remove(key);
+                if list.is_empty() {
+                    self.dependants.remove(&backend);
+                }
+            }
+        }
+        if group.entries().next().is_none() {
+            self.withheld.remove(key);
+            return old.services;
+        }
+        let mut known = previous(&old.sets);
+        if let Some(states) = states {
+            known.extend(known_endpoints(&group, states));
+        }
+        let (sets, diagnostics) = endpoints::sets(&group, &old.sets, &known);
+        let unit =
+            Unit { services: group.services(), sets, routes: group.routes(&old.routes), destination: None };
+        for backend in linker.backends(&unit) {
+            if backend != *key {
+                self.dependants.entry(backend).or_default().insert(key.clone());
+            }
+        }
+        note(&mut self.withheld, key, diagnostics);
+        self.units.insert(key.clone(), unit);
+        old.services
+    }
+
+    /// Builds the destination of one service out of its unit and those that its routes lead to.
+    fn link(&mut self, key: &ServiceKey) {
+        let linker = Linker {
+            joins: &self.config.joins,
+            unit: &|key| self.units.get(key),
+            default_name: &self.default_name,
+        };
+        let unit = self.units.get(key);
+        let (destination, diagnostics) = unit.map(|unit| linker.destination(key, unit)).unwrap_or_default();
+        note(&mut self.noted, key, diagnostics);
+        for member in members(&self.config.joins, key) {
+            match &destination {
+                Some(destination) => drop(self.table.destinations.insert(member, destination.clone())),
+                None => drop(self.table.destinations.remove(&member)),
+            }
+        }
+        if let Some(unit) = self.units.get_mut(key) {
+            unit.destination = destination;
+        }
+    }
+
+    /// Keeps bare names for the namespaces of local workloads. Returns whether these are others than before.
+    fn choose_namespaces(&mut self) -> bool {
+        let workloads = self.config.workloads.iter();
+        let namespaces = workloads.filter_map(|workload| Namespace::new(workload.identity.namespace()).ok());
+        let wanted: BTreeSet<_> = namespaces.filter(|name| name.as_str() != DEFAULT_NAMESPACE).collect();
+        let same = wanted.iter().eq(self.bare_names.by_namespace.keys());
+        if !same {
+            self.bare_names.by_namespace =
+                wanted.into_iter().map(|name| (name, SharedMap::default())).collect();
+        }
+        !same
+    }
+
+    fn fill_bare_names(&mut self) {
+        for names in self.bare_names.by_namespace.values_mut() {
+            names.clear();
+        }
+        for key in self.units.keys() {
+            self.bare_names.update(key, &self.hosts);
+        }
+    }
+
+    /// Brings the views up to date. A view, and a port in it, that did not change stays the very same: whoever holds a
+    /// connection can tell by the pointer whether to decide again.
+    fn compile_views(&mut self, snapshot: &Snapshot, changes: &Changes, all: bool) {
+        let changed: BTreeSet<_> = changes.services.iter().map(|key| &key.service).collect();
+        let owners =
+            |name: &ServiceName| access::owners(snapshot, &self.config.precedence, &self.config.joins, name);
+        let views = self.config.workloads.iter().map(|workload| {
+            let old = self.table.views.iter().find(|view| view.workload.name == workload.name);
+            let old = old.filter(|view| view.workload == *workload);
+            let hosts = self.bare_names.by_namespace.get(workload.identity.namespace());
+            let hosts = hosts.cloned().unwrap_or_default();
+            let serves_changed = workload.ports.iter().any(|port| changed.contains(&port.service));
+            if let Some(old) = old.filter(|_| !all && !serves_changed) {
+                let same = old.hosts.ptr_eq(&hosts) || (old.hosts.is_empty() && hosts.is_empty());
+                return if same { old.clone() } else { Arc::new(View { hosts, ..View::clone(old) }) };
+            }
+            let inbound = self.policies.inbound(workload, &owners, old.map(|view| &**view));
+            Arc::new(View { workload: workload.clone(), hosts, inbound })
+        });
+        self.table.views = views.collect();
+    }
+}
+
+fn note(noted: &mut Noted, key: &ServiceKey, diagnostics: Vec<Diagnostic>) {
+    if diagnostics.is_empty() {
+        noted.remove(key);
+    } else {
+        noted.insert(key.clone(), diagnostics);
+    }
+}
+
+/// The upstreams until now of a group's endpoints.
+fn known_endpoints<'a>(group: &Group, states: &'a States) -> endpoints::Previous<'a> {
+    let endpoints =
+        group.entries().flat_map(|(registry, entry)| entry.endpoints.iter().map(move |e| (registry, e)));
+    let known = endpoints.filter_map(|(registry, endpoint)| {
+        let service = ServiceKey { registry: registry.clone(), service: endpoint.service.clone() };
+        let upstream = states.get(&EndpointKey {
+            service,
+            port_name: endpoint.port_name.clone(),
+            instance: endpoint.instance.clone(),
+            address: endpoint.address,
+        })?;
+        let endpoint = &upstream.endpoint;
+        Some(((&upstream.registry, &endpoint.port_name, &endpoint.instance), upstream))
+    });
+    known.collect()
+}
+
+type Declared = Vec<(RegistryName, Arc<crate::resource::Service>)>;
+type States = HashMap<EndpointKey, Arc<Upstream>, RandomState>;

@@ -1,0 +1,198 @@
+//! From what registries announce to what the data path chooses from.
+//!
+//! An endpoint that did not change keeps its very [`Upstream`]; one that changed but is still the same instance at the
+//! same address gets a new one with the old one's state, so that requests in flight and ejections outlive the change.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+use super::unit::{Group, PortSets};
+use crate::{
+    diagnostic::Diagnostic,
+    name::{InstanceName, PortName, RegistryName, ServiceKey},
+    resource::{Endpoint, Health, TlsMode},
+    table::{EndpointKey, EndpointSet, EndpointState, Upstream},
+};
+
+/// Upstreams of the table in force, by what makes an endpoint the same one; its address is compared where it is used.
+pub(super) type Previous<'a> =
+    HashMap<(&'a RegistryName, &'a PortName, &'a InstanceName), &'a Arc<Upstream>, RandomState>;
+
+/// Lists the upstreams of a service's sets.
+pub(super) fn previous(sets: &[(PortName, Arc<EndpointSet>)]) -> Previous<'_> {
+    let upstreams = sets.iter().flat_map(|(_, set)| &set.all);
+    upstreams.map(|u| ((&u.registry, &u.endpoint.port_name, &u.endpoint.instance), u)).collect()
+}
+
+/// Why endpoints are not used, with how many and an example each.
+#[derive(Default)]
+struct Withheld {
+    reasons: Vec<(&'static str, usize, InstanceName)>,
+}
+
+impl Withheld {
+    fn note(&mut self, reason: &'static str, endpoint: &Endpoint) {
+        match self.reasons.iter_mut().find(|(known, ..)| *known == reason) {
+            Some((_, count, _)) => *count += 1,
+            None => self.reasons.push((reason, 1, endpoint.instance.clone())),
+        }
+    }
+
+    fn into_diagnostics(self, key: &ServiceKey) -> impl Iterator<Item = Diagnostic> {
+        self.reasons.into_iter().map(move |(reason, count, example)| {
+            let noun = if count == 1 { "endpoint is" } else { "endpoints are" };
+            Diagnostic::warning(key, format!("{count} {noun} not used ({example}): {reason}"))
+        })
+    }
+}
+
+/// The endpoint sets of a service, one per port, and what was left out.
+pub(super) fn sets(
+    group: &Group,
+    old: &[(PortName, Arc<EndpointSet>)],
+    previous: &Previous,
+) -> (PortSets, Vec<Diagnostic>) {
+    let mut withheld = Withheld::default();
+    let mut diagnostics = Vec::new();
+    let mut upstreams = Vec::new();
+    let allowed = allowed_identities(group);
+    for (rank, (registry, entry)) in group.entries().enumerate() {
+        let foreign =
+            entry.endpoints.iter().find(|e| allowed.as_ref().is_some_and(|all| !all.contains(&&e.identity)));
+        if let Some(foreign) = foreign {
+            diagnostics.push(refused_join(group, registry, foreign));
+            continue;
+        }
+        for endpoint in &entry.endpoints {
+            match fault(endpoint) {
+                Some(reason) => withheld.note(reason, endpoint),
+                None => upstreams.push((rank, upstream(registry, endpoint, previous))),
+            }
+        }
+    }
+    diagnostics.extend(withheld.into_diagnostics(&group.key));
+    upstreams.sort_by(|(a_rank, a), (b_rank, b)| {
+        let key = |u: &Arc<Upstream>| (u.endpoint.health, u.endpoint.instance.clone());
+        (&a.endpoint.port_name)
+            .cmp(&b.endpoint.port_name)
+            .then_with(|| key(a).cmp(&key(b)))
+            .then(a_rank.cmp(b_rank))
+    });
+    let ports = upstreams.chunk_by(|(_, a), (_, b)| a.endpoint.port_name == b.endpoint.port_name);
+    let sets = ports.filter_map(|port| {
+        let name = port.first()?.1.endpoint.port_name.clone();
+        let all = port.iter().map(|(_, upstream)| upstream.clone()).collect();
+        let set = keep_if_same(old, &name, all);
+        Some((name, set))
+    });
+    (sets.collect(), diagnostics)
+}
+
+/// The endpoints of a set that carry all of `labels`.
+pub(super) fn subset(
+    set: &Arc<EndpointSet>,
+    labels: &std::collections::BTreeMap<String, String>,
+) -> Arc<EndpointSet> {
+    if labels.is_empty() {
+        return set.clone();
+    }
+    let carries =
+        |u: &&Arc<Upstream>| labels.iter().all(|(name, value)| u.endpoint.labels.get(name) == Some(value));
+    Arc::new(endpoint_set(set.all.iter().filter(carries).cloned().collect()))
+}
+
+fn keep_if_same(
+    old: &[(PortName, Arc<EndpointSet>)],
+    port: &PortName,
+    all: Vec<Arc<Upstream>>,
+) -> Arc<EndpointSet> {
+    let same = |set: &EndpointSet| {
+        set.all.len() == all.len() && set.all.iter().zip(&all).all(|(a, b)| Arc::ptr_eq(a, b))
+    };
+    match old.iter().find(|(name, _)| name == port) {
+        Some((_, set)) if same(set) => set.clone(),
+        _ => Arc::new(endpoint_set(all)),
+    }
+}
+
+/// `all` is sorted by health.
+fn endpoint_set(all: Vec<Arc<Upstream>>) -> EndpointSet {
+    let healthy = all.partition_point(|upstream| upstream.endpoint.health == Health::Healthy);
+    let weights = || all[..healthy].iter().map(|upstream| upstream.endpoint.weight);
+    let equal = weights().zip(weights().skip(1)).all(|(a, b)| a == b);
+    let mut sum = 0_u32;
+    let mut add = |weight: u16| {
+        sum = sum.saturating_add(weight.into());
+        sum
+    };
+    let cumulative_weights = if equal { Vec::new() } else { weights().map(&mut add).collect() };
+    EndpointSet { all, healthy, cumulative_weights }
+}
+
+fn upstream(registry: &RegistryName, endpoint: &Arc<Endpoint>, previous: &Previous) -> Arc<Upstream> {
+    let before = previous.get(&(registry, &endpoint.port_name, &endpoint.instance));
+    let same =
+        before.filter(|u| u.endpoint.address == endpoint.address && u.endpoint.service == endpoint.service);
+    match same {
+        Some(upstream) if Arc::ptr_eq(&upstream.endpoint, endpoint) || upstream.endpoint == *endpoint => {
+            Arc::clone(upstream)
+        }
+        Some(upstream) => Arc::new(Upstream {
+            registry: registry.clone(),
+            endpoint: endpoint.clone(),
+            state: upstream.state.clone(),
+        }),
+        None => Arc::new(Upstream {
+            registry: registry.clone(),
+            endpoint: endpoint.clone(),
+            state: Arc::new(EndpointState::default()),
+        }),
+    }
+}
+
+/// Why an endpoint must not be dialled.
+fn fault(endpoint: &Endpoint) -> Option<&'static str> {
+    match (endpoint.tls, &endpoint.identity, endpoint.mesh_address) {
+        (TlsMode::Required, None, _) => Some("TLS is required and no identity is named that must answer"),
+        (TlsMode::Required, _, None) => Some("TLS is required and no mesh address is announced"),
+        _ => None,
+    }
+}
+
+type Identities<'a> = HashSet<&'a Option<crate::identity::SpiffeId>, RandomState>;
+
+/// The identities of a joined service: those of its most authoritative member that has endpoints. None when nothing is
+/// joined, and nothing need be equal.
+fn allowed_identities<'a>(group: &'a Group) -> Option<Identities<'a>> {
+    let mut speaking = group.entries().filter(|(_, entry)| !entry.endpoints.is_empty());
+    let first = speaking.next()?.1;
+    speaking.next()?;
+    Some(first.endpoints.iter().map(|endpoint| &endpoint.identity).collect())
+}
+
+fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {
+    let identity = endpoint.identity.as_ref().map_or_else(|| "no identity".to_owned(), ToString::to_string);
+    let message = format!(
+        "not joined with {}: its endpoint {} names {identity}, which that service's endpoints do not; joined \
+         services need equal identities",
+        group.key, endpoint.instance
+    );
+    Diagnostic::error(format_args!("{registry}/{}", group.key.service), message).and_at(&group.key)
+}
+
+/// The key of an upstream's state.
+pub(super) fn key(upstream: &Upstream) -> EndpointKey {
+    EndpointKey {
+        service: ServiceKey {
+            registry: upstream.registry.clone(),
+            service: upstream.endpoint.service.clone(),
+        },
+        port_name: upstream.endpoint.port_name.clone(),
+        instance: upstream.endpoint.instance.clone(),
+        address: upstream.endpoint.address,
+    }
+}

@@ -1,0 +1,196 @@
+//! Which service answers to which host name, and who else would like to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use foldhash::fast::RandomState;
+
+use super::unit::Unit;
+use crate::{
+    diagnostic::Diagnostic,
+    name::{HostName, Namespace, RegistryName, ServiceKey},
+    resource::Service,
+    table::{Destination, SharedMap},
+};
+
+/// The namespace whose services answer to their bare names everywhere.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
+
+/// Declarations of one service, most authoritative first.
+type Declarations = [(RegistryName, Arc<Service>)];
+
+/// What decides between claims on a name: the registry's declared precedence, then whether the name follows from the
+/// service's own, then the key. Lower wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    precedence: usize,
+    kind: Kind,
+    key: ServiceKey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// `reviews.default.mesh`, `reviews.default`.
+    Own,
+    /// Declared by the platform.
+    Platform,
+    /// `reviews`.
+    Bare,
+}
+
+/// Host names, and the claims of those that more than one service wants.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    pub(super) map: SharedMap<HostName, Arc<Destination>>,
+    contested: BTreeMap<HostName, BTreeSet<Claim>>,
+    /// Registries, most authoritative first; others come after, by name.
+    precedence: Vec<RegistryName>,
+}
+
+type Units = HashMap<ServiceKey, Unit, RandomState>;
+
+impl Hosts {
+    pub(super) fn new(precedence: Vec<RegistryName>) -> Self {
+        Self { precedence, ..Self::default() }
+    }
+
+    /// Brings the names of one service up to date after its unit changed. `before` are its declarations until now.
+    pub(super) fn update(&mut self, key: &ServiceKey, before: &Declarations, units: &Units) {
+        let unit = units.get(key);
+        let now = unit.map(|unit| &unit.services[..]).unwrap_or_default();
+        let destination = unit.and_then(|unit| unit.destination.as_ref());
+        let same = before.len() == now.len() && before.iter().zip(now).all(|(a, b)| Arc::ptr_eq(&a.1, &b.1));
+        let names = self.claims(key, now);
+        if !same {
+            for (name, _) in self.claims(key, before) {
+                if !names.iter().any(|(kept, _)| *kept == name) {
+                    self.release(&name, key, units);
+                }
+            }
+        }
+        let Some(destination) = destination else { return };
+        for (name, claim) in names {
+            self.claim(name, claim, destination, units);
+        }
+    }
+
+    /// The names of a service with how strong its claim on each is; each name once.
+    fn claims(&self, key: &ServiceKey, declared: &Declarations) -> Vec<(HostName, Claim)> {
+        let mut names: Vec<(HostName, Claim)> = Vec::new();
+        let Some((first, _)) = declared.first() else { return names };
+        let precedence = self.precedence_of(first);
+        let mut add = |text: &str, kind| {
+            if let Ok(name) = HostName::new(text)
+                && !names.iter().any(|(known, _)| *known == name)
+            {
+                names.push((name, Claim { precedence, kind, key: key.clone() }));
+            }
+        };
+        add(&key.service.mesh_host(), Kind::Own);
+        add(&key.service.to_string(), Kind::Own);
+        for host in declared.iter().flat_map(|(_, service)| &service.hosts) {
+            add(host.as_str(), Kind::Platform);
+        }
+        if key.service.namespace.as_str() == DEFAULT_NAMESPACE {
+            add(key.service.label.as_str(), Kind::Bare);
+        }
+        names
+    }
+
+    fn precedence_of(&self, registry: &RegistryName) -> usize {
+        self.precedence.iter().position(|known| known == registry).unwrap_or(self.precedence.len())
+    }
+
+    fn claim(&mut self, name: HostName, claim: Claim, destination: &Arc<Destination>, units: &Units) {
+        if let Some(claims) = self.contested.get_mut(&name) {
+            claims.retain(|other| other.key != claim.key);
+            claims.insert(claim);
+            self.settle(name, units);
+            return;
+        }
+        let holder = self.map.get(&name).map(|destination| destination.key.clone());
+        match holder.filter(|holder| *holder != claim.key) {
+            None => drop(self.map.insert(name, destination.clone())),
+            Some(holder) => {
+                let declared = units.get(&holder).map(|unit| &unit.services[..]).unwrap_or_default();
+                let claims = self.claims(&holder, declared);
+                let other = claims.into_iter().find(|(held, _)| *held == name).map(|(_, claim)| claim);
+                let claims = BTreeSet::from_iter(other.into_iter().chain([claim]));
+                self.contested.insert(name.clone(), claims);
+                self.settle(name, units);
+            }
+        }
+    }
+
+    fn release(&mut self, name: &HostName, key: &ServiceKey, units: &Units) {
+        let Some(claims) = self.contested.get_mut(name) else {
+            if self.map.get(name).is_some_and(|holder| holder.key == *key) {
+                self.map.remove(name);
+            }
+            return;
+        };
+        claims.retain(|claim| claim.key != *key);
+        self.settle(name.clone(), units);
+    }
+
+    /// Gives a contested name to the strongest claim; with one claim left it is contested no more.
+    fn settle(&mut self, name: HostName, units: &Units) {
+        let Some(claims) = self.contested.get(&name) else { return };
+        let winner = claims.first().and_then(|claim| units.get(&claim.key)?.destination.clone());
+        if claims.len() < 2 {
+            self.contested.remove(&name);
+        }
+        match winner {
+            Some(destination) => drop(self.map.insert(name, destination)),
+            None => drop(self.map.remove(&name)),
+        }
+    }
+
+    /// Who lost which names to whom: one diagnostic per pair of services.
+    pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
+        let mut pairs = BTreeMap::<(&Claim, &ServiceKey), Vec<&HostName>>::new();
+        for (name, claims) in &self.contested {
+            let Some(winner) = claims.first() else { continue };
+            for loser in claims.iter().skip(1) {
+                pairs.entry((winner, &loser.key)).or_default().push(name);
+            }
+        }
+        let mut found: Vec<_> =
+            pairs.into_iter().map(|((winner, loser), names)| conflict(winner, loser, &names)).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnostic {
+    let winner = &winner.key;
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    let way = if winner.registry == loser.registry {
+        "by its name".to_owned()
+    } else {
+        format!("by the declared order of registries; a [[join]] would make them one")
+    };
+    let message = format!("{winner} and {loser} both claim {}: {winner} has it, {way}", names.join(", "));
+    Diagnostic::warning(loser, message).and_at(winner)
+}
+
+/// Bare names within one namespace, for the workloads of that namespace.
+#[derive(Debug, Default)]
+pub(super) struct BareNames {
+    pub(super) by_namespace: BTreeMap<Namespace, SharedMap<HostName, Arc<Destination>>>,
+}
+
+impl BareNames {
+    /// Takes over who answers to `label.namespace` as who answers to `label`.
+    pub(super) fn update(&mut self, key: &ServiceKey, hosts: &Hosts) {
+        let Some(names) = self.by_namespace.get_mut(&key.service.namespace) else { return };
+        let Ok(bare) = HostName::new(key.service.label.as_str()) else { return };
+        match hosts.map.get(key.service.to_string().as_str()) {
+            Some(destination) => drop(names.insert(bare, destination.clone())),
+            None => drop(names.remove(&bare)),
+        }
+    }
+}

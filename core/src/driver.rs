@@ -1,0 +1,180 @@
+//! Follows one registry for ever: reconnects with jittered backoff, turns a gap into a full list, counts.
+//!
+//! The driver keeps no state but where to go on. What it hears it passes on over a bounded channel, so a slow consumer
+//! slows the registry instead of filling memory; that a stream ended is passed on too, because everything uncommitted
+//! ends with it.
+
+mod backoff;
+mod state;
+
+use std::{collections::HashSet, sync::Arc};
+
+use foldhash::fast::RandomState;
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+pub use backoff::Backoff;
+pub use state::{Saved, StateError, StateFile};
+
+use crate::registry::{Event, Registry, RegistryError, Resume, Scope};
+
+/// What a driver tells.
+#[derive(Debug)]
+pub enum Told {
+    /// The registry said something.
+    Event(Event),
+    /// The stream ended: nothing uncommitted of these scopes will ever be committed.
+    Ended {
+        /// Scopes with uncommitted words.
+        uncommitted: Vec<Scope>,
+        /// Why.
+        error: RegistryError,
+    },
+}
+
+/// A driver's word with the position of the registry in the list of those that are followed.
+#[derive(Debug)]
+pub struct Message {
+    /// Which registry, by its position.
+    pub source: usize,
+    /// What it said.
+    pub told: Told,
+}
+
+/// What has happened on one registry's stream since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Events of every kind.
+    pub events: u64,
+    /// Commits, empty ones included.
+    pub commits: u64,
+    /// Full lists that began.
+    pub resets: u64,
+    /// Streams that ended, for whatever reason.
+    pub disconnects: u64,
+    /// Streams that ended because words were lost.
+    pub gaps: u64,
+}
+
+impl Counters {
+    /// Counts one word.
+    pub fn count(&mut self, told: &Told) {
+        match told {
+            Told::Event(event) => {
+                self.events += 1;
+                self.commits += u64::from(matches!(event, Event::Commit { .. }));
+                self.resets += u64::from(matches!(event, Event::Reset { .. }));
+            }
+            Told::Ended { error, .. } => {
+                self.disconnects += 1;
+                self.gaps += u64::from(matches!(error, RegistryError::Gap(_)));
+            }
+        }
+    }
+}
+
+/// Follows one registry.
+pub struct Driver {
+    registry: Arc<dyn Registry>,
+    source: usize,
+    backoff: Backoff,
+    position: Position,
+}
+
+/// Where to go on after a disconnect.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Position {
+    pub(crate) resume: Option<Resume>,
+    /// Scopes with words since their last commit.
+    open: HashSet<Scope, RandomState>,
+    /// Scopes of which a full list is under way.
+    listing: HashSet<Scope, RandomState>,
+}
+
+impl Position {
+    pub(crate) fn at(resume: Option<Resume>) -> Self {
+        Self { resume, ..Self::default() }
+    }
+
+    /// Whether everything that was said is committed, and no full list is under way.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.open.is_empty() && self.listing.is_empty()
+    }
+
+    pub(crate) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Replace { scope, .. } | Event::Ready { scope, .. } => {
+                if matches!(event, Event::Ready { .. }) {
+                    self.listing.remove(scope);
+                }
+                if !self.open.contains(scope) {
+                    self.open.insert(scope.clone());
+                }
+            }
+            Event::Reset { scope } => {
+                self.listing.insert(scope.clone());
+                self.open.insert(scope.clone());
+            }
+            Event::Commit { scope, resume } => {
+                self.open.remove(scope);
+                // A point in the middle of a list, or with words of another scope in the air, would lose those.
+                if self.is_whole() {
+                    self.resume.clone_from(resume);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn end(&mut self, error: &RegistryError) -> Vec<Scope> {
+        if matches!(error, RegistryError::Gap(_)) {
+            self.resume = None;
+        }
+        self.listing.clear();
+        self.open.drain().collect()
+    }
+}
+
+impl Driver {
+    /// Follows `registry`, known as number `source`, from `resume` where there is one.
+    #[must_use]
+    pub fn new(registry: Arc<dyn Registry>, source: usize, backoff: Backoff, resume: Option<Resume>) -> Self {
+        Self { registry, source, backoff, position: Position::at(resume) }
+    }
+
+    /// Follows until nobody listens any more.
+    pub async fn run(mut self, telling: mpsc::Sender<Message>) {
+        loop {
+            let Some(error) = self.follow(&telling).await else { return };
+            let uncommitted = self.position.end(&error);
+            let pause = self.backoff.next(&error);
+            let message = Message { source: self.source, told: Told::Ended { uncommitted, error } };
+            if telling.send(message).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One stream, from its beginning to its end; none when nobody listens any more.
+    async fn follow(&mut self, telling: &mpsc::Sender<Message>) -> Option<RegistryError> {
+        let scope = Scope::whole(self.registry.name().clone());
+        let mut stream = self.registry.watch(scope, self.position.resume.clone());
+        loop {
+            let next = tokio::select! {
+                next = stream.next() => next,
+                () = telling.closed() => return None,
+            };
+            let event = match next {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => return Some(error),
+                None => return Some(RegistryError::Unreachable("the stream ended".into())),
+            };
+            self.position.note(&event);
+            if matches!(event, Event::Commit { .. }) {
+                self.backoff.succeeded();
+            }
+            telling.send(Message { source: self.source, told: Told::Event(event) }).await.ok()?;
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! From registries to tables, in one task: drivers, then merge, then compile, then publish.
+//!
+//! One task owns everything that changes, so there is no lock and no order to get wrong. Words that come in together are
+//! compiled together. What was restored from disk is in force before the first registry answers.
+
+mod followed;
+mod handle;
+mod status;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    future::Future,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use foldhash::fast::RandomState;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+pub use handle::FlowHandle;
+pub use status::{RegistryStatus, ScopeStatus, Status};
+
+use followed::{Followed, committed_scope};
+use handle::Command;
+
+use crate::{
+    compile::{CompileConfig, Compiler, Join},
+    driver::{Backoff, Driver, Message, StateFile, Told},
+    merge::{Applied, Merge, Snapshot},
+    name::RegistryName,
+    publish::{Publisher, Reader},
+    registry::{Registry, Scope},
+    resource::PrincipalMatch,
+    table::Table,
+    workload::Workload,
+};
+
+/// How many words may wait between the drivers and the flow.
+const CHANNEL: usize = 1024;
+/// How many words are compiled together at most: a long first list is published in parts.
+const BATCH: usize = 8192;
+/// How often the flow looks after what is not urgent: writes, old tables, the status of a busy registry.
+const TICK: Duration = Duration::from_secs(1);
+/// A status is published at most so often, but for the first change after a pause, which is published at once.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// One registry to follow.
+pub struct Source {
+    /// The registry.
+    pub registry: Arc<dyn Registry>,
+    /// Which identities it may name; none means any.
+    pub may_name: Option<Vec<PrincipalMatch>>,
+    /// How it is tried again.
+    pub backoff: Backoff,
+}
+
+impl Source {
+    /// A registry that may name any identity, tried again as usual.
+    #[must_use]
+    pub fn new(registry: Arc<dyn Registry>) -> Self {
+        Self { registry, may_name: None, backoff: Backoff::default() }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("registry", self.registry.name()).finish_non_exhaustive()
+    }
+}
+
+/// What a flow is made of.
+#[derive(Debug)]
+pub struct FlowConfig {
+    /// The registries, most authoritative first, each of another name.
+    pub sources: Vec<Source>,
+    /// Registries that only a relay names, after those above, most authoritative first.
+    pub further_precedence: Vec<RegistryName>,
+    /// Which services of different registries are one.
+    pub joins: Vec<Join>,
+    /// The local workloads.
+    pub workloads: Vec<Arc<Workload>>,
+    /// Where last good states lie, `<registry>.state` each; the folder must exist. None keeps nothing over a restart.
+    pub state_dir: Option<PathBuf>,
+    /// The clock: what ages are counted by.
+    pub now: fn() -> SystemTime,
+}
+
+impl FlowConfig {
+    /// A flow of these registries with no workloads, no joins and no state on disk.
+    #[must_use]
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self {
+            sources,
+            further_precedence: Vec::new(),
+            joins: Vec::new(),
+            workloads: Vec::new(),
+            state_dir: None,
+            now: SystemTime::now,
+        }
+    }
+}
+
+/// Follows registries and publishes tables.
+pub struct Flow {
+    merge: Merge,
+    compiler: Compiler,
+    followed: Vec<Followed>,
+    backoffs: Vec<Backoff>,
+    /// Who may speak of each scope: whoever spoke of it first.
+    owners: HashMap<Scope, usize, RandomState>,
+    tables: Publisher<Table>,
+    snapshots: Publisher<Snapshot>,
+    statuses: Publisher<Status>,
+    commands: mpsc::Receiver<Command>,
+    handle: FlowHandle,
+    now: fn() -> SystemTime,
+    pending: Pending,
+}
+
+/// What is to be published.
+#[derive(Default)]
+struct Pending {
+    snapshot: bool,
+    status: bool,
+    status_published: Option<Instant>,
+}
+
+impl Flow {
+    /// Restores the last good states and publishes the first table. Reads files, so it blocks.
+    #[must_use]
+    pub fn new(config: FlowConfig) -> Self {
+        let now = (config.now)();
+        let names = config.sources.iter().map(|source| source.registry.name().clone());
+        let precedence = names.chain(config.further_precedence).collect();
+        let may_name = config
+            .sources
+            .iter()
+            .filter_map(|source| Some((source.registry.name().clone(), source.may_name.clone()?)));
+        let merge = Merge::new(may_name.collect::<BTreeMap<_, _>>());
+        let (sender, commands) = mpsc::channel(16);
+        let followed = config.sources.into_iter().map(|source| {
+            let file =
+                config.state_dir.as_ref().map(|dir| dir.join(format!("{}.state", source.registry.name())));
+            (Followed::new(source.registry, file.map(StateFile::new)), source.backoff)
+        });
+        let (followed, backoffs) = followed.unzip();
+        let workloads = config.workloads;
+        let mut flow = Self {
+            merge,
+            compiler: Compiler::new(CompileConfig { precedence, joins: config.joins, workloads }),
+            followed,
+            backoffs,
+            owners: HashMap::default(),
+            tables: Publisher::new(Table::default()),
+            snapshots: Publisher::new(Snapshot::default()),
+            statuses: Publisher::new(Status::default()),
+            commands,
+            handle: FlowHandle { commands: sender },
+            now: config.now,
+            pending: Pending::default(),
+        };
+        flow.restore(now);
+        flow.publish(true);
+        flow
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> Reader<Table> {
+        self.tables.reader()
+    }
+
+    /// The snapshots: for a relay, and for whoever asks what the registries say.
+    #[must_use]
+    pub fn snapshots(&self) -> Reader<Snapshot> {
+        self.snapshots.reader()
+    }
+
+    /// How the registries are.
+    #[must_use]
+    pub fn statuses(&self) -> Reader<Status> {
+        self.statuses.reader()
+    }
+
+    /// For asking things of the flow while it runs.
+    #[must_use]
+    pub fn handle(&self) -> FlowHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until `stop` is ready, then writes what is unsaved.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let (telling, mut told) = mpsc::channel(CHANNEL);
+        let mut drivers = JoinSet::new();
+        for (source, (followed, backoff)) in self.followed.iter().zip(self.backoffs.drain(..)).enumerate() {
+            let resume = followed.position.resume.clone();
+            drivers
+                .spawn(Driver::new(followed.registry.clone(), source, backoff, resume).run(telling.clone()));
+        }
+        drop(telling);
+        let mut saves = JoinSet::new();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(message) = told.recv() => {
+                    self.take(message);
+                    for _ in 1..BATCH {
+                        let Ok(message) = told.try_recv() else { break };
+                        self.take(message);
+                    }
+                    self.publish(false);
+                }
+                Some(command) = self.commands.recv() => self.obey(command),
+                _ = ticks.tick() => self.tick(&mut saves),
+                Some(Ok((source, outcome))) = saves.join_next() => self.saved(source, outcome),
+            }
+        }
+        drop(drivers);
+        self.save_all(saves).await;
+    }
+
+    fn restore(&mut self, now: SystemTime) {
+        for source in 0..self.followed.len() {
+            let saved = self.followed[source].restore(now);
+            self.merge.restore_required_tls(saved.required_tls);
+            for scope in saved.scopes {
+                if self.is_owner(source, &scope.scope) {
+                    self.merge.restore(scope, now);
+                }
+            }
+        }
+        self.pending.snapshot = true;
+    }
+
+    /// Whether this registry speaks for the scope. No registry speaks for another but a relay, and it not for one that
+    /// is followed here.
+    fn is_owner(&mut self, source: usize, scope: &Scope) -> bool {
+        if let Some(owner) = self.owners.get(scope) {
+            return *owner == source;
+        }
+        let named = self.followed.iter().position(|followed| *followed.name() == scope.registry);
+        let owner = self.followed[source].may_speak_of(scope) && named.is_none_or(|named| named == source);
+        if owner {
+            self.owners.insert(scope.clone(), source);
+        }
+        owner
+    }
+
+    fn take(&mut self, message: Message) {
+        let Message { source, told } = message;
+        let now = (self.now)();
+        self.pending.status = true;
+        if let Told::Event(event) = &told
+            && !self.is_owner(source, event.scope())
+        {
+            let registry = self.followed[source].name();
+            tracing::warn!(%registry, scope = %event.scope(), "ignored: this registry may not speak of that scope");
+            return;
+        }
+        self.followed[source].note(&told, now);
+        match told {
+            Told::Event(event) => {
+                let committed = committed_scope(&event);
+                let applied = self.merge.apply(event, now);
+                if let Some(scope) = committed {
+                    let state = self.merge.snapshot().scopes.get(&scope);
+                    self.followed[source].committed(state, applied == Applied::Changed);
+                    self.pending.snapshot = true;
+                }
+            }
+            Told::Ended { uncommitted, error } => {
+                tracing::debug!(registry = %self.followed[source].name(), %error, "stream ended");
+                uncommitted.iter().for_each(|scope| self.merge.abandon(scope));
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        self.pending.status = true;
+        match command {
+            Command::Workloads(workloads, reply) => {
+                self.compiler.configure(CompileConfig { workloads, ..self.compiler.config().clone() });
+                self.answer(reply, ());
+            }
+            Command::Rules(precedence, joins, reply) => {
+                self.compiler.configure(CompileConfig {
+                    precedence,
+                    joins,
+                    ..self.compiler.config().clone()
+                });
+                self.answer(reply, ());
+            }
+            Command::DropUnconfirmed(scope, reply) => {
+                let dropped = self.merge.drop_unconfirmed(scope.as_ref());
+                self.pending.snapshot |= dropped > 0;
+                self.answer(reply, dropped);
+            }
+            Command::AllowPlaintext(service, reply) => {
+                let held = self.merge.allow_plaintext(&service);
+                self.answer(reply, held);
+            }
+        }
+    }
+
+    /// Puts a command in force before it is answered. Whoever asked may have gone.
+    fn answer<T>(&mut self, reply: tokio::sync::oneshot::Sender<T>, answer: T) {
+        self.publish(true);
+        let _gone = reply.send(answer);
+    }
+
+    /// Publishes what changed. `at_once` does not let a busy status wait.
+    fn publish(&mut self, at_once: bool) {
+        let changes = self.merge.take_changes();
+        let before = self.tables.current().generation;
+        let table = self.compiler.compile(self.merge.snapshot(), &changes);
+        if table.generation != before {
+            self.tables.publish(table);
+            self.pending.status = true;
+        }
+        if std::mem::take(&mut self.pending.snapshot) {
+            self.snapshots.publish(self.merge.snapshot().clone());
+        }
+        let rested = self.pending.status_published.is_none_or(|at| at.elapsed() >= STATUS_EVERY);
+        if at_once || (self.pending.status && rested) {
+            self.publish_status();
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let snapshot = self.merge.snapshot();
+        let mut diagnostics: Vec<_> = self.merge.diagnostics().cloned().collect();
+        diagnostics.extend(self.compiler.diagnostics());
+        let status = Status {
+            registries: self.followed.iter().map(|followed| followed.status(snapshot)).collect(),
+            diagnostics,
+            snapshot_generation: snapshot.generation,
+            table_generation: self.tables.current().generation,
+        };
+        self.statuses.publish(status);
+        self.pending.status = false;
+        self.pending.status_published = Some(Instant::now());
+    }
+
+    fn tick(&mut self, saves: &mut Saves) {
+        if self.pending.status {
+            self.publish_status();
+        }
+        self.tables.sweep();
+        self.snapshots.sweep();
+        self.statuses.sweep();
+        if saves.is_empty() {
+            self.start_saves(saves, false);
+        }
+    }
+
+    fn start_saves(&mut self, saves: &mut Saves, last: bool) {
+        for (source, followed) in self.followed.iter_mut().enumerate() {
+            if let Some(save) = followed.due_save(self.merge.snapshot(), self.merge.required_tls(), last) {
+                saves.spawn_blocking(move || (source, save.write()));
+            }
+        }
+    }
+
+    fn saved(&mut self, source: usize, outcome: Result<Duration, String>) {
+        self.pending.status |= outcome.is_err();
+        self.followed[source].saved(outcome);
+    }
+
+    async fn save_all(mut self, mut saves: Saves) {
+        while let Some(ended) = saves.join_next().await {
+            if let Ok((source, outcome)) = ended {
+                self.saved(source, outcome);
+            }
+        }
+        self.start_saves(&mut saves, true);
+        while let Some(ended) = saves.join_next().await {
+            if let Ok((source, outcome)) = ended {
+                self.saved(source, outcome);
+            }
+        }
+    }
+}
+
+type Saves = JoinSet<(usize, Result<Duration, String>)>;
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.followed.iter().map(Followed::name).collect();
+        f.debug_struct("Flow").field("registries", &names).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! What the operator and the configuration may ask of a running flow.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    compile::Join,
+    name::{RegistryName, ServiceKey},
+    registry::Scope,
+    workload::Workload,
+};
+
+/// One request to the flow's task.
+#[derive(Debug)]
+pub(super) enum Command {
+    Workloads(Vec<Arc<Workload>>, oneshot::Sender<()>),
+    Rules(Vec<RegistryName>, Vec<Join>, oneshot::Sender<()>),
+    DropUnconfirmed(Option<Scope>, oneshot::Sender<usize>),
+    AllowPlaintext(ServiceKey, oneshot::Sender<bool>),
+}
+
+/// Asks things of a running [`Flow`](super::Flow). Every method returns when what was asked is in force, and `None`
+/// when the flow has ended.
+#[derive(Clone, Debug)]
+pub struct FlowHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl FlowHandle {
+    /// Replaces the local workloads; views follow.
+    pub async fn set_workloads(&self, workloads: Vec<Arc<Workload>>) -> Option<()> {
+        self.ask(|reply| Command::Workloads(workloads, reply)).await
+    }
+
+    /// Replaces the registries' declared precedence and the joins; everything is compiled anew.
+    pub async fn set_rules(&self, precedence: Vec<RegistryName>, joins: Vec<Join>) -> Option<()> {
+        self.ask(|reply| Command::Rules(precedence, joins, reply)).await
+    }
+
+    /// Drops the unconfirmed origins of one scope, or of all: the operator's word that they are gone. Returns how many
+    /// went.
+    pub async fn drop_unconfirmed(&self, scope: Option<Scope>) -> Option<usize> {
+        self.ask(|reply| Command::DropUnconfirmed(scope, reply)).await
+    }
+
+    /// Lets a service's endpoints speak plaintext again, from the next time that their registry says so. Returns
+    /// whether any of its ports was held to TLS.
+    pub async fn allow_plaintext(&self, service: ServiceKey) -> Option<bool> {
+        self.ask(|reply| Command::AllowPlaintext(service, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

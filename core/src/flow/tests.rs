@@ -1,0 +1,193 @@
+//! A flow over scripted registries, on paused time.
+
+use std::time::Duration;
+
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::*;
+use crate::{
+    merge::testing::{commit, origin_of_endpoints, ready, replace, reset, scope},
+    name::ServiceKey,
+    registry::{
+        Capabilities, Event, RegistryError, Resume,
+        scripted::{Script, scripted},
+    },
+};
+
+struct Running {
+    script: Script,
+    tables: Reader<Table>,
+    statuses: Reader<Status>,
+    handle: FlowHandle,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+fn start(state_dir: Option<PathBuf>) -> Running {
+    let name = RegistryName::new("static").unwrap();
+    let capabilities = Capabilities { configuration: true, resume: true, ..Capabilities::default() };
+    let (registry, script) = scripted(name, capabilities);
+    let flow = Flow::new(FlowConfig { state_dir, ..FlowConfig::new(vec![Source::new(registry)]) });
+    let (stop, stopped) = oneshot::channel();
+    Running {
+        script,
+        tables: flow.tables(),
+        statuses: flow.statuses(),
+        handle: flow.handle(),
+        stop,
+        task: tokio::spawn(flow.run(async move { stopped.await.unwrap_or_default() })),
+    }
+}
+
+impl Running {
+    async fn say(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.script.say(event).await;
+        }
+    }
+
+    async fn status(&self, holds: impl Fn(&Status) -> bool) -> Arc<Status> {
+        wait_for(&self.statuses, holds).await
+    }
+
+    async fn table(&self, holds: impl Fn(&Table) -> bool) -> Arc<Table> {
+        wait_for(&self.tables, holds).await
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+async fn wait_for<T>(reader: &Reader<T>, holds: impl Fn(&T) -> bool) -> Arc<T> {
+    let mut reader = reader.clone();
+    let found = async {
+        loop {
+            let value = reader.load_full();
+            if holds(&value) {
+                return value;
+            }
+            assert!(reader.changed().await, "the flow has ended");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.expect("the state came in time")
+}
+
+fn reviews() -> ServiceKey {
+    ServiceKey { registry: RegistryName::new("static").unwrap(), service: "reviews".parse().unwrap() }
+}
+
+fn resume(text: &'static str) -> Option<Resume> {
+    Some(Resume(bytes::Bytes::from_static(text.as_bytes())))
+}
+
+fn full_list(point: Option<Resume>) -> Vec<Event> {
+    let scope = scope("static");
+    vec![
+        reset(&scope),
+        replace(&scope, "reviews", "1", origin_of_endpoints("reviews", 2)),
+        ready(&scope),
+        Event::Commit { scope, resume: point },
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_becomes_a_table_and_readiness() {
+    let running = start(None);
+    assert!(!running.statuses.load().is_ready(), "a cold start fails closed");
+    running.say(full_list(None)).await;
+    let table = running.table(|table| table.destination("reviews.default.mesh").is_some()).await;
+    let destination = table.destination("reviews").unwrap();
+    assert_eq!(destination.key, reviews());
+    assert_eq!(destination.ports[0].rules[0].targets[0].endpoints.healthy, 2);
+    let status = running.status(Status::is_ready).await;
+    assert!(status.registries[0].connected);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_stream_goes_on_from_the_last_commit_and_a_gap_lists_anew() {
+    let running = start(None);
+    running.say(full_list(resume("7"))).await;
+    let scope = scope("static");
+    running.say([replace(&scope, "late", "1", origin_of_endpoints("late", 1))]).await;
+    running.script.fail(RegistryError::Unreachable("gone".into())).await;
+    running.script.watched_times(2).await;
+    let down = running.status(|status| status.registries[0].down_since.is_some()).await;
+    assert_eq!(down.registries[0].last_error.as_deref(), Some("unreachable: gone"));
+    running.say([commit(&scope)]).await;
+    running
+        .status(|status| status.registries[0].connected && status.registries[0].counters.commits == 2)
+        .await;
+    assert!(
+        running.tables.load().destination("late").is_none(),
+        "what was not committed is lost with the stream"
+    );
+    assert!(running.tables.load().destination("reviews").is_some());
+    running.say([Event::Commit { scope, resume: resume("9") }]).await;
+    running.script.fail(RegistryError::Gap("too old".into())).await;
+    running.script.watched_times(3).await;
+    assert_eq!(running.script.watched(), [None, resume("7"), None]);
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_begins_with_the_last_good_state_and_its_resume_point() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = start(Some(folder.path().to_owned()));
+    first.say(full_list(resume("7"))).await;
+    first.table(|table| table.destination("reviews").is_some()).await;
+    first.stop().await;
+
+    let second = start(Some(folder.path().to_owned()));
+    assert!(second.tables.load().destination("reviews").is_some(), "in force before any registry answers");
+    let status = second.statuses.load_full();
+    assert!(status.is_ready() && status.registries[0].restored_age.is_some());
+    second.script.watched_times(1).await;
+    assert_eq!(second.script.watched(), [resume("7")]);
+    second.stop().await;
+
+    std::fs::write(folder.path().join("static.state"), "{\"head\":").unwrap();
+    let third = start(Some(folder.path().to_owned()));
+    let status = third.statuses.load_full();
+    assert!(!status.is_ready());
+    assert!(status.registries[0].state_error.as_ref().unwrap().contains("line 1"), "{status:?}");
+    third.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_speaks_for_no_other() {
+    let running = start(None);
+    let foreign = scope("consul");
+    running
+        .say([
+            reset(&foreign),
+            replace(&foreign, "web", "1", origin_of_endpoints("web", 1)),
+            ready(&foreign),
+            commit(&foreign),
+        ])
+        .await;
+    running.say(full_list(None)).await;
+    let table = running.table(|table| table.destination("reviews").is_some()).await;
+    assert!(table.destination("web").is_none());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operators_word_drops_what_is_unconfirmed() {
+    let running = start(None);
+    let scope = scope("static");
+    running.say(full_list(None)).await;
+    let filtered =
+        Event::Ready { scope: scope.clone(), completeness: crate::registry::Completeness::Filtered };
+    running.say([reset(&scope), filtered, commit(&scope)]).await;
+    let status = running.status(|status| status.registries[0].counters.commits == 2).await;
+    assert_eq!(status.registries[0].scopes[0].unconfirmed.len(), 1);
+    let table = running.tables.load_full();
+    let endpoints = &table.destination("reviews").unwrap().ports[0].rules[0].targets[0].endpoints;
+    assert_eq!((endpoints.all.len(), endpoints.healthy), (2, 0));
+    assert_eq!(running.handle.drop_unconfirmed(None).await, Some(1));
+    assert!(running.tables.load().destination("reviews").is_none());
+    running.stop().await;
+}

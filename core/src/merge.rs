@@ -1,0 +1,300 @@
+//! Turns the events of all registries into one [`Snapshot`]. Pure: no clock, no socket, no file.
+//!
+//! Invariants:
+//! - what was not committed is never visible, and is forgotten when the registry's stream ends ([`Merge::abandon`]);
+//! - no registry adds to what another says: each has its own partition;
+//! - nothing goes because a registry did not answer, or may have hidden something (the `absence` module);
+//! - the outcome does not depend on how the events of different registries are interleaved;
+//! - what a commit costs depends on what it changes, not on how much is held.
+
+mod absence;
+mod intake;
+mod order;
+mod partition;
+mod snapshot;
+mod staging;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use foldhash::fast::RandomState;
+use imbl::OrdSet;
+
+pub use absence::{BELIEVED_AFTER, DOUBTED_FROM};
+pub use intake::RequiredTls;
+pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snapshot};
+
+use absence::{Absence, Fate};
+use intake::Intake;
+use partition::Touched;
+use staging::{Replacement, Seen, Staging};
+
+use crate::{
+    diagnostic::Diagnostic,
+    name::{OriginName, PortName, RegistryName, ServiceKey},
+    registry::{Completeness, Event, Scope},
+    resource::{Endpoint, Health, PrincipalMatch, Resource, ResourceKey},
+};
+
+/// How old a restored scope may be for its plaintext endpoints to be used.
+pub const PLAINTEXT_FROM_STATE: Duration = Duration::from_secs(3600);
+
+/// All that registries said, committed and staged.
+#[derive(Debug, Default)]
+pub struct Merge {
+    snapshot: Snapshot,
+    staged: HashMap<Scope, Staging, RandomState>,
+    intake: Intake,
+    /// Who says each route and policy: the first by part and origin is in force.
+    claims: HashMap<(RegistryName, ResourceKey), BTreeMap<OriginKey, Resource>, RandomState>,
+    conflicts: BTreeMap<(RegistryName, ResourceKey), Diagnostic>,
+    changes: Changes,
+}
+
+/// What changed since it was last asked: the compiler's work list.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Services of which anything changed: ports, endpoints, routes; also those that came or went.
+    pub services: HashSet<ServiceKey, RandomState>,
+    /// Whether any policy changed.
+    pub policies: bool,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && !self.policies
+    }
+}
+
+/// What an event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It waits for a commit.
+    Staged,
+    /// It was a commit that said nothing new.
+    Confirmed,
+    /// It was a commit that made something visible.
+    Changed,
+}
+
+/// One scope as it was kept over a restart.
+#[derive(Debug)]
+pub struct SavedScope {
+    /// Which scope.
+    pub scope: Scope,
+    /// What its last full list was.
+    pub completeness: Option<Completeness>,
+    /// When the registry last said that this is so.
+    pub committed_at: SystemTime,
+    /// Everything it held.
+    pub origins: Vec<Origin>,
+}
+
+impl Merge {
+    /// Starts empty. `may_name` limits which identities a registry may name; a registry that is missing there may name
+    /// any.
+    #[must_use]
+    pub fn new(may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>) -> Self {
+        Self { intake: Intake::new(may_name), ..Self::default() }
+    }
+
+    /// Takes one event in. `now` is the time at which it came.
+    pub fn apply(&mut self, event: Event, now: SystemTime) -> Applied {
+        match event {
+            Event::Reset { scope } => self.staged.entry(scope).or_default().reset(),
+            Event::Replace { scope, origin, version, resources, faults } => {
+                let words = Replacement { version, resources, faults };
+                self.staged.entry(scope).or_default().replace(origin, words);
+            }
+            Event::Ready { scope, completeness } => self.staged.entry(scope).or_default().ready(completeness),
+            Event::Commit { scope, .. } => return self.commit(&scope, now),
+        }
+        Applied::Staged
+    }
+
+    /// Forgets what a scope said since its last commit: its registry's stream has ended.
+    pub fn abandon(&mut self, scope: &Scope) {
+        self.staged.remove(scope);
+    }
+
+    /// Whether a full list of the scope is under way.
+    #[must_use]
+    pub fn is_listing(&self, scope: &Scope) -> bool {
+        self.staged.get(scope).is_some_and(Staging::is_listing)
+    }
+
+    /// Puts in force what was kept over a restart. What is older than [`PLAINTEXT_FROM_STATE`] yields only endpoints
+    /// that speak mutual TLS, until the registry confirms it.
+    pub fn restore(&mut self, saved: SavedScope, now: SystemTime) {
+        let age = now.duration_since(saved.committed_at).unwrap_or_default();
+        let state = ScopeState {
+            completeness: saved.completeness,
+            committed_at: Some(saved.committed_at),
+            stale: age > PLAINTEXT_FROM_STATE,
+            ..ScopeState::default()
+        };
+        let mut changes = Vec::with_capacity(saved.origins.len());
+        for mut origin in saved.origins {
+            origin.resources =
+                self.intake.restored(&saved.scope.registry, origin.resources, &mut origin.faults);
+            changes.push((origin.name.clone(), Some(Arc::new(origin))));
+        }
+        self.install(&saved.scope, state, changes, false);
+    }
+
+    /// Puts in force which ports stay in TLS, as kept over a restart. Comes before [`Merge::restore`].
+    pub fn restore_required_tls(&mut self, ports: impl IntoIterator<Item = (ServiceKey, PortName)>) {
+        self.intake.required_tls.extend(ports);
+    }
+
+    /// The ports that stay in TLS whatever their registry says.
+    #[must_use]
+    pub fn required_tls(&self) -> &RequiredTls {
+        &self.intake.required_tls
+    }
+
+    /// Lets a service's endpoints speak plaintext again where its registry says so from now on: the operator's word.
+    /// Returns whether any port was held to TLS.
+    pub fn allow_plaintext(&mut self, service: &ServiceKey) -> bool {
+        let before = self.intake.required_tls.len();
+        let kept = self.intake.required_tls.iter().filter(|(held, _)| held != service).cloned().collect();
+        self.intake.required_tls = kept;
+        self.intake.required_tls.len() < before
+    }
+
+    /// Drops the unconfirmed origins of a scope, or of all: the operator's word that they are gone. Returns how many.
+    pub fn drop_unconfirmed(&mut self, only: Option<&Scope>) -> usize {
+        let unconfirmed = self.snapshot.unconfirmed();
+        let mut dropped = 0;
+        for (scope, origins) in unconfirmed.into_iter().filter(|(scope, _)| only.is_none_or(|s| s == scope)) {
+            dropped += origins.len();
+            let state = self.snapshot.scopes.get(&scope).cloned().unwrap_or_default();
+            let changes = origins.into_iter().map(|(name, _)| (name, None)).collect();
+            self.install(&scope, state, changes, false);
+        }
+        dropped
+    }
+
+    /// All that is committed.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Contradictions within registries.
+    pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.conflicts.values()
+    }
+
+    fn commit(&mut self, scope: &Scope, now: SystemTime) -> Applied {
+        let staged = self.staged.get_mut(scope).map(Staging::take).unwrap_or_default();
+        let mut state = self.snapshot.scopes.get(scope).cloned().unwrap_or_default();
+        state.committed_at = Some(now);
+        let confirmed = std::mem::take(&mut state.stale);
+        let mut changes = Vec::with_capacity(staged.replaced.len());
+        for (name, words) in staged.replaced {
+            let old = state.origins.get(&name);
+            let origin = self.intake.origin(&scope.registry, name.clone(), words, old);
+            changes.push((name, (!origin.is_empty()).then(|| Arc::new(origin))));
+        }
+        if let Some((seen, completeness)) = staged.ended {
+            state.completeness = Some(completeness);
+            changes.extend(absent(&state, &seen, completeness, now));
+        }
+        if self.install(scope, state, changes, confirmed) { Applied::Changed } else { Applied::Confirmed }
+    }
+
+    /// Replaces origins of a scope and brings everything derived from them up to date. `all` asks to derive every
+    /// service of the scope anew. Returns whether anything changed.
+    fn install(
+        &mut self,
+        scope: &Scope,
+        mut state: ScopeState,
+        changes: Vec<(OriginName, Option<Arc<Origin>>)>,
+        all: bool,
+    ) -> bool {
+        let mut touched = Touched::default();
+        let mut changed = Vec::new();
+        if all {
+            state.origins.values().for_each(|origin| touched.services_of(origin));
+        }
+        for (name, new) in changes {
+            let old = match &new {
+                Some(origin) => state.origins.insert(name.clone(), origin.clone()),
+                None => state.origins.remove(&name),
+            };
+            if old == new {
+                continue;
+            }
+            let new_ref = new.as_deref();
+            mark(
+                &mut state.unconfirmed,
+                &name,
+                new_ref.is_some_and(|origin| origin.unconfirmed_since.is_some()),
+            );
+            mark(&mut state.faulty, &name, new_ref.is_some_and(|origin| !origin.faults.is_empty()));
+            touched.origin(scope, &name, old.as_deref(), new.as_deref());
+            changed.push(name);
+        }
+        self.snapshot.scopes.insert(scope.clone(), state);
+        if changed.is_empty() && touched.is_empty() {
+            return false;
+        }
+        self.snapshot.generation += 1;
+        let generation = self.snapshot.generation;
+        self.snapshot.journal.record(generation, scope, changed.into_iter());
+        self.derive(&scope.registry, touched);
+        true
+    }
+}
+
+fn mark(set: &mut OrdSet<OriginName>, name: &OriginName, is_in: bool) {
+    if is_in {
+        set.insert(name.clone());
+    } else {
+        set.remove(name);
+    }
+}
+
+/// What becomes of the origins that a full list lacks.
+fn absent(
+    state: &ScopeState,
+    seen: &Seen,
+    completeness: Completeness,
+    now: SystemTime,
+) -> Vec<(OriginName, Option<Arc<Origin>>)> {
+    let missing: Vec<_> = state.origins.values().filter(|origin| !seen.contains(&origin.name)).collect();
+    let absence = Absence { completeness, held: state.origins.len(), missing: missing.len() };
+    let fates = missing.into_iter().map(|origin| (origin, absence.fate(origin.unconfirmed_since, now)));
+    fates
+        .filter_map(|(origin, fate)| match fate {
+            Fate::Goes => Some((origin.name.clone(), None)),
+            Fate::Unconfirmed => Some((origin.name.clone(), Some(Arc::new(unconfirmed(origin, now))))),
+            Fate::Stays => None,
+        })
+        .collect()
+}
+
+/// The same origin with its endpoints ranked last. Its routes and policies stay as they are.
+fn unconfirmed(origin: &Origin, now: SystemTime) -> Origin {
+    let resources = origin.resources.iter().map(|resource| match resource {
+        Resource::Endpoint(endpoint) => {
+            let endpoint = Endpoint { health: Health::Unconfirmed, ..Endpoint::clone(endpoint) };
+            Resource::Endpoint(Arc::new(endpoint))
+        }
+        other => other.clone(),
+    });
+    Origin { resources: resources.collect(), unconfirmed_since: Some(now), ..origin.clone() }
+}

@@ -1,0 +1,80 @@
+//! What it means that an origin is missing from a full list: silence is not absence.
+
+use std::time::{Duration, SystemTime};
+
+use crate::registry::Completeness;
+
+/// From how many origins on a list that lacks more than half of them is doubted.
+pub const DOUBTED_FROM: usize = 8;
+/// How long an origin has been unconfirmed before a later full list without it is believed.
+pub const BELIEVED_AFTER: Duration = Duration::from_secs(600);
+
+/// What happens to one origin that a full list lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is gone.
+    Goes,
+    /// It stays, ranked last, until a later list or the operator says more.
+    Unconfirmed,
+    /// It stays unconfirmed as it was.
+    Stays,
+}
+
+/// A list that lacks some of a scope's origins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absence {
+    /// Whether the list says that it is all there is.
+    pub(super) completeness: Completeness,
+    /// How many origins the scope had.
+    pub(super) held: usize,
+    /// How many of them the list lacks.
+    pub(super) missing: usize,
+}
+
+impl Absence {
+    /// Decides about one missing origin.
+    pub(super) fn fate(self, unconfirmed_since: Option<SystemTime>, now: SystemTime) -> Fate {
+        let full = self.completeness == Completeness::Full;
+        match unconfirmed_since {
+            Some(since) if full && now.duration_since(since).is_ok_and(|age| age >= BELIEVED_AFTER) => {
+                Fate::Goes
+            }
+            Some(_) => Fate::Stays,
+            None if full && !self.is_doubted() => Fate::Goes,
+            None => Fate::Unconfirmed,
+        }
+    }
+
+    fn is_doubted(self) -> bool {
+        self.held >= DOUBTED_FROM && self.missing * 2 > self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plausible_full_list_removes() {
+        use Completeness::{Filtered, Full};
+        use Fate::{Goes, Stays, Unconfirmed};
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100_000);
+        let ago = |seconds| Some(now - Duration::from_secs(seconds));
+        let cases = [
+            (Full, 7, 7, None, Goes),
+            (Full, 8, 4, None, Goes),
+            (Full, 8, 5, None, Unconfirmed),
+            (Full, 100, 100, None, Unconfirmed),
+            (Filtered, 2, 1, None, Unconfirmed),
+            (Full, 100, 90, ago(599), Stays),
+            (Full, 100, 90, ago(600), Goes),
+            (Filtered, 100, 1, ago(90_000), Stays),
+            // A clock that was set back proves nothing.
+            (Full, 3, 1, Some(now + Duration::from_secs(5)), Stays),
+        ];
+        for (completeness, held, missing, since, expected) in cases {
+            let absence = Absence { completeness, held, missing };
+            assert_eq!(absence.fate(since, now), expected, "{absence:?} {since:?}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Checks and tidies what an origin says before anybody sees it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use imbl::OrdSet;
+
+use super::{order, snapshot::Origin, staging::Replacement};
+use crate::{
+    identity::SpiffeId,
+    intern::Pool,
+    name::{OriginName, PortName, RegistryName, ServiceKey},
+    registry::OriginFault,
+    resource::{Endpoint, PrincipalMatch, Resource, Service, TlsMode},
+};
+
+/// Services whose port was once seen to require TLS on every endpoint.
+pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;
+
+/// The rules by which a registry's words are taken in.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// Which identities each registry may name; a registry that is missing here may name any.
+    may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>,
+    /// Ports whose endpoints stay in TLS whatever the registry says now: a lost tag is never a downgrade.
+    pub(super) required_tls: RequiredTls,
+    pool: Pool,
+}
+
+impl Intake {
+    pub(super) fn new(may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>) -> Self {
+        Self { may_name, ..Self::default() }
+    }
+
+    /// The origin as it stands after `words`, of which equal resources are those of `old`.
+    pub(super) fn origin(
+        &mut self,
+        registry: &RegistryName,
+        name: OriginName,
+        words: Replacement,
+        old: Option<&Arc<Origin>>,
+    ) -> Origin {
+        let Replacement { version, mut resources, mut faults } = words;
+        if let Some(old) = old
+            && faults.iter().any(|fault| fault.keeps_last_good)
+        {
+            return Origin { version, faults, ..Origin::clone(old) };
+        }
+        resources.retain_mut(|resource| self.admit(registry, resource, &mut faults));
+        let resources = self.tidy(resources, &mut faults, old.map_or(&[], |old| &old.resources));
+        Origin { name, version, resources, faults, unconfirmed_since: None }
+    }
+
+    /// Resources from disk: what a registry may say may have been narrowed since.
+    pub(super) fn restored(
+        &mut self,
+        registry: &RegistryName,
+        resources: Box<[Resource]>,
+        faults: &mut Vec<OriginFault>,
+    ) -> Box<[Resource]> {
+        let mut resources = resources.into_vec();
+        resources.retain_mut(|resource| self.admit(registry, resource, faults));
+        self.tidy(resources, faults, &[])
+    }
+
+    /// Sorts, keeps one resource per key, shares texts and keeps the very resources of `old` where they are equal.
+    fn tidy(
+        &mut self,
+        mut resources: Vec<Resource>,
+        faults: &mut Vec<OriginFault>,
+        old: &[Resource],
+    ) -> Box<[Resource]> {
+        resources.sort_by(order::compare);
+        resources.dedup_by(|later, first| {
+            let twice = order::compare(later, first).is_eq();
+            if twice && later != first {
+                let message =
+                    format!("{} is declared twice in this origin; the first one stands", shown(first));
+                faults.push(OriginFault { message, place: shown(first), keeps_last_good: false });
+            }
+            twice
+        });
+        for resource in &mut resources {
+            match old.binary_search_by(|known| order::compare(known, resource)) {
+                Ok(at) if old[at] == *resource => *resource = old[at].clone(),
+                _ => self.share(resource),
+            }
+        }
+        resources.into_boxed_slice()
+    }
+
+    /// Whether the registry may say this at all; a port that was once TLS only stays so.
+    fn admit(&self, registry: &RegistryName, resource: &mut Resource, faults: &mut Vec<OriginFault>) -> bool {
+        let Resource::Endpoint(endpoint) = resource else { return true };
+        if let Some(identity) = &endpoint.identity
+            && !self.may_name(registry, identity)
+        {
+            let message =
+                format!("endpoint refused: registry \"{registry}\" may not name the identity {identity}");
+            faults.push(OriginFault { message, place: shown(resource), keeps_last_good: false });
+            return false;
+        }
+        if endpoint.tls == TlsMode::Off && !self.required_tls.is_empty() {
+            let service = ServiceKey { registry: registry.clone(), service: endpoint.service.clone() };
+            if self.required_tls.contains(&(service, endpoint.port_name.clone())) {
+                Arc::make_mut(endpoint).tls = TlsMode::Required;
+                let message =
+                    "TLS was required here before and stays so: a lost tag is no leave for plaintext".into();
+                faults.push(OriginFault { message, place: shown(resource), keeps_last_good: false });
+            }
+        }
+        true
+    }
+
+    fn may_name(&self, registry: &RegistryName, identity: &SpiffeId) -> bool {
+        let Some(allowed) = self.may_name.get(registry) else { return true };
+        allowed.iter().any(|pattern| match pattern {
+            PrincipalMatch::Identity(wanted) => wanted == identity,
+            PrincipalMatch::Namespace(domain, namespace) => {
+                identity.trust_domain_str() == domain.as_str() && identity.namespace() == namespace
+            }
+            PrincipalMatch::TrustDomain(domain) => identity.trust_domain_str() == domain.as_str(),
+        })
+    }
+
+    fn share(&mut self, resource: &mut Resource) {
+        match resource {
+            Resource::Service(service) => self.share_service(Arc::make_mut(service)),
+            Resource::Endpoint(endpoint) => self.share_endpoint(Arc::make_mut(endpoint)),
+            Resource::Route(_) | Resource::Policy(_) => {}
+        }
+    }
+
+    fn share_service(&mut self, service: &mut Service) {
+        service.name.intern(&mut self.pool);
+        for port in &mut service.ports {
+            port.name.intern(&mut self.pool);
+        }
+        service.ports.shrink_to_fit();
+        service.hosts.shrink_to_fit();
+    }
+
+    fn share_endpoint(&mut self, endpoint: &mut Endpoint) {
+        endpoint.service.intern(&mut self.pool);
+        endpoint.port_name.intern(&mut self.pool);
+        endpoint.locality.intern(&mut self.pool);
+        self.pool.labels(&mut endpoint.labels);
+        if let Some(identity) = &mut endpoint.identity {
+            identity.intern(&mut self.pool);
+        }
+    }
+}
+
+/// A resource for people.
+fn shown(resource: &Resource) -> String {
+    match resource {
+        Resource::Service(service) => format!("service {}", service.name),
+        Resource::Endpoint(endpoint) => {
+            format!("endpoint {} of {}, port {}", endpoint.instance, endpoint.service, endpoint.port_name)
+        }
+        Resource::Route(route) => format!("route {}", route.name),
+        Resource::Policy(policy) => format!("policy {}", policy.name),
+    }
+}

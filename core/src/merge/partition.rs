@@ -1,0 +1,272 @@
+//! Keeps each registry's partition equal to what its origins say, touching only what a commit touches.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Merge,
+    order::{differences, of_service, service},
+    snapshot::{Origin, OriginKey, Partition, ServiceEntry},
+};
+use crate::{
+    diagnostic::Diagnostic,
+    name::{OriginName, RegistryName, ServiceKey, ServiceName},
+    registry::Scope,
+    resource::{Endpoint, Resource, ResourceKey, Route, Service, TlsMode},
+};
+
+/// What a commit touches, collected origin by origin.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Services, and which origins now speak of them (`true`) or no longer do.
+    services: BTreeMap<ServiceName, Vec<(OriginKey, bool)>>,
+    /// New words about routes and policies; none where an origin no longer has any.
+    rules: Vec<(ResourceKey, OriginKey, Option<Resource>)>,
+}
+
+impl Touched {
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.rules.is_empty()
+    }
+
+    /// Every service of an origin that itself did not change.
+    pub(super) fn services_of(&mut self, origin: &Origin) {
+        for name in origin.resources.iter().filter_map(service) {
+            if !self.services.contains_key(name) {
+                self.services.insert(name.clone(), Vec::new());
+            }
+        }
+    }
+
+    /// An origin that changed.
+    pub(super) fn origin(
+        &mut self,
+        scope: &Scope,
+        name: &OriginName,
+        old: Option<&Origin>,
+        new: Option<&Origin>,
+    ) {
+        let key = OriginKey { part: scope.part.clone(), name: name.clone() };
+        let [old, new] = [old, new].map(|origin| origin.map_or(&[][..], |origin| &origin.resources));
+        for (before, after) in differences(old, new) {
+            let Some(resource) = after.or(before) else { continue };
+            match service(resource) {
+                Some(name) => {
+                    let origins = self.services.entry(name.clone()).or_default();
+                    if origins.last().is_none_or(|(last, _)| *last != key) {
+                        origins.push((key.clone(), !of_service(new, name).is_empty()));
+                    }
+                }
+                None => self.rules.push((resource.key(), key.clone(), after.cloned())),
+            }
+        }
+    }
+}
+
+impl Merge {
+    /// Brings one registry's partition up to date.
+    pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched) {
+        let mut partition = self.snapshot.partitions.get(registry).cloned().unwrap_or_default();
+        for (name, origins) in touched.services {
+            self.derive_service(&mut partition, registry, name, origins);
+        }
+        for (key, origin, resource) in touched.rules {
+            self.derive_rule(&mut partition, registry, key, origin, resource);
+        }
+        self.snapshot.partitions.insert(registry.clone(), partition);
+    }
+
+    fn derive_service(
+        &mut self,
+        partition: &mut Partition,
+        registry: &RegistryName,
+        name: ServiceName,
+        changes: Vec<(OriginKey, bool)>,
+    ) {
+        let old = partition.services.get(&name);
+        let mut origins = old.map_or_else(Vec::new, |entry| entry.origins.to_vec());
+        for (origin, speaks) in changes {
+            match (origins.binary_search(&origin), speaks) {
+                (Err(at), true) => origins.insert(at, origin),
+                (Ok(at), false) => drop(origins.remove(at)),
+                _ => {}
+            }
+        }
+        let routes = old.map_or_else(Box::default, |entry| entry.routes.clone());
+        let (service, contradiction) = self.service_of(registry, &name, &origins);
+        let endpoints = self.endpoints_of(registry, &name, &origins);
+        let key = ServiceKey { registry: registry.clone(), service: name };
+        self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
+        self.note_required_tls(&key, &endpoints);
+        let entry = ServiceEntry { service, endpoints, routes, origins: origins.into() };
+        if old.is_none_or(|old| **old != entry) {
+            self.set_entry(partition, key, entry);
+        }
+    }
+
+    /// The service as the first origin that declares it says; and who contradicts it.
+    fn service_of(
+        &self,
+        registry: &RegistryName,
+        name: &ServiceName,
+        origins: &[OriginKey],
+    ) -> (Option<Arc<Service>>, Option<Diagnostic>) {
+        let mut stands: Option<(&Arc<Service>, &OriginKey)> = None;
+        let mut contradiction = None;
+        for (resources, key) in origins.iter().filter_map(|key| Some((self.origin(registry, key)?, key))) {
+            let Some(Resource::Service(service)) = of_service(&resources.resources, name).first() else {
+                continue;
+            };
+            match stands {
+                None => stands = Some((service, key)),
+                Some((first, winner)) if first != service => {
+                    let message = format!(
+                        "declared differently by the origins \"{}\" and \"{}\": the first one stands",
+                        winner.name, key.name
+                    );
+                    contradiction = Some(Diagnostic::warning(format_args!("{registry}/{name}"), message));
+                }
+                Some(_) => {}
+            }
+        }
+        (stands.map(|(service, _)| service.clone()), contradiction)
+    }
+
+    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one.
+    fn endpoints_of(
+        &self,
+        registry: &RegistryName,
+        name: &ServiceName,
+        origins: &[OriginKey],
+    ) -> Box<[Arc<Endpoint>]> {
+        let mut found = Vec::new();
+        for key in origins {
+            let scope = Scope { registry: registry.clone(), part: key.part.clone() };
+            let Some(state) = self.snapshot.scopes.get(&scope) else { continue };
+            let Some(origin) = state.origins.get(&key.name) else { continue };
+            for resource in of_service(&origin.resources, name) {
+                let Resource::Endpoint(endpoint) = resource else { continue };
+                if !state.stale || is_mutual(endpoint) {
+                    found.push((endpoint, origin.unconfirmed_since.is_some()));
+                }
+            }
+        }
+        let key = |endpoint: &Endpoint| (endpoint.port_name.clone(), endpoint.instance.clone());
+        if origins.len() > 1 {
+            found.sort_by(|(a, a_last), (b, b_last)| {
+                (&a.port_name, &a.instance, a_last).cmp(&(&b.port_name, &b.instance, b_last))
+            });
+            found.dedup_by_key(|(endpoint, _)| key(endpoint));
+        }
+        found.into_iter().map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
+    fn origin(&self, registry: &RegistryName, key: &OriginKey) -> Option<&Arc<Origin>> {
+        let scope = Scope { registry: registry.clone(), part: key.part.clone() };
+        self.snapshot.scopes.get(&scope)?.origins.get(&key.name)
+    }
+
+    /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word.
+    fn note_required_tls(&mut self, service: &ServiceKey, endpoints: &[Arc<Endpoint>]) {
+        for port in endpoints.chunk_by(|a, b| a.port_name == b.port_name) {
+            let Some(first) = port.first() else { continue };
+            if port.iter().all(|endpoint| endpoint.tls == TlsMode::Required) {
+                let held = (service.clone(), first.port_name.clone());
+                if !self.intake.required_tls.contains(&held) {
+                    self.intake.required_tls.insert(held);
+                }
+            }
+        }
+    }
+
+    fn derive_rule(
+        &mut self,
+        partition: &mut Partition,
+        registry: &RegistryName,
+        key: ResourceKey,
+        origin: OriginKey,
+        resource: Option<Resource>,
+    ) {
+        let claims = self.claims.entry((registry.clone(), key.clone())).or_default();
+        match resource {
+            Some(resource) => drop(claims.insert(origin, resource)),
+            None => drop(claims.remove(&origin)),
+        }
+        let stands = claims.values().next().cloned();
+        let contradicts = claims.values().any(|claim| Some(claim) != stands.as_ref());
+        let origins: Vec<_> = claims.keys().map(|origin| format!("\"{}\"", origin.name)).collect();
+        if claims.is_empty() {
+            self.claims.remove(&(registry.clone(), key.clone()));
+        }
+        let (ResourceKey::Route(name) | ResourceKey::Policy(name)) = &key else { return };
+        let contradiction = contradicts.then(|| {
+            let message =
+                format!("declared differently by the origins {}: the first one stands", origins.join(", "));
+            Diagnostic::warning(format_args!("{registry}/{name}"), message)
+        });
+        match (stands, &key) {
+            (Some(Resource::Route(route)), _) => {
+                let old = partition.routes.insert(name.clone(), route.clone());
+                self.relink(partition, registry, old, Some(route));
+            }
+            (Some(Resource::Policy(policy)), _) => {
+                let old = partition.policies.insert(name.clone(), policy.clone());
+                self.changes.policies |= old != Some(policy);
+            }
+            (_, ResourceKey::Route(_)) => {
+                let old = partition.routes.remove(name);
+                self.relink(partition, registry, old, None);
+            }
+            _ => self.changes.policies |= partition.policies.remove(name).is_some(),
+        }
+        self.note_conflict(registry, key, contradiction);
+    }
+
+    /// Moves a route from the service it was for to the one it is for.
+    fn relink(
+        &mut self,
+        partition: &mut Partition,
+        registry: &RegistryName,
+        old: Option<Arc<Route>>,
+        new: Option<Arc<Route>>,
+    ) {
+        if old == new {
+            return;
+        }
+        let names: Vec<_> = [&old, &new].into_iter().flatten().map(|route| route.service.clone()).collect();
+        for name in names {
+            let mut entry =
+                partition.services.get(&name).map_or_else(ServiceEntry::default, |e| (**e).clone());
+            let mut routes = entry.routes.into_vec();
+            routes.retain(|route| old.as_ref().is_none_or(|old| route.name != old.name));
+            if let Some(new) = new.as_ref().filter(|new| new.service == name) {
+                routes.retain(|route| route.name != new.name);
+                let at = routes.partition_point(|route| route.name < new.name);
+                routes.insert(at, new.clone());
+            }
+            entry.routes = routes.into();
+            self.set_entry(partition, ServiceKey { registry: registry.clone(), service: name }, entry);
+        }
+    }
+
+    fn set_entry(&mut self, partition: &mut Partition, key: ServiceKey, entry: ServiceEntry) {
+        if entry == ServiceEntry::default() {
+            partition.services.remove(&key.service);
+        } else {
+            partition.services.insert(key.service.clone(), Arc::new(entry));
+        }
+        self.changes.services.insert(key);
+    }
+
+    fn note_conflict(&mut self, registry: &RegistryName, key: ResourceKey, found: Option<Diagnostic>) {
+        match found {
+            Some(diagnostic) => drop(self.conflicts.insert((registry.clone(), key), diagnostic)),
+            None if self.conflicts.is_empty() => {}
+            None => drop(self.conflicts.remove(&(registry.clone(), key))),
+        }
+    }
+}
+
+/// Whether an endpoint can only be reached as the identity it names.
+fn is_mutual(endpoint: &Endpoint) -> bool {
+    endpoint.tls == TlsMode::Required && endpoint.identity.is_some()
+}

@@ -1,0 +1,174 @@
+//! What all registries say, at one moment: immutable, and cheap to copy because copies share what is equal.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use imbl::{OrdMap, OrdSet, Vector};
+
+use crate::{
+    name::{OriginName, RegistryName, RuleName, ServiceKey, ServiceName},
+    registry::{Completeness, OriginFault, Scope, Version},
+    resource::{Endpoint, Policy, Resource, Route, Service},
+    table::SharedMap,
+};
+
+/// All that was committed, of all registries.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts commits that changed something.
+    pub generation: u64,
+    /// What each scope holds, origin by origin: what a relay passes on.
+    pub scopes: OrdMap<Scope, ScopeState>,
+    /// The same by resource: what the compiler reads. One partition per registry; no registry adds to another's.
+    pub partitions: OrdMap<RegistryName, Partition>,
+    pub(super) journal: Journal,
+}
+
+/// One scope of a registry.
+#[derive(Clone, Debug, Default)]
+pub struct ScopeState {
+    /// What each origin says.
+    pub origins: SharedMap<OriginName, Arc<Origin>>,
+    /// What the last full list was; none before the first one ended.
+    pub completeness: Option<Completeness>,
+    /// When the registry last said that this is so; none before the first commit.
+    pub committed_at: Option<SystemTime>,
+    /// Restored from a file more than an hour old and not confirmed since: only endpoints that speak mutual TLS are in
+    /// force (an address may be someone else's by now; an identity may not).
+    pub stale: bool,
+    /// Origins that are unconfirmed.
+    pub unconfirmed: OrdSet<OriginName>,
+    /// Origins with faults.
+    pub faulty: OrdSet<OriginName>,
+}
+
+/// What one origin says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its name within its scope.
+    pub name: OriginName,
+    /// Its version. Only equality means anything.
+    pub version: Version,
+    /// What it says, one resource per key, services with their endpoints first. Last good words where a fault keeps them.
+    pub resources: Box<[Resource]>,
+    /// What could not be taken over.
+    pub faults: Vec<OriginFault>,
+    /// Since when it is missing from lists that may have hidden it; its endpoints are ranked last.
+    pub unconfirmed_since: Option<SystemTime>,
+}
+
+/// One registry's resources.
+#[derive(Clone, Debug, Default)]
+pub struct Partition {
+    /// Everything about each service, whichever origins say it.
+    pub services: SharedMap<ServiceName, Arc<ServiceEntry>>,
+    /// Routes by name.
+    pub routes: OrdMap<RuleName, Arc<Route>>,
+    /// Policies by name.
+    pub policies: OrdMap<RuleName, Arc<Policy>>,
+}
+
+/// Everything a registry says about one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// The service; none when there are only endpoints or routes for it.
+    pub service: Option<Arc<Service>>,
+    /// Its endpoints, by port and instance.
+    pub endpoints: Box<[Arc<Endpoint>]>,
+    /// Its routes, by name.
+    pub routes: Box<[Arc<Route>]>,
+    /// Which origins speak of the service or its endpoints, in order.
+    pub origins: Box<[OriginKey]>,
+}
+
+/// An origin within its registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OriginKey {
+    /// The scope's part.
+    pub part: Arc<str>,
+    /// The origin.
+    pub name: OriginName,
+}
+
+impl Snapshot {
+    /// Everything about one service.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<ServiceEntry>> {
+        self.partitions.get(&key.registry)?.services.get(&key.service)
+    }
+
+    /// Which origins changed after `generation`, each once, deletions included (they are missing from their scope);
+    /// none when that is too long ago to be known, and everything must be listed anew.
+    #[must_use]
+    pub fn changes_since(&self, generation: u64) -> Option<Vec<(Scope, OriginName)>> {
+        self.journal.since(generation, self.generation)
+    }
+
+    /// How many endpoints are in force, over all registries.
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
+        self.partitions.values().flat_map(|p| p.services.values()).map(|entry| entry.endpoints.len()).sum()
+    }
+
+    /// Every unconfirmed origin with the time since when it is so, by scope.
+    #[must_use]
+    pub fn unconfirmed(&self) -> BTreeMap<Scope, Vec<(OriginName, SystemTime)>> {
+        let mut found = BTreeMap::<Scope, Vec<_>>::new();
+        for (scope, state) in self.scopes.iter().filter(|(_, state)| !state.unconfirmed.is_empty()) {
+            let origins = state.unconfirmed.iter().filter_map(|name| state.origins.get(name));
+            let list = origins.filter_map(|origin| Some((origin.name.clone(), origin.unconfirmed_since?)));
+            found.insert(scope.clone(), list.collect());
+        }
+        found
+    }
+}
+
+impl Origin {
+    /// Whether nothing would be lost without it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.faults.is_empty()
+    }
+}
+
+/// The last changes, so that a relay can tell a client that was away for a moment just what it missed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journal {
+    /// Oldest first; the number is the generation that the change led to.
+    changes: Vector<(u64, Scope, OriginName)>,
+    /// Changes up to and with this generation may be missing.
+    complete_after: u64,
+}
+
+/// How many changes the journal keeps: a client that missed more gets a full list.
+const JOURNAL_LENGTH: usize = 4096;
+
+impl Journal {
+    pub(super) fn record(
+        &mut self,
+        generation: u64,
+        scope: &Scope,
+        origins: impl ExactSizeIterator<Item = OriginName>,
+    ) {
+        if origins.len() > JOURNAL_LENGTH {
+            self.changes.clear();
+            self.complete_after = generation;
+            return;
+        }
+        self.changes.extend(origins.map(|origin| (generation, scope.clone(), origin)));
+        while self.changes.len() > JOURNAL_LENGTH {
+            if let Some((dropped, ..)) = self.changes.pop_front() {
+                self.complete_after = dropped;
+            }
+        }
+    }
+
+    fn since(&self, generation: u64, now: u64) -> Option<Vec<(Scope, OriginName)>> {
+        if generation < self.complete_after || generation > now {
+            return None;
+        }
+        let newer = self.changes.iter().rev().take_while(|(at, ..)| *at > generation);
+        let mut changed: Vec<_> = newer.map(|(_, scope, origin)| (scope.clone(), origin.clone())).collect();
+        changed.sort();
+        changed.dedup();
+        Some(changed)
+    }
+}
