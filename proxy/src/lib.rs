@@ -7,3 +7,4 @@ pub mod source;
 pub mod balance;
 pub mod resilience;
 pub mod record;
+pub mod tcp;

@@ -1,0 +1,3 @@
+//! Opaque bytes.
+
+pub mod copy;
