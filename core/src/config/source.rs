@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn places_count_characters_not_bytes() {
         let source = SourceFile::new("f", "a = \"ü\"\r\n ö = 3\n");
-        let place = source.place(15..16);
+        let place = source.place(16..17);
         assert_eq!((place.line, place.column, &*place.line_text), (2, 6, " ö = 3"));
         assert_eq!(source.place(900..901).line, 3);
         assert_eq!(source.place(4..14).width, 3);
