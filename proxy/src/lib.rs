@@ -1,4 +1,13 @@
-//! placeholder
+//! Weft's data path.
+//!
+//! ```text
+//!   local process -> listen -> source -> outbound: route -> pick -> attempt -> pool --(mutual TLS)--> another agent
+//!   another agent -> listen -> inbound: TLS -> hello -> normalise -> decide -> pool ----------------> application
+//! ```
+//!
+//! The modules below are in dependency order, with one loop that is meant: a [`worker`] is what every task of the data
+//! path can reach.
+
 pub mod clock;
 pub mod fault;
 pub mod headers;
@@ -8,3 +17,23 @@ pub mod balance;
 pub mod resilience;
 pub mod record;
 pub mod tcp;
+mod config;
+mod connections;
+mod executor;
+mod signal;
+mod stream;
+mod http;
+mod dial;
+mod pool;
+mod inbound;
+mod outbound;
+mod listen;
+mod worker;
+mod proxy;
+
+pub use config::{
+    AccessLogTarget, AllowedLocal, DEFAULT_DRAIN_DEADLINE, InboundConfig, Limits, ListenAddress,
+    OutboundKind, OutboundListener, ProxyConfig, WorkloadListeners,
+};
+pub use connections::ConnectionInfo;
+pub use proxy::{Addresses, Proxy, StartError};

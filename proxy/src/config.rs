@@ -1,0 +1,142 @@
+//! What the data path is told: checked values, no files and no text formats.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use weft_core::{
+    name::{HostName, PortName},
+    workload::Workload,
+};
+
+/// How long a drain may take by default.
+pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Everything the proxy needs beside tables and credentials.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Threads that carry traffic, at least 1. Fixed for the life of the process.
+    pub workers: usize,
+    /// The mesh port; none for a host that only calls.
+    pub inbound: Option<InboundConfig>,
+    /// Local workloads and where they connect.
+    pub workloads: Vec<WorkloadListeners>,
+    /// How long a drain waits for what is under way.
+    pub drain_deadline: Duration,
+    /// Whether answers of our own say in a header why.
+    pub fault_header: bool,
+    /// Where requests are logged.
+    pub access_log: AccessLogTarget,
+    /// What metric names begin with, `weft` or `istio`.
+    pub metric_prefix: String,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The mesh port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundConfig {
+    /// Addresses to listen on; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// A workload and the listeners it connects to.
+#[derive(Clone, Debug)]
+pub struct WorkloadListeners {
+    /// Who it is.
+    pub workload: Arc<Workload>,
+    /// Where it connects.
+    pub outbound: Vec<OutboundListener>,
+}
+
+/// A listener for one workload's calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundListener {
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// How the destination is found.
+    pub kind: OutboundKind,
+    /// Which local processes may connect.
+    pub allowed: AllowedLocal,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenAddress {
+    /// A TCP address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A Unix socket's path, replaced when it exists.
+    Unix(PathBuf),
+}
+
+/// How an outbound listener finds the destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboundKind {
+    /// By the request's absolute URI, `:authority` or Host.
+    ByHost,
+    /// Always the same service; the Host header passes unchanged.
+    Upstream {
+        /// A host name of the service.
+        service: HostName,
+        /// Its port; none means the first.
+        port: Option<PortName>,
+    },
+}
+
+/// Which local processes may use a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedLocal {
+    /// Those of these users.
+    Uids(Vec<u32>),
+    /// Any that can connect.
+    Any,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// Bounds that keep one caller from using up what all share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Handshakes and hellos under way at a time per source address.
+    pub handshakes_per_address: u32,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a hello may take.
+    pub hello: Duration,
+    /// Bytes per worker that peers may send unread, over all multiplexed connections.
+    pub window_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes_per_address: 256,
+            handshake: Duration::from_secs(5),
+            hello: Duration::from_secs(5),
+            window_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            inbound: None,
+            workloads: Vec::new(),
+            drain_deadline: DEFAULT_DRAIN_DEADLINE,
+            fault_header: true,
+            access_log: AccessLogTarget::Off,
+            metric_prefix: "weft".into(),
+            limits: Limits::default(),
+        }
+    }
+}

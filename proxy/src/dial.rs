@@ -1,0 +1,130 @@
+//! Making a connection to another agent: TCP, mutual TLS, hello, answer.
+//!
+//! No request byte is sent before the answer, so whatever fails here may be tried again elsewhere whatever the method.
+
+use std::net::SocketAddr;
+
+use rustls_pki_types::UnixTime;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use weft_core::{
+    table::Upstream,
+    tls::{Peer, PeerError, explain_handshake, peer_fault},
+    wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
+};
+
+use crate::{
+    fault::Fault,
+    pool::{Caller, connect_fault},
+    worker::Worker,
+};
+
+/// An accepted connection to another agent.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    /// What follows the answer.
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// Who answered.
+    pub(crate) peer: Peer,
+    /// The serial number of our certificate on it.
+    pub(crate) own_serial: String,
+}
+
+/// Connects to the agent of `upstream` in the name of `caller`. Has no deadline of its own.
+///
+/// # Errors
+/// Why there is no connection; nothing was asked of the application.
+pub(crate) async fn dial(
+    worker: &Worker,
+    caller: &Caller,
+    upstream: &Upstream,
+    framing: Framing,
+    original: Option<SocketAddr>,
+) -> Result<Dialled, Fault> {
+    match attempt(worker, caller, upstream, framing, original).await {
+        // The session that was resumed may be what is not trusted any more: once more with a full handshake.
+        Err(Fault::PeerUntrusted | Fault::WrongIdentity) => {
+            worker.tls.forget_sessions(&caller.workload.identity);
+            attempt(worker, caller, upstream, framing, original).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    worker: &Worker,
+    caller: &Caller,
+    upstream: &Upstream,
+    framing: Framing,
+    original: Option<SocketAddr>,
+) -> Result<Dialled, Fault> {
+    let endpoint = &upstream.endpoint;
+    let (Some(address), Some(expected), Some(name)) =
+        (endpoint.mesh_address, &endpoint.identity, upstream.server_name())
+    else {
+        return Err(Fault::NoIdentity);
+    };
+    let own = &caller.workload.identity;
+    let own_serial = worker.credentials.load().identity(own).map(|own| own.leaf().serial.clone());
+    let config = worker.tls.client_config(own, framing).map_err(|error| {
+        tracing::warn!(%error, "cannot dial");
+        Fault::NotReady
+    })?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| connect_fault(&error))?;
+    tcp.set_nodelay(true).map_err(|error| connect_fault(&error))?;
+    let mut stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
+        tracing::debug!(%address, reason = %explain_handshake(&error), "the handshake failed");
+        match peer_fault(&error) {
+            Some(PeerError::WrongIdentity { .. }) => Fault::WrongIdentity,
+            _ => Fault::TlsFailed,
+        }
+    })?;
+    let (_, session) = stream.get_ref();
+    if Framing::negotiated(session.alpn_protocol()) != Some(framing) {
+        return Err(Fault::TlsFailed);
+    }
+    let chain = session.peer_certificates().unwrap_or_default();
+    let peer = worker.tls.check_server(chain, expected, UnixTime::now()).map_err(|error| {
+        tracing::warn!(%address, %error, "another agent is not who it should be");
+        Fault::WrongIdentity
+    })?;
+    exchange::write_hello(&mut stream, &hello(caller, upstream, original))
+        .await
+        .map_err(|_| Fault::HelloFailed)?;
+    let answer = exchange::read_answer(&mut stream).await.map_err(|_| Fault::HelloFailed)?;
+    match refusal(&answer) {
+        None => Ok(Dialled { stream, peer, own_serial: own_serial.unwrap_or_default() }),
+        Some(fault) => {
+            tracing::debug!(%address, ?answer, "another agent refused");
+            Err(fault)
+        }
+    }
+}
+
+fn hello(caller: &Caller, upstream: &Upstream, original: Option<SocketAddr>) -> Hello {
+    let endpoint = &upstream.endpoint;
+    Hello {
+        instance: Some(endpoint.instance.clone()),
+        source_workload: Some(caller.workload.name.clone()),
+        source_labels: caller.workload.labels.clone(),
+        original_address: original,
+        versions: OUR_VERSIONS,
+        ..Hello::new(endpoint.service.clone(), endpoint.address.port())
+    }
+}
+
+/// The fault that an answer is; none when it accepts.
+fn refusal(answer: &Answer) -> Option<Fault> {
+    match answer {
+        Answer::Accepted { .. } => None,
+        Answer::NotHere => Some(Fault::NotHere),
+        Answer::Draining => Some(Fault::PeerDraining),
+        Answer::WrongFraming { .. } => Some(Fault::WrongFraming),
+        Answer::Denied { .. } => Some(Fault::PeerDenied),
+        Answer::Overloaded { .. } => Some(Fault::PeerOverloaded),
+        Answer::Untrusted => Some(Fault::PeerUntrusted),
+        Answer::Malformed { .. } | Answer::Version { .. } | Answer::Unknown { .. } => {
+            Some(Fault::HelloFailed)
+        }
+    }
+}

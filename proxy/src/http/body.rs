@@ -1,0 +1,90 @@
+//! The one body type of the data path: what is received is passed on as it comes, chunk by chunk, without a copy.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::replay::Replay;
+use crate::pool::{AppBody, MeshBody};
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection it came on failed, or broke HTTP's rules.
+    #[error("the body broke off")]
+    Hyper(#[from] hyper::Error),
+    /// The HTTP/2 stream it came on was reset, or its connection failed.
+    #[error("the stream broke off")]
+    Http2(#[from] h2::Error),
+}
+
+/// A message's body, by where it comes from.
+#[derive(Debug, Default)]
+pub(crate) enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// Text of our own.
+    Full(Option<Bytes>),
+    /// From a connection that hyper serves.
+    Incoming(Incoming),
+    /// A request's body that can be sent a second time, up to a limit.
+    Replay(Box<Replay>),
+    /// From a multiplexed connection to another agent or to an application.
+    Mesh(MeshBody),
+    /// From a connection to an application, which goes back to its pool at the end.
+    Application(AppBody),
+}
+
+impl Body {
+    /// A body of text.
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        Self::Full(Some(text.into()))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Replay(body) => body.poll_frame(context),
+            Self::Mesh(body) => body.poll_frame(context),
+            Self::Application(body) => body.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(text) => text.is_none(),
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Replay(body) => body.is_end_stream(),
+            Self::Mesh(body) => body.is_end_stream(),
+            Self::Application(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Replay(body) => body.size_hint(),
+            Self::Mesh(body) => body.size_hint(),
+            Self::Application(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A request's body that remembers what it gave, so that the request can be sent again.
+//!
+//! Only references to the received chunks are kept, and only up to [`REPLAY_LIMIT`]: a longer body is
+//! forgotten, and its request is not sent again once its body was begun.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::body::BodyError;
+
+/// How many bytes of a request's body are kept for a retry.
+pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// The body and what was read of it.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    source: Incoming,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// How many of `kept` were given since the last rewind.
+    given: usize,
+    /// Whether more was read than may be kept, or reading failed.
+    spilled: bool,
+    /// Whether the source has no more.
+    finished: bool,
+}
+
+impl Replay {
+    /// Wraps a body of which nothing was read.
+    pub(crate) fn new(source: Incoming) -> Self {
+        Self { source, kept: Vec::new(), kept_bytes: 0, given: 0, spilled: false, finished: false }
+    }
+
+    /// Goes back to the start; false when that is no longer possible.
+    pub(crate) fn rewind(&mut self) -> bool {
+        if !self.spilled {
+            self.given = 0;
+        }
+        !self.spilled
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(chunk) = self.kept.get(self.given).filter(|_| !self.spilled) {
+            self.given += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.source).poll_frame(context));
+        match frame {
+            None => self.finished = true,
+            Some(Err(error)) => {
+                self.spilled = true;
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            Some(Ok(frame)) => {
+                self.keep(&frame);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Some(chunk) = frame.data_ref() else {
+            // Trailers are rare in requests; one with them is sent once.
+            self.spill();
+            return;
+        };
+        self.kept_bytes += chunk.len();
+        if self.kept_bytes > REPLAY_LIMIT {
+            self.spill();
+        } else if !self.spilled {
+            self.kept.push(chunk.clone());
+            self.given = self.kept.len();
+        }
+    }
+
+    fn spill(&mut self) {
+        self.spilled = true;
+        self.kept = Vec::new();
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        (self.spilled || self.given == self.kept.len()) && (self.finished || self.source.is_end_stream())
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        if self.spilled || self.given == self.kept.len() {
+            return self.source.size_hint();
+        }
+        let ahead: usize = self.kept[self.given..].iter().map(Bytes::len).sum();
+        let mut hint = self.source.size_hint();
+        let ahead = ahead as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint.set_lower(hint.lower() + ahead);
+        hint
+    }
+}

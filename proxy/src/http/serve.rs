@@ -1,0 +1,91 @@
+//! Serving a connection with hyper until it ends, drains or is to be replaced.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::server::conn::{http1, http2};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    executor::LocalExecutor,
+    pool::{STREAM_WINDOW, STREAMS},
+    signal::Listener,
+    worker::{CLOSING, DRAINING},
+};
+
+/// How long a connection may take to send its last frames after the drain's deadline.
+const LAST_FRAMES: Duration = Duration::from_millis(250);
+/// The largest header of a request, in bytes, over all fields.
+const MAX_HEADER: u32 = 64 * 1024;
+
+/// How hyper serves HTTP/1.
+pub(crate) fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.auto_date_header(false).max_buf_size(MAX_HEADER as usize).pipeline_flush(true);
+    builder
+}
+
+/// How hyper serves HTTP/2: each stream its window, and the connection as much as all of them together, so that streams
+/// that nobody reads cannot stop the others.
+pub(crate) fn http2() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(256 * 1024)
+        .max_header_list_size(MAX_HEADER);
+    builder
+}
+
+/// Polls `connection` to its end. When the worker drains, when `replaceable` rises above what it is now, or at
+/// `replace_at`, `finish` is called: the connection takes nothing new and ends when what it has is done. After the
+/// drain's deadline it has a moment for its last frames.
+pub(crate) async fn serve<C: Future>(
+    connection: C,
+    finish: impl Fn(Pin<&mut C>),
+    mut drain: Listener,
+    mut replaceable: Option<Listener>,
+    replace_at: Option<Instant>,
+) {
+    let mut connection = pin!(connection);
+    let mut replace: Pin<&mut Option<Sleep>> = pin!(replace_at.map(sleep_until));
+    let mut closing: Pin<&mut Option<Sleep>> = pin!(None);
+    let mut finishing = false;
+    let mut first = None;
+    poll_fn(|context| {
+        loop {
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            let phase = drain.poll(context);
+            if phase >= CLOSING {
+                if closing.is_none() {
+                    closing.set(Some(sleep_until(Instant::now() + LAST_FRAMES)));
+                }
+                if let Some(closing) = closing.as_mut().as_pin_mut()
+                    && closing.poll(context).is_ready()
+                {
+                    return Poll::Ready(());
+                }
+            }
+            if finishing {
+                return Poll::Pending;
+            }
+            let renewals = replaceable.as_mut().map(|listener| listener.poll(context));
+            let renewed = *first.get_or_insert(renewals) != renewals;
+            let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());
+            if phase < DRAINING && !renewed && !old {
+                return Poll::Pending;
+            }
+            finishing = true;
+            finish(connection.as_mut());
+        }
+    })
+    .await;
+}

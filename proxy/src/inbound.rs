@@ -1,0 +1,66 @@
+//! From the mesh to local applications: who calls, what for, whether they may.
+//!
+//! The order is fixed: TLS, then the full check of the peer (a resumed handshake checks nothing), then the hello, then
+//! for every request normalise, decide, forward. The hello only informs; the certificate authorizes. The receiver decides
+//! the protocol: a port that is HTTP, or has a rule on requests, takes no opaque bytes.
+
+mod forward;
+mod handle;
+mod handshake;
+mod record;
+mod target;
+
+use std::rc::Rc;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::Instant};
+use weft_core::wire::Framing;
+
+use crate::{
+    http::serve,
+    pool::lifetime_until,
+    worker::{Counted, Worker},
+};
+use handshake::Admitted;
+pub(crate) use handshake::Slots;
+
+/// Serves one connection on the mesh port.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counted) {
+    let _counted = counted;
+    let drain = worker.drain.listen();
+    let Some(admitted) = handshake::admit(&worker, stream).await else { return };
+    let Admitted { stream, upstream, framing, earliest_end } = admitted;
+    let replace_at = Some(Instant::now() + lifetime_until(earliest_end));
+    let renewals = Some(worker.renewals.listen());
+    let handler = upstream.clone();
+    let service = service_fn(move |request| {
+        let upstream = handler.clone();
+        async move { Ok::<_, std::convert::Infallible>(handle::handle(upstream, request).await) }
+    });
+    match framing {
+        Framing::Http2 => {
+            let connection = serve::http2().serve_connection(TokioIo::new(stream), service);
+            serve::serve(
+                connection,
+                |connection| connection.graceful_shutdown(),
+                drain,
+                renewals,
+                replace_at,
+            )
+            .await;
+        }
+        Framing::Http1 => {
+            let connection = serve::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
+            serve::serve(
+                connection,
+                |connection| connection.graceful_shutdown(),
+                drain,
+                renewals,
+                replace_at,
+            )
+            .await;
+        }
+        Framing::Tcp | Framing::Mux => {}
+    }
+}

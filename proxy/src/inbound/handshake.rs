@@ -1,0 +1,168 @@
+//! From an accepted connection to an answered hello.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use rustls_pki_types::UnixTime;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use weft_core::{
+    context::PolicyInput,
+    table::Decision,
+    tls::explain_handshake,
+    wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
+    workload::Source,
+};
+
+use super::target::{Caller, Target, Upstream};
+use crate::worker::{DRAINING, Worker};
+
+/// How long a refused caller gets to read why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Handshakes and hellos under way, by source address.
+#[derive(Debug, Default)]
+pub(crate) struct Slots(RefCell<HashMap<IpAddr, u32, foldhash::fast::RandomState>>);
+
+/// A place among the handshakes of a source address; given back when dropped.
+struct Slot<'a>(&'a Slots, IpAddr);
+
+impl Slots {
+    fn take(&self, address: IpAddr, limit: u32) -> Option<Slot<'_>> {
+        let mut slots = self.0.borrow_mut();
+        let count = slots.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(slots);
+        Some(Slot(self, address))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.0.0.borrow_mut();
+        if let Some(count) = slots.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                slots.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// A connection whose hello was accepted.
+pub(crate) struct Admitted {
+    /// What follows the answer.
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// Who calls what.
+    pub(crate) upstream: Rc<Upstream>,
+    /// What is spoken.
+    pub(crate) framing: Framing,
+    /// When the certificate that ends first, theirs or ours, ends.
+    pub(crate) earliest_end: SystemTime,
+}
+
+/// Handshake, check, hello, answer. None when the connection is not to be served.
+pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admitted> {
+    let peer_address = stream.peer_addr().ok()?;
+    let local_address = stream.local_addr().ok()?;
+    let limits = &worker.limits;
+    let _slot = worker.slots.take(peer_address.ip(), limits.handshakes_per_address)?;
+    let accepting = TlsAcceptor::from(worker.tls.server_config()).accept(stream);
+    let mut stream = match timeout(limits.handshake, accepting).await.ok()? {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(peer = %peer_address, reason = %explain_handshake(&error), "a handshake failed");
+            return None;
+        }
+    };
+    let outcome =
+        timeout(limits.hello, greet(worker, &mut stream, peer_address, local_address)).await.ok()?;
+    match outcome {
+        Ok((upstream, framing, earliest_end)) => {
+            exchange::write_answer(&mut stream, &Answer::Accepted { version: OUR_VERSIONS.highest })
+                .await
+                .ok()?;
+            Some(Admitted { stream, upstream, framing, earliest_end })
+        }
+        Err(answer) => {
+            tracing::debug!(peer = %peer_address, ?answer, "a hello is refused");
+            let _ = timeout(LAST_WORD, async {
+                exchange::write_answer(&mut stream, &answer).await?;
+                stream.shutdown().await
+            })
+            .await;
+            None
+        }
+    }
+}
+
+/// Everything between handshake and answer.
+async fn greet(
+    worker: &Rc<Worker>,
+    stream: &mut TlsStream<TcpStream>,
+    peer_address: SocketAddr,
+    local_address: SocketAddr,
+) -> Result<(Rc<Upstream>, Framing, SystemTime), Answer> {
+    let (_, session) = stream.get_ref();
+    let framing = Framing::negotiated(session.alpn_protocol());
+    let chain = session.peer_certificates().unwrap_or_default().to_vec();
+    let certificate = session.server_name().and_then(|name| {
+        let credentials = worker.credentials.load();
+        credentials.by_server_name(name).cloned()
+    });
+    let checked_at = UnixTime::now();
+    let peer = worker.tls.check_client(&chain, checked_at).map_err(|error| {
+        tracing::warn!(peer = %peer_address, %error, "a caller is not trusted");
+        Answer::Untrusted
+    })?;
+    let hello = exchange::read_hello(stream).await.map_err(|error| match error {
+        exchange::ExchangeError::Wire(error) => Answer::Malformed { reason: error.to_string() },
+        exchange::ExchangeError::Stream(_) => Answer::Malformed { reason: "it is not complete".into() },
+    })?;
+    if hello.versions.common(OUR_VERSIONS).is_none() {
+        return Err(Answer::Version { ours: OUR_VERSIONS });
+    }
+    let (Some(framing), Some(certificate)) = (framing, certificate) else {
+        return Err(Answer::NotHere);
+    };
+    if worker.drain.value() >= DRAINING {
+        return Err(Answer::Draining);
+    }
+    let earliest_end = peer.not_after.min(certificate.leaf().validity.not_after);
+    let Hello { service, port, source_workload, source_labels, .. } = hello;
+    let target = Target { identity: certificate.identity().clone(), service, port };
+    let source = Source { workload: source_workload, identity: peer.identity, labels: source_labels };
+    let caller = Caller { source, chain, checked_at, peer_address, local_address };
+    let upstream = Upstream::new(worker.clone(), target, caller).ok_or(Answer::NotHere)?;
+    accept_framing(&upstream, framing)?;
+    Ok((upstream, framing, earliest_end))
+}
+
+/// The receiver decides the protocol, and opaque connections are decided once, here.
+fn accept_framing(upstream: &Upstream, framing: Framing) -> Result<(), Answer> {
+    let serving = upstream.serving().ok_or(Answer::NotHere)?;
+    let is_http = serving.port.port.protocol.is_http();
+    match framing {
+        Framing::Http2 | Framing::Http1 if is_http => Ok(()),
+        Framing::Http2 | Framing::Http1 => Err(Answer::WrongFraming { using: Framing::Tcp }),
+        Framing::Tcp if is_http || serving.layer_7 => Err(Answer::WrongFraming { using: Framing::Http2 }),
+        Framing::Tcp => {
+            let identity = &upstream.caller.source.identity;
+            let input = PolicyInput { identity, port: upstream.target.port, request: None };
+            match serving.port.authorization.decide(&input) {
+                Decision::Allowed(_) => Ok(()),
+                Decision::Denied(rule) => Err(Answer::Denied { rule: rule.to_string() }),
+                Decision::NotAllowed => Err(Answer::Denied { rule: String::new() }),
+            }
+        }
+        Framing::Mux => Err(Answer::WrongFraming { using: Framing::Http2 }),
+    }
+}

@@ -1,0 +1,122 @@
+//! What a mesh connection leads to, kept up to date with tables and trust.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use weft_core::{
+    identity::SpiffeId,
+    name::{RegistryName, ServiceKey, ServiceName},
+    table::{InboundPort, Table, View},
+    workload::Source,
+};
+
+use crate::{headers::Forwarded, pool::AppPool, worker::Worker};
+
+/// What a hello asked for, and as whom we answered.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// The identity that the caller expects.
+    pub(crate) identity: SpiffeId,
+    /// The service.
+    pub(crate) service: ServiceName,
+    /// The application's port.
+    pub(crate) port: u16,
+}
+
+/// Who calls.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// The certified identity, and what the hello says.
+    pub(crate) source: Source,
+    /// The certificates it showed.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// When they were checked. A later check is for what changed in our trust; age ends nothing.
+    pub(crate) checked_at: UnixTime,
+    /// Where the connection comes from.
+    pub(crate) peer_address: SocketAddr,
+    /// Where it was accepted.
+    pub(crate) local_address: SocketAddr,
+}
+
+/// One connection's way to an application.
+pub(crate) struct Upstream {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) target: Target,
+    pub(crate) caller: Caller,
+    pub(crate) forwarded: Forwarded,
+    serving: RefCell<Option<Rc<Serving>>>,
+    /// The table's generation and the worker's decisions when `serving` was looked up.
+    table: Cell<u64>,
+    decided: Cell<u32>,
+    trusted: Cell<bool>,
+}
+
+/// What serves the target now.
+pub(crate) struct Serving {
+    /// The port and its policy.
+    pub(crate) port: Arc<InboundPort>,
+    /// The local workload.
+    pub(crate) view: Arc<View>,
+    /// For records: the service, with a registry when policy knows it.
+    pub(crate) service: ServiceKey,
+    /// Whether a rule needs requests to be told apart.
+    pub(crate) layer_7: bool,
+    /// The connections to the application.
+    pub(crate) pool: Rc<AppPool>,
+}
+
+impl Upstream {
+    /// None when nothing here serves the target.
+    pub(crate) fn new(worker: Rc<Worker>, target: Target, caller: Caller) -> Option<Rc<Self>> {
+        let this = Self {
+            forwarded: Forwarded::new(caller.peer_address.ip()),
+            decided: Cell::new(worker.decisions.value()),
+            worker,
+            target,
+            caller,
+            serving: RefCell::default(),
+            table: Cell::new(u64::MAX),
+            trusted: Cell::new(true),
+        };
+        this.serving().map(|_| Rc::new(this))
+    }
+
+    /// What serves the target by the table in force; none when that is gone.
+    pub(crate) fn serving(&self) -> Option<Rc<Serving>> {
+        let table = self.worker.table.load();
+        if self.table.replace(table.generation) != table.generation || self.serving.borrow().is_none() {
+            let found = self.find(&table);
+            *self.serving.borrow_mut() = found;
+        }
+        self.serving.borrow().clone()
+    }
+
+    /// Whether the caller's certificate is still borne out by our bundles.
+    pub(crate) fn is_trusted(&self) -> bool {
+        let decisions = self.worker.decisions.value();
+        if self.decided.replace(decisions) != decisions {
+            let checked = self.worker.tls.check_client(&self.caller.chain, self.caller.checked_at);
+            self.trusted.set(checked.is_ok());
+        }
+        self.trusted.get()
+    }
+
+    fn find(&self, table: &Table) -> Option<Rc<Serving>> {
+        let key = (self.target.service.clone(), self.target.port);
+        let mut views = table.views.iter().filter(|view| view.workload.identity == self.target.identity);
+        let (view, port) = views.find_map(|view| Some((view, view.inbound.get(&key)?)))?;
+        let registry = RegistryName::new("local").ok()?;
+        Some(Rc::new(Serving {
+            port: port.clone(),
+            view: view.clone(),
+            service: ServiceKey { registry, service: self.target.service.clone() },
+            layer_7: port.authorization.is_layer_7(),
+            pool: self.worker.app(port.port.address),
+        }))
+    }
+}

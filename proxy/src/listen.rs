@@ -1,0 +1,283 @@
+//! Listening sockets: one per port, known to every worker; who accepts may hand the connection to the worker that has
+//! the fewest.
+//!
+//! Accepting never ends and never spins: a peer's error is ignored, a lack of resources waits. When a listener is
+//! removed, what the kernel queued on it is accepted first: closing the socket would reset those connections.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream},
+    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    task::JoinHandle,
+};
+
+use crate::{
+    config::ListenAddress,
+    executor::LocalExecutor,
+    inbound, outbound,
+    outbound::OutboundRole,
+    stream::LocalStream,
+    worker::{Command, Worker},
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long a lack of file descriptors or memory is waited for.
+const RESOURCES: Duration = Duration::from_millis(100);
+/// How many more connections than another worker a worker keeps before it hands one over.
+const UNEVEN: u32 = 1;
+
+/// Names a listener within the process.
+pub(crate) type ListenerId = u64;
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    /// The mesh port.
+    Inbound,
+    /// A workload's way out.
+    Outbound(Arc<OutboundRole>),
+}
+
+/// A listening socket that can be shared between workers.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// TCP over IPv4 or IPv6.
+    Tcp(StdTcpListener),
+    /// A Unix socket.
+    Unix(StdUnixListener),
+}
+
+/// A connection on its way to another worker.
+#[derive(Debug)]
+pub(crate) enum Handoff {
+    /// TCP.
+    Tcp(StdTcpStream),
+    /// A Unix socket.
+    Unix(StdUnixStream),
+}
+
+impl Socket {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
+        }
+    }
+
+    /// The same socket for another worker.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// Where it listens, with the port that the system chose.
+    pub(crate) fn address(&self) -> Option<ListenAddress> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok().map(ListenAddress::Tcp),
+            Self::Unix(socket) => {
+                let address = socket.local_addr().ok()?;
+                address.as_pathname().map(|path| ListenAddress::Unix(path.into()))
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    // Accepted connections inherit it: one system call less for each.
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() && !address.ip().is_unspecified() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = StdUnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+enum LocalListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl LocalListener {
+    fn new(socket: Socket) -> io::Result<Self> {
+        match socket {
+            Socket::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            Socket::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<LocalStream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| LocalStream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| LocalStream::Unix(stream)),
+        }
+    }
+}
+
+/// A worker's listeners.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    active: HashMap<ListenerId, (Role, tokio::sync::oneshot::Sender<()>)>,
+    /// Roles of removed listeners too: a connection may still be on its way from another worker.
+    roles: HashMap<ListenerId, Role>,
+}
+
+impl Listeners {
+    /// Begins to accept.
+    pub(crate) fn add(&mut self, worker: &Rc<Worker>, id: ListenerId, role: Role, socket: Socket) {
+        let listener = match LocalListener::new(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a listening socket could not be registered");
+                return;
+            }
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        self.active.insert(id, (role.clone(), stop));
+        self.roles.insert(id, role.clone());
+        let accepting: JoinHandle<()> =
+            LocalExecutor.spawn(accept(worker.clone(), listener, id, role, stopped));
+        drop(accepting);
+    }
+
+    /// Stops accepting, after what is queued.
+    pub(crate) fn remove(&mut self, id: ListenerId) {
+        self.active.remove(&id);
+    }
+
+    /// Stops accepting everywhere.
+    pub(crate) fn clear(&mut self) {
+        self.active.clear();
+    }
+
+    /// What a listener is for.
+    pub(crate) fn role(&self, id: ListenerId) -> Option<&Role> {
+        self.roles.get(&id)
+    }
+}
+
+async fn accept(
+    worker: Rc<Worker>,
+    listener: LocalListener,
+    id: ListenerId,
+    role: Role,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+) {
+    let mut stopping = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            // Resolves when the sender is dropped. Once it has, only what is queued is taken.
+            _ = &mut stopped, if !stopping => {
+                stopping = true;
+                continue;
+            }
+            () = std::future::ready(()), if stopping => return,
+        };
+        match accepted {
+            Ok(stream) => place(&worker, id, &role, stream),
+            Err(error) if is_peers(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "accepting waits");
+                tokio::time::sleep(RESOURCES).await;
+            }
+        }
+    }
+}
+
+/// Errors of the connection that was to be accepted (accept(2)); they say nothing about the listener.
+fn is_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable};
+    use io::ErrorKind::{Interrupted, NetworkDown, NetworkUnreachable, TimedOut, WouldBlock};
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | TimedOut
+            | WouldBlock
+    )
+}
+
+/// Serves a connection here, or hands it to the worker that has the fewest.
+fn place(worker: &Rc<Worker>, id: ListenerId, role: &Role, stream: LocalStream) {
+    let loads = &worker.peers.loads;
+    let fewest = (0..loads.len()).min_by_key(|&index| loads[index].get()).unwrap_or(worker.index);
+    if fewest == worker.index || loads[worker.index].get() <= loads[fewest].get() + UNEVEN {
+        return serve(worker, role, stream);
+    }
+    let handoff = match stream {
+        LocalStream::Tcp(stream) => stream.into_std().map(Handoff::Tcp),
+        LocalStream::Unix(stream) => stream.into_std().map(Handoff::Unix),
+    };
+    let Ok(handoff) = handoff else { return };
+    // A full channel means that the other worker is busier than its count says.
+    if let Err(refused) = worker.peers.commands[fewest].try_send(Command::Serve(id, handoff))
+        && let Command::Serve(_, handoff) = refused.into_inner()
+    {
+        adopt(worker, role, handoff);
+    }
+}
+
+/// Serves a connection that was accepted by another worker.
+pub(crate) fn adopt(worker: &Rc<Worker>, role: &Role, handoff: Handoff) {
+    let stream = match handoff {
+        Handoff::Tcp(stream) => TcpStream::from_std(stream).map(LocalStream::Tcp),
+        Handoff::Unix(stream) => UnixStream::from_std(stream).map(LocalStream::Unix),
+    };
+    if let Ok(stream) = stream {
+        serve(worker, role, stream);
+    }
+}
+
+fn serve(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
+    let counted = worker.count();
+    match role {
+        Role::Outbound(role) => {
+            LocalExecutor.spawn(outbound::serve(worker.clone(), role.clone(), stream, counted));
+        }
+        Role::Inbound => {
+            if let LocalStream::Tcp(stream) = stream {
+                LocalExecutor.spawn(inbound::serve(worker.clone(), stream, counted));
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! From local workloads into the mesh: who connects, what is spoken, where it goes.
+
+mod admit;
+mod attempt;
+mod handle;
+mod record;
+mod route;
+mod sniff;
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use weft_core::workload::Source;
+
+use crate::{
+    config::{AllowedLocal, OutboundKind},
+    http::serve,
+    pool::Caller,
+    stream::{LocalStream, Prefixed},
+    worker::{Counted, Worker},
+};
+use sniff::Spoken;
+
+/// What an outbound listener is for.
+#[derive(Debug)]
+pub(crate) struct OutboundRole {
+    /// In whose name calls are made.
+    pub(crate) caller: Arc<Caller>,
+    /// The same, as records name it.
+    pub(crate) source: Source,
+    /// How the destination is found.
+    pub(crate) kind: OutboundKind,
+    /// Which local processes may connect.
+    pub(crate) allowed: AllowedLocal,
+}
+
+/// One accepted connection of a local workload.
+pub(crate) struct Downstream {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) role: Arc<OutboundRole>,
+    pub(crate) local_address: Option<SocketAddr>,
+    pub(crate) peer_address: Option<SocketAddr>,
+}
+
+/// Serves one accepted connection.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    role: Arc<OutboundRole>,
+    mut stream: LocalStream,
+    counted: Counted,
+) {
+    let _counted = counted;
+    let mut drain = worker.drain.listen();
+    let (local_address, peer_address) = match &stream {
+        LocalStream::Tcp(stream) => (stream.local_addr().ok(), stream.peer_addr().ok()),
+        LocalStream::Unix(_) => (None, None),
+    };
+    let addresses = peer_address.zip(local_address);
+    if let Err(refusal) = admit::admit(&worker, &role, &stream, addresses) {
+        tracing::warn!(workload = %role.caller.workload.name, %refusal, "a local process is refused");
+        return admit::refuse(stream, &refusal, true).await;
+    }
+    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain).await else { return };
+    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address });
+    let io = TokioIo::new(Prefixed::new(prefix, stream));
+    let handler = downstream.clone();
+    let service = service_fn(move |request| {
+        let downstream = handler.clone();
+        async move { Ok::<_, std::convert::Infallible>(handle::handle(downstream, request).await) }
+    });
+    match spoken {
+        Spoken::Http1 => {
+            let connection = serve::http1().serve_connection(io, service).with_upgrades();
+            serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
+        }
+        Spoken::Http2 => {
+            let connection = serve::http2().serve_connection(io, service);
+            serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
+        }
+    }
+}
+
+/// Our certificates or our trust changed: connections made before are replaced.
+pub(crate) fn renew(worker: &Rc<Worker>) {
+    worker.mesh.renew(worker);
+}

@@ -1,0 +1,66 @@
+//! Which local process is on the other end, before a byte is read.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::OutboundRole;
+use crate::{
+    config::AllowedLocal,
+    source::{Refusal, SocketTable, Users, unix_caller},
+    stream::LocalStream,
+    worker::Worker,
+};
+
+/// How long a refused process gets to read why.
+const LAST_WORD: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Lets a connection through if its process is one that may use the listener.
+///
+/// # Errors
+/// Who it is and who may.
+pub(crate) fn admit(
+    worker: &Worker,
+    role: &OutboundRole,
+    stream: &LocalStream,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+) -> Result<(), Refusal> {
+    let AllowedLocal::Uids(uids) = &role.allowed else { return Ok(()) };
+    let caller = match (stream, addresses) {
+        (LocalStream::Unix(stream), _) => unix_caller(stream)?,
+        (LocalStream::Tcp(_), Some((peer, local))) => {
+            let mut table = worker.sockets.borrow_mut();
+            if table.is_none() {
+                *table = Some(SocketTable::open().map_err(Refusal::Unknown)?);
+            }
+            let table =
+                table.as_mut().ok_or_else(|| Refusal::Unknown(std::io::ErrorKind::NotFound.into()))?;
+            table.caller(peer, local)?
+        }
+        (LocalStream::Tcp(_), None) => {
+            return Err(Refusal::Unknown(std::io::ErrorKind::NotConnected.into()));
+        }
+    };
+    Users(uids.clone()).admit(caller)
+}
+
+/// Tells a refused process why, as far as it listens: what it sent is not read as a request.
+pub(crate) async fn refuse(mut stream: LocalStream, refusal: &Refusal, http: bool) {
+    if !http {
+        return;
+    }
+    let text = format!("weft: {refusal}\n");
+    let response = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nx-weft-fault: caller_refused\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    let _ = tokio::time::timeout(LAST_WORD, async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing with bytes unread would reset the connection, and the answer with it.
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    })
+    .await;
+}

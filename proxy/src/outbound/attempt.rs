@@ -1,0 +1,158 @@
+//! The attempt loop: pick an endpoint, send, and try again what may be tried again.
+//!
+//! Retried whatever the method: what no application saw (never dispatched, refused in the hello, REFUSED_STREAM, GOAWAY
+//! below it). All else only when it is idempotent or declared to be, and only while the request's body can be sent again.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use weft_core::table::{CompiledRouteRule, EndpointSet, EndpointState};
+
+use super::{Downstream, record::Report};
+use crate::{
+    balance::{self, Picked},
+    clock::milliseconds,
+    fault::{self, Fault, RetryRule},
+    headers::{self, Survey},
+    http::body::Body,
+    resilience::{Attempt, Cause, HealthSettings, Observation, observe},
+};
+
+/// How often a request that was never dispatched is put on another connection without counting as tried.
+const REDISPATCHES: u8 = 5;
+
+/// What one try came to.
+enum Tried {
+    /// A response that is passed on.
+    Answered(Response<Body>),
+    /// A fault, with what is left of the request's body, and the response that names it, if there was one.
+    Failed { fault: Fault, body: Body, response: Option<Response<Body>> },
+}
+
+/// Sends the request until there is a response, or no reason to try again.
+///
+/// # Errors
+/// The fault of the last try.
+pub(crate) async fn run(
+    downstream: &Rc<Downstream>,
+    head: Request<()>,
+    body: Body,
+    report: &mut Report,
+) -> Result<Response<Body>, Fault> {
+    let Some(rule) = report.routed.as_ref().map(|routed| routed.rule.clone()) else {
+        return Err(Fault::Internal);
+    };
+    match rule.request_timeout {
+        None => attempts(downstream, &rule, head, body, report).await,
+        Some(limit) => {
+            match tokio::time::timeout(limit, attempts(downstream, &rule, head, body, report)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Fault::ResponseTimeout),
+            }
+        }
+    }
+}
+
+async fn attempts(
+    downstream: &Rc<Downstream>,
+    rule: &CompiledRouteRule,
+    head: Request<()>,
+    mut body: Body,
+    report: &mut Report,
+) -> Result<Response<Body>, Fault> {
+    let target = rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
+    let set = target.endpoints.clone();
+    let budget = downstream.worker.budgets.of(&target.service);
+    let mut now = milliseconds(Instant::now());
+    budget.deposit(now);
+    let mut attempt = Attempt::new(head.method(), rule.retries);
+    let mut tried: Vec<Arc<EndpointState>> = Vec::new();
+    let mut redispatches = 0;
+    loop {
+        let picked = report.picked.insert(balance::pick(&set, &tried, now).ok_or(Fault::NoEndpoint)?);
+        report.attempts = report.attempts.saturating_add(1);
+        let outcome = send(downstream, picked, rule, head.clone(), body).await;
+        now = milliseconds(Instant::now());
+        let (fault, response) = match outcome {
+            Tried::Answered(response) => {
+                let observation = Observation::of_response(response.status().as_u16(), None);
+                note(&set, picked, observation, now);
+                return Ok(response);
+            }
+            Tried::Failed { fault, body: left, response } => {
+                body = left;
+                (fault, response)
+            }
+        };
+        note(&set, picked, Observation::of_fault(fault), now);
+        // A connection that went just before it was used says nothing of the endpoint.
+        if fault == Fault::NotDispatched && redispatches < REDISPATCHES {
+            redispatches += 1;
+        } else {
+            attempt.begin();
+            tried.push(picked.upstream().state.clone());
+        }
+        match attempt.again(Cause::Fault(fault), rewind(&mut body), budget) {
+            Ok(Duration::ZERO) => {}
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(_) => return response.map_or(Err(fault), Ok),
+        }
+    }
+}
+
+/// Takes note of what a try said of its endpoint.
+fn note(set: &EndpointSet, picked: &Picked, observation: Observation, now: u64) {
+    if let Some(pause) = observe(&HealthSettings::default(), set, picked, observation, now) {
+        tracing::info!(instance = %picked.endpoint.instance, ?pause, "an endpoint is left alone");
+    }
+}
+
+/// Whether the body can be sent from its start.
+fn rewind(body: &mut Body) -> bool {
+    match body {
+        Body::Empty => true,
+        Body::Replay(replay) => replay.rewind(),
+        _ => false,
+    }
+}
+
+/// One try on one endpoint.
+async fn send(
+    downstream: &Rc<Downstream>,
+    picked: &Picked,
+    rule: &CompiledRouteRule,
+    mut head: Request<()>,
+    body: Body,
+) -> Tried {
+    let worker = &downstream.worker;
+    let origin = worker.mesh.origin(&downstream.role.caller, picked.upstream());
+    let lease = match origin.lease(worker, rule.connect_timeout).await {
+        Ok(lease) => lease,
+        Err(fault) => return Tried::Failed { fault, body, response: None },
+    };
+    if head.uri().authority().is_none() {
+        // Lets the relative URI pass as it is, with Host in place of :authority (RFC 9113 §8.3.1).
+        *head.version_mut() = Version::HTTP_11;
+    }
+    // A body that was sent, or is being sent, by now is not at hand any more.
+    let unsent = if body.is_end_stream() { Body::Empty } else { Body::Full(None) };
+    match lease.send(head, body).await {
+        Ok(response) => {
+            let mut response = response.map(Body::Mesh);
+            let survey = Survey::of(response.headers());
+            headers::clean_response(response.headers_mut(), survey, false);
+            match fault::named(response.headers()) {
+                Some(fault) if fault.facts().retry != RetryRule::Never => {
+                    Tried::Failed { fault, body: unsent, response: Some(response) }
+                }
+                _ => Tried::Answered(response),
+            }
+        }
+        Err(failure) => Tried::Failed { fault: failure.fault, body: failure.body, response: None },
+    }
+}

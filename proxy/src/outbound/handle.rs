@@ -1,0 +1,67 @@
+//! One outgoing request: checks, destination, headers, and the answer.
+
+use std::rc::Rc;
+
+use http::{Request, Uri, Version, header::HOST, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    Downstream, attempt,
+    record::{Answer, Report, host_value},
+    route,
+};
+use crate::{
+    fault::Fault,
+    headers::{self, RequestId, Survey, TraceContext},
+    http::{body::Body, replay::Replay},
+    normalise::{EncodedSlash, normalise_uri},
+};
+
+/// Answers one request. Whatever goes wrong is an answer too.
+pub(crate) async fn handle(downstream: Rc<Downstream>, request: Request<Incoming>) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let mut report = Report::new(downstream.clone(), parts.version, parts.method.clone());
+    if let Err(fault) = prepare(&downstream, &mut parts, &mut report) {
+        return report.refuse(fault, None);
+    }
+    let body = match body.is_end_stream() {
+        true => Body::Empty,
+        false => Body::Replay(Box::new(Replay::new(body))),
+    };
+    let mut head = Request::from_parts(parts, ());
+    head.extensions_mut().clear();
+    match attempt::run(&downstream, head, body, &mut report).await {
+        Ok(response) => report.answer(response),
+        Err(fault) => report.refuse(fault, None),
+    }
+}
+
+/// Checks the request, finds out where it goes, and edits its headers in place.
+fn prepare(downstream: &Downstream, parts: &mut Parts, report: &mut Report) -> Result<(), Fault> {
+    let survey = Survey::of(&parts.headers);
+    report.grpc = headers::is_grpc(&parts.headers);
+    report.host = host_value(&parts.headers, &parts.uri);
+    normalise_uri(&mut parts.uri, EncodedSlash::Keep)?;
+    report.uri = parts.uri.clone();
+    let host = headers::admit(parts, survey)?;
+    let routed = route::route(&downstream.worker.table.load(), &downstream.role, &host, parts)?;
+    report.routed = Some(routed);
+    drop(host);
+    if parts.version < Version::HTTP_2 && parts.uri.authority().is_some() {
+        to_origin_form(parts, report)?;
+    }
+    let headers = &mut parts.headers;
+    headers::clean_request(headers, survey);
+    report.request_id = Some(RequestId::ensure(headers, survey));
+    report.trace = Some(TraceContext::advance(headers, survey));
+    Ok(())
+}
+
+/// An absolute URI overrides Host (RFC 9112 §3.2.2), and only a proxy is asked with one.
+fn to_origin_form(parts: &mut Parts, report: &Report) -> Result<(), Fault> {
+    let path = parts.uri.path_and_query().cloned();
+    parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    parts.headers.insert(HOST, report.host.clone().ok_or(Fault::BadHost)?);
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Where a request goes: destination by host, port by number or protocol, rule by what it matches.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use weft_core::table::{CompiledRouteRule, Destination, DestinationPort, Table};
+
+use super::OutboundRole;
+use crate::{config::OutboundKind, fault::Fault, headers::Host};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    /// The called port.
+    pub(crate) port: Arc<DestinationPort>,
+    /// The rule that applies.
+    pub(crate) rule: Arc<CompiledRouteRule>,
+}
+
+/// Finds destination and rule. The path of `parts` is normalised.
+///
+/// # Errors
+/// No such service, or port.
+pub(crate) fn route(
+    table: &Table,
+    role: &OutboundRole,
+    host: &Host<'_>,
+    parts: &Parts,
+) -> Result<Routed, Fault> {
+    let port = match &role.kind {
+        OutboundKind::ByHost => {
+            let destination = find(table, role, &host.name).ok_or(Fault::NoDestination)?;
+            match host.port {
+                Some(number) => by_number(destination, number)?,
+                None => first_http(destination)?,
+            }
+        }
+        OutboundKind::Upstream { .. } => bound_port(table, role)?,
+    };
+    let path = parts.uri.path();
+    let mut rules = port.rules.iter();
+    let rule =
+        rules.find(|rule| rule.applies(path, &parts.method, &parts.headers)).ok_or(Fault::NoBackend)?;
+    Ok(Routed { port: port.clone(), rule: rule.clone() })
+}
+
+/// The port that an upstream listener is bound to.
+///
+/// # Errors
+/// No such service, or port; and for a listener that is bound to none.
+pub(crate) fn bound_port<'a>(
+    table: &'a Table,
+    role: &OutboundRole,
+) -> Result<&'a Arc<DestinationPort>, Fault> {
+    let OutboundKind::Upstream { service, port } = &role.kind else { return Err(Fault::NoDestination) };
+    let destination = find(table, role, service.as_str()).ok_or(Fault::NoDestination)?;
+    match port {
+        Some(name) => destination.port_named(name),
+        None => destination.ports.first(),
+    }
+    .ok_or(Fault::NoPort)
+}
+
+/// A bare name means the caller's own namespace first.
+fn find<'a>(table: &'a Table, role: &OutboundRole, host: &str) -> Option<&'a Arc<Destination>> {
+    if host.contains('.') {
+        return table.destination(host);
+    }
+    match table.views.iter().find(|view| view.workload.name == role.caller.workload.name) {
+        Some(view) => table.destination_for(view, host),
+        None => table.destination(host),
+    }
+}
+
+/// A caller that names a port gets that one. The default port of HTTP is as good as no port.
+fn by_number(destination: &Destination, number: u16) -> Result<&Arc<DestinationPort>, Fault> {
+    match destination.port(number) {
+        Some(port) => Ok(port),
+        None if number == 80 => first_http(destination),
+        None => Err(Fault::NoPort),
+    }
+}
+
+fn first_http(destination: &Destination) -> Result<&Arc<DestinationPort>, Fault> {
+    destination.ports.iter().find(|port| port.protocol.is_http()).ok_or(Fault::NoPort)
+}

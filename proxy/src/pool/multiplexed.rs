@@ -1,0 +1,341 @@
+//! One HTTP/2 connection of which we are the client: to another agent, or to an application that speaks h2c.
+//!
+//! Requests are handed to `h2` by the task that has them, and that task waits for the response itself: no channel and no
+//! task of its own per request. One driver task per connection reads and writes, so that frames of many requests share
+//! a system call. The driver also finds out that a peer is dead: while requests wait, a PING that stays unanswered for
+//! a second ends the connection, and with it everything on it.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, client};
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    time::Instant,
+};
+
+use crate::{
+    executor::LocalExecutor,
+    fault::Fault,
+    http::{body::Body, body::BodyError, pump::Pump},
+};
+
+/// How many streams a peer may open on one connection.
+pub(crate) const STREAMS: u32 = 256;
+/// How much of one stream's body may be on its way unread.
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
+/// How long a PING may stay unanswered while requests wait.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Whether a connection takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Yes.
+    Open,
+    /// Only while there is no other: it is to be replaced.
+    Replaceable,
+    /// No more; what is on it finishes.
+    Retired,
+    /// It is gone.
+    Dead,
+}
+
+/// The shared half of a connection; the driver task has the other.
+pub(crate) struct Multiplexed {
+    sender: RefCell<client::SendRequest<Bytes>>,
+    phase: Cell<Phase>,
+    streams: Cell<u32>,
+    /// When the last stream ended, or when it was opened.
+    idle_since: Cell<Instant>,
+    opened: Instant,
+    /// Whether it was given up because a PING stayed unanswered.
+    silent: Cell<bool>,
+    /// Wakes the driver when the first request comes on an idle connection, or when the connection is to end.
+    wake: Notify,
+}
+
+/// One stream's place on a connection; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease(Rc<Multiplexed>);
+
+/// A response's body on a multiplexed connection.
+#[derive(Debug)]
+pub(crate) struct MeshBody {
+    stream: RecvStream,
+    _lease: Lease,
+}
+
+/// Why a request on a multiplexed connection got no response.
+#[derive(Debug)]
+pub(crate) struct StreamFailure {
+    /// What happened.
+    pub(crate) fault: Fault,
+    /// The request's body; what was read of it is gone, unless it can be replayed.
+    pub(crate) body: Body,
+}
+
+impl std::fmt::Debug for Multiplexed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Multiplexed").field("phase", &self.phase).field("streams", &self.streams).finish()
+    }
+}
+
+impl Multiplexed {
+    /// Speaks HTTP/2 on `io`, waits for the peer's SETTINGS (what is sent before may be refused) and starts the driver.
+    /// `window` is per stream; the connection's is 256 times that.
+    pub(crate) async fn open<T>(io: T, window: u32) -> Result<Rc<Self>, h2::Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (sender, mut connection) = client::Builder::new()
+            .initial_window_size(window)
+            .initial_connection_window_size(window.saturating_mul(STREAMS))
+            .initial_max_send_streams(0)
+            .max_send_buffer_size(1024 * 1024)
+            .enable_push(false)
+            .handshake(io)
+            .await?;
+        poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(h2::Reason::NO_ERROR.into())),
+            Poll::Pending if sender.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        let now = Instant::now();
+        let this = Rc::new(Self {
+            sender: RefCell::new(sender),
+            phase: Cell::new(Phase::Open),
+            streams: Cell::new(0),
+            idle_since: Cell::new(now),
+            opened: now,
+            silent: Cell::new(false),
+            wake: Notify::new(),
+        });
+        LocalExecutor.spawn(drive(connection, this.clone()));
+        Ok(this)
+    }
+
+    /// Whether it takes requests.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Lets it take fewer requests than before; never more.
+    pub(crate) fn demote(&self, phase: Phase) {
+        if phase as u8 > self.phase.get() as u8 {
+            self.phase.set(phase);
+            if phase == Phase::Retired && self.streams.get() == 0 {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Requests under way on it.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams.get()
+    }
+
+    /// How many requests may be under way on it.
+    pub(crate) fn capacity(&self) -> u32 {
+        let limit = self.sender.borrow().current_max_send_streams();
+        u32::try_from(limit).unwrap_or(STREAMS).min(STREAMS)
+    }
+
+    /// Since when nothing is under way; none while something is.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        (self.streams.get() == 0).then(|| now.saturating_duration_since(self.idle_since.get()))
+    }
+
+    /// How long it is open.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
+    }
+
+    /// A place for one stream.
+    pub(crate) fn lease(self: &Rc<Self>) -> Lease {
+        let streams = self.streams.get();
+        if streams == 0 {
+            self.wake.notify_one();
+        }
+        self.streams.set(streams + 1);
+        Lease(self.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let streams = self.0.streams.get() - 1;
+        self.0.streams.set(streams);
+        if streams == 0 {
+            self.0.idle_since.set(Instant::now());
+            if self.0.phase.get() == Phase::Retired {
+                self.0.wake.notify_one();
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Sends a request and waits for the response's head. The rest of a long body goes on by a task of its own.
+    pub(crate) async fn send(
+        self,
+        head: Request<()>,
+        body: Body,
+    ) -> Result<Response<MeshBody>, StreamFailure> {
+        let bodyless = body.is_end_stream();
+        let sent = poll_fn(|context| {
+            let mut sender = self.0.sender.borrow_mut();
+            sender.poll_ready(context)
+        })
+        .await;
+        let sent = match sent {
+            Ok(()) => self.0.sender.borrow_mut().send_request(head, bodyless),
+            Err(error) => Err(error),
+        };
+        let (mut answer, stream) = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.0.demote(if is_fatal(&error) { Phase::Dead } else { Phase::Retired });
+                return Err(StreamFailure { fault: Fault::NotDispatched, body });
+            }
+        };
+        let mut pump = (!bodyless).then(|| Pump::new(stream, body));
+        let outcome = poll_fn(|context| {
+            if let Some(pump) = pump.as_mut().filter(|pump| !pump.is_done()) {
+                // A failure of the stream is the answer's too.
+                let _ = Pin::new(pump).poll(context);
+            }
+            Pin::new(&mut answer).poll(context)
+        })
+        .await;
+        match outcome {
+            Ok(response) => {
+                if let Some(pump) = pump.filter(|pump| !pump.is_done()) {
+                    LocalExecutor.spawn(pump);
+                }
+                Ok(response.map(|stream| MeshBody { stream, _lease: self }))
+            }
+            Err(error) => {
+                if error.is_go_away() && error.is_remote() {
+                    self.0.demote(Phase::Retired);
+                } else if !error.is_reset() {
+                    self.0.demote(Phase::Dead);
+                }
+                let body = pump.map_or(Body::Empty, |mut pump| pump.take_body());
+                Err(StreamFailure { fault: self.0.fault(&error), body })
+            }
+        }
+    }
+}
+
+impl Multiplexed {
+    fn fault(&self, error: &h2::Error) -> Fault {
+        if is_unprocessed(error) {
+            Fault::NotDispatched
+        } else if error.is_reset() {
+            Fault::StreamReset
+        } else if self.silent.get() {
+            Fault::PeerSilent
+        } else {
+            Fault::ConnectionLost
+        }
+    }
+}
+
+/// Whether the peer says that it did nothing with the request: REFUSED_STREAM, or GOAWAY below it (RFC 9113 §8.7).
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let above_last = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    refused && error.is_remote() || above_last
+}
+
+fn is_fatal(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away() && error.reason() != Some(h2::Reason::NO_ERROR)
+}
+
+/// Reads and writes until the connection ends or, retired, has nothing left to do.
+async fn drive<T>(mut connection: client::Connection<T, Bytes>, shared: Rc<Multiplexed>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut ping = connection.ping_pong();
+    let mut connection = pin!(connection);
+    let mut sleep = pin!(tokio::time::sleep(SILENCE));
+    let mut ticking = false;
+    let mut asked = false;
+    let mut woken = pin!(shared.wake.notified());
+    poll_fn(|context| {
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        while woken.as_mut().poll(context).is_ready() {
+            woken.set(shared.wake.notified());
+        }
+        if shared.streams.get() == 0 {
+            return if shared.phase.get() == Phase::Retired { Poll::Ready(()) } else { Poll::Pending };
+        }
+        if let Some(ping) = ping.as_mut().filter(|_| asked)
+            && let Poll::Ready(answer) = ping.poll_pong(context)
+        {
+            if answer.is_err() {
+                return Poll::Ready(());
+            }
+            asked = false;
+        }
+        loop {
+            if ticking && sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if ticking && asked {
+                shared.silent.set(true);
+                return Poll::Ready(());
+            }
+            if ticking && let Some(ping) = ping.as_mut() {
+                asked = ping.send_ping(h2::Ping::opaque()).is_ok();
+            }
+            ticking = true;
+            sleep.as_mut().reset(Instant::now() + SILENCE);
+        }
+    })
+    .await;
+    shared.demote(Phase::Dead);
+}
+
+impl MeshBody {
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match std::task::ready!(self.stream.poll_data(context)) {
+            Some(Ok(chunk)) => {
+                let released = self.stream.flow_control().release_capacity(chunk.len());
+                Poll::Ready(Some(released.map(|()| Frame::data(chunk)).map_err(Into::into)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => match std::task::ready!(self.stream.poll_trailers(context)) {
+                Ok(None) => Poll::Ready(None),
+                Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Err(error) => Poll::Ready(Some(Err(error.into()))),
+            },
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        if self.stream.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}

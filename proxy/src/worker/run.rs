@@ -1,0 +1,145 @@
+//! The loop of one worker's thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{runtime, sync::mpsc, time::Instant};
+use weft_core::{
+    publish::Reader,
+    table::Table,
+    tls::{Credentials, TlsContext},
+};
+
+use super::{CLOSING, Command, DRAINING, Peers, Worker};
+use crate::{
+    config::Limits,
+    executor::LocalExecutor,
+    inbound::Slots,
+    listen::{self, Listeners},
+    pool::MeshPool,
+    resilience::RetryBudgets,
+};
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_millis(500);
+/// How long polite closing may take after the drain's deadline.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What a worker starts with.
+#[derive(Clone)]
+pub(crate) struct Start {
+    pub(crate) peers: Peers,
+    pub(crate) table: Reader<Table>,
+    pub(crate) credentials: Reader<Credentials>,
+    pub(crate) tls: Arc<TlsContext>,
+    pub(crate) limits: Limits,
+    pub(crate) fault_header: bool,
+}
+
+/// Serves until the command channel closes.
+///
+/// # Errors
+/// When the runtime cannot be made.
+pub(crate) fn run(index: usize, start: Start, commands: mpsc::Receiver<Command>) -> std::io::Result<()> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default())?;
+    runtime.block_on(serve(index, start, commands));
+    Ok(())
+}
+
+async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>) {
+    let worker = Rc::new(Worker {
+        index,
+        mesh: MeshPool::new(start.limits.window_bytes),
+        peers: start.peers,
+        table: start.table,
+        credentials: start.credentials,
+        tls: start.tls,
+        limits: start.limits,
+        fault_header: Cell::new(start.fault_header),
+        drain: Rc::default(),
+        decisions: Rc::default(),
+        renewals: Rc::default(),
+        apps: RefCell::new(HashMap::default()),
+        budgets: RetryBudgets::default(),
+        sockets: RefCell::default(),
+        slots: Slots::default(),
+        cut: Cell::new(0),
+    });
+    LocalExecutor.spawn(watch_table(worker.clone()));
+    LocalExecutor.spawn(watch_credentials(worker.clone()));
+    let mut listeners = Listeners::default();
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(command) => obey(&worker, &mut listeners, command),
+            },
+            _ = sweep.tick() => worker.sweep(),
+        }
+    }
+}
+
+fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
+    match command {
+        Command::Listen(id, role, socket) => listeners.add(worker, id, role, socket),
+        Command::Unlisten(id) => listeners.remove(id),
+        Command::Serve(id, handoff) => {
+            if let Some(role) = listeners.role(id) {
+                listen::adopt(worker, role, handoff);
+            }
+        }
+        Command::Drain(deadline, done) => {
+            worker.drain.raise(DRAINING);
+            listeners.clear();
+            let worker = worker.clone();
+            LocalExecutor.spawn(async move {
+                let _ = done.send(drain(&worker, deadline).await);
+            });
+        }
+        Command::Connections(answer) => {
+            let _ = answer.send(worker.mesh.connections());
+        }
+        Command::FaultHeader(on) => worker.fault_header.set(on),
+    }
+}
+
+/// Waits for the last connection, at most until the deadline and then [`CLOSE`] more.
+async fn drain(worker: &Rc<Worker>, deadline: Duration) -> u32 {
+    let tick = Duration::from_millis(5);
+    let end = Instant::now() + deadline;
+    while worker.load() > 0 && Instant::now() < end {
+        tokio::time::sleep(tick).await;
+    }
+    worker.cut.set(worker.load());
+    worker.drain.raise(CLOSING);
+    let end = Instant::now() + CLOSE;
+    while worker.load() > 0 && Instant::now() < end {
+        tokio::time::sleep(tick).await;
+    }
+    worker.cut.get()
+}
+
+async fn watch_table(worker: Rc<Worker>) {
+    let mut table = worker.table.clone();
+    while table.changed().await {
+        worker.decisions.raise(worker.decisions.value() + 1);
+    }
+}
+
+/// A change of credentials is a change of trust, or of who we are, or both.
+async fn watch_credentials(worker: Rc<Worker>) {
+    let mut credentials = worker.credentials.clone();
+    while credentials.changed().await {
+        worker.decisions.raise(worker.decisions.value() + 1);
+        worker.renewals.raise(worker.renewals.value() + 1);
+        crate::outbound::renew(&worker);
+    }
+}

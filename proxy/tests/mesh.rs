@@ -1,0 +1,14 @@
+//! The data path over real sockets with real TLS: two proxies, real applications, clients that do not retry.
+
+#[path = "mesh/application.rs"]
+mod application;
+#[path = "mesh/authority.rs"]
+mod authority;
+#[path = "mesh/client.rs"]
+mod client;
+#[path = "mesh/http.rs"]
+mod http_calls;
+#[path = "mesh/source.rs"]
+mod source;
+#[path = "mesh/world.rs"]
+mod world;

@@ -1,0 +1,189 @@
+//! Two hosts: `web` calls, `reviews` serves, each behind a proxy of its own.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use weft_core::{
+    identity::{SpiffeId, TrustDomain},
+    locality::Locality,
+    name::{HostName, InstanceName, PortName, RegistryName, RuleName, ServiceKey, ServiceName, WorkloadName},
+    publish::Publisher,
+    resource::{AppProtocol, Endpoint, Health, Retries, TlsMode},
+    table::{
+        Authorization, CompiledRouteRule, Destination, DestinationPort, EndpointSet, InboundPort, Table,
+        Target, Upstream, View,
+    },
+    tls::Credentials,
+    workload::{Workload, WorkloadPort},
+};
+use weft_proxy::{
+    AllowedLocal, InboundConfig, ListenAddress, OutboundKind, OutboundListener, Proxy, ProxyConfig,
+    WorkloadListeners,
+};
+
+use crate::authority::Authority;
+
+pub(crate) fn identity(account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://test.mesh/ns/default/sa/{account}")).unwrap()
+}
+
+pub(crate) fn service(name: &str) -> ServiceKey {
+    ServiceKey {
+        registry: RegistryName::new("static").unwrap(),
+        service: ServiceName::new(&format!("{name}.default")).unwrap(),
+    }
+}
+
+/// A proxy and what is published to it.
+pub(crate) struct Host {
+    pub(crate) proxy: Proxy,
+    pub(crate) table: Publisher<Table>,
+    pub(crate) credentials: Publisher<Credentials>,
+}
+
+/// How an instance is served.
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    pub(crate) protocol: AppProtocol,
+    pub(crate) authorization: Authorization,
+}
+
+pub(crate) fn open_to_domain() -> Authorization {
+    Authorization {
+        trust_domain: TrustDomain::new("test.mesh").unwrap(),
+        deny: Vec::new(),
+        allow: Vec::new(),
+    }
+}
+
+/// A host that serves `reviews`.
+pub(crate) fn serving_host(authority: &Authority, serving: Serving) -> Host {
+    let workload = Arc::new(Workload {
+        name: WorkloadName::new("reviews").unwrap(),
+        identity: identity("reviews"),
+        labels: Arc::default(),
+        locality: Locality::default(),
+        ports: vec![WorkloadPort {
+            service: service("reviews").service,
+            name: PortName::new("main").unwrap(),
+            address: serving.address,
+            protocol: serving.protocol,
+        }],
+    });
+    let table = Publisher::new(serving_table(&workload, serving.authorization, 1));
+    let credentials = Publisher::new(authority.credentials(&[&identity("reviews")]));
+    let config = ProxyConfig {
+        workers: 1,
+        inbound: Some(InboundConfig { listen: vec!["127.0.0.1:0".parse().unwrap()] }),
+        workloads: vec![WorkloadListeners { workload, outbound: Vec::new() }],
+        ..ProxyConfig::default()
+    };
+    let proxy = Proxy::start(config, table.reader(), credentials.reader()).unwrap();
+    Host { proxy, table, credentials }
+}
+
+pub(crate) fn serving_table(
+    workload: &Arc<Workload>,
+    authorization: Authorization,
+    generation: u64,
+) -> Table {
+    let port = workload.ports[0].clone();
+    let key = (port.service.clone(), port.address.port());
+    let inbound = [(key, Arc::new(InboundPort { port, authorization: Arc::new(authorization) }))];
+    let view = View {
+        workload: workload.clone(),
+        inbound: inbound.into_iter().collect(),
+        hosts: Default::default(),
+    };
+    Table { generation, views: vec![Arc::new(view)].into(), ..Table::default() }
+}
+
+/// An endpoint of `reviews`, served by a host.
+pub(crate) fn endpoint(instance: &str, application: SocketAddr, host: &Host) -> Arc<Upstream> {
+    let ListenAddress::Tcp(mesh) = host.proxy.addresses().inbound[0].clone() else { panic!("no TCP") };
+    Arc::new(Upstream {
+        registry: RegistryName::new("static").unwrap(),
+        endpoint: Arc::new(Endpoint {
+            service: service("reviews").service,
+            port_name: PortName::new("main").unwrap(),
+            instance: InstanceName::new(instance).unwrap(),
+            address: application,
+            mesh_address: Some(mesh),
+            identity: Some(identity("reviews")),
+            tls: TlsMode::Required,
+            labels: Arc::new(BTreeMap::new()),
+            weight: 1,
+            locality: Locality::default(),
+            health: Health::Healthy,
+        }),
+        state: Arc::default(),
+    })
+}
+
+/// A table in which the host `reviews` leads to these endpoints.
+pub(crate) fn calling_table(endpoints: Vec<Arc<Upstream>>, protocol: AppProtocol, generation: u64) -> Table {
+    let healthy = endpoints.len();
+    let set = EndpointSet { all: endpoints, healthy, cumulative_weights: Vec::new() };
+    let target = Target { service: service("reviews"), cumulative_weight: 1, endpoints: Arc::new(set) };
+    let rule = CompiledRouteRule {
+        name: RuleName::new("default").unwrap(),
+        matches: Vec::new().into(),
+        targets: vec![target],
+        request_timeout: Some(Duration::from_secs(15)),
+        connect_timeout: Duration::from_secs(1),
+        retries: Retries::default(),
+    };
+    let port = DestinationPort {
+        service: service("reviews"),
+        name: PortName::new("main").unwrap(),
+        number: 80,
+        protocol,
+        rules: vec![Arc::new(rule)].into(),
+    };
+    let destination = Arc::new(Destination { key: service("reviews"), ports: vec![Arc::new(port)] });
+    let mut table = Table { generation, ..Table::default() };
+    table.hosts.insert(HostName::new("reviews").unwrap(), destination.clone());
+    table.destinations.insert(service("reviews"), destination);
+    table
+}
+
+/// The configuration of a host whose `web` calls.
+pub(crate) fn calling_config(kind: OutboundKind, allowed: AllowedLocal) -> ProxyConfig {
+    let workload = Arc::new(Workload {
+        name: WorkloadName::new("web").unwrap(),
+        identity: identity("web"),
+        labels: Arc::default(),
+        locality: Locality::default(),
+        ports: Vec::new(),
+    });
+    let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+    let outbound = vec![OutboundListener { address, kind, allowed }];
+    ProxyConfig {
+        workers: 1,
+        workloads: vec![WorkloadListeners { workload, outbound }],
+        ..ProxyConfig::default()
+    }
+}
+
+/// A host whose `web` calls.
+pub(crate) fn calling_host(authority: &Authority, table: Table, kind: OutboundKind) -> Host {
+    let table = Publisher::new(table);
+    let credentials = Publisher::new(authority.credentials(&[&identity("web")]));
+    let config = calling_config(kind, AllowedLocal::Any);
+    let proxy = Proxy::start(config, table.reader(), credentials.reader()).unwrap();
+    Host { proxy, table, credentials }
+}
+
+/// Where a proxy's first workload connects.
+pub(crate) fn outbound_of(proxy: &Proxy) -> SocketAddr {
+    match proxy.addresses().outbound[0].1.clone() {
+        ListenAddress::Tcp(address) => address,
+        ListenAddress::Unix(_) => panic!("a Unix socket"),
+    }
+}
+
+impl Host {
+    /// Where its workload connects.
+    pub(crate) fn outbound(&self) -> SocketAddr {
+        outbound_of(&self.proxy)
+    }
+}
