@@ -7,6 +7,8 @@ use weft_core::{
     workload::Workload,
 };
 
+pub use crate::record::AccessLogTarget;
+
 /// How long a drain may take by default.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -88,18 +90,6 @@ pub enum AllowedLocal {
     Uids(Vec<u32>),
     /// Any that can connect.
     Any,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AccessLogTarget {
-    /// Nowhere.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to.
-    File(PathBuf),
 }
 
 /// Bounds that keep one caller from using up what all share.

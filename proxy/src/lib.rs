@@ -35,5 +35,5 @@ pub use config::{
     AccessLogTarget, AllowedLocal, DEFAULT_DRAIN_DEADLINE, InboundConfig, Limits, ListenAddress,
     OutboundKind, OutboundListener, ProxyConfig, WorkloadListeners,
 };
-pub use connections::ConnectionInfo;
+pub use connections::{ConnectionInfo, EndpointInfo};
 pub use proxy::{Addresses, Proxy, StartError};

@@ -13,10 +13,11 @@ use weft_core::{
 
 use crate::{
     config::{ListenAddress, ProxyConfig},
-    connections::ConnectionInfo,
+    connections::{self, ConnectionInfo, EndpointInfo},
     listen::{ListenerId, Role, Socket},
     outbound::OutboundRole,
     pool::Caller,
+    record::{Records, TapReceiver},
     worker::{self, Command, Load, Peers, Start},
 };
 
@@ -31,6 +32,8 @@ pub struct Proxy {
     listeners: BTreeMap<Key, Listening>,
     callers: BTreeMap<WorkloadName, Arc<Caller>>,
     config: ProxyConfig,
+    records: Arc<Records>,
+    table: Reader<Table>,
     next: u64,
 }
 
@@ -71,6 +74,9 @@ pub enum StartError {
     /// A thread could not be made.
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
+    /// The access log could not be opened.
+    #[error("cannot open the access log")]
+    AccessLog(#[source] io::Error),
     /// The configuration has no workers.
     #[error("a proxy needs at least one worker")]
     NoWorkers,
@@ -93,9 +99,11 @@ impl Proxy {
             (0..config.workers).map(|_| mpsc::channel(COMMANDS)).unzip();
         let loads = (0..config.workers).map(|_| Load::default()).collect();
         let peers = Peers { commands: commands.into(), loads };
+        let records = Arc::new(Records::new(&config.access_log).map_err(StartError::AccessLog)?);
         let start = Start {
             peers: peers.clone(),
-            table,
+            records: records.clone(),
+            table: table.clone(),
             tls: Arc::new(TlsContext::new(credentials.clone())),
             credentials,
             limits: config.limits,
@@ -107,6 +115,8 @@ impl Proxy {
             listeners: BTreeMap::new(),
             callers: BTreeMap::new(),
             config: ProxyConfig { workloads: Vec::new(), inbound: None, ..config.clone() },
+            records,
+            table,
             next: 0,
         };
         for (index, commands) in receivers.into_iter().enumerate() {
@@ -232,6 +242,30 @@ impl Proxy {
             }
         }
         all
+    }
+
+    /// All metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.records.render(&self.config.metric_prefix)
+    }
+
+    /// Shows every request from now on.
+    #[must_use]
+    pub fn tap(&self) -> TapReceiver {
+        self.records.tap()
+    }
+
+    /// Metrics, access log and tap, to be read without the proxy.
+    #[must_use]
+    pub fn records(&self) -> Arc<Records> {
+        self.records.clone()
+    }
+
+    /// What is known of every endpoint that a route can lead to.
+    #[must_use]
+    pub fn endpoint_states(&self) -> Vec<EndpointInfo> {
+        connections::endpoints(&self.table.load_full())
     }
 
     /// Connections of local processes and of other agents that are served now.

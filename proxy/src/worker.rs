@@ -32,6 +32,7 @@ use crate::{
     inbound::Slots,
     listen::{Handoff, ListenerId, Role},
     pool::{AppPool, MeshPool},
+    record::Recorder,
     resilience::RetryBudgets,
     signal::Signal,
     source::SocketTable,
@@ -107,6 +108,8 @@ pub(crate) struct Worker {
     pub(crate) mesh: MeshPool,
     /// Connections to local applications.
     apps: RefCell<HashMap<SocketAddr, Rc<AppPool>, foldhash::fast::RandomState>>,
+    /// Where requests are recorded.
+    pub(crate) recorder: Recorder,
     /// What may be tried again.
     pub(crate) budgets: RetryBudgets,
     /// The kernel's word on who connects; opened when it is first asked.

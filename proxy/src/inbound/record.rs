@@ -11,7 +11,7 @@ use weft_core::{
 use super::target::{Serving, Upstream};
 use crate::{
     fault::{self, Fault},
-    headers::{RequestId, TraceContext},
+    headers::{RequestId, TraceContext, TraceId},
     http::{
         body::Body,
         finish::{Finish, ResponseBody},
@@ -80,7 +80,7 @@ impl Report {
         self.verdict.flags = fault.facts().flag;
     }
 
-    fn outcome(&self, sent: u64) -> Outcome<'_> {
+    fn outcome<'a>(&'a self, sent: u64, trace: &'a str, ended: Instant) -> Outcome<'a> {
         let destination = self.serving.as_ref().map(|serving| Reached {
             service: &serving.service,
             port: self.upstream.target.port,
@@ -102,13 +102,13 @@ impl Report {
                 path: self.uri.path(),
                 authority: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
                 id: self.request_id.as_ref().map_or("", RequestId::as_str),
-                trace: "",
+                trace,
                 grpc: self.grpc,
             }),
             route: None,
             attempts: 1,
             verdict: &self.verdict,
-            duration: self.started.elapsed(),
+            duration: ended.saturating_duration_since(self.started),
             received_bytes: 0,
             sent_bytes: sent,
         }
@@ -120,6 +120,9 @@ impl Finish for Box<Report> {
         if !complete && self.verdict.fault.is_none() {
             self.blame(Fault::CallerGone);
         }
-        let _ = self.outcome(sent);
+        let ended = Instant::now();
+        let trace = self.trace.map(|trace| trace.trace_id());
+        let trace = trace.as_ref().map_or("", TraceId::as_str);
+        self.upstream.worker.recorder.record(&self.outcome(sent, trace, ended), ended);
     }
 }

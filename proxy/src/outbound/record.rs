@@ -13,7 +13,7 @@ use super::{Downstream, route::Routed};
 use crate::{
     balance::Picked,
     fault::{self, Fault},
-    headers::{RequestId, TraceContext},
+    headers::{RequestId, TraceContext, TraceId},
     http::{
         body::Body,
         finish::{Finish, ResponseBody},
@@ -98,8 +98,7 @@ impl Report {
         self.verdict.flags = if self.attempts > 1 { facts.flag_exhausted } else { facts.flag };
     }
 
-    fn outcome(&self, sent: u64, trace: Option<&str>) -> Outcome<'_> {
-        let _ = trace;
+    fn outcome<'a>(&'a self, sent: u64, trace: &'a str, ended: Instant) -> Outcome<'a> {
         let destination = self.routed.as_ref().map(|routed| Reached {
             service: &routed.port.service,
             port: routed.port.number,
@@ -121,13 +120,13 @@ impl Report {
                 path: self.uri.path(),
                 authority: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
                 id: self.request_id.as_ref().map_or("", RequestId::as_str),
-                trace: "",
+                trace,
                 grpc: self.grpc,
             }),
             route: self.routed.as_ref().map(|routed| &routed.rule.name),
             attempts: self.attempts,
             verdict: &self.verdict,
-            duration: self.started.elapsed(),
+            duration: ended.saturating_duration_since(self.started),
             received_bytes: self.received.get(),
             sent_bytes: sent,
         }
@@ -139,7 +138,10 @@ impl Finish for Box<Report> {
         if !complete && self.verdict.fault.is_none() {
             self.blame(Fault::CallerGone);
         }
-        let _ = self.outcome(sent, None);
+        let ended = Instant::now();
+        let trace = self.trace.map(|trace| trace.trace_id());
+        let trace = trace.as_ref().map_or("", TraceId::as_str);
+        self.downstream.worker.recorder.record(&self.outcome(sent, trace, ended), ended);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     inbound::Slots,
     listen::{self, Listeners},
     pool::MeshPool,
+    record::Records,
     resilience::RetryBudgets,
 };
 
@@ -37,6 +38,7 @@ pub(crate) struct Start {
     pub(crate) table: Reader<Table>,
     pub(crate) credentials: Reader<Credentials>,
     pub(crate) tls: Arc<TlsContext>,
+    pub(crate) records: Arc<Records>,
     pub(crate) limits: Limits,
     pub(crate) fault_header: bool,
 }
@@ -66,12 +68,17 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         decisions: Rc::default(),
         renewals: Rc::default(),
         apps: RefCell::new(HashMap::default()),
+        recorder: start.records.recorder(),
         budgets: RetryBudgets::default(),
         sockets: RefCell::default(),
         slots: Slots::default(),
         cut: Cell::new(0),
     });
     LocalExecutor.spawn(watch_table(worker.clone()));
+    LocalExecutor.spawn({
+        let worker = worker.clone();
+        async move { worker.recorder.keep_flushing().await }
+    });
     LocalExecutor.spawn(watch_credentials(worker.clone()));
     let mut listeners = Listeners::default();
     let mut sweep = tokio::time::interval(SWEEP);
