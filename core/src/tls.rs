@@ -20,6 +20,7 @@ mod certificate;
 mod bundle;
 mod credentials;
 mod peer;
+mod checker;
 mod verifier;
 mod ticketer;
 mod context;

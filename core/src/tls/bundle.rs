@@ -191,22 +191,22 @@ impl Bundle {
     }
 
     /// Checks that a chain leads to one of the roots. Each root is asked on its own: an expired one is skipped, which
-    /// path building alone would not do, and the error can name the roots.
+    /// path building alone would not do, and the error can name the roots. Returns the root.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixTime,
-    ) -> Result<(), String> {
+    ) -> Result<&Root, String> {
         let at = system_time(now);
         let mut telling = None;
         for root in &self.roots {
-            if root.validity.not_after < at || at < root.validity.not_before {
+            if !root.validity.contains(at) {
                 continue;
             }
             match root.verify(leaf, intermediates, usage, now) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(root),
                 Err(Error::InvalidCertificate(Reason::UnknownIssuer | Reason::BadSignature)) => {}
                 Err(error) => telling = Some(error),
             }
@@ -245,6 +245,14 @@ fn chain_fault(error: &Error) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// When all these certificates are valid; none when one cannot be read.
+pub(super) fn common_validity(first: Validity, certificates: &[CertificateDer<'_>]) -> Option<Validity> {
+    certificates.iter().try_fold(first, |window, certificate| {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        Some(window.and(Validity::of(&parsed)))
+    })
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {

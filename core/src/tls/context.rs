@@ -20,9 +20,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::{
     bundle::Usage,
     certificate::{Certificate, provider},
+    checker::Checker,
     credentials::Credentials,
     moment::rfc3339,
-    peer::{Peer, PeerError, check},
+    peer::{Peer, PeerError},
     ticketer::MeshTicketer,
     verifier::MeshVerifier,
 };
@@ -34,6 +35,7 @@ const SESSIONS_PER_IDENTITY: usize = 1024;
 /// Makes and keeps the TLS configurations. Shared by all workers; its lock is held for a lookup, once per dial.
 pub struct TlsContext {
     pub(super) credentials: Reader<Credentials>,
+    pub(super) checker: Arc<Checker>,
     pub(super) verifier: Arc<MeshVerifier>,
     server: Arc<ServerConfig>,
     clients: Mutex<HashMap<SpiffeId, Client>>,
@@ -71,9 +73,10 @@ impl TlsContext {
     /// to: [`Self::client_config`] is a lookup.
     #[must_use]
     pub fn new(credentials: Reader<Credentials>) -> Self {
-        let verifier = Arc::new(MeshVerifier::new(credentials.clone()));
+        let checker = Arc::new(Checker::new(credentials.clone()));
+        let verifier = Arc::new(MeshVerifier::new(checker.clone()));
         let server = Arc::new(server_config(&credentials, verifier.clone()));
-        Self { credentials, verifier, server, clients: Mutex::default() }
+        Self { credentials, checker, verifier, server, clients: Mutex::default() }
     }
 
     /// The credentials it follows.
@@ -155,7 +158,7 @@ impl TlsContext {
         now: UnixTime,
     ) -> Result<Peer, PeerError> {
         let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
-        check(&self.credentials.load(), leaf, intermediates, usage, now)
+        self.checker.check(leaf, intermediates, usage, now)
     }
 
     /// The certificate in force, usable now, and the trust it goes with.

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{bundle::Bundle, certificate::Certificate};
+use super::{
+    bundle::{Bundle, sha256},
+    certificate::Certificate,
+};
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// An immutable snapshot; the next one is made from a clone of the last by the `with_` methods, so that what did not
@@ -40,7 +43,7 @@ impl Credentials {
     pub fn with_bundle(mut self, bundle: Bundle) -> Self {
         if self.bundles.get(bundle.trust_domain()).is_none_or(|known| !known.same_roots(&bundle)) {
             self.bundles.insert(bundle.trust_domain().clone(), Arc::new(bundle));
-            self.trust_generation += 1;
+            self.trust_generation = trust_generation(&self.bundles);
         }
         self
     }
@@ -49,7 +52,7 @@ impl Credentials {
     #[must_use]
     pub fn without_bundle(mut self, trust_domain: &TrustDomain) -> Self {
         if self.bundles.remove(trust_domain).is_some() {
-            self.trust_generation += 1;
+            self.trust_generation = trust_generation(&self.bundles);
         }
         self
     }
@@ -82,9 +85,28 @@ impl Credentials {
         self.bundles.values()
     }
 
-    /// Counts the changes of the bundles: connections decided under an older number are decided again.
+    /// Names what is trusted: equal for equal bundles, however the snapshot was made, and another when a root comes or
+    /// goes. Connections decided under another one are decided again. No order.
     #[must_use]
     pub fn trust_generation(&self) -> u64 {
         self.trust_generation
     }
+}
+
+/// 64 bits of a digest over all roots. A counter would start again in a snapshot that is made afresh, and then what was
+/// decided under other roots would seem to be current.
+fn trust_generation(bundles: &HashMap<TrustDomain, Arc<Bundle>, RandomState>) -> u64 {
+    let mut roots: Vec<(&str, [u8; 32])> = bundles
+        .values()
+        .flat_map(|bundle| {
+            bundle.roots().iter().map(|root| (bundle.trust_domain().as_str(), root.fingerprint()))
+        })
+        .collect();
+    roots.sort_unstable();
+    let text: Vec<u8> =
+        roots.iter().flat_map(|(domain, root)| [domain.as_bytes(), b"/", root].concat()).collect();
+    let digest = sha256(&text);
+    u64::from_be_bytes([
+        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
+    ])
 }

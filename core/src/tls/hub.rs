@@ -89,7 +89,7 @@ impl TlsContext {
     /// join, whatever name is dialled the certificate of `hub`, followed by the roots of its trust domain. No tickets.
     #[must_use]
     pub fn hub_server_config(&self, hub: &SpiffeId) -> Arc<ServerConfig> {
-        let verifier = Arc::new(MeshVerifier::with_optional_client_certificate(self.credentials.clone()));
+        let verifier = Arc::new(MeshVerifier::with_optional_client_certificate(self.checker.clone()));
         let resolver = HubCertificate { hub: hub.clone(), credentials: self.credentials.clone() };
         let mut config = ServerConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&[&TLS13])
@@ -171,7 +171,7 @@ impl PinnedVerifier {
         let root = others.iter().find(|other| RootPin::of(other) == self.pin).ok_or_else(not_pinned)?;
         let bundle = Bundle::new(self.trust_domain.clone(), [root.clone().into_owned()]);
         let credentials = Credentials::default().with_bundle(bundle.map_err(|_| not_pinned())?);
-        let peer = check(&credentials, leaf, others, Usage::Server, now)?;
+        let (peer, _) = check(&credentials, leaf, others, Usage::Server, now)?;
         let hub = SpiffeId::hub(&self.trust_domain);
         if peer.identity != hub {
             let (presented, serial) = (peer.identity, peer.serial);

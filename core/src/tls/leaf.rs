@@ -28,6 +28,20 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// Whether a moment lies between the two ends.
+    #[must_use]
+    pub fn contains(self, at: SystemTime) -> bool {
+        self.not_before <= at && at <= self.not_after
+    }
+
+    /// When both are valid.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+
     pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
         Self { not_before: system_time(validity.not_before), not_after: system_time(validity.not_after) }

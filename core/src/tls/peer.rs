@@ -6,9 +6,9 @@ use rustls::{AlertDescription, CertificateError, Error};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
-    bundle::Usage,
+    bundle::{Usage, common_validity},
     credentials::Credentials,
-    leaf::{Leaf, LeafError},
+    leaf::{Leaf, LeafError, Validity},
     moment::{rfc3339, span, system_time},
 };
 use crate::identity::{SpiffeId, TrustDomain};
@@ -133,14 +133,15 @@ impl From<PeerError> for Error {
     }
 }
 
-/// The full check of a chain, the peer's own certificate first.
+/// The full check of a chain, the peer's own certificate first. Also says while when the verdict holds, as long as the
+/// roots stay the same; nothing when that cannot be told.
 pub(super) fn check(
     credentials: &Credentials,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     usage: Usage,
     now: UnixTime,
-) -> Result<Peer, PeerError> {
+) -> Result<(Peer, Option<Validity>), PeerError> {
     let Leaf { identity: presented, serial, validity } = Leaf::parse(leaf)?;
     let Some(bundle) = credentials.bundle(&presented.trust_domain()) else {
         let mut known: Vec<_> = credentials.bundles().map(|bundle| bundle.trust_domain().clone()).collect();
@@ -154,15 +155,14 @@ pub(super) fn check(
     if validity.not_after < at {
         return Err(PeerError::Expired { presented, serial, since: validity.not_after, now: at });
     }
-    if let Err(reason) = bundle.verify(leaf, intermediates, usage, now) {
-        return Err(PeerError::NotSigned { presented, serial, reason });
-    }
-    Ok(Peer {
-        identity: presented,
-        serial,
-        not_after: validity.not_after,
-        trust_generation: credentials.trust_generation(),
-    })
+    let root = match bundle.verify(leaf, intermediates, usage, now) {
+        Ok(root) => root,
+        Err(reason) => return Err(PeerError::NotSigned { presented, serial, reason }),
+    };
+    let window = common_validity(validity.and(root.validity()), intermediates);
+    let trust_generation = credentials.trust_generation();
+    let peer = Peer { identity: presented, serial, not_after: validity.not_after, trust_generation };
+    Ok((peer, window))
 }
 
 /// The fault that a verifier of ours found, inside a failed handshake's error.

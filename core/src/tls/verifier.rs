@@ -1,5 +1,7 @@
 //! Our rules as rustls asks for them.
 
+use std::sync::Arc;
+
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -11,26 +13,25 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::{
     bundle::Usage,
     certificate::provider,
-    credentials::Credentials,
-    peer::{Peer, PeerError, check},
+    checker::Checker,
+    peer::{Peer, PeerError},
 };
-use crate::publish::Reader;
 
 /// Checks peers against the credentials in force at the moment of the handshake.
 #[derive(Debug)]
 pub(super) struct MeshVerifier {
-    credentials: Reader<Credentials>,
+    checker: Arc<Checker>,
     client_certificate_mandatory: bool,
 }
 
 impl MeshVerifier {
-    pub(super) fn new(credentials: Reader<Credentials>) -> Self {
-        Self { credentials, client_certificate_mandatory: true }
+    pub(super) fn new(checker: Arc<Checker>) -> Self {
+        Self { checker, client_certificate_mandatory: true }
     }
 
     /// For the hub, to whom whoever joins has no certificate to show yet.
-    pub(super) fn with_optional_client_certificate(credentials: Reader<Credentials>) -> Self {
-        Self { credentials, client_certificate_mandatory: false }
+    pub(super) fn with_optional_client_certificate(checker: Arc<Checker>) -> Self {
+        Self { checker, client_certificate_mandatory: false }
     }
 }
 
@@ -55,7 +56,7 @@ impl ServerCertVerifier for MeshVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let peer = check(&self.credentials.load(), leaf, intermediates, Usage::Server, now)?;
+        let peer = self.checker.check(leaf, intermediates, Usage::Server, now)?;
         require_name(&peer, dialled)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -99,7 +100,7 @@ impl ClientCertVerifier for MeshVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        check(&self.credentials.load(), leaf, intermediates, Usage::Client, now)?;
+        self.checker.check(leaf, intermediates, Usage::Client, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

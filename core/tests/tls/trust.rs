@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use weft_core::{
     identity::TrustDomain,
     publish::Publisher,
@@ -13,7 +13,7 @@ use weft_core::{
     wire::Framing,
 };
 
-use crate::authority::{Authority, HOUR, Wanted, identity};
+use crate::authority::{Authority, HOUR, Wanted, bundle, identity};
 
 fn pem(chain: &[CertificateDer<'_>]) -> String {
     let block = |der: &CertificateDer<'_>| {
@@ -75,16 +75,22 @@ fn a_bundle_holds_authorities_only_and_each_once() {
 }
 
 #[test]
-fn the_trust_generation_counts_changes_of_roots_only() {
+fn the_trust_generation_changes_with_the_roots_and_only_with_them() {
     let (one, two) = (Authority::new("one"), Authority::new("two"));
     let first = Credentials::default().with_bundle(one.bundle("td.mesh"));
     let generation = first.trust_generation();
     let same = first.with_bundle(one.bundle("td.mesh")).with_identity(one.certificate(&identity("web")));
     assert_eq!(same.trust_generation(), generation);
     let changed = same.with_bundle(two.bundle("td.mesh"));
-    assert_eq!(changed.trust_generation(), generation + 1);
+    assert_ne!(changed.trust_generation(), generation);
+    let afresh = Credentials::default().with_bundle(two.bundle("td.mesh"));
+    assert_eq!(afresh.trust_generation(), changed.trust_generation());
+    let both = |order: [&Authority; 2]| Credentials::default().with_bundle(bundle("td.mesh", &order));
+    assert_eq!(both([&one, &two]).trust_generation(), both([&two, &one]).trust_generation());
+    let elsewhere = Credentials::default().with_bundle(two.bundle("peer.mesh"));
+    assert_ne!(elsewhere.trust_generation(), changed.trust_generation());
     let domain = TrustDomain::new("td.mesh").unwrap();
-    assert_eq!(changed.without_bundle(&domain).without_bundle(&domain).trust_generation(), generation + 2);
+    assert_ne!(changed.clone().without_bundle(&domain).trust_generation(), changed.trust_generation());
 }
 
 #[test]
@@ -132,4 +138,26 @@ fn a_leaf_says_when_it_is_valid() {
     assert_eq!(leaf.validity.to_string(), "2027-01-15T08:00:00Z to 2027-01-15T09:00:00Z");
     let longer = [chain[0].as_ref(), &[0]].concat();
     assert_eq!(Leaf::parse(&longer), Err(LeafError::TrailingBytes { count: 1 }));
+}
+
+#[test]
+fn a_verdict_is_remembered_no_longer_than_it_holds() {
+    let (authority, next) = (Authority::new("td"), Authority::new("next"));
+    let mut publisher = Publisher::new(Credentials::default().with_bundle(authority.bundle("td.mesh")));
+    let context = TlsContext::new(publisher.reader());
+    let (chain, _) = authority.sign(&Wanted::new(identity("web").as_str()));
+    let now = UnixTime::now();
+    let later = |hours| UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + HOUR * hours);
+    let label =
+        |chain: &[CertificateDer<'_>], at| context.check_client(chain, at).map_err(|error| error.label());
+    for _ in 0..2 {
+        assert_eq!(label(&chain, now).unwrap().identity, identity("web"));
+    }
+    assert_eq!(label(&chain, later(25)), Err("expired"));
+    assert_eq!(label(&chain[..1], now), Err("not_signed"));
+    assert_eq!(label(&[chain[0].clone(), next.root()], now), Err("not_signed"));
+    publisher.publish(Credentials::default().with_bundle(next.bundle("td.mesh")));
+    assert_eq!(label(&chain, now), Err("not_signed"));
+    publisher.publish(Credentials::default().with_bundle(authority.bundle("td.mesh")));
+    assert_eq!(label(&chain, now).unwrap().identity, identity("web"));
 }
