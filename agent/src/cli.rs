@@ -10,6 +10,8 @@ mod check;
 mod demo;
 mod drain;
 mod endpoints;
+mod hub;
+mod join;
 mod output;
 mod routes;
 mod services;
@@ -52,6 +54,10 @@ struct Cli {
 enum Verb {
     /// Run the per-host daemon: discovery, identity and proxy
     Agent(agent::Args),
+    /// Run the hub: certificate authority and relay of discovery
+    Hub(hub::Args),
+    /// Join a mesh with a one-time token
+    Join(join::Args),
     /// Keep the mesh's authority: root, intermediate, tokens, certificates without a hub
     Ca(ca::Args),
     /// Say how the agent is and what is missing
@@ -100,6 +106,8 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Agent(args) => agent::run(args),
+        Verb::Hub(args) => hub::run(&args),
+        Verb::Join(args) => reading(join::run(args)),
         Verb::Ca(args) => reading(ca::run(args)),
         Verb::Status(args) => reading(status::run(args)),
         Verb::Services(args) => reading(services::run(args)),

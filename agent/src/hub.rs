@@ -11,3 +11,13 @@ pub mod token;
 pub mod store;
 pub mod authority;
 pub mod operator;
+pub mod office;
+pub mod relay;
+mod stream;
+mod keeper;
+mod service;
+mod listener;
+mod serve;
+
+pub use keeper::KeeperError;
+pub use serve::{Hub, HubError};

@@ -16,5 +16,6 @@ pub mod view;
 pub mod admin;
 pub mod files;
 pub mod hub;
+pub mod identity;
 pub mod demo;
 pub mod cli;

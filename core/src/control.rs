@@ -38,11 +38,6 @@ pub const WINDOW: u64 = 16;
 pub const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// How far before its issue a certificate's validity begins, for hosts whose clock is late.
 pub const BACKDATE: Duration = Duration::from_secs(65 * 60);
-/// The namespace of Weft's own identities; no token grants a workload identity in it.
-pub const SYSTEM_NAMESPACE: &str = "weft-system";
-/// The account of every hub's identity.
-pub const HUB_ACCOUNT: &str = "hub";
-
 /// The account of a node's identity.
 #[must_use]
 pub fn node_account(node: &str) -> String {

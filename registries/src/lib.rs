@@ -5,6 +5,7 @@
 
 pub mod plan;
 pub mod static_files;
+pub mod hub;
 
 pub use plan::{BuildError, Environment, Kind, Plan};
 

@@ -118,7 +118,7 @@ impl Authority {
         self.intermediate_ends
     }
 
-    /// Signs a leaf for `identity` and the request's key, valid from 65 minutes ago.
+    /// Signs a leaf for `identity` and the request's key, valid from 65 minutes ago and for the configured time.
     ///
     /// Whether the asker may have this identity is not asked here.
     ///
@@ -130,13 +130,37 @@ impl Authority {
         request: &ProvenRequest,
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
+        self.issue_for(self.leaf_lifetime, identity, request, now)
+    }
+
+    /// Signs a leaf of Weft's own (a node, a hub): valid for a day at least, so that short-lived workload certificates do
+    /// not make the mesh's own machinery fragile.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_system(
+        &self,
+        identity: &SpiffeId,
+        request: &ProvenRequest,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
+        self.issue_for(self.leaf_lifetime.max(DEFAULT_LEAF_LIFETIME), identity, request, now)
+    }
+
+    fn issue_for(
+        &self,
+        lifetime: Duration,
+        identity: &SpiffeId,
+        request: &ProvenRequest,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
         if identity.trust_domain_str() != self.trust_domain.as_str() {
             return Err(IssueError::TrustDomain(identity.clone(), self.trust_domain.clone()));
         }
         if now >= self.intermediate_ends {
             return Err(IssueError::Expired);
         }
-        let not_after = (now + self.leaf_lifetime).min(self.intermediate_ends);
+        let not_after = (now + lifetime).min(self.intermediate_ends);
         let serial = random_serial();
         let parameters = leaf_parameters(identity, &serial, now, not_after)?;
         let leaf = parameters.signed_by(&request.key, &self.issuer)?;

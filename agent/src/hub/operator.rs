@@ -10,8 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use weft_core::{
-    control::{SYSTEM_NAMESPACE, node_account},
-    identity::{SpiffeId, TrustDomain},
+    control::node_account,
+    identity::{SYSTEM_NAMESPACE, SpiffeId, TrustDomain},
     name::NameError,
 };
 
@@ -106,7 +106,7 @@ pub fn create_token(
     if let Some(node) = &wish.node {
         node_identity(trust_domain, node)?;
     }
-    let token = Token::new(&wish.hub, trust_domain, root);
+    let token = Token::new(&wish.hub, wish.node.as_deref(), trust_domain, root);
     let record = TokenRecord {
         identities: wish.identities.clone(),
         node: wish.node.clone(),

@@ -20,6 +20,8 @@ const MAX_LENGTH: usize = 1024;
 pub struct Token {
     /// Where the hub is, as `host:port`; empty when the operator says it.
     pub hub: String,
+    /// The only node that may use it, which is then the joining host's name; none when the host names itself.
+    pub node: Option<String>,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
     /// The SHA-256 of the root certificate that the hub must chain to.
@@ -55,14 +57,17 @@ struct TokenMessage {
     root_pin: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     secret: Vec<u8>,
+    #[prost(string, tag = "5")]
+    node: String,
 }
 
 impl Token {
     /// A token with a new secret.
     #[must_use]
-    pub fn new(hub: &str, trust_domain: &TrustDomain, root: &[u8]) -> Self {
+    pub fn new(hub: &str, node: Option<&str>, trust_domain: &TrustDomain, root: &[u8]) -> Self {
         Self {
             hub: hub.to_owned(),
+            node: node.map(str::to_owned),
             trust_domain: trust_domain.clone(),
             root_pin: sha256(root),
             secret: random(),
@@ -92,6 +97,7 @@ impl Token {
         let message = TokenMessage::decode(content).map_err(|_| TokenError::Content)?;
         Ok(Self {
             hub: message.hub,
+            node: Some(message.node).filter(|node| !node.is_empty()),
             trust_domain: TrustDomain::new(&message.trust_domain).map_err(|_| TokenError::Content)?,
             root_pin: message.root_pin.try_into().map_err(|_| TokenError::Content)?,
             secret: message.secret.try_into().map_err(|_| TokenError::Content)?,
@@ -106,6 +112,7 @@ impl Token {
             trust_domain: self.trust_domain.to_string(),
             root_pin: self.root_pin.to_vec(),
             secret: self.secret.to_vec(),
+            node: self.node.clone().unwrap_or_default(),
         };
         let mut bytes = message.encode_to_vec();
         let checksum = sha256(&bytes);
@@ -149,7 +156,7 @@ mod tests {
     use super::*;
 
     fn token() -> Token {
-        Token::new("hub.example:15012", &TrustDomain::new("demo.mesh").unwrap(), b"root")
+        Token::new("hub.example:15012", Some("one"), &TrustDomain::new("demo.mesh").unwrap(), b"root")
     }
 
     #[test]

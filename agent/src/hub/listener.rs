@@ -1,0 +1,100 @@
+//! The hub's port: TLS 1.3, the caller's certificate checked where one is shown, then HTTP/2.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ServerConfig, pki_types::UnixTime};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use weft_core::{
+    identity::SYSTEM_NAMESPACE,
+    tls::{TlsContext, explain_handshake},
+};
+
+use super::{
+    service,
+    stream::{Node, Shared},
+};
+
+/// How many connections there may be before new ones wait: one per agent, and those that join.
+const MAX_CONNECTIONS: usize = 16_384;
+/// How long a caller may take for its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many calls one connection may have at a time: an agent has one stream.
+const MAX_CALLS: u32 = 8;
+/// How often a silent caller is asked for a sign of life, and how long it may take.
+const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// How long the accept loop waits after the kernel ran out of something.
+const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Who may connect, and what they find.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) tls: Arc<TlsContext>,
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) trust_domain: String,
+    pub(super) shared: Shared,
+}
+
+/// Accepts for ever.
+pub(super) async fn accept(listener: TcpListener, door: Door) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, from)) => drop(tokio::spawn(connection(door.clone(), stream, from, slot))),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "the hub cannot accept");
+                tokio::time::sleep(RESOURCE_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: OwnedSemaphorePermit) {
+    let _set = stream.set_nodelay(true);
+    let handshake = TlsAcceptor::from(door.config.clone()).accept(stream);
+    let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return tracing::warn!(%from, fault = %explain_handshake(&error), "handshake failed");
+        }
+        Err(_) => return tracing::debug!(%from, "no handshake in time"),
+    };
+    let node = match caller(&door, &stream) {
+        Ok(node) => node,
+        Err(fault) => return tracing::warn!(%from, %fault, "caller refused"),
+    };
+    let shared = door.shared;
+    let service = service_fn(move |request| service::answer(shared.clone(), node.clone(), request));
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_CALLS)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%from, %error, "connection ended");
+    }
+}
+
+/// The node whose certificate was shown; none without a certificate. Any other certificate is refused: a workload has
+/// nothing to say here.
+fn caller(door: &Door, stream: &TlsStream<TcpStream>) -> Result<Option<Node>, String> {
+    let Some(chain) = stream.get_ref().1.peer_certificates() else { return Ok(None) };
+    let peer = door.tls.check_client(chain, UnixTime::now()).map_err(|fault| fault.to_string())?;
+    let identity = peer.identity.clone();
+    let ours = identity.trust_domain_str() == door.trust_domain && identity.namespace() == SYSTEM_NAMESPACE;
+    match identity.account().strip_prefix("node-").filter(|_| ours) {
+        Some(name) => Ok(Some(Node { name: name.to_owned(), peer })),
+        None => Err(format!("{identity} is no node of this mesh")),
+    }
+}

@@ -1,0 +1,192 @@
+//! Who gets which certificate: the rules between the store, which knows, and the authority, which signs.
+//!
+//! A node gets its own identity again and the identities that its token granted, each for a key that the request proves.
+//! Everything else is refused by name.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use weft_core::{
+    control::message::RefusalCode,
+    identity::{SYSTEM_NAMESPACE, SpiffeId},
+    name::NameError,
+};
+
+use super::{
+    authority::{Authority, IssueError, Issued, ProvenRequest},
+    operator::node_identity,
+    store::{ClaimError, JoinClaim, Store, StoreError},
+    token::sha256,
+};
+
+/// The desk that signs.
+pub struct Office {
+    store: Arc<dyn Store>,
+    authority: RwLock<Arc<Authority>>,
+}
+
+/// Why a host did not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinRefusal {
+    /// A name that no node can have.
+    #[error("the node's name: {0}")]
+    Node(#[from] NameError),
+    /// The token does not buy this.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The request is wrong, or signing failed.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+/// Why a certificate was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateRefusal {
+    /// Not granted, or not known here.
+    #[error("node {node} was not granted {identity}")]
+    NotGranted {
+        /// Who asked.
+        node: String,
+        /// For what.
+        identity: String,
+    },
+    /// Not a SPIFFE URI of this mesh's form.
+    #[error(transparent)]
+    Identity(#[from] NameError),
+    /// The request is wrong, or signing failed.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CertificateRefusal {
+    /// As the protocol says it.
+    #[must_use]
+    pub fn code(&self) -> RefusalCode {
+        match self {
+            Self::NotGranted { .. } | Self::Issue(IssueError::TrustDomain(..)) => RefusalCode::NotGranted,
+            Self::Identity(_) | Self::Issue(IssueError::Request(_) | IssueError::Key) => {
+                RefusalCode::Malformed
+            }
+            Self::Issue(IssueError::Expired | IssueError::Signing(_)) | Self::Store(_) => {
+                RefusalCode::Unavailable
+            }
+        }
+    }
+}
+
+/// A host that joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// The node's certificate.
+    pub certificate: Issued,
+    /// What it may be.
+    pub granted: Vec<SpiffeId>,
+}
+
+impl Office {
+    /// A desk with this store and authority.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, authority: Arc<Authority>) -> Self {
+        Self { store, authority: RwLock::new(authority) }
+    }
+
+    /// The authority in force.
+    #[must_use]
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Signs with another authority from here on.
+    pub fn replace_authority(&self, authority: Arc<Authority>) {
+        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = authority;
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Lets a host join. The claim is durable before anything is signed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the token does not buy a certificate for this key and node, or the request is wrong.
+    pub fn join(
+        &self,
+        secret: &[u8],
+        node: &str,
+        signing_request: &[u8],
+        now: SystemTime,
+    ) -> Result<Joined, JoinRefusal> {
+        let authority = self.authority();
+        let identity = node_identity(authority.trust_domain(), node)?;
+        let request = ProvenRequest::read(signing_request)?;
+        let claim = JoinClaim {
+            secret_hash: sha256(secret),
+            node: node.to_owned(),
+            key_hash: request.key_hash(),
+            at: now,
+        };
+        let record = self.store.claim(&claim)?;
+        let certificate = authority.issue_system(&identity, &request, now)?;
+        self.note(&certificate);
+        Ok(Joined { certificate, granted: record.identities })
+    }
+
+    /// What a node may be, beside itself; none when it is not known here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn granted(&self, node: &str) -> Result<Option<Vec<SpiffeId>>, StoreError> {
+        Ok(self.store.node(node)?.map(|record| record.identities))
+    }
+
+    /// Signs for a node whose stream is authenticated.
+    ///
+    /// # Errors
+    /// Names what was refused.
+    pub fn issue(
+        &self,
+        node: &str,
+        wanted: &str,
+        signing_request: &[u8],
+        now: SystemTime,
+    ) -> Result<Issued, CertificateRefusal> {
+        let authority = self.authority();
+        let identity = SpiffeId::parse(wanted)?;
+        let not_granted =
+            || CertificateRefusal::NotGranted { node: node.to_owned(), identity: wanted.to_owned() };
+        let granted = self.granted(node)?.ok_or_else(not_granted)?;
+        let is_own = node_identity(authority.trust_domain(), node).is_ok_and(|own| own == identity);
+        if !is_own && (identity.namespace() == SYSTEM_NAMESPACE || !granted.contains(&identity)) {
+            return Err(not_granted());
+        }
+        let request = ProvenRequest::read(signing_request)?;
+        let issued = if is_own {
+            authority.issue_system(&identity, &request, now)?
+        } else {
+            authority.issue(&identity, &request, now)?
+        };
+        self.note(&issued);
+        Ok(issued)
+    }
+
+    /// The trail is no condition: a certificate that cannot be noted is still given.
+    fn note(&self, issued: &Issued) {
+        tracing::info!(identity = %issued.identity, serial = %issued.serial, "signed");
+        if let Err(fault) = self.store.note_serial(&issued.serial, &issued.identity, issued.not_after) {
+            tracing::warn!(%fault, serial = %issued.serial, "the serial number was not noted");
+        }
+    }
+}
+
+impl std::fmt::Debug for Office {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Office").field("authority", &self.authority()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! One agent's place in the relay: a position per scope, and what is being told. Pure: no clock, no socket.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use weft_core::{
+    control::{
+        BATCH, COMMIT_INTERVAL, ControlError, ResumePoint,
+        discovery::{encode_commit, encode_ready, encode_reset},
+        message::{Discovery, Subscribe},
+    },
+    name::RegistryName,
+    registry::{Completeness, Scope},
+};
+
+use super::{RelayState, RelayedScope};
+
+/// How far one agent has come.
+#[derive(Debug)]
+pub struct Follower {
+    subscription: u64,
+    /// Which registries it wants; none for all.
+    wanted: BTreeSet<RegistryName>,
+    places: BTreeMap<Scope, Place>,
+    telling: Option<Telling>,
+}
+
+/// How far it has come in one scope.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    position: u64,
+    /// The confirmation that was passed on with the last commit; none when none was.
+    confirmed_at: Option<SystemTime>,
+}
+
+/// A walk through one scope as it was when the walk began, so that its end is a state that once was.
+#[derive(Debug)]
+struct Telling {
+    scope: Scope,
+    relayed: Arc<RelayedScope>,
+    /// What lies behind this was told.
+    position: u64,
+    full: bool,
+    opened: bool,
+}
+
+/// Why an agent cannot go on where it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeFault {
+    /// The point is of another store.
+    #[error("the resume point is of another hub's store")]
+    Epoch,
+    /// What was said since then is no longer known in full.
+    #[error("too much has gone from {0} since the resume point")]
+    TooOld(Scope),
+    /// The store was set back.
+    #[error("the resume point of {0} lies ahead of this hub's store")]
+    Ahead(Scope),
+    /// The subscription cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] ControlError),
+}
+
+impl ResumeFault {
+    /// Whether a full list is the cure.
+    #[must_use]
+    pub fn needs_full_list(&self) -> bool {
+        !matches!(self, Self::Malformed(_))
+    }
+}
+
+impl Follower {
+    /// Begins where the subscription says.
+    ///
+    /// # Errors
+    /// When that is not possible without a gap.
+    pub fn new(subscribe: Subscribe, epoch: &[u8], state: &RelayState) -> Result<Self, ResumeFault> {
+        let wanted = subscribe.registries.iter().map(|name| RegistryName::new(name));
+        let wanted = wanted
+            .collect::<Result<_, _>>()
+            .map_err(|fault| ControlError::Name { field: "registries", fault })?;
+        let mut places = BTreeMap::new();
+        if let Some(resume) = subscribe.resume {
+            let point = ResumePoint::from_message(resume)?;
+            if point.epoch != epoch {
+                return Err(ResumeFault::Epoch);
+            }
+            for (scope, position) in point.positions {
+                check_position(state, &scope, position)?;
+                places.insert(scope, Place { position, confirmed_at: None });
+            }
+        }
+        Ok(Self { subscription: subscribe.subscription, wanted, places, telling: None })
+    }
+
+    /// The next batch that this agent should be told, if there is any.
+    ///
+    /// # Errors
+    /// When it fell so far behind that it must take the full list.
+    pub fn next_batch(&mut self, state: &RelayState) -> Result<Option<Discovery>, ResumeFault> {
+        if self.telling.is_none() {
+            self.telling = self.begin(state)?;
+        }
+        let Some(mut telling) = self.telling.take() else { return Ok(None) };
+        let (events, ended) = telling.batch();
+        let batch = Discovery {
+            subscription: self.subscription,
+            registry: telling.scope.registry.to_string(),
+            part: telling.scope.part.to_string(),
+            events,
+        };
+        if ended {
+            let place =
+                Place { position: telling.relayed.head, confirmed_at: Some(telling.relayed.confirmed_at) };
+            self.places.insert(telling.scope, place);
+        } else {
+            self.telling = Some(telling);
+        }
+        Ok(Some(batch))
+    }
+
+    /// Chooses a scope that has something to say.
+    fn begin(&self, state: &RelayState) -> Result<Option<Telling>, ResumeFault> {
+        for (scope, relayed) in &state.scopes {
+            if !self.wanted.is_empty() && !self.wanted.contains(&scope.registry) {
+                continue;
+            }
+            let (position, full) = match self.places.get(scope) {
+                None => (0, true),
+                Some(place) if place.is_current(relayed) => continue,
+                Some(place) => {
+                    check_position(state, scope, place.position)?;
+                    (place.position, false)
+                }
+            };
+            let (scope, relayed) = (scope.clone(), relayed.clone());
+            return Ok(Some(Telling { scope, relayed, position, full, opened: false }));
+        }
+        Ok(None)
+    }
+}
+
+impl Place {
+    /// Nothing changed, and the last commit is still fresh.
+    fn is_current(&self, relayed: &RelayedScope) -> bool {
+        let fresh = |told: SystemTime| {
+            relayed.confirmed_at.duration_since(told).is_ok_and(|since| since < COMMIT_INTERVAL)
+                || relayed.confirmed_at <= told
+        };
+        self.position == relayed.head && self.confirmed_at.is_some_and(fresh)
+    }
+}
+
+impl Telling {
+    /// The events of one batch, and whether they end the walk.
+    fn batch(&mut self) -> (Vec<Bytes>, bool) {
+        let mut events = Vec::new();
+        let mut size = 0;
+        if self.full && !self.opened {
+            events.push(encode_reset());
+        }
+        self.opened = true;
+        for (position, piece) in self.relayed.log.range(self.position + 1..) {
+            if size >= BATCH {
+                return (events, false);
+            }
+            self.position = *position;
+            if !(self.full && piece.gone) {
+                size += piece.event.len();
+                events.push(piece.event.clone());
+            }
+        }
+        if self.full {
+            events.push(encode_ready(Completeness::Full));
+        }
+        events.push(encode_commit(self.relayed.head));
+        (events, true)
+    }
+}
+
+fn check_position(state: &RelayState, scope: &Scope, position: u64) -> Result<(), ResumeFault> {
+    match state.scopes.get(scope) {
+        Some(relayed) if position < relayed.complete_after => Err(ResumeFault::TooOld(scope.clone())),
+        Some(relayed) if position > relayed.head => Err(ResumeFault::Ahead(scope.clone())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,312 @@
+//! Keeps the log: compares each snapshot with the last, gives what changed new positions, remembers, then publishes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use imbl::OrdMap;
+use weft_core::{
+    merge::{Partition, Snapshot},
+    name::{RegistryName, ServiceName},
+    publish::{Publisher, Reader},
+    registry::Scope,
+};
+
+use super::{
+    KEPT_GONE, Piece, RelayState, RelayedScope,
+    piece::{NamedPiece, gone, policy_piece, route_piece, service_pieces},
+};
+use crate::hub::store::{RelayRecord, Store, StoreError};
+
+/// Under this name the store remembers how much of the past was forgotten. No piece is called so.
+const FORGOTTEN: &str = "";
+
+/// The one writer of the relay.
+pub struct Relay {
+    store: Arc<dyn Store>,
+    logs: BTreeMap<RegistryName, Log>,
+    publisher: Publisher<RelayState>,
+    /// The highest position given out.
+    position: u64,
+}
+
+/// One registry's log, as the writer keeps it.
+#[derive(Default)]
+struct Log {
+    /// What is remembered of each piece.
+    records: HashMap<Box<str>, RelayRecord>,
+    /// The pieces of each service, to find those that are gone.
+    of_service: HashMap<ServiceName, Vec<Box<str>>>,
+    partition: Partition,
+    published: OrdMap<u64, Piece>,
+    complete_after: u64,
+    head: u64,
+    /// Whether a first snapshot was compared with what the store remembers.
+    begun: bool,
+}
+
+impl Relay {
+    /// A relay that goes on where the store's last one ended.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, logs: BTreeMap::new(), publisher: Publisher::new(RelayState::default()), position: 0 }
+    }
+
+    /// Reads what the store remembers of these registries.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn restore<'a>(
+        &mut self,
+        registries: impl IntoIterator<Item = &'a RegistryName>,
+    ) -> Result<(), StoreError> {
+        for registry in registries {
+            let mut log = Log::default();
+            for (origin, record) in self.store.relayed(registry.as_str())? {
+                self.position = self.position.max(record.position);
+                log.head = log.head.max(record.position);
+                if origin == FORGOTTEN {
+                    log.complete_after = record.position;
+                } else {
+                    log.records.insert(origin.into(), record);
+                }
+            }
+            self.logs.insert(registry.clone(), log);
+        }
+        Ok(())
+    }
+
+    /// What agents follow.
+    #[must_use]
+    pub fn reader(&self) -> Reader<RelayState> {
+        self.publisher.reader()
+    }
+
+    /// Takes a snapshot over. Blocks on the disk when something changed.
+    ///
+    /// # Errors
+    /// When the store fails: nothing is published then, and the next snapshot tries again.
+    pub fn take(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let mut state = RelayState::clone(&self.publisher.current());
+        let mut any = false;
+        for registry in snapshot.partitions.keys().chain(snapshot.scopes.keys().map(|scope| &scope.registry))
+        {
+            let Some(confirmed_at) = confirmed_at(snapshot, registry) else { continue };
+            let scope = Scope::whole(registry.clone());
+            let known = state.scopes.get(&scope);
+            if known
+                .is_some_and(|known| known.confirmed_at == confirmed_at && !self.differs(snapshot, registry))
+            {
+                continue;
+            }
+            let empty = Partition::default();
+            let partition = snapshot.partitions.get(registry).unwrap_or(&empty);
+            let log = self.logs.entry(registry.clone()).or_default();
+            log.take(partition, &mut self.position, registry.as_str(), &*self.store)?;
+            state.scopes.insert(scope, Arc::new(log.view(confirmed_at)));
+            any = true;
+        }
+        if any {
+            self.publisher.publish(state);
+        } else {
+            self.publisher.sweep();
+        }
+        Ok(())
+    }
+
+    fn differs(&self, snapshot: &Snapshot, registry: &RegistryName) -> bool {
+        match (self.logs.get(registry), snapshot.partitions.get(registry)) {
+            (Some(log), Some(partition)) => !log.is_at(partition),
+            (Some(log), None) => !log.of_service.is_empty(),
+            (None, _) => true,
+        }
+    }
+}
+
+/// When all of a registry was last confirmed; none before each of its scopes was once.
+fn confirmed_at(snapshot: &Snapshot, registry: &RegistryName) -> Option<SystemTime> {
+    let of_registry = snapshot.scopes.iter().filter(|(scope, _)| scope.registry == *registry);
+    let moments: Option<Vec<_>> =
+        of_registry.map(|(_, state)| state.committed_at.filter(|_| state.completeness.is_some())).collect();
+    moments?.into_iter().min()
+}
+
+impl Log {
+    fn is_at(&self, partition: &Partition) -> bool {
+        self.begun
+            && self.partition.services.ptr_eq(&partition.services)
+            && self.partition.routes.ptr_eq(&partition.routes)
+            && self.partition.policies.ptr_eq(&partition.policies)
+    }
+
+    fn view(&self, confirmed_at: SystemTime) -> RelayedScope {
+        RelayedScope {
+            log: self.published.clone(),
+            head: self.head,
+            complete_after: self.complete_after,
+            confirmed_at,
+        }
+    }
+
+    /// Compares, gives positions, remembers, and only then changes what is published.
+    fn take(
+        &mut self,
+        partition: &Partition,
+        position: &mut u64,
+        registry: &str,
+        store: &dyn Store,
+    ) -> Result<(), StoreError> {
+        let changes = self.compare(partition);
+        let mut next = *position;
+        let mut remembered = Vec::new();
+        let mut log = self.published.clone();
+        for (origin, change) in &changes.pieces {
+            let known = self.records.get(origin);
+            let record = match change {
+                Some(encoded) => {
+                    let same = known.filter(|known| !known.gone && known.version == encoded.version);
+                    same.copied().unwrap_or_else(|| {
+                        next += 1;
+                        RelayRecord { version: encoded.version, position: next, gone: false }
+                    })
+                }
+                None => match known {
+                    Some(known) if !known.gone => {
+                        next += 1;
+                        RelayRecord { version: 0, position: next, gone: true }
+                    }
+                    Some(known) => *known,
+                    None => continue,
+                },
+            };
+            if let Some(known) = known {
+                log.remove(&known.position);
+            }
+            if known != Some(&record) {
+                remembered.push((&**origin, Some(record)));
+            }
+            let event = change.as_ref().map_or_else(|| gone(origin), |encoded| encoded.event.clone());
+            log.insert(record.position, Piece { event, gone: record.gone });
+        }
+        let forgotten = self.too_old(&remembered);
+        let forgotten_to = forgotten.last().map(|(_, position)| *position);
+        remembered.extend(forgotten.iter().map(|(origin, _)| (&**origin, None)));
+        let mark = forgotten_to.map(|position| RelayRecord { version: 0, position, gone: true });
+        remembered.extend(mark.map(|mark| (FORGOTTEN, Some(mark))));
+        if !remembered.is_empty() {
+            store.remember(registry, &remembered)?;
+        }
+        for (origin, record) in remembered {
+            match record {
+                _ if origin == FORGOTTEN => {}
+                Some(record) => drop(self.records.insert(origin.into(), record)),
+                None => drop(self.records.remove(origin)),
+            }
+        }
+        for (_, position) in &forgotten {
+            log.remove(position);
+        }
+        self.complete_after = forgotten_to.unwrap_or(self.complete_after);
+        for (service, origins) in changes.services {
+            match origins {
+                Some(origins) => drop(self.of_service.insert(service, origins)),
+                None => drop(self.of_service.remove(&service)),
+            }
+        }
+        if next > *position {
+            (*position, self.head) = (next, next);
+        }
+        self.published = log;
+        self.partition = partition.clone();
+        self.begun = true;
+        Ok(())
+    }
+
+    /// What is new, changed or gone since the last partition; everything, the first time.
+    fn compare(&self, now: &Partition) -> Changes {
+        let mut changes = Changes::default();
+        for (name, entry) in &now.services {
+            let before = self.partition.services.get(name);
+            if before.is_some_and(|before| Arc::ptr_eq(before, entry) || before == entry) {
+                continue;
+            }
+            let pieces = service_pieces(&name.to_string(), entry);
+            let origins: Vec<_> = pieces.iter().map(|piece| piece.origin.clone()).collect();
+            let kept: HashSet<_> = origins.iter().collect();
+            let old = self.of_service.get(name).into_iter().flatten();
+            changes.pieces.extend(old.filter(|old| !kept.contains(old)).map(|old| (old.clone(), None)));
+            changes.add(pieces);
+            changes.services.push((name.clone(), Some(origins)));
+        }
+        for (name, origins) in &self.of_service {
+            if !now.services.contains_key(name) {
+                changes.pieces.extend(origins.iter().map(|origin| (origin.clone(), None)));
+                changes.services.push((name.clone(), None));
+            }
+        }
+        for (name, route) in &now.routes {
+            if self.partition.routes.get(name) != Some(route) {
+                changes.add([route_piece(route)]);
+            }
+        }
+        for (name, route) in &self.partition.routes {
+            if !now.routes.contains_key(name) {
+                changes.pieces.push((route_piece(route).origin, None));
+            }
+        }
+        for (name, policy) in &now.policies {
+            if self.partition.policies.get(name) != Some(policy) {
+                changes.add([policy_piece(policy)]);
+            }
+        }
+        for (name, policy) in &self.partition.policies {
+            if !now.policies.contains_key(name) {
+                changes.pieces.push((policy_piece(policy).origin, None));
+            }
+        }
+        if !self.begun {
+            let said: HashSet<_> = changes.pieces.iter().map(|(origin, _)| origin.clone()).collect();
+            let missing = self.records.keys().filter(|origin| !said.contains(*origin));
+            changes.pieces.extend(missing.map(|origin| (origin.clone(), None)));
+        }
+        changes
+    }
+
+    /// The oldest of what is gone, beyond what is kept, with their positions, oldest first.
+    fn too_old(&self, newly: &[(&str, Option<RelayRecord>)]) -> Vec<(Box<str>, u64)> {
+        let newly_gone = newly.iter().filter(|(_, record)| record.is_some_and(|record| record.gone)).count();
+        if newly_gone == 0 {
+            return Vec::new();
+        }
+        let changed: HashSet<_> = newly.iter().map(|(origin, _)| *origin).collect();
+        let old = self.records.iter().filter(|(origin, record)| record.gone && !changed.contains(&***origin));
+        let mut old: Vec<_> = old.map(|(origin, record)| (origin.clone(), record.position)).collect();
+        let excess = (old.len() + newly_gone).saturating_sub(KEPT_GONE);
+        old.sort_by_key(|(_, position)| *position);
+        old.truncate(excess);
+        old
+    }
+}
+
+/// What a comparison found.
+#[derive(Default)]
+struct Changes {
+    /// Pieces with their new words; none when gone.
+    pieces: Vec<(Box<str>, Option<weft_core::control::discovery::EncodedReplace>)>,
+    /// The pieces of each changed service; none when the service is gone.
+    services: Vec<(ServiceName, Option<Vec<Box<str>>>)>,
+}
+
+impl Changes {
+    fn add(&mut self, pieces: impl IntoIterator<Item = NamedPiece>) {
+        self.pieces.extend(pieces.into_iter().map(|piece| (piece.origin, Some(piece.encoded))));
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("position", &self.position).finish_non_exhaustive()
+    }
+}

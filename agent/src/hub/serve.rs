@@ -1,0 +1,287 @@
+//! A running hub, put together.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use weft_core::{
+    flow::{Flow, FlowConfig, Source},
+    identity::{SpiffeId, TrustDomain},
+    merge::Snapshot,
+    publish::Reader,
+    tls::TlsContext,
+};
+use weft_registries::{BuildError, Environment};
+
+use super::{
+    authority::{AuthorityFolder, FolderError},
+    keeper::{Keeper, KeeperError},
+    listener::{Door, accept},
+    office::Office,
+    operator::{TokenWish, create_token, list_tokens, socket_of},
+    relay::Relay,
+    store::{EmbeddedStore, Store, StoreError},
+    stream::Shared,
+};
+use crate::{
+    admin::{Admin, Answer, Handler},
+    config::HubConfig,
+    files::{FileError, make_private_folder},
+};
+
+/// How long the relay waits before it tries a store again that failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The state directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The authority's files; `weft ca init` makes them.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The configuration names another mesh.
+    #[error("the configuration names the trust domain {configured}, but the authority is {actual}'s")]
+    TrustDomain {
+        /// As configured.
+        configured: TrustDomain,
+        /// As the authority's certificates say.
+        actual: TrustDomain,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The hub's own certificate.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] BuildError),
+    /// The port or a socket.
+    #[error("cannot listen on {what}")]
+    Listen {
+        /// Where.
+        what: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Hub {
+    address: SocketAddr,
+    stop_flow: oneshot::Sender<()>,
+    flow: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    _admin: Vec<Admin>,
+}
+
+impl Hub {
+    /// Starts a hub on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// When something that it needs is missing or taken.
+    pub async fn start(config: &HubConfig) -> Result<Self, HubError> {
+        make_private_folder(&config.state_dir)?;
+        let folder = AuthorityFolder::of_state(&config.state_dir);
+        let authority = Arc::new(folder.open(config.ca.leaf_ttl, SystemTime::now())?);
+        let trust_domain = authority.trust_domain().clone();
+        if let Some(configured) = config.trust_domain.clone().filter(|name| *name != trust_domain) {
+            return Err(HubError::TrustDomain { configured, actual: trust_domain });
+        }
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.state_dir)?);
+        let office = Arc::new(Office::new(store.clone(), authority));
+        let keeper = Keeper::new(folder, config.ca.leaf_ttl, office.clone())?;
+        let tls = Arc::new(TlsContext::new(keeper.credentials()));
+
+        let flow = flow(config)?;
+        let (snapshots, statuses) = (flow.snapshots(), flow.statuses());
+        let mut relay = Relay::new(store);
+        relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
+        let shared = Shared { office: office.clone(), relay: relay.reader(), bundles: keeper.bundles() };
+        let listen = |what: String| move |source| HubError::Listen { what, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen(config.listen.to_string()))?;
+        let address = listener.local_addr().map_err(listen(config.listen.to_string()))?;
+        let config_of_tls = tls.hub_server_config(&SpiffeId::hub(&trust_domain));
+        let door = Door { tls, config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
+
+        let page = Arc::new(Page { office, statuses, started: SystemTime::now() });
+        let admin = admin(config, page).await?;
+        let (stop_flow, stopped) = oneshot::channel::<()>();
+        let flow = tokio::spawn(flow.run(async {
+            let _stopped = stopped.await;
+        }));
+        let tasks = vec![
+            tokio::spawn(keeper.keep()),
+            tokio::spawn(follow(relay, snapshots)),
+            tokio::spawn(accept(listener, door)),
+        ];
+        tracing::info!(%address, %trust_domain, "the hub serves");
+        Ok(Self { address, stop_flow, flow, tasks, _admin: admin })
+    }
+
+    /// Where it listens; of use with port 0.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it, and writes what is unsaved. Agents go on from what they hold.
+    pub async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        // It may have ended by itself.
+        let _told = self.stop_flow.send(());
+        if let Err(error) = self.flow.await {
+            tracing::error!(%error, "the flow did not end well");
+        }
+    }
+}
+
+fn flow(config: &HubConfig) -> Result<Flow, HubError> {
+    let state_dir: PathBuf = config.state_dir.join("registries");
+    make_private_folder(&state_dir)?;
+    let environment = Environment::default();
+    let registries = config.registries.iter().map(|plan| plan.build(&environment).map(Source::new));
+    let sources = registries.collect::<Result<Vec<_>, _>>()?;
+    Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
+}
+
+/// Brings every snapshot into the relay. The store's writes block, so they have a thread of their own.
+async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
+    loop {
+        let snapshot = snapshots.load_full();
+        let taken = tokio::task::spawn_blocking(move || {
+            let outcome = relay.take(&snapshot);
+            (relay, outcome)
+        });
+        let Ok((kept, outcome)) = taken.await else { return };
+        relay = kept;
+        if let Err(fault) = outcome {
+            tracing::error!(%fault, "the relay could not be brought up to date");
+            tokio::time::sleep(STORE_PAUSE).await;
+        } else if !snapshots.changed().await {
+            return;
+        }
+    }
+}
+
+async fn admin(config: &HubConfig, page: Arc<Page>) -> Result<Vec<Admin>, HubError> {
+    let mut served = Vec::new();
+    let own = socket_of(&config.state_dir);
+    for socket in [&own, &config.admin.socket] {
+        let mut admin = Admin::new();
+        let full = Arc::new(Operator(page.clone()));
+        let listen = |source| HubError::Listen { what: socket.display().to_string(), source };
+        admin.serve_unix(socket, full).map_err(listen)?;
+        served.push(admin);
+    }
+    if let Some(address) = config.admin.listen {
+        let mut admin = Admin::new();
+        let listen = |source| HubError::Listen { what: address.to_string(), source };
+        admin.serve_tcp(address, page).await.map_err(listen)?;
+        served.push(admin);
+    }
+    Ok(served)
+}
+
+/// What everyone may ask.
+#[derive(Debug)]
+struct Page {
+    office: Arc<Office>,
+    statuses: Reader<weft_core::flow::Status>,
+    started: SystemTime,
+}
+
+/// What the operator may ask: all of it.
+#[derive(Debug)]
+struct Operator(Arc<Page>);
+
+/// How a hub is.
+#[derive(Debug, Serialize)]
+struct HubView {
+    trust_domain: String,
+    uptime_s: u64,
+    intermediate_expires_in_s: u64,
+    registries: Vec<String>,
+    missing: Vec<String>,
+}
+
+impl Page {
+    fn missing(&self) -> Vec<String> {
+        self.statuses.load().missing().map(|name| format!("registry {name}")).collect()
+    }
+
+    fn view(&self) -> HubView {
+        let authority = self.office.authority();
+        let now = SystemTime::now();
+        HubView {
+            trust_domain: authority.trust_domain().to_string(),
+            uptime_s: now.duration_since(self.started).map_or(0, |since| since.as_secs()),
+            intermediate_expires_in_s: authority
+                .intermediate_ends()
+                .duration_since(now)
+                .map_or(0, |left| left.as_secs()),
+            registries: self
+                .statuses
+                .load()
+                .registries
+                .iter()
+                .map(|status| status.name.to_string())
+                .collect(),
+            missing: self.missing(),
+        }
+    }
+}
+
+impl Handler for Page {
+    fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
+        match (method.as_str(), path) {
+            ("GET", "/livez") => Answer::Text(StatusCode::OK, "ok\n".to_owned()),
+            ("GET", "/readyz") => match self.missing() {
+                missing if missing.is_empty() => Answer::Text(StatusCode::OK, "ready\n".to_owned()),
+                missing => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
+            },
+            ("GET", "/version") => Answer::Text(StatusCode::OK, env!("CARGO_PKG_VERSION").to_owned() + "\n"),
+            _ => Answer::not_found(),
+        }
+    }
+}
+
+impl Operator {
+    fn create(&self, query: &str) -> Answer {
+        let office = &self.0.office;
+        let authority = office.authority();
+        let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
+        let made = TokenWish::from_query(query)
+            .and_then(|wish| create_token(&**office.store(), authority.trust_domain(), &root, &wish));
+        match made {
+            Ok(token) => Answer::json(&serde_json::json!({ "token": token.to_text() })),
+            Err(fault) => Answer::error(StatusCode::BAD_REQUEST, fault),
+        }
+    }
+}
+
+impl Handler for Operator {
+    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+        match (method.as_str(), path) {
+            ("POST", "/tokens") => self.create(query),
+            ("GET", "/tokens") => match list_tokens(&**self.0.office.store()) {
+                Ok(tokens) => Answer::json(&tokens),
+                Err(fault) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, fault),
+            },
+            ("GET", "/status") => Answer::json(&self.0.view()),
+            _ => self.0.answer(method, path, query),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! One agent's stream: its words in, certificates, bundles and discovery out.
+//!
+//! Everything that an agent is owed but its certificates is state, not a queue: bundles are sent as they are when there
+//! is room, discovery as far as the agent's window allows. So a slow agent costs a few batches of memory, and what
+//! changes meanwhile coalesces.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tonic::{Status, Streaming};
+use weft_core::{
+    control::{
+        VERSIONS, WINDOW, common_version,
+        message::{
+            Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello,
+            Refusal, RefusalCode, ServerMessage, ServerWord, Subscribe, Welcome,
+        },
+    },
+    publish::Reader,
+    tls::Peer,
+};
+
+use super::{
+    authority::Authority,
+    office::Office,
+    relay::{Follower, RelayState},
+};
+
+/// How long an agent may take for its hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a stream looks whether a commit is due.
+const TICK: Duration = Duration::from_secs(2);
+/// How many messages may wait for the network.
+pub(super) const OUTGOING: usize = 4;
+
+/// What all streams share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) office: Arc<Office>,
+    pub(super) relay: Reader<RelayState>,
+    /// The bundles in force.
+    pub(super) bundles: watch::Receiver<Bundles>,
+}
+
+/// The node at the other end, as its certificate says.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) peer: Peer,
+}
+
+/// The agent is gone, or the stream must end with this status.
+struct End(Option<Status>);
+
+/// The stream as its task sees it.
+struct Stream {
+    shared: Shared,
+    node: Node,
+    outgoing: mpsc::Sender<Result<ServerMessage, Status>>,
+    sequence: u64,
+    follower: Option<Follower>,
+    /// Numbers of batches that were sent and not yet acknowledged, at most [`WINDOW`].
+    unacknowledged: Vec<u64>,
+}
+
+/// Serves one stream until either side ends it.
+pub(super) async fn serve(
+    shared: Shared,
+    node: Node,
+    mut incoming: Streaming<ClientMessage>,
+    outgoing: mpsc::Sender<Result<ServerMessage, Status>>,
+) {
+    let name = node.name.clone();
+    let mut stream =
+        Stream { shared, node, outgoing, sequence: 0, follower: None, unacknowledged: Vec::new() };
+    tracing::info!(node = %name, "connected");
+    let ended = match stream.open(&mut incoming).await {
+        Ok(()) => stream.run(&mut incoming).await,
+        Err(end) => end,
+    };
+    if let End(Some(status)) = ended {
+        tracing::warn!(node = %name, fault = %status.message(), "stream refused");
+        let _heard = stream.outgoing.send(Err(status)).await;
+    } else {
+        tracing::info!(node = %name, "disconnected");
+    }
+}
+
+impl Stream {
+    /// Waits for the hello and answers it.
+    async fn open(&mut self, incoming: &mut Streaming<ClientMessage>) -> Result<(), End> {
+        let late = |_| End(Some(Status::deadline_exceeded("no hello within 5 s")));
+        let first = timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(late)?;
+        let word = first.map_err(|status| End(Some(status)))?.and_then(|message| message.word);
+        let Some(ClientWord::Hello(hello)) = word else {
+            return Err(End(Some(Status::invalid_argument("the first word must be a hello"))));
+        };
+        let version = self.check_hello(&hello)?;
+        let granted = self.shared.office.granted(&self.node.name);
+        let granted = granted.map_err(|fault| End(Some(Status::unavailable(fault.to_string()))))?;
+        let Some(granted) = granted else {
+            let message = format!("node {} has not joined here", self.node.name);
+            return Err(End(Some(Status::permission_denied(message))));
+        };
+        let welcome = Welcome {
+            version,
+            epoch: Bytes::copy_from_slice(&self.shared.office.store().epoch()),
+            granted: granted.iter().map(ToString::to_string).collect(),
+        };
+        self.say(ServerWord::Welcome(welcome)).await
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<u32, End> {
+        if hello.node != self.node.name {
+            let message = format!("the certificate is node {}'s, not node {}'s", self.node.name, hello.node);
+            return Err(End(Some(Status::permission_denied(message))));
+        }
+        let theirs = (hello.lowest_version, hello.highest_version);
+        common_version(VERSIONS, theirs).ok_or_else(|| {
+            let message = format!("this hub speaks versions {VERSIONS:?}, the agent {theirs:?}");
+            End(Some(Status::failed_precondition(message)))
+        })
+    }
+
+    async fn run(&mut self, incoming: &mut Streaming<ClientMessage>) -> End {
+        let mut bundles = self.shared.bundles.clone();
+        let mut relay = self.shared.relay.clone();
+        bundles.mark_changed();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => self.hear(message).await,
+                    Ok(None) => return End(None),
+                    Err(status) => return End(Some(status).filter(is_their_fault)),
+                },
+                changed = bundles.changed() => match changed {
+                    Ok(()) => {
+                        let now = bundles.borrow_and_update().clone();
+                        self.say(ServerWord::Bundles(now)).await
+                    }
+                    Err(_) => Err(End(Some(Status::unavailable("the hub ends")))),
+                },
+                alive = relay.changed() => {
+                    if alive { Ok(()) } else { Err(End(Some(Status::unavailable("the hub ends")))) }
+                }
+                _ = ticks.tick() => Ok(()),
+            };
+            let step = match step {
+                Ok(()) => self.tell().await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn say(&mut self, word: ServerWord) -> Result<(), End> {
+        self.sequence += 1;
+        let message = ServerMessage { sequence: self.sequence, word: Some(word) };
+        self.outgoing.send(Ok(message)).await.map_err(|_| End(None))
+    }
+
+    async fn refuse(&mut self, request: u64, code: RefusalCode, message: String) -> Result<(), End> {
+        tracing::warn!(node = %self.node.name, %message, "refused");
+        self.say(ServerWord::Refusal(Refusal { request, code: code.into(), message })).await
+    }
+
+    async fn hear(&mut self, message: ClientMessage) -> Result<(), End> {
+        let unknown = || End(Some(Status::invalid_argument("a word that this hub does not know")));
+        match message.word.ok_or_else(unknown)? {
+            ClientWord::Hello(_) => Err(End(Some(Status::invalid_argument("a second hello")))),
+            ClientWord::Subscribe(subscribe) => self.subscribe(subscribe).await,
+            ClientWord::CertificateRequest(request) => self.certify(request).await,
+            ClientWord::Acknowledge(acknowledge) => {
+                self.unacknowledged.retain(|sent| *sent > acknowledge.sequence);
+                Ok(())
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let epoch = self.shared.office.store().epoch();
+        let follower = Follower::new(subscribe, &epoch, &self.shared.relay.load());
+        match follower {
+            Ok(follower) => self.follower = Some(follower),
+            Err(fault) if fault.needs_full_list() => {
+                self.follower = None;
+                return self.refuse(0, RefusalCode::ResumeUnknown, fault.to_string()).await;
+            }
+            Err(fault) => return Err(End(Some(Status::invalid_argument(fault.to_string())))),
+        }
+        Ok(())
+    }
+
+    async fn certify(&mut self, wanted: CertificateRequest) -> Result<(), End> {
+        let now = SystemTime::now();
+        if now > self.node.peer.not_after {
+            let message = format!("the certificate of node {} has expired", self.node.name);
+            return self.refuse(wanted.request, RefusalCode::StaleCertificate, message).await;
+        }
+        let office = &self.shared.office;
+        match office.issue(&self.node.name, &wanted.identity, &wanted.signing_request, now) {
+            Ok(issued) => {
+                let chain = issued.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+                self.say(ServerWord::Certificate(Certificate { request: wanted.request, chain })).await
+            }
+            Err(fault) => self.refuse(wanted.request, fault.code(), fault.to_string()).await,
+        }
+    }
+
+    /// Tells as much of the relay as the agent's window allows.
+    async fn tell(&mut self) -> Result<(), End> {
+        let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+        while self.unacknowledged.len() < window {
+            match self.next_batch() {
+                Ok(Some(batch)) => {
+                    self.say(ServerWord::Discovery(batch)).await?;
+                    self.unacknowledged.push(self.sequence);
+                }
+                Ok(None) => break,
+                Err(message) => {
+                    self.follower = None;
+                    self.refuse(0, RefusalCode::ResumeUnknown, message).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<Option<Discovery>, String> {
+        let Some(follower) = &mut self.follower else { return Ok(None) };
+        follower.next_batch(&self.shared.relay.load()).map_err(|fault| fault.to_string())
+    }
+}
+
+/// A connection that went away is no fault; a message that cannot be read is.
+fn is_their_fault(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::Internal | tonic::Code::OutOfRange | tonic::Code::InvalidArgument)
+        && std::error::Error::source(status).is_none()
+}
+
+/// An authority's roots, as they are told.
+pub(super) fn bundles_of(authority: &Authority) -> Bundles {
+    let roots = authority.roots().iter().map(|root| Bytes::copy_from_slice(root)).collect();
+    Bundles { bundles: vec![Bundle { trust_domain: authority.trust_domain().to_string(), roots }] }
+}

@@ -1,0 +1,227 @@
+//! The one stream between an agent and its hub.
+//!
+//! Three things share it: certificates (asked for and answered), trust bundles (pushed), discovery (followed). None can
+//! hold up another: answers and bundles are handed on as they come, and discovery waits in a queue that the protocol's
+//! window bounds. When the stream breaks, all that was asked fails with a reason and the link connects again by itself,
+//! after a pause with jitter, so that ten thousand agents do not come back in the same second.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use weft_core::{
+    control::{ResumePoint, message::RefusalCode},
+    identity::SpiffeId,
+    registry::{Event, RegistryError},
+    tls::{Bundle, TlsContext},
+};
+
+use super::session::{self, Ended};
+
+/// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause before connecting again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How many wishes may wait for the link.
+const WISHES: usize = 64;
+
+/// What a link needs.
+#[derive(Clone)]
+pub struct LinkConfig {
+    /// Where the hub is, `host:port`.
+    pub address: String,
+    /// The node's own identity, which is in the credentials of `tls`.
+    pub node: SpiffeId,
+    /// The node's name.
+    pub node_name: String,
+    /// Who is trusted, and the node's certificate, which may be renewed meanwhile.
+    pub tls: Arc<TlsContext>,
+}
+
+/// How the link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Not yet connected for the first time.
+    Connecting,
+    /// The hub welcomed us.
+    Connected {
+        /// Since when.
+        since: SystemTime,
+        /// What the hub says this node may be, beside itself.
+        granted: Arc<[SpiffeId]>,
+    },
+    /// The hub does not answer, or refuses.
+    Away {
+        /// Since when; repeated failures keep the first time.
+        since: SystemTime,
+        /// The last reason.
+        reason: String,
+    },
+}
+
+/// Why a certificate was not given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// The stream is not there or broke; ask again later.
+    #[error("the hub is away: {0}")]
+    Away(String),
+    /// The hub says no.
+    #[error("the hub refuses: {message}")]
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// In words, naming what was refused.
+        message: String,
+    },
+}
+
+impl CertificateFault {
+    /// Whether asking again soon may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        !matches!(
+            self,
+            Self::Refused {
+                code: RefusalCode::NotGranted | RefusalCode::Malformed | RefusalCode::Version,
+                ..
+            }
+        )
+    }
+}
+
+/// What others want of the link.
+pub(super) enum Wish {
+    Certificate {
+        identity: SpiffeId,
+        signing_request: Bytes,
+        answer: oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>,
+    },
+    Follow {
+        resume: Option<ResumePoint>,
+        events: mpsc::Sender<Result<Event, RegistryError>>,
+    },
+}
+
+/// A handle on the stream. Cheap to clone; the stream ends with [`HubLink::stop`] or when the runtime does.
+#[derive(Clone)]
+pub struct HubLink {
+    wishes: mpsc::Sender<Wish>,
+    state: watch::Receiver<LinkState>,
+    bundles: watch::Receiver<Arc<[Bundle]>>,
+    task: Arc<JoinHandle<()>>,
+}
+
+impl HubLink {
+    /// Connects, and stays connected, on the runtime that this is called on.
+    #[must_use]
+    pub fn start(config: LinkConfig) -> Self {
+        let (wishes, wanted) = mpsc::channel(WISHES);
+        let (state, state_reader) = watch::channel(LinkState::Connecting);
+        let (bundles, bundle_reader) = watch::channel(Arc::from([]));
+        let task = tokio::spawn(keep(config, wanted, state, bundles));
+        Self { wishes, state: state_reader, bundles: bundle_reader, task: Arc::new(task) }
+    }
+
+    /// How the link is; may be waited on.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// The trust bundles, all of them, as last pushed; none before the first push.
+    #[must_use]
+    pub fn bundles(&self) -> watch::Receiver<Arc<[Bundle]>> {
+        self.bundles.clone()
+    }
+
+    /// Asks for a certificate. Waits for the link where it is about to connect, not where the hub is away.
+    ///
+    /// # Errors
+    /// When the hub is away or refuses.
+    pub async fn certificate(
+        &self,
+        identity: SpiffeId,
+        signing_request: Bytes,
+    ) -> Result<Vec<Bytes>, CertificateFault> {
+        let gone = || CertificateFault::Away("the link has ended".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let wish = Wish::Certificate { identity, signing_request, answer };
+        self.wishes.send(wish).await.map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Follows discovery from `resume` on. The channel ends after its first error; a later call ends an earlier one.
+    pub(super) async fn follow(
+        &self,
+        resume: Option<ResumePoint>,
+    ) -> mpsc::Receiver<Result<Event, RegistryError>> {
+        let (events, followed) = mpsc::channel(64);
+        // When the link has ended, the channel is closed, which says so.
+        let _sent = self.wishes.send(Wish::Follow { resume, events }).await;
+        followed
+    }
+
+    /// Ends the stream.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+/// Connects, serves the stream until it breaks, pauses, and begins again.
+async fn keep(
+    config: LinkConfig,
+    mut wanted: mpsc::Receiver<Wish>,
+    state: watch::Sender<LinkState>,
+    bundles: watch::Sender<Arc<[Bundle]>>,
+) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Ended { reason, welcomed } = session::run(&config, &mut wanted, &state, &bundles).await;
+        if wanted.is_closed() && wanted.is_empty() {
+            return;
+        }
+        tracing::warn!(%reason, hub = %config.address, "no stream to the hub");
+        state.send_modify(|state| match state {
+            LinkState::Away { reason: last, .. } => last.clone_from(&reason),
+            state => *state = LinkState::Away { since: SystemTime::now(), reason: reason.clone() },
+        });
+        pause = if welcomed { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        let jittered = pause.mul_f64(fastrand::f64() + 0.5);
+        if !refuse_for(jittered, &mut wanted, &reason).await {
+            return;
+        }
+    }
+}
+
+/// Answers every wish with the reason why the hub is away, for as long as the pause lasts; false when nobody is left
+/// who could wish.
+async fn refuse_for(pause: Duration, wanted: &mut mpsc::Receiver<Wish>, reason: &str) -> bool {
+    let end = tokio::time::Instant::now() + pause;
+    loop {
+        match tokio::time::timeout_at(end, wanted.recv()).await {
+            Err(_) => return true,
+            Ok(None) => return false,
+            Ok(Some(wish)) => wish.fail(reason),
+        }
+    }
+}
+
+impl Wish {
+    /// Says that the hub is away. Whoever no longer waits does not hear it.
+    pub(super) fn fail(self, reason: &str) {
+        match self {
+            Self::Certificate { answer, .. } => {
+                let _heard = answer.send(Err(CertificateFault::Away(reason.to_owned())));
+            }
+            Self::Follow { events, .. } => {
+                let _heard = events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));
+            }
+        }
+    }
+}

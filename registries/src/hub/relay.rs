@@ -1,0 +1,94 @@
+//! The registry that the hub relays: what the hub follows, seen from here, each scope under its own registry's name.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use tokio::{sync::mpsc, time::timeout};
+use weft_core::{
+    control::ResumePoint,
+    name::RegistryName,
+    registry::{Capabilities, Event, Registry, RegistryError, Resume, Scope},
+};
+
+use super::link::{HubLink, LinkState};
+
+/// How long a watch waits for a link that is about to connect.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Follows the relay of a hub.
+#[derive(Clone)]
+pub struct HubRegistry {
+    name: RegistryName,
+    link: HubLink,
+}
+
+impl HubRegistry {
+    /// A registry of this name on the process's link. One link carries one registry: a second one ends the first's
+    /// watch.
+    #[must_use]
+    pub fn new(name: RegistryName, link: HubLink) -> Self {
+        Self { name, link }
+    }
+
+    /// As the configuration's factory wants it.
+    #[must_use]
+    pub fn factory(link: HubLink) -> crate::plan::HubFactory {
+        Arc::new(move |name| Arc::new(Self::new(name.clone(), link.clone())))
+    }
+
+    async fn follow(&self, resume: Option<Resume>) -> Following {
+        let point = match resume.as_ref().map(ResumePoint::from_resume).transpose() {
+            Ok(point) => point,
+            Err(fault) => {
+                let gap = RegistryError::Gap(format!("the kept resume point cannot be read: {fault}"));
+                return Following::Ended(Some(gap));
+            }
+        };
+        let mut state = self.link.state();
+        let is_connected = |state: &LinkState| matches!(state, LinkState::Connected { .. });
+        if timeout(PATIENCE, state.wait_for(is_connected)).await.is_err() {
+            let reason = match &*state.borrow() {
+                LinkState::Away { reason, .. } => reason.clone(),
+                _ => "the hub has not answered yet".to_owned(),
+            };
+            return Following::Ended(Some(RegistryError::Unreachable(reason)));
+        }
+        Following::Events(self.link.follow(point).await)
+    }
+}
+
+/// A watch, from its point of view.
+enum Following {
+    Events(mpsc::Receiver<Result<Event, RegistryError>>),
+    Ended(Option<RegistryError>),
+}
+
+impl Registry for HubRegistry {
+    fn name(&self) -> &RegistryName {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: true, health: true, configuration: true, relay: true, register: false }
+    }
+
+    fn watch(&self, _scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        stream::once(self.follow(resume)).flat_map(|following| stream::unfold(following, next)).boxed()
+    }
+}
+
+/// The next event; the stream ends after its first error, and never without one.
+async fn next(following: Following) -> Option<(Result<Event, RegistryError>, Following)> {
+    match following {
+        Following::Ended(fault) => fault.map(|fault| (Err(fault), Following::Ended(None))),
+        Following::Events(mut events) => Some(match events.recv().await {
+            Some(Ok(event)) => (Ok(event), Following::Events(events)),
+            Some(Err(fault)) => (Err(fault), Following::Ended(None)),
+            None => {
+                let fault = RegistryError::Unreachable("the stream to the hub broke".to_owned());
+                (Err(fault), Following::Ended(None))
+            }
+        }),
+    }
+}

@@ -1,0 +1,339 @@
+//! One stream, from the hello to its end.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::uri::PathAndQuery;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+use weft_core::{
+    control::{
+        CONNECT_PATH, ControlError, ResumePoint, VERSIONS, WINDOW,
+        discovery::{Relayed, read_event, read_scope},
+        message::{
+            Acknowledge, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello, Refusal,
+            RefusalCode, ServerMessage, ServerWord, Subscribe, Welcome,
+        },
+    },
+    identity::{SpiffeId, TrustDomain},
+    registry::{Event, RegistryError},
+    tls::Bundle,
+};
+
+use super::{
+    link::{CertificateFault, LinkConfig, LinkState, Wish},
+    transport::connect,
+};
+
+/// How many of our words may wait to be sent.
+const OUTGOING: usize = 64;
+/// How many certificates may be asked for at a time.
+const MAX_ASKED: usize = 1024;
+
+/// How a stream ended.
+pub(super) struct Ended {
+    /// Why, for people.
+    pub(super) reason: String,
+    /// Whether the hub had welcomed us.
+    pub(super) welcomed: bool,
+}
+
+/// Serves one stream until it breaks.
+pub(super) async fn run(
+    config: &LinkConfig,
+    wanted: &mut mpsc::Receiver<Wish>,
+    state: &watch::Sender<LinkState>,
+    bundles: &watch::Sender<Arc<[Bundle]>>,
+) -> Ended {
+    let mut session = match open(config).await {
+        Ok(session) => session,
+        Err(reason) => return Ended { reason, welcomed: false },
+    };
+    let reason = match session.welcome(state).await {
+        Ok(()) => session.serve(wanted, bundles).await,
+        Err(reason) => return Ended { reason, welcomed: false },
+    };
+    session.fail_all(&reason);
+    Ended { reason, welcomed: true }
+}
+
+/// Connects and says hello.
+async fn open(config: &LinkConfig) -> Result<Session, String> {
+    let trust_domain = config.node.trust_domain();
+    let tls = config.tls.hub_client_config(&config.node).map_err(|fault| fault.to_string())?;
+    let mut client = connect(&config.address, tls, &trust_domain).await?;
+    client.ready().await.map_err(|fault| fault.to_string())?;
+    let (outgoing, mut words) = mpsc::channel(OUTGOING);
+    let hello = Hello {
+        node: config.node_name.clone(),
+        lowest_version: VERSIONS.0,
+        highest_version: VERSIONS.1,
+        software: concat!("weft ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let first = ClientMessage { word: Some(ClientWord::Hello(hello)) };
+    outgoing.try_send(first).expect("the queue was just made and is empty");
+    let words = stream::poll_fn(move |cx| words.poll_recv(cx));
+    let codec = ProstCodec::<ClientMessage, ServerMessage>::default();
+    let path = PathAndQuery::from_static(CONNECT_PATH);
+    let answer = client.streaming(Request::new(words), path, codec).await;
+    let incoming = answer.map_err(|status| status_fault(&status))?.into_inner();
+    Ok(Session {
+        incoming,
+        outgoing,
+        sequence: 0,
+        next_request: 1,
+        asked: HashMap::new(),
+        following: None,
+        next_subscription: 1,
+        epoch: Bytes::new(),
+    })
+}
+
+struct Session {
+    incoming: Streaming<ServerMessage>,
+    outgoing: mpsc::Sender<ClientMessage>,
+    /// The number of the last message.
+    sequence: u64,
+    next_request: u64,
+    asked: HashMap<u64, oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>>,
+    following: Option<Following>,
+    next_subscription: u64,
+    epoch: Bytes,
+}
+
+/// A subscription with what waits to be taken over.
+struct Following {
+    subscription: u64,
+    /// How far the events handed on have come.
+    point: ResumePoint,
+    events: mpsc::Sender<Result<Event, RegistryError>>,
+    /// Batches by number with what is left of each; bounded by the protocol's window.
+    waiting: VecDeque<(u64, VecDeque<Event>)>,
+}
+
+impl Session {
+    /// Waits for the welcome.
+    async fn welcome(&mut self, state: &watch::Sender<LinkState>) -> Result<(), String> {
+        let first = self.incoming.message().await.map_err(|status| status_fault(&status))?;
+        let message = first.ok_or("the hub ended the stream before its welcome")?;
+        self.count(&message)?;
+        match message.word {
+            Some(ServerWord::Welcome(Welcome { version, epoch, granted })) => {
+                if !(VERSIONS.0..=VERSIONS.1).contains(&version) {
+                    return Err(format!("the hub chose version {version}, which this agent does not speak"));
+                }
+                let granted = granted.iter().map(|uri| SpiffeId::parse(uri)).collect::<Result<Arc<[_]>, _>>();
+                let granted = granted.map_err(|fault| format!("a grant of the hub: {fault}"))?;
+                self.epoch = epoch;
+                state.send_replace(LinkState::Connected { since: SystemTime::now(), granted });
+                Ok(())
+            }
+            Some(ServerWord::Refusal(refusal)) => Err(refusal.message),
+            _ => Err("the hub's first word is no welcome".to_owned()),
+        }
+    }
+
+    /// Serves the stream; gives the reason of its end.
+    async fn serve(
+        &mut self,
+        wanted: &mut mpsc::Receiver<Wish>,
+        bundles: &watch::Sender<Arc<[Bundle]>>,
+    ) -> String {
+        loop {
+            let step = tokio::select! {
+                message = self.incoming.message() => match message {
+                    Ok(Some(message)) => self.hear(message, bundles).await,
+                    Ok(None) => Err("the hub ended the stream".to_owned()),
+                    Err(status) => Err(status_fault(&status)),
+                },
+                wish = wanted.recv() => match wish {
+                    Some(wish) => self.grant(wish).await,
+                    None => Err("nobody uses the link any more".to_owned()),
+                },
+                sequence = hand_on(&mut self.following) => match sequence {
+                    Some(sequence) => self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await,
+                    None => { self.following = None; Ok(()) }
+                },
+            };
+            if let Err(reason) = step {
+                return reason;
+            }
+        }
+    }
+
+    async fn say(&self, word: ClientWord) -> Result<(), String> {
+        let message = ClientMessage { word: Some(word) };
+        self.outgoing.send(message).await.map_err(|_| "the stream is closed".to_owned())
+    }
+
+    async fn grant(&mut self, wish: Wish) -> Result<(), String> {
+        match wish {
+            Wish::Certificate { identity, signing_request, answer } => {
+                self.asked.retain(|_, answer| !answer.is_closed());
+                if self.asked.len() >= MAX_ASKED {
+                    let _heard =
+                        answer.send(Err(CertificateFault::Away("too many requests wait".to_owned())));
+                    return Ok(());
+                }
+                let request = self.next_request;
+                self.next_request += 1;
+                self.asked.insert(request, answer);
+                let identity = identity.to_string();
+                let asked = CertificateRequest { request, identity, signing_request };
+                self.say(ClientWord::CertificateRequest(asked)).await
+            }
+            Wish::Follow { resume, events } => {
+                // Positions of another hub's store mean nothing here.
+                if resume.as_ref().is_some_and(|point| point.epoch != self.epoch) {
+                    let gap = RegistryError::Gap("this hub has another store".to_owned());
+                    let _heard = events.try_send(Err(gap));
+                    return Ok(());
+                }
+                let subscription = self.next_subscription;
+                self.next_subscription += 1;
+                let mut point = resume.clone().unwrap_or_default();
+                point.epoch = self.epoch.clone();
+                self.following = Some(Following { subscription, point, events, waiting: VecDeque::new() });
+                let resume = resume.map(|point| point.to_message());
+                self.say(ClientWord::Subscribe(Subscribe { subscription, registries: Vec::new(), resume }))
+                    .await
+            }
+        }
+    }
+
+    async fn hear(
+        &mut self,
+        message: ServerMessage,
+        bundles: &watch::Sender<Arc<[Bundle]>>,
+    ) -> Result<(), String> {
+        self.count(&message)?;
+        match message.word.ok_or("the hub said a word that this agent does not know")? {
+            ServerWord::Welcome(_) => return Err("the hub welcomed us twice".to_owned()),
+            ServerWord::Bundles(pushed) => {
+                let read = pushed.bundles.into_iter().map(read_bundle).collect::<Result<Arc<[_]>, _>>()?;
+                bundles.send_replace(read);
+            }
+            ServerWord::Certificate(certificate) => {
+                if let Some(answer) = self.asked.remove(&certificate.request) {
+                    let _heard = answer.send(Ok(certificate.chain));
+                }
+            }
+            ServerWord::Refusal(refusal) => return self.refused(refusal),
+            ServerWord::Discovery(batch) => return self.take(message.sequence, batch).await,
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
+        let code = refusal.code();
+        if let Some(answer) = self.asked.remove(&refusal.request) {
+            let fault = CertificateFault::Refused { code, message: refusal.message.clone() };
+            let _heard = answer.send(Err(fault));
+            // Only a new handshake shows the certificate that was renewed meanwhile.
+            return if code == RefusalCode::StaleCertificate { Err(refusal.message) } else { Ok(()) };
+        }
+        if code == RefusalCode::ResumeUnknown {
+            if let Some(following) = self.following.take() {
+                let _heard = following.events.try_send(Err(RegistryError::Gap(refusal.message)));
+            }
+            return Ok(());
+        }
+        if refusal.request == 0 { Err(refusal.message) } else { Ok(()) }
+    }
+
+    /// Takes a batch of discovery in; one of an earlier subscription is only acknowledged.
+    async fn take(&mut self, sequence: u64, batch: Discovery) -> Result<(), String> {
+        let ours = self.following.as_mut().filter(|ours| ours.subscription == batch.subscription);
+        let Some(following) = ours else {
+            return self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await;
+        };
+        match read_batch(&mut following.point, &batch) {
+            Ok(events) => following.waiting.push_back((sequence, events)),
+            Err(fault) => {
+                let fault = RegistryError::Malformed(fault.to_string());
+                let reason = fault.to_string();
+                let _heard = following.events.try_send(Err(fault));
+                self.following = None;
+                return Err(reason);
+            }
+        }
+        let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+        if following.waiting.len() > window { Err("the hub overran the window".to_owned()) } else { Ok(()) }
+    }
+
+    /// Messages count without gaps.
+    fn count(&mut self, message: &ServerMessage) -> Result<(), String> {
+        self.sequence += 1;
+        if message.sequence == self.sequence {
+            Ok(())
+        } else {
+            Err(format!("message {} came where {} was due", message.sequence, self.sequence))
+        }
+    }
+
+    fn fail_all(&mut self, reason: &str) {
+        for (_, answer) in self.asked.drain() {
+            let _heard = answer.send(Err(CertificateFault::Away(reason.to_owned())));
+        }
+        if let Some(following) = self.following.take() {
+            let _heard = following.events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));
+        }
+    }
+}
+
+/// Hands the next event on as soon as it is wanted; gives the number of a batch that is through, or none when nobody
+/// follows any more. Never ends while there is nothing to hand on. May be dropped at any time.
+async fn hand_on(following: &mut Option<Following>) -> Option<u64> {
+    let Some(following) = following else { return std::future::pending().await };
+    loop {
+        match following.waiting.front_mut() {
+            None => {
+                following.events.closed().await;
+                return None;
+            }
+            Some((sequence, events)) if events.is_empty() => {
+                let sequence = *sequence;
+                following.waiting.pop_front();
+                return Some(sequence);
+            }
+            Some((_, events)) => {
+                let place = following.events.reserve().await.ok()?;
+                if let Some(event) = events.pop_front() {
+                    place.send(Ok(event));
+                }
+            }
+        }
+    }
+}
+
+/// The events of a batch, with the resume point that each commit stands for.
+fn read_batch(point: &mut ResumePoint, batch: &Discovery) -> Result<VecDeque<Event>, ControlError> {
+    let scope = read_scope(batch)?;
+    let read = |encoded: &Bytes| {
+        Ok(match read_event(&scope, encoded)? {
+            Relayed::Event(event) => event,
+            Relayed::Commit(position) => {
+                point.advance(&scope, position);
+                Event::Commit { scope: scope.clone(), resume: Some(point.to_resume()) }
+            }
+        })
+    };
+    batch.events.iter().map(read).collect()
+}
+
+fn read_bundle(bundle: weft_core::control::message::Bundle) -> Result<Bundle, String> {
+    let domain = TrustDomain::new(&bundle.trust_domain).map_err(|fault| fault.to_string())?;
+    let roots = bundle.roots.into_iter().map(|root| CertificateDer::from(root.to_vec()));
+    Bundle::new(domain, roots).map_err(|fault| format!("a bundle of the hub: {fault}"))
+}
+
+fn status_fault(status: &Status) -> String {
+    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+}

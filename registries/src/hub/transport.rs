@@ -1,0 +1,92 @@
+//! gRPC over one HTTP/2 connection over TLS 1.3, without a client library's pool, names or retries: there is one peer,
+//! and the link above knows best when to try again.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response, Uri};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use tonic::{
+    body::Body,
+    client::{Grpc, GrpcService},
+};
+use weft_core::{
+    control::MAX_MESSAGE,
+    identity::{SpiffeId, TrustDomain},
+    tls::explain_handshake,
+};
+
+/// How long it may take until the hub's HTTP/2 connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this long without a sign of life the hub is asked for one.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A hub that does not answer a ping for this long is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sends requests on one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Channel(http2::SendRequest<Body>);
+
+impl GrpcService<Body> for Channel {
+    type ResponseBody = Incoming;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// Connects to the hub of `trust_domain` and leaves the connection to a task of its own, which ends with the client.
+pub(super) async fn connect(
+    address: &str,
+    tls: Arc<ClientConfig>,
+    trust_domain: &TrustDomain,
+) -> Result<Grpc<Channel>, String> {
+    timeout(CONNECT_TIMEOUT, handshake(address, tls, trust_domain))
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+        .map_err(|fault| format!("{address}: {fault}"))
+}
+
+async fn handshake(
+    address: &str,
+    tls: Arc<ClientConfig>,
+    trust_domain: &TrustDomain,
+) -> Result<Grpc<Channel>, String> {
+    let text = |fault: io::Error| fault.to_string();
+    let tcp = TcpStream::connect(address).await.map_err(text)?;
+    tcp.set_nodelay(true).map_err(text)?;
+    let name = SpiffeId::hub(trust_domain).server_name();
+    let name = ServerName::try_from(name).map_err(|fault| fault.to_string())?;
+    let stream =
+        TlsConnector::from(tls).connect(name, tcp).await.map_err(|fault| explain_handshake(&fault))?;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .handshake::<_, Body>(TokioIo::new(stream))
+        .await
+        .map_err(|fault| fault.to_string())?;
+    tokio::spawn(async move {
+        if let Err(fault) = connection.await {
+            tracing::debug!(%fault, "the connection to the hub ended");
+        }
+    });
+    Ok(Grpc::with_origin(Channel(sender), Uri::from_static("https://hub"))
+        .max_decoding_message_size(MAX_MESSAGE))
+}
