@@ -2,22 +2,38 @@
 //!
 //! No request byte is sent before the answer, so whatever fails here may be tried again elsewhere whatever the method.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use weft_core::{
+    publish::Reader,
     table::Upstream,
-    tls::{Peer, PeerError, explain_handshake, peer_fault},
+    tls::{Credentials, Peer, PeerError, TlsContext, explain_handshake, peer_fault},
     wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
+    workload::Workload,
 };
 
-use crate::{
-    fault::Fault,
-    pool::{Caller, connect_fault},
-    worker::Worker,
-};
+use crate::{connect::connect_fault, fault::Fault};
+
+/// What dialling needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialer {
+    /// How TLS is spoken.
+    pub(crate) tls: Arc<TlsContext>,
+    /// Who we are and whom we trust.
+    pub(crate) credentials: Reader<Credentials>,
+}
+
+/// The local workload in whose name connections are made. Its number is unique in the process.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Tells pools of workloads apart; never reused.
+    pub(crate) number: u64,
+    /// Who it is.
+    pub(crate) workload: Arc<Workload>,
+}
 
 /// An accepted connection to another agent.
 #[derive(Debug)]
@@ -26,6 +42,10 @@ pub(crate) struct Dialled {
     pub(crate) stream: TlsStream<TcpStream>,
     /// Who answered.
     pub(crate) peer: Peer,
+    /// The certificates it showed.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// When they were checked.
+    pub(crate) checked_at: UnixTime,
     /// The serial number of our certificate on it.
     pub(crate) own_serial: String,
 }
@@ -35,24 +55,24 @@ pub(crate) struct Dialled {
 /// # Errors
 /// Why there is no connection; nothing was asked of the application.
 pub(crate) async fn dial(
-    worker: &Worker,
+    dialer: &Dialer,
     caller: &Caller,
     upstream: &Upstream,
     framing: Framing,
     original: Option<SocketAddr>,
 ) -> Result<Dialled, Fault> {
-    match attempt(worker, caller, upstream, framing, original).await {
+    match attempt(dialer, caller, upstream, framing, original).await {
         // The session that was resumed may be what is not trusted any more: once more with a full handshake.
         Err(Fault::PeerUntrusted | Fault::WrongIdentity) => {
-            worker.tls.forget_sessions(&caller.workload.identity);
-            attempt(worker, caller, upstream, framing, original).await
+            dialer.tls.forget_sessions(&caller.workload.identity);
+            attempt(dialer, caller, upstream, framing, original).await
         }
         outcome => outcome,
     }
 }
 
 async fn attempt(
-    worker: &Worker,
+    dialer: &Dialer,
     caller: &Caller,
     upstream: &Upstream,
     framing: Framing,
@@ -65,8 +85,8 @@ async fn attempt(
         return Err(Fault::NoIdentity);
     };
     let own = &caller.workload.identity;
-    let own_serial = worker.credentials.load().identity(own).map(|own| own.leaf().serial.clone());
-    let config = worker.tls.client_config(own, framing).map_err(|error| {
+    let own_serial = dialer.credentials.load().identity(own).map(|own| own.leaf().serial.clone());
+    let config = dialer.tls.client_config(own, framing).map_err(|error| {
         tracing::warn!(%error, "cannot dial");
         Fault::NotReady
     })?;
@@ -83,8 +103,9 @@ async fn attempt(
     if Framing::negotiated(session.alpn_protocol()) != Some(framing) {
         return Err(Fault::TlsFailed);
     }
-    let chain = session.peer_certificates().unwrap_or_default();
-    let peer = worker.tls.check_server(chain, expected, UnixTime::now()).map_err(|error| {
+    let chain = session.peer_certificates().unwrap_or_default().to_vec();
+    let checked_at = UnixTime::now();
+    let peer = dialer.tls.check_server(&chain, expected, checked_at).map_err(|error| {
         tracing::warn!(%address, %error, "another agent is not who it should be");
         Fault::WrongIdentity
     })?;
@@ -93,7 +114,7 @@ async fn attempt(
         .map_err(|_| Fault::HelloFailed)?;
     let answer = exchange::read_answer(&mut stream).await.map_err(|_| Fault::HelloFailed)?;
     match refusal(&answer) {
-        None => Ok(Dialled { stream, peer, own_serial: own_serial.unwrap_or_default() }),
+        None => Ok(Dialled { stream, peer, chain, checked_at, own_serial: own_serial.unwrap_or_default() }),
         Some(fault) => {
             tracing::debug!(%address, ?answer, "another agent refused");
             Err(fault)

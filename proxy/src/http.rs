@@ -1,7 +1,10 @@
-//! What HTTP needs on both sides of the proxy: bodies, serving a connection, answers of our own.
+//! What HTTP needs on both sides of the proxy: bodies, connections to applications
+//! and to other agents, serving a connection until it ends.
 
+pub(crate) mod application;
 pub(crate) mod body;
 pub(crate) mod finish;
+pub(crate) mod multiplexed;
 pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod serve;

@@ -23,7 +23,6 @@ use crate::{
     worker::{Counted, Worker},
 };
 use handshake::Admitted;
-pub(crate) use handshake::Slots;
 
 /// Serves one connection on the mesh port.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counted) {

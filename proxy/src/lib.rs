@@ -5,8 +5,7 @@
 //!   another agent -> listen -> inbound: TLS -> hello -> normalise -> decide -> pool ----------------> application
 //! ```
 //!
-//! The modules below are in dependency order, with one loop that is meant: a [`worker`] is what every task of the data
-//! path can reach.
+//! The modules below are in dependency order: each uses only those before it, and a test holds that.
 
 pub mod clock;
 pub mod fault;
@@ -22,13 +21,18 @@ mod connections;
 mod executor;
 mod signal;
 mod stream;
+mod socket;
+mod connect;
+mod slots;
 mod http;
 mod dial;
+mod command;
 mod pool;
+mod worker;
 mod inbound;
 mod outbound;
 mod listen;
-mod worker;
+mod run;
 mod proxy;
 
 pub use config::{

@@ -4,127 +4,26 @@
 //! Accepting never ends and never spins: a peer's error is ignored, a lack of resources waits. When a listener is
 //! removed, what the kernel queued on it is accepted first: closing the socket would reset those connections.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream},
-    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
-    path::Path,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, rc::Rc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    task::JoinHandle,
+    sync::oneshot,
 };
 
 use crate::{
-    config::ListenAddress,
+    command::{Command, Handoff, ListenerId, Role},
     executor::LocalExecutor,
     inbound, outbound,
-    outbound::OutboundRole,
+    socket::Socket,
     stream::LocalStream,
-    worker::{Command, Worker},
+    worker::Worker,
 };
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How long a lack of file descriptors or memory is waited for.
 const RESOURCES: Duration = Duration::from_millis(100);
 /// How many more connections than another worker a worker keeps before it hands one over.
 const UNEVEN: u32 = 1;
-
-/// Names a listener within the process.
-pub(crate) type ListenerId = u64;
-
-/// What a listener is for.
-#[derive(Clone, Debug)]
-pub(crate) enum Role {
-    /// The mesh port.
-    Inbound,
-    /// A workload's way out.
-    Outbound(Arc<OutboundRole>),
-}
-
-/// A listening socket that can be shared between workers.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    /// TCP over IPv4 or IPv6.
-    Tcp(StdTcpListener),
-    /// A Unix socket.
-    Unix(StdUnixListener),
-}
-
-/// A connection on its way to another worker.
-#[derive(Debug)]
-pub(crate) enum Handoff {
-    /// TCP.
-    Tcp(StdTcpStream),
-    /// A Unix socket.
-    Unix(StdUnixStream),
-}
-
-impl Socket {
-    /// Binds and listens.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
-            ListenAddress::Unix(path) => bind_unix(path).map(Self::Unix),
-        }
-    }
-
-    /// The same socket for another worker.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
-            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
-        }
-    }
-
-    /// Where it listens, with the port that the system chose.
-    pub(crate) fn address(&self) -> Option<ListenAddress> {
-        match self {
-            Self::Tcp(socket) => socket.local_addr().ok().map(ListenAddress::Tcp),
-            Self::Unix(socket) => {
-                let address = socket.local_addr().ok()?;
-                address.as_pathname().map(|path| ListenAddress::Unix(path.into()))
-            }
-        }
-    }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    // Accepted connections inherit it: one system call less for each.
-    socket.set_tcp_nodelay(true)?;
-    if address.is_ipv6() && !address.ip().is_unspecified() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = StdUnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
 
 enum LocalListener {
     Tcp(TcpListener),
@@ -150,7 +49,7 @@ impl LocalListener {
 /// A worker's listeners.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    active: HashMap<ListenerId, (Role, tokio::sync::oneshot::Sender<()>)>,
+    active: HashMap<ListenerId, (Role, oneshot::Sender<()>)>,
     /// Roles of removed listeners too: a connection may still be on its way from another worker.
     roles: HashMap<ListenerId, Role>,
 }
@@ -165,12 +64,10 @@ impl Listeners {
                 return;
             }
         };
-        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
         self.active.insert(id, (role.clone(), stop));
         self.roles.insert(id, role.clone());
-        let accepting: JoinHandle<()> =
-            LocalExecutor.spawn(accept(worker.clone(), listener, id, role, stopped));
-        drop(accepting);
+        LocalExecutor.spawn(accept(worker.clone(), listener, id, role, stopped));
     }
 
     /// Stops accepting, after what is queued.
@@ -194,7 +91,7 @@ async fn accept(
     listener: LocalListener,
     id: ListenerId,
     role: Role,
-    mut stopped: tokio::sync::oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<()>,
 ) {
     let mut stopping = false;
     loop {

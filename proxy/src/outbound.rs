@@ -11,29 +11,14 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use weft_core::workload::Source;
 
 use crate::{
-    config::{AllowedLocal, OutboundKind},
+    command::OutboundRole,
     http::serve,
-    pool::Caller,
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
 use sniff::Spoken;
-
-/// What an outbound listener is for.
-#[derive(Debug)]
-pub(crate) struct OutboundRole {
-    /// In whose name calls are made.
-    pub(crate) caller: Arc<Caller>,
-    /// The same, as records name it.
-    pub(crate) source: Source,
-    /// How the destination is found.
-    pub(crate) kind: OutboundKind,
-    /// Which local processes may connect.
-    pub(crate) allowed: AllowedLocal,
-}
 
 /// One accepted connection of a local workload.
 pub(crate) struct Downstream {
@@ -79,9 +64,4 @@ pub(crate) async fn serve(
             serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
         }
     }
-}
-
-/// Our certificates or our trust changed: connections made before are replaced.
-pub(crate) fn renew(worker: &Rc<Worker>) {
-    worker.mesh.renew(worker);
 }

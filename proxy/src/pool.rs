@@ -1,9 +1,124 @@
-//! Connections that outlive a request: to other agents and to local applications. Each worker has its own.
+//! Multiplexed connections to other agents, by calling workload and endpoint, and to applications that speak h2c, by
+//! address. Each worker has its own.
 
-mod application;
-mod mesh;
-mod multiplexed;
+mod origin;
 
-pub(crate) use application::{AppBody, AppPool, connect_fault};
-pub(crate) use mesh::{Caller, MeshPool, lifetime_until};
-pub(crate) use multiplexed::{MeshBody, STREAM_WINDOW, STREAMS};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use foldhash::fast::RandomState;
+use tokio::time::Instant;
+use weft_core::table::{EndpointState, Upstream};
+
+pub(crate) use origin::Origin;
+use origin::Way;
+
+use crate::{
+    connections::ConnectionInfo,
+    dial::{Caller, Dialer},
+    http::multiplexed::{STREAM_WINDOW, STREAMS},
+};
+
+/// The longest a connection takes new requests, give or take a fifth.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// The smallest window of a stream when a worker's bytes are spent.
+const LEAST_WINDOW: u32 = 8 * 1024;
+
+/// A worker's multiplexed connections.
+pub(crate) struct Pool {
+    shared: Rc<Shared>,
+    /// By the caller's number and the address of the endpoint's state, which the origin keeps from being reused.
+    mesh: RefCell<HashMap<(u64, usize), Rc<Origin>, RandomState>>,
+    plain: RefCell<HashMap<SocketAddr, Rc<Origin>, RandomState>>,
+}
+
+/// What all origins of a worker share.
+pub(crate) struct Shared {
+    dialer: Dialer,
+    /// Bytes that peers may still be allowed to send unread.
+    window_bytes: Cell<u64>,
+}
+
+impl Shared {
+    /// Sets a connection's window aside: what all its streams may have on their way. The less is left for the worker,
+    /// the smaller is the window of a new stream.
+    fn take_window(&self) -> (u32, u64) {
+        let left = self.window_bytes.get();
+        let per_stream = u32::try_from(left / 4 / u64::from(STREAMS)).unwrap_or(STREAM_WINDOW);
+        let window = per_stream.clamp(LEAST_WINDOW, STREAM_WINDOW);
+        let taken = (u64::from(window) * u64::from(STREAMS)).min(left);
+        self.window_bytes.set(left - taken);
+        (window, taken)
+    }
+
+    fn give_back(&self, taken: u64) {
+        self.window_bytes.set(self.window_bytes.get() + taken);
+    }
+}
+
+impl Pool {
+    /// A pool whose peers may send `window_bytes` unread.
+    pub(crate) fn new(dialer: Dialer, window_bytes: u64) -> Self {
+        let shared = Shared { dialer, window_bytes: Cell::new(window_bytes) };
+        Self { shared: Rc::new(shared), mesh: RefCell::default(), plain: RefCell::default() }
+    }
+
+    /// The connections of `caller` to the agent of `upstream`.
+    pub(crate) fn mesh(&self, caller: &Arc<Caller>, upstream: &Arc<Upstream>) -> Rc<Origin> {
+        let state: *const EndpointState = Arc::as_ptr(&upstream.state);
+        let mut origins = self.mesh.borrow_mut();
+        let origin = origins.entry((caller.number, state as usize)).or_insert_with(|| {
+            let upstream = RefCell::new(upstream.clone());
+            Origin::new(self.shared.clone(), Way::Mesh { caller: caller.clone(), upstream })
+        });
+        origin.follow(upstream);
+        origin.clone()
+    }
+
+    /// The connections to an application that speaks h2c.
+    pub(crate) fn plain(&self, address: SocketAddr) -> Rc<Origin> {
+        let mut origins = self.plain.borrow_mut();
+        origins
+            .entry(address)
+            .or_insert_with(|| Origin::new(self.shared.clone(), Way::Plain(address)))
+            .clone()
+    }
+
+    /// Our certificates or our trust changed: connections made before are decided again and replaced.
+    pub(crate) fn renew(&self) {
+        for origin in self.mesh.borrow().values() {
+            origin.renew();
+        }
+    }
+
+    /// Closes what idles, replaces what is old, forgets what is gone.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let keep = |origin: &Rc<Origin>| {
+            origin.sweep(now);
+            Rc::strong_count(origin) > 1 || !origin.is_empty()
+        };
+        self.mesh.borrow_mut().retain(|_, origin| keep(origin));
+        self.plain.borrow_mut().retain(|_, origin| keep(origin));
+    }
+
+    /// Every connection to another agent, for the operator.
+    pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
+        let now = Instant::now();
+        self.mesh.borrow().values().flat_map(|origin| origin.infos(now)).collect()
+    }
+}
+
+/// How long a connection takes new requests: 5/6 of what is left of the certificate that ends first, at most about an
+/// hour.
+pub(crate) fn lifetime_until(earliest: SystemTime) -> Duration {
+    let left = earliest.duration_since(SystemTime::now()).unwrap_or_default();
+    let jitter = 0.8 + 0.4 * fastrand::f64();
+    (left * 5 / 6).min(LIFETIME.mul_f64(jitter)).max(Duration::from_secs(1))
+}

@@ -12,13 +12,13 @@ use weft_core::{
 };
 
 use crate::{
+    command::{Command, ListenerId, Load, OutboundRole, Peers, Role},
     config::{ListenAddress, ProxyConfig},
     connections::{self, ConnectionInfo, EndpointInfo},
-    listen::{ListenerId, Role, Socket},
-    outbound::OutboundRole,
-    pool::Caller,
+    dial::{Caller, Dialer},
     record::{Records, TapReceiver},
-    worker::{self, Command, Load, Peers, Start},
+    run::{self, Start},
+    socket::Socket,
 };
 
 /// Commands that may wait for a worker.
@@ -104,8 +104,7 @@ impl Proxy {
             peers: peers.clone(),
             records: records.clone(),
             table: table.clone(),
-            tls: Arc::new(TlsContext::new(credentials.clone())),
-            credentials,
+            dialer: Dialer { tls: Arc::new(TlsContext::new(credentials.clone())), credentials },
             limits: config.limits,
             fault_header: config.fault_header,
         };
@@ -123,7 +122,7 @@ impl Proxy {
             let start = start.clone();
             let thread = std::thread::Builder::new().name(format!("weft-worker-{index}"));
             let run = move || {
-                if let Err(error) = worker::run(index, start, commands) {
+                if let Err(error) = run::run(index, start, commands) {
                     tracing::error!(%error, "a worker could not start");
                 }
             };

@@ -11,6 +11,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+/// The value of a worker's drain signal when nothing new is accepted and what is under way finishes; 0 before.
+pub(crate) const DRAINING: u32 = 1;
+/// The same when the deadline is over: what is left is closed politely.
+pub(crate) const CLOSING: u32 = 2;
+
 /// A counter that many local tasks wait on.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {

@@ -4,6 +4,8 @@
 mod application;
 #[path = "mesh/authority.rs"]
 mod authority;
+#[path = "mesh/change.rs"]
+mod change;
 #[path = "mesh/client.rs"]
 mod client;
 #[path = "mesh/http.rs"]

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::replay::Replay;
-use crate::pool::{AppBody, MeshBody};
+use super::{application::AppBody, multiplexed::MeshBody, replay::Replay};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::body::{Body, BodyError};
-use crate::{signal::Listener, worker::CLOSING};
+use crate::signal::{CLOSING, Listener};
 
 /// Takes note of how a request ended; dropped when that is done.
 pub(crate) trait Finish {

@@ -10,11 +10,10 @@ use std::{
 use hyper::server::conn::{http1, http2};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::multiplexed::{STREAM_WINDOW, STREAMS};
 use crate::{
     executor::LocalExecutor,
-    pool::{STREAM_WINDOW, STREAMS},
-    signal::Listener,
-    worker::{CLOSING, DRAINING},
+    signal::{CLOSING, DRAINING, Listener},
 };
 
 /// How long a connection may take to send its last frames after the drain's deadline.

@@ -1,9 +1,7 @@
 //! From an accepted connection to an answered hello.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, SystemTime},
 };
@@ -20,42 +18,10 @@ use weft_core::{
 };
 
 use super::target::{Caller, Target, Upstream};
-use crate::worker::{DRAINING, Worker};
+use crate::{signal::DRAINING, worker::Worker};
 
 /// How long a refused caller gets to read why.
 const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// Handshakes and hellos under way, by source address.
-#[derive(Debug, Default)]
-pub(crate) struct Slots(RefCell<HashMap<IpAddr, u32, foldhash::fast::RandomState>>);
-
-/// A place among the handshakes of a source address; given back when dropped.
-struct Slot<'a>(&'a Slots, IpAddr);
-
-impl Slots {
-    fn take(&self, address: IpAddr, limit: u32) -> Option<Slot<'_>> {
-        let mut slots = self.0.borrow_mut();
-        let count = slots.entry(address).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        drop(slots);
-        Some(Slot(self, address))
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        let mut slots = self.0.0.borrow_mut();
-        if let Some(count) = slots.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                slots.remove(&self.1);
-            }
-        }
-    }
-}
 
 /// A connection whose hello was accepted.
 pub(crate) struct Admitted {
@@ -75,7 +41,7 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
     let local_address = stream.local_addr().ok()?;
     let limits = &worker.limits;
     let _slot = worker.slots.take(peer_address.ip(), limits.handshakes_per_address)?;
-    let accepting = TlsAcceptor::from(worker.tls.server_config()).accept(stream);
+    let accepting = TlsAcceptor::from(worker.dialer.tls.server_config()).accept(stream);
     let mut stream = match timeout(limits.handshake, accepting).await.ok()? {
         Ok(stream) => stream,
         Err(error) => {
@@ -115,11 +81,11 @@ async fn greet(
     let framing = Framing::negotiated(session.alpn_protocol());
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let certificate = session.server_name().and_then(|name| {
-        let credentials = worker.credentials.load();
+        let credentials = worker.dialer.credentials.load();
         credentials.by_server_name(name).cloned()
     });
     let checked_at = UnixTime::now();
-    let peer = worker.tls.check_client(&chain, checked_at).map_err(|error| {
+    let peer = worker.dialer.tls.check_client(&chain, checked_at).map_err(|error| {
         tracing::warn!(peer = %peer_address, %error, "a caller is not trusted");
         Answer::Untrusted
     })?;

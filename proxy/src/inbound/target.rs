@@ -15,7 +15,7 @@ use weft_core::{
     workload::Source,
 };
 
-use crate::{headers::Forwarded, pool::AppPool, worker::Worker};
+use crate::{headers::Forwarded, http::application::AppPool, worker::Worker};
 
 /// What a hello asked for, and as whom we answered.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Upstream {
     pub(crate) fn is_trusted(&self) -> bool {
         let decisions = self.worker.decisions.value();
         if self.decided.replace(decisions) != decisions {
-            let checked = self.worker.tls.check_client(&self.caller.chain, self.caller.checked_at);
+            let checked = self.worker.dialer.tls.check_client(&self.caller.chain, self.caller.checked_at);
             self.trusted.set(checked.is_ok());
         }
         self.trusted.get()

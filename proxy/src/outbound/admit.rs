@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::OutboundRole;
 use crate::{
+    command::OutboundRole,
     config::AllowedLocal,
     source::{Refusal, SocketTable, Users, unix_caller},
     stream::LocalStream,
@@ -44,7 +44,8 @@ pub(crate) fn admit(
     Users(uids.clone()).admit(caller)
 }
 
-/// Tells a refused process why, as far as it listens: what it sent is not read as a request.
+/// Tells a refused process why, once it has said something: an answer to nothing confuses clients. What it said is not
+/// looked at.
 pub(crate) async fn refuse(mut stream: LocalStream, refusal: &Refusal, http: bool) {
     if !http {
         return;
@@ -55,10 +56,13 @@ pub(crate) async fn refuse(mut stream: LocalStream, refusal: &Refusal, http: boo
         text.len()
     );
     let _ = tokio::time::timeout(LAST_WORD, async {
+        let mut unread = [0; 1024];
+        if stream.read(&mut unread).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(response.as_bytes()).await?;
         stream.shutdown().await?;
         // Closing with bytes unread would reset the connection, and the answer with it.
-        let mut unread = [0; 1024];
         while stream.read(&mut unread).await? > 0 {}
         Ok::<_, std::io::Error>(())
     })

@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{Request, Response, Version};
-use http_body::Body as _;
 use weft_core::table::{CompiledRouteRule, EndpointSet, EndpointState};
 
 use super::{Downstream, record::Report};
@@ -130,8 +129,8 @@ async fn send(
     body: Body,
 ) -> Tried {
     let worker = &downstream.worker;
-    let origin = worker.mesh.origin(&downstream.role.caller, picked.upstream());
-    let lease = match origin.lease(worker, rule.connect_timeout).await {
+    let origin = worker.pool.mesh(&downstream.role.caller, picked.upstream());
+    let lease = match origin.lease(rule.connect_timeout).await {
         Ok(lease) => lease,
         Err(fault) => return Tried::Failed { fault, body, response: None },
     };
@@ -139,16 +138,14 @@ async fn send(
         // Lets the relative URI pass as it is, with Host in place of :authority (RFC 9113 §8.3.1).
         *head.version_mut() = Version::HTTP_11;
     }
-    // A body that was sent, or is being sent, by now is not at hand any more.
-    let unsent = if body.is_end_stream() { Body::Empty } else { Body::Full(None) };
     match lease.send(head, body).await {
-        Ok(response) => {
+        Ok((response, body)) => {
             let mut response = response.map(Body::Mesh);
             let survey = Survey::of(response.headers());
             headers::clean_response(response.headers_mut(), survey, false);
             match fault::named(response.headers()) {
                 Some(fault) if fault.facts().retry != RetryRule::Never => {
-                    Tried::Failed { fault, body: unsent, response: Some(response) }
+                    Tried::Failed { fault, body: body.unwrap_or(Body::Full(None)), response: Some(response) }
                 }
                 _ => Tried::Answered(response),
             }

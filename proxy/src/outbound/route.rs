@@ -5,8 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use weft_core::table::{CompiledRouteRule, Destination, DestinationPort, Table};
 
-use super::OutboundRole;
-use crate::{config::OutboundKind, fault::Fault, headers::Host};
+use crate::{command::OutboundRole, config::OutboundKind, fault::Fault, headers::Host};
 
 /// Where a request goes.
 #[derive(Debug)]

@@ -6,7 +6,10 @@ use std::{future::poll_fn, pin::Pin, task::Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{signal::Listener, stream::LocalStream, worker::DRAINING};
+use crate::{
+    signal::{DRAINING, Listener},
+    stream::LocalStream,
+};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -9,21 +9,20 @@ use std::{
 };
 
 use tokio::{runtime, sync::mpsc, time::Instant};
-use weft_core::{
-    publish::Reader,
-    table::Table,
-    tls::{Credentials, TlsContext},
-};
+use weft_core::{publish::Reader, table::Table};
 
-use super::{CLOSING, Command, DRAINING, Peers, Worker};
 use crate::{
+    command::{Command, Peers},
     config::Limits,
+    dial::Dialer,
     executor::LocalExecutor,
-    inbound::Slots,
     listen::{self, Listeners},
-    pool::MeshPool,
+    pool::Pool,
     record::Records,
     resilience::RetryBudgets,
+    signal::{CLOSING, DRAINING},
+    slots::Slots,
+    worker::Worker,
 };
 
 /// How often idle connections are looked at.
@@ -36,8 +35,7 @@ const CLOSE: Duration = Duration::from_secs(2);
 pub(crate) struct Start {
     pub(crate) peers: Peers,
     pub(crate) table: Reader<Table>,
-    pub(crate) credentials: Reader<Credentials>,
-    pub(crate) tls: Arc<TlsContext>,
+    pub(crate) dialer: Dialer,
     pub(crate) records: Arc<Records>,
     pub(crate) limits: Limits,
     pub(crate) fault_header: bool,
@@ -57,11 +55,10 @@ pub(crate) fn run(index: usize, start: Start, commands: mpsc::Receiver<Command>)
 async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker {
         index,
-        mesh: MeshPool::new(start.limits.window_bytes),
+        pool: Pool::new(start.dialer.clone(), start.limits.window_bytes),
         peers: start.peers,
         table: start.table,
-        credentials: start.credentials,
-        tls: start.tls,
+        dialer: start.dialer,
         limits: start.limits,
         fault_header: Cell::new(start.fault_header),
         drain: Rc::default(),
@@ -112,7 +109,7 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
             });
         }
         Command::Connections(answer) => {
-            let _ = answer.send(worker.mesh.connections());
+            let _ = answer.send(worker.pool.connections());
         }
         Command::FaultHeader(on) => worker.fault_header.set(on),
     }
@@ -143,10 +140,10 @@ async fn watch_table(worker: Rc<Worker>) {
 
 /// A change of credentials is a change of trust, or of who we are, or both.
 async fn watch_credentials(worker: Rc<Worker>) {
-    let mut credentials = worker.credentials.clone();
+    let mut credentials = worker.dialer.credentials.clone();
     while credentials.changed().await {
         worker.decisions.raise(worker.decisions.value() + 1);
         worker.renewals.raise(worker.renewals.value() + 1);
-        crate::outbound::renew(&worker);
+        worker.pool.renew();
     }
 }

@@ -24,11 +24,11 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    executor::LocalExecutor,
-    fault::Fault,
-    http::{body::Body, body::BodyError, pump::Pump},
+use super::{
+    body::{Body, BodyError},
+    pump::Pump,
 };
+use crate::{executor::LocalExecutor, fault::Fault};
 
 /// How many streams a peer may open on one connection.
 pub(crate) const STREAMS: u32 = 256;
@@ -48,6 +48,18 @@ pub(crate) enum Phase {
     Retired,
     /// It is gone.
     Dead,
+}
+
+impl Phase {
+    /// Its name.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Replaceable => "replaceable",
+            Self::Retired => "retired",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// The shared half of a connection; the driver task has the other.
@@ -141,6 +153,12 @@ impl Multiplexed {
         }
     }
 
+    /// Ends it at once, with all that is on it.
+    pub(crate) fn abort(&self) {
+        self.phase.set(Phase::Dead);
+        self.wake.notify_one();
+    }
+
     /// Requests under way on it.
     pub(crate) fn streams(&self) -> u32 {
         self.streams.get()
@@ -187,12 +205,13 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Sends a request and waits for the response's head. The rest of a long body goes on by a task of its own.
+    /// Sends a request and waits for the response's head, which comes with the request's body, if that was sent whole
+    /// and may be sent again. The rest of a longer body goes on by a task of its own.
     pub(crate) async fn send(
         self,
         head: Request<()>,
         body: Body,
-    ) -> Result<Response<MeshBody>, StreamFailure> {
+    ) -> Result<(Response<MeshBody>, Option<Body>), StreamFailure> {
         let bodyless = body.is_end_stream();
         let sent = poll_fn(|context| {
             let mut sender = self.0.sender.borrow_mut();
@@ -221,10 +240,15 @@ impl Lease {
         .await;
         match outcome {
             Ok(response) => {
-                if let Some(pump) = pump.filter(|pump| !pump.is_done()) {
-                    LocalExecutor.spawn(pump);
-                }
-                Ok(response.map(|stream| MeshBody { stream, _lease: self }))
+                let body = match pump {
+                    None => Some(Body::Empty),
+                    Some(mut pump) if pump.is_done() => Some(pump.take_body()),
+                    Some(pump) => {
+                        LocalExecutor.spawn(pump);
+                        None
+                    }
+                };
+                Ok((response.map(|stream| MeshBody { stream, _lease: self }), body))
             }
             Err(error) => {
                 if error.is_go_away() && error.is_remote() {
@@ -281,6 +305,9 @@ where
         }
         while woken.as_mut().poll(context).is_ready() {
             woken.set(shared.wake.notified());
+        }
+        if shared.phase.get() == Phase::Dead {
+            return Poll::Ready(());
         }
         if shared.streams.get() == 0 {
             return if shared.phase.get() == Phase::Retired { Poll::Ready(()) } else { Poll::Pending };

@@ -22,10 +22,8 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::{
-    fault::Fault,
-    http::body::{Body, BodyError},
-};
+use super::body::{Body, BodyError};
+use crate::{connect::connect, fault::Fault};
 
 /// How long a connection may idle.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
@@ -87,7 +85,7 @@ impl AppPool {
     /// # Errors
     /// The fault of the connection.
     pub(crate) async fn connect(self: &Rc<Self>, limit: Duration) -> Result<Box<AppConnection>, Fault> {
-        let stream = connect(self.address, limit).await.map_err(|error| connect_fault(&error))?;
+        let stream = connect(self.address, limit).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(false)
             .handshake::<_, Body>(TokioIo::new(stream))
@@ -104,30 +102,6 @@ impl AppPool {
     /// How many idle connections there are.
     pub(crate) fn idle(&self) -> usize {
         self.idle.borrow().len()
-    }
-}
-
-/// A TCP connection without Nagle's delay.
-///
-/// # Errors
-/// What the operating system says; `TimedOut` after `limit`.
-pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
-    match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-        Ok(stream) => {
-            let stream = stream?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        }
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// The fault that a failure to connect is.
-pub(crate) fn connect_fault(error: &std::io::Error) -> Fault {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset => Fault::ConnectRefused,
-        std::io::ErrorKind::TimedOut => Fault::ConnectTimeout,
-        _ => Fault::ConnectFailed,
     }
 }
 

@@ -1,0 +1,270 @@
+//! One way from here to one place: its connections, and at most one dial under way that all who need it wait for.
+//!
+//! The next connection is opened when the last has used 80 % of its streams. A connection that is to go (renewed
+//! certificate, age) is *replaceable*: it serves until its successor is there, then finishes what it has.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::{sync::Notify, time::Instant};
+use weft_core::{name::ServiceKey, table::Upstream, tls::Peer, wire::Framing};
+
+use super::{LIFETIME, Shared, lifetime_until};
+use crate::{
+    connect::connect,
+    connections::ConnectionInfo,
+    dial::{self, Caller, Dialled},
+    executor::LocalExecutor,
+    fault::Fault,
+    http::multiplexed::{Lease, Multiplexed, Phase},
+};
+
+/// How long a connection may have nothing to do.
+const IDLE: Duration = Duration::from_secs(90);
+/// How long a dial may take that no request waits for.
+const AHEAD: Duration = Duration::from_secs(5);
+/// How often a request waits for a dial that succeeds and then finds the connection gone, or taken.
+const PATIENCE: usize = 16;
+
+/// Connections that lead to the same place in the same name.
+pub(crate) struct Origin {
+    shared: Rc<Shared>,
+    way: Way,
+    connections: RefCell<Vec<Pooled>>,
+    dial: RefCell<Option<Rc<Dial>>>,
+}
+
+/// How the place is reached.
+pub(super) enum Way {
+    /// Through another agent.
+    Mesh {
+        /// In whose name.
+        caller: Arc<Caller>,
+        /// Where; announced anew now and then.
+        upstream: RefCell<Arc<Upstream>>,
+    },
+    /// Without TLS.
+    Plain(SocketAddr),
+}
+
+struct Pooled {
+    connection: Rc<Multiplexed>,
+    /// None without TLS.
+    trust: Option<Trust>,
+    replace_at: Instant,
+    window_bytes: u64,
+}
+
+/// On what grounds the other side of a connection is believed.
+struct Trust {
+    own_serial: String,
+    peer: Peer,
+    chain: Vec<CertificateDer<'static>>,
+    checked_at: UnixTime,
+}
+
+/// A dial that several requests may wait for.
+#[derive(Default)]
+struct Dial {
+    done: Notify,
+    outcome: Cell<Option<Result<(), Fault>>>,
+}
+
+impl Origin {
+    pub(super) fn new(shared: Rc<Shared>, way: Way) -> Rc<Self> {
+        Rc::new(Self { shared, way, connections: RefCell::default(), dial: RefCell::default() })
+    }
+
+    /// A place on a connection; dials when there is none, and ahead when the last is nearly full.
+    ///
+    /// # Errors
+    /// Why no connection could be made within `limit`.
+    pub(crate) async fn lease(self: &Rc<Self>, limit: Duration) -> Result<Lease, Fault> {
+        for _ in 0..PATIENCE {
+            if let Some((connection, wanting)) = self.best() {
+                if wanting {
+                    self.start_dial(limit);
+                }
+                return Ok(connection.lease());
+            }
+            let dial = self.start_dial(limit);
+            let done = dial.done.notified();
+            if dial.outcome.get().is_none() {
+                done.await;
+            }
+            if let Some(Err(fault)) = dial.outcome.get() {
+                return Err(fault);
+            }
+        }
+        Err(Fault::NotDispatched)
+    }
+
+    /// The connection with the fewest streams that has room, and whether another is wanted soon.
+    fn best(&self) -> Option<(Rc<Multiplexed>, bool)> {
+        let connections = self.connections.borrow();
+        let usable = |pooled: &&Pooled| {
+            matches!(pooled.connection.phase(), Phase::Open | Phase::Replaceable)
+                && pooled.connection.streams() < pooled.connection.capacity()
+        };
+        let rank = |pooled: &&Pooled| (pooled.connection.phase() as u8, pooled.connection.streams());
+        let connection = connections.iter().filter(usable).min_by_key(rank)?.connection.clone();
+        let nearly_full = (connection.streams() + 1) * 5 > connection.capacity() * 4;
+        let wanting = nearly_full || connection.phase() == Phase::Replaceable;
+        Some((connection, wanting))
+    }
+
+    /// The dial under way, begun if there was none.
+    fn start_dial(self: &Rc<Self>, limit: Duration) -> Rc<Dial> {
+        if let Some(dial) = &*self.dial.borrow() {
+            return dial.clone();
+        }
+        let dial = Rc::new(Dial::default());
+        *self.dial.borrow_mut() = Some(dial.clone());
+        let (origin, under_way) = (self.clone(), dial.clone());
+        LocalExecutor.spawn(async move {
+            let outcome = tokio::time::timeout(limit, origin.dial(limit)).await;
+            under_way.outcome.set(Some(outcome.unwrap_or(Err(Fault::ConnectTimeout))));
+            *origin.dial.borrow_mut() = None;
+            under_way.done.notify_waiters();
+        });
+        dial
+    }
+
+    async fn dial(&self, limit: Duration) -> Result<(), Fault> {
+        let (window, window_bytes) = self.shared.take_window();
+        let made = match &self.way {
+            Way::Plain(address) => self.dial_plain(*address, window, limit).await,
+            Way::Mesh { caller, upstream } => {
+                let upstream = upstream.borrow().clone();
+                self.dial_mesh(caller, &upstream, window).await
+            }
+        };
+        let (connection, trust, lifetime) = made.inspect_err(|_| self.shared.give_back(window_bytes))?;
+        for older in self.connections.borrow().iter() {
+            if older.connection.phase() == Phase::Replaceable {
+                older.connection.demote(Phase::Retired);
+            }
+        }
+        let replace_at = Instant::now() + lifetime;
+        self.connections.borrow_mut().push(Pooled { connection, trust, replace_at, window_bytes });
+        Ok(())
+    }
+
+    async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Fault> {
+        let stream = connect(address, limit).await?;
+        let connection = Multiplexed::open(stream, window).await.map_err(|_| Fault::ConnectFailed)?;
+        Ok((connection, None, LIFETIME))
+    }
+
+    async fn dial_mesh(&self, caller: &Caller, upstream: &Upstream, window: u32) -> Result<Made, Fault> {
+        let dialer = &self.shared.dialer;
+        let Dialled { stream, peer, chain, checked_at, own_serial } =
+            dial::dial(dialer, caller, upstream, Framing::Http2, None).await?;
+        let own = dialer.credentials.load().identity(&caller.workload.identity).cloned();
+        let own_end = own.map_or(peer.not_after, |own| own.leaf().validity.not_after);
+        let lifetime = lifetime_until(own_end.min(peer.not_after));
+        let connection = Multiplexed::open(stream, window).await.map_err(|_| Fault::ConnectFailed)?;
+        Ok((connection, Some(Trust { own_serial, peer, chain, checked_at }), lifetime))
+    }
+
+    /// Takes note of an endpoint that was announced anew; another address or identity needs other connections.
+    pub(super) fn follow(&self, announced: &Arc<Upstream>) {
+        let Way::Mesh { upstream, .. } = &self.way else { return };
+        if Arc::ptr_eq(&upstream.borrow(), announced) {
+            return;
+        }
+        let before = upstream.replace(announced.clone());
+        let same = before.endpoint.mesh_address == announced.endpoint.mesh_address
+            && before.endpoint.identity == announced.endpoint.identity;
+        if !same {
+            for pooled in self.connections.borrow().iter() {
+                pooled.connection.demote(Phase::Retired);
+            }
+        }
+    }
+
+    /// Ends connections whose peer is not trusted any more, and begins to replace those that show an old certificate
+    /// of ours.
+    pub(super) fn renew(self: &Rc<Self>) {
+        let Way::Mesh { caller, upstream } = &self.way else { return };
+        let dialer = &self.shared.dialer;
+        let credentials = dialer.credentials.load();
+        let own = credentials.identity(&caller.workload.identity);
+        let serial = own.map(|own| own.leaf().serial.as_str());
+        let expected = upstream.borrow().endpoint.identity.clone();
+        let mut replace = false;
+        for Pooled { connection, trust, .. } in self.connections.borrow().iter() {
+            let Some(trust) = trust else { continue };
+            let current = credentials.trust_generation() == trust.peer.trust_generation;
+            let trusted = current
+                || expected.as_ref().is_some_and(|expected| {
+                    dialer.tls.check_server(&trust.chain, expected, trust.checked_at).is_ok()
+                });
+            if !trusted {
+                connection.abort();
+            } else if serial.is_some_and(|serial| serial != trust.own_serial) || !current {
+                connection.demote(Phase::Replaceable);
+                replace |= connection.phase() == Phase::Replaceable;
+            }
+        }
+        if replace {
+            self.start_dial(AHEAD);
+        }
+    }
+
+    /// Closes what idles, replaces what is old, forgets what is gone.
+    pub(super) fn sweep(self: &Rc<Self>, now: Instant) {
+        self.connections.borrow_mut().retain(|pooled| {
+            let connection = &pooled.connection;
+            if now >= pooled.replace_at {
+                connection.demote(Phase::Replaceable);
+            }
+            if connection.idle_for(now).is_some_and(|idle| idle > IDLE) {
+                connection.demote(Phase::Retired);
+            }
+            let gone = connection.phase() == Phase::Dead;
+            if gone {
+                self.shared.give_back(pooled.window_bytes);
+            }
+            !gone
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.borrow().is_empty()
+    }
+
+    pub(super) fn infos(&self, now: Instant) -> Vec<ConnectionInfo> {
+        let Way::Mesh { caller, upstream } = &self.way else { return Vec::new() };
+        let upstream = upstream.borrow();
+        let endpoint = &upstream.endpoint;
+        let info = |pooled: &Pooled| {
+            let trust = pooled.trust.as_ref()?;
+            Some(ConnectionInfo {
+                source: caller.workload.identity.clone(),
+                own_serial: trust.own_serial.clone(),
+                service: ServiceKey {
+                    registry: upstream.registry.clone(),
+                    service: endpoint.service.clone(),
+                },
+                instance: endpoint.instance.clone(),
+                address: endpoint.mesh_address.unwrap_or(endpoint.address),
+                peer: trust.peer.identity.clone(),
+                peer_serial: trust.peer.serial.clone(),
+                streams: pooled.connection.streams(),
+                state: pooled.connection.phase().label(),
+                age: pooled.connection.age(now),
+            })
+        };
+        self.connections.borrow().iter().filter_map(info).collect()
+    }
+}
+
+/// A new connection, why it is trusted, and how long it takes new requests.
+type Made = (Rc<Multiplexed>, Option<Trust>, Duration);
