@@ -9,4 +9,3 @@ mod refusals;
 mod resumption;
 mod trust;
 mod hub;
-mod identities;

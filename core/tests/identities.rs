@@ -1,5 +1,7 @@
 //! Names and identities: what is accepted, and that no two identities share a server name.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
