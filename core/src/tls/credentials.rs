@@ -21,9 +21,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Adds a local workload's certificate, or puts it in the place of the last one.
+    /// Adds a local workload's certificate, or puts it in the place of the last one. The same one again changes nothing.
     #[must_use]
     pub fn with_identity(mut self, certificate: Certificate) -> Self {
+        if self.identity(certificate.identity()).is_some_and(|known| known.chain() == certificate.chain()) {
+            return self;
+        }
         let certificate = Arc::new(certificate);
         self.by_server_name.insert(certificate.identity().server_name(), certificate.clone());
         self.identities.insert(certificate.identity().clone(), certificate);

@@ -111,6 +111,10 @@ fn dialling_without_a_usable_certificate_is_refused_here_with_the_reason() {
 fn client_configurations_are_kept_until_something_changes() {
     let authority = Authority::new("td");
     let with = |credentials: Credentials| credentials.with_identity(authority.certificate(&identity("web")));
+    let again = |credentials: &Credentials| {
+        let own = credentials.identity(&identity("web")).unwrap();
+        credentials.clone().with_identity(own.as_ref().clone())
+    };
     let mut publisher = Publisher::new(with(Credentials::default()));
     let context = TlsContext::new(publisher.reader());
     let config = |framing| context.client_config(&identity("web"), framing).unwrap();
@@ -119,6 +123,9 @@ fn client_configurations_are_kept_until_something_changes() {
     assert!(!std::sync::Arc::ptr_eq(&first, &config(Framing::Tcp)));
     assert_eq!(config(Framing::Tcp).alpn_protocols, [b"weft-tcp/1"]);
     assert!(!first.enable_early_data);
+    let same = again(&publisher.current());
+    publisher.publish(same);
+    assert!(std::sync::Arc::ptr_eq(&first, &config(Framing::Http2)));
     let next = with(publisher.current().as_ref().clone());
     publisher.publish(next);
     assert!(!std::sync::Arc::ptr_eq(&first, &config(Framing::Http2)));
