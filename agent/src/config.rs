@@ -6,6 +6,7 @@
 mod admin;
 mod hub;
 mod identity;
+mod join;
 mod log;
 mod overrides;
 mod workload;
@@ -16,6 +17,7 @@ mod survey;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use weft_core::{
+    compile::Join,
     config::{HostPort, Located},
     identity::TrustDomain,
 };
@@ -59,6 +61,8 @@ pub struct AgentConfig {
     pub metric_prefix: MetricPrefix,
     /// The registries that are followed, in the order of the file, which is their precedence.
     pub registries: Vec<Plan>,
+    /// Which services of different registries are one.
+    pub joins: Vec<Join>,
     /// The local workloads.
     pub workloads: Vec<WorkloadConfig>,
 }

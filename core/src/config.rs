@@ -23,7 +23,7 @@ mod syntax;
 mod mesh;
 
 pub use fault::{Fault, Place, Related, Severity, to_json};
-pub use mesh::{MeshFile, read_mesh};
+pub use mesh::{MeshFile, read_mesh, read_principal};
 pub use render::{Style, render, render_all};
 pub use scalar::{HostPort, Port, SocketPort};
 pub use section::Section;

@@ -3,9 +3,10 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use weft_core::{
-    config::{Located, Section},
+    config::{Located, Section, read_principal},
     name::RegistryName,
     registry::Registry,
+    resource::PrincipalMatch,
 };
 
 /// What registries may use of the process they run in.
@@ -56,6 +57,8 @@ pub struct Plan {
     pub kind: &'static str,
     /// Its name, unique in the file.
     pub name: Located<RegistryName>,
+    /// Which identities it may name; none means any.
+    pub may_name: Option<Vec<PrincipalMatch>>,
     /// What is its kind's own.
     pub settings: Arc<dyn Settings>,
 }
@@ -74,12 +77,14 @@ impl Plan {
                 Some(Located { value: name, place: section.place() })
             }),
         };
+        let may_name = section.list("may_name", read_principal);
         let Some(kind) = kind else {
             section.ignore_unknown();
             return None;
         };
         let settings = (kind.read)(section)?;
-        Some(Self { kind: kind.word, name: name?, settings })
+        let may_name = may_name.filter(|patterns| !patterns.is_empty());
+        Some(Self { kind: kind.word, name: name?, may_name, settings })
     }
 
     /// Makes the registry.
@@ -94,8 +99,9 @@ impl Plan {
 /// Equal plans build equal registries: on a reload those need not be touched. The place in the file does not matter.
 impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
-        let meaning = |plan: &Self| (plan.kind, plan.name.value.clone(), format!("{:?}", plan.settings));
-        meaning(self) == meaning(other)
+        let settings = |plan: &Self| format!("{:?}", plan.settings);
+        let common = |plan: &Self| (plan.kind, plan.name.value.clone(), plan.may_name.clone());
+        common(self) == common(other) && settings(self) == settings(other)
     }
 }
 

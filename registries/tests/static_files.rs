@@ -120,6 +120,30 @@ async fn a_bad_file_keeps_its_last_good_content_and_says_where_it_is_bad() {
 }
 
 #[tokio::test]
+async fn a_list_with_a_file_that_never_made_sense_is_not_full() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.toml", &service("a"));
+    put(folder.path(), "policies.toml", "[[policy]]\nnmae = 1\n");
+    let registry = registry(folder.path());
+    let mut events = watch(&registry);
+    let mut kinds = Vec::new();
+    while !matches!(kinds.last(), Some(&"ready")) {
+        kinds.push(match next(&mut events).await.unwrap() {
+            Event::Reset { .. } => "reset",
+            Event::Replace { .. } => "replace",
+            Event::Ready { .. } => "ready",
+            Event::Commit { .. } => {
+                let policy =
+                    "[[policy]]\nname = \"p\"\ntarget = \"mesh\"\naction = \"deny\"\n[[policy.rule]]\n";
+                put(folder.path(), "policies.toml", policy);
+                "commit"
+            }
+        });
+    }
+    assert_eq!(kinds, ["reset", "replace", "replace", "commit", "replace", "ready"]);
+}
+
+#[tokio::test]
 async fn what_two_files_define_is_a_conflict_that_names_both_places() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "a.toml", &service("same"));

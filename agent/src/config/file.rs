@@ -14,7 +14,7 @@ use weft_core::{
 };
 use weft_registries::Plan;
 
-use super::{AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, log, workload};
+use super::{AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, log, workload};
 
 /// How long requests may go on when the agent ends and the file does not say.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
@@ -100,6 +100,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let access_log = log::read_access_log(root);
     let metric_prefix = log::read_metrics(root);
     let registries = registries(root, true);
+    let joins = join::read(root, &registries);
     let workloads: Vec<_> = root.sections("workload").iter().filter_map(workload::read).collect();
     let serves = workloads.iter().any(|workload| !workload.ports.is_empty());
     let inbound = inbound.filter(|_| serves || root.has("inbound"));
@@ -125,6 +126,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         access_log: access_log?,
         metric_prefix: metric_prefix?,
         registries,
+        joins,
         workloads: workloads.into_iter().map(|workload| workload.checked).collect(),
     })
 }

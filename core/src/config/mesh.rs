@@ -11,8 +11,8 @@ mod service;
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Located, Outcome, Place, Section, SourceFile, read};
-use crate::resource::{Resource, ResourceKey};
+use super::{Fault, Located, Outcome, Place, Section, SourceFile, Value, read};
+use crate::resource::{PrincipalMatch, Resource, ResourceKey};
 
 /// The resources of a file, each with the place where it is defined.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +30,13 @@ pub fn read_mesh(source: &SourceFile) -> Outcome<MeshFile> {
         None => Vec::new(),
     };
     outcome.with(faults)
+}
+
+/// Reads a condition on an identity: `{ identity = "…" }`, `{ trust_domain = "…" }` or `{ namespace = "…", trust_domain =
+/// "…" }`.
+#[must_use]
+pub fn read_principal(value: &Value<'_>) -> Option<PrincipalMatch> {
+    policy::principal(&Section::open(value, "a caller, such as { identity = \"spiffe://…\" }")?)
 }
 
 /// Every table is read even when one before it is faulty; the faults then keep the file from being used.

@@ -114,6 +114,20 @@ impl<'a> Section<'a> {
         elements.iter().filter_map(|element| Self::open(element, &expected)).collect()
     }
 
+    /// The elements of a list under a key that may be left out, which yields an empty one. A list that is written is
+    /// not empty: leaving the key out says "any", and an empty list could be read as "none".
+    #[must_use]
+    pub fn list<T>(&self, key: &'static str, read: impl Fn(&Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let Some(value) = self.get(key) else { return Some(Vec::new()) };
+        let elements = value.list()?;
+        if elements.is_empty() {
+            value.reject(format!("`{key}` is empty"), "expected at least one; leave the key out to mean any");
+            return None;
+        }
+        let read: Vec<Option<T>> = elements.iter().map(read).collect();
+        read.into_iter().collect()
+    }
+
     /// Reports a fault of this section.
     pub fn report(&self, fault: Fault) {
         self.collector.push(fault);

@@ -20,6 +20,8 @@ pub(super) struct Told {
     allow_loopback: bool,
     /// What was said last of each origin.
     origins: BTreeMap<OriginName, Said>,
+    /// Whether the end of the list was told.
+    ready: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -30,16 +32,17 @@ struct Said {
 
 impl Told {
     pub(super) fn new(scope: Scope, allow_loopback: bool) -> Self {
-        Self { scope, allow_loopback, origins: BTreeMap::new() }
+        Self { scope, allow_loopback, origins: BTreeMap::new(), ready: false }
     }
 
-    /// The events of the first look: a full list.
+    /// The events of the first look: a list, which is full when every file makes sense. Before that nobody knows what
+    /// the others say, policies perhaps: a process that starts with nothing must not take the rest for all there is.
     pub(super) fn full(&mut self, listing: &Listing) -> Vec<Event> {
         self.origins.clear();
+        self.ready = false;
         let mut events = vec![Event::Reset { scope: self.scope.clone() }];
         events.extend(self.replaced(listing));
-        events.push(Event::Ready { scope: self.scope.clone(), completeness: Completeness::Full });
-        events.push(self.commit());
+        events.extend(self.end(listing));
         events
     }
 
@@ -49,7 +52,18 @@ impl Told {
         let gone: Vec<OriginName> = gone.cloned().collect();
         let mut events: Vec<Event> = gone.into_iter().map(|origin| self.gone(origin)).collect();
         events.extend(self.replaced(listing));
-        events.push(self.commit());
+        events.extend(self.end(listing));
+        events
+    }
+
+    /// A commit, after the end of the list where that is not told yet and every file made sense at least once.
+    fn end(&mut self, listing: &Listing) -> Vec<Event> {
+        let mut events = Vec::new();
+        if !self.ready && listing.files.values().all(|file| file.in_force().is_some()) {
+            self.ready = true;
+            events.push(Event::Ready { scope: self.scope.clone(), completeness: Completeness::Full });
+        }
+        events.push(Event::Commit { scope: self.scope.clone(), resume: None });
         events
     }
 
@@ -63,10 +77,6 @@ impl Told {
             resources: Vec::new(),
             faults: Vec::new(),
         }
-    }
-
-    fn commit(&self) -> Event {
-        Event::Commit { scope: self.scope.clone(), resume: None }
     }
 
     /// One event per file whose content, or whose conflicts with other files, are new.

@@ -94,19 +94,3 @@ pub(super) fn exactly_one<'a>(
         }
     }
 }
-
-/// A list that is written is not empty: leaving the key out says "any", and an empty list could be read as "none".
-pub(super) fn list<T>(
-    section: &Section<'_>,
-    key: &'static str,
-    read: impl Fn(&Value<'_>) -> Option<T>,
-) -> Option<Vec<T>> {
-    let Some(value) = section.get(key) else { return Some(Vec::new()) };
-    let elements = value.list()?;
-    if elements.is_empty() {
-        value.reject(format!("`{key}` is empty"), "expected at least one; leave the key out to match any");
-        return None;
-    }
-    let read: Vec<Option<T>> = elements.iter().map(read).collect();
-    read.into_iter().collect()
-}

@@ -45,16 +45,14 @@ fn target(section: &Section<'_>) -> Option<PolicyTarget> {
 
 fn rule(section: &Section<'_>) -> Option<PolicyRule> {
     let name = section.get("name").map(|value| RuleName::read(&value));
-    let from = common::list(section, "from", |value| {
-        principal(&Section::open(value, "a caller, such as { identity = \"spiffe://…\" }")?)
-    });
-    let to = common::list(section, "to", |value| {
+    let from = section.list("from", super::read_principal);
+    let to = section.list("to", |value| {
         operation(&Section::open(value, "an operation, such as { methods = [\"GET\"] }")?)
     });
     Some(PolicyRule { name: name.map_or(Some(None), |name| name.map(Some))?, from: from?, to: to? })
 }
 
-fn principal(section: &Section<'_>) -> Option<PrincipalMatch> {
+pub(super) fn principal(section: &Section<'_>) -> Option<PrincipalMatch> {
     let trust_domain = section.get("trust_domain").map(|value| TrustDomain::read(&value));
     if let Some(value) = section.get("namespace") {
         let namespace = Namespace::read(&value);
@@ -76,9 +74,9 @@ fn principal(section: &Section<'_>) -> Option<PrincipalMatch> {
 }
 
 fn operation(section: &Section<'_>) -> Option<Operation> {
-    let methods = common::list(section, "methods", common::method);
-    let paths = common::list(section, "paths", path);
-    let ports = common::list(section, "ports", |value| Port::read(value).map(|Port(port)| port));
+    let methods = section.list("methods", common::method);
+    let paths = section.list("paths", path);
+    let ports = section.list("ports", |value| Port::read(value).map(|Port(port)| port));
     Some(Operation { methods: methods?, paths: paths?, ports: ports? })
 }
 

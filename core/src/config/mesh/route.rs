@@ -39,7 +39,7 @@ fn rule(section: &Section<'_>, index: usize) -> Option<RouteRule> {
         Some(value) => crate::config::Readable::read(&value),
         None => RuleName::new(&index.to_string()).ok(),
     };
-    let matches = common::list(section, "match", |value| {
+    let matches = section.list("match", |value| {
         route_match(&Section::open(value, "a condition, such as { path = { prefix = \"/\" } }")?)
     });
     let backends = backends(section);
@@ -79,7 +79,7 @@ fn retries(section: &Section<'_>) -> Option<Retries> {
 fn route_match(section: &Section<'_>) -> Option<RouteMatch> {
     let path = section.section("path").map(|section| path_match(&section));
     let method = section.get("method").map(|value| common::method(&value));
-    let headers = common::list(section, "headers", |value| {
+    let headers = section.list("headers", |value| {
         header_match(&Section::open(
             value,
             "a header condition, such as { name = \"x-canary\", exact = \"yes\" }",
