@@ -16,7 +16,7 @@ from .process import raise_file_limit
 
 MAKERS = {"weft": weft, "envoy": envoy, "haproxy": haproxy}
 SECONDS, REPEATS = 4, 5
-QUICK_SECONDS, QUICK_REPEATS = 2, 2
+QUICK_SECONDS, QUICK_REPEATS = 1, 2
 # 5000 connections, each open on both ends within one process when all goes through the runner, and some to spare.
 NEEDED_FILES = 12_000
 

@@ -1,5 +1,6 @@
 """Weft as a mesh pair: two agents with identities from files and a static registry."""
 
+import os
 import subprocess
 
 from . import certificates as identity
@@ -72,7 +73,7 @@ def _outbound(ports):
 name = "{identity.CALLER}"
 identity = "{identity.spiffe_id(identity.CALLER)}"
 outbound = "127.0.0.1:{ports.http}"
-any_local = true
+uid = {os.getuid()}
 [[workload.upstream]]
 service = "bulk.default"
 port = "tcp"
