@@ -12,8 +12,6 @@ from .ports import ADDRESS
 BODY_64, BODY_1K = "/open/64", "/open/1k"
 PACED_RATE, PACED_CONNECTIONS = 1000, 16
 IDLE_CONNECTIONS = 5000
-# At the end each of 16 connections may have an answer that wrk no longer counts, and its successor a request.
-CLOSING_IN_FLIGHT = 32
 PER_REQUEST, PER_CONNECTION, PER_HANDSHAKE = "µs CPU/request", "µs CPU/connection", "µs CPU/handshake"
 PER_GIGABYTE = "CPU-s/GB"
 
@@ -29,7 +27,7 @@ class CpuCase:
     work: Callable
     # Multiplies CPU seconds per unit of work into `unit`.
     scale: float = 1e6
-    # Requests that may be under way when the client stops; None when work is not counted in requests or connections.
+    # Requests under way at a time; None when no access log counts this work.
     in_flight: int | None = None
     # The proxies that take part.
     roles: tuple = ("outbound", "inbound")
@@ -68,10 +66,10 @@ CPU_CASES = [
             _http1(32, BODY_64, PLAIN), in_flight=32, roles=("outbound",)),
     CpuCase("tcp", PER_GIGABYTE, "opaque bytes in one direction, 4 connections, through the pair", _bulk, scale=1.0),
     CpuCase("connections", PER_CONNECTION, "a new HTTP/1.1 connection for every request, 16 at a time, through the pair",
-            _http1(16, BODY_64, close=True), in_flight=CLOSING_IN_FLIGHT),
+            _http1(16, BODY_64, close=True), in_flight=16),
     CpuCase("tcp-connections", PER_CONNECTION,
             "a new TCP connection for every exchange, 16 at a time, each with its own TLS connection between the proxies, "
-            "resumed where the proxies do so", _tcp_connections, in_flight=CLOSING_IN_FLIGHT),
+            "resumed where the proxies do so", _tcp_connections, in_flight=16),
     CpuCase("handshakes", PER_HANDSHAKE,
             "full mutual handshakes of one and the same client (OpenSSL, X25519) with the inbound proxy alone",
             _handshakes, roles=("inbound",)),

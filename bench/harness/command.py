@@ -80,8 +80,9 @@ def _bench(options, folder):
     finally:
         backend.stop()
     facts.update(seconds=seconds, repeats=repeats, noise=report.noise(series))
+    facts["failures"] = plan.failures
     _print(options, report.rows(series), facts)
-    return 0
+    return 1 if plan.failures else 0
 
 
 def prepare_machine():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from . import load
-from .cases import (APP, BODY_1K, BODY_64, CPU_CASES, IDLE_CONNECTIONS, LATENCY_CASES, LATENCY_UNIT, MEMORY_CASES,
+from .cases import (APP, BODY_1K, BODY_64, CPU_CASES, LATENCY_CASES, LATENCY_UNIT, MEMORY_CASES,
                     MEMORY_UNIT, PACED_CONNECTIONS, PACED_RATE)
 from .proof import prove, require_log_lines, settle_logs
 
@@ -36,7 +36,13 @@ class Plan:
     def __init__(self, tools, makers, backend, certificates, folder, witness, seconds, repeats, say):
         self.tools, self.makers, self.backend, self.certificates = tools, makers, backend, certificates
         self.folder, self.witness, self.seconds, self.repeats, self.say = folder, witness, seconds, repeats, say
+        self.failures = []
         self._made = 0
+
+    def fail(self, what):
+        """Remembers what could not be measured, and tells it."""
+        self.failures.append(what)
+        self.say(f"FAILED {what}")
 
     def start(self, name):
         """Starts a fresh pair of the proxy `name`."""
@@ -50,16 +56,14 @@ class Plan:
 
 
 def measure(plan, names):
-    """All series of the cases `names`."""
+    """All series of the cases `names`. What cannot be done is told to `plan.fail` and left out."""
     series = _memory(plan, [name for name in names if name in MEMORY_CASES])
     cpu = [case for case in CPU_CASES if case.name in names]
     latency = [name for name in names if name in LATENCY_CASES]
     pairs = {}
     try:
-        for name in plan.makers:
-            pairs[name] = plan.start(name)
-            for line in prove(pairs[name], plan.certificates):
-                plan.say(f"proved {name}: {line}")
+        if cpu or latency:
+            pairs = _start_all(plan)
         for case in cpu:
             series += _cpu(plan, case, pairs)
         if latency:
@@ -71,13 +75,39 @@ def measure(plan, names):
     return sorted(series, key=lambda one: order[one.case])
 
 
+def _start_all(plan):
+    """A pair of each proxy, all features proved."""
+    pairs = {}
+    for name in plan.makers:
+        pair = None
+        try:
+            pair = plan.start(name)
+            for line in prove(pair, plan.certificates):
+                plan.say(f"proved {name}: {line}")
+            pairs[name] = pair
+        except RuntimeError as error:
+            plan.fail(str(error))
+            if pair:
+                pair.stop()
+    return pairs
+
+
 def _cpu(plan, case, pairs):
-    series = {name: Series(case.name, name, case.unit) for name in pairs}
-    for pair in pairs.values():
-        case.work(plan, pair, 1)  # opens connections and warms caches; not counted
+    series = {}
+    for name, pair in pairs.items():
+        try:
+            case.work(plan, pair, 1)  # opens connections and warms caches; not counted
+            series[name] = Series(case.name, name, case.unit)
+        except RuntimeError as error:
+            plan.fail(f"{case.name}: {name}: {error}")
     for _ in range(plan.repeats):
-        for name, pair in pairs.items():
-            run = _cpu_run(plan, case, pair)
+        for name in list(series):
+            try:
+                run = _cpu_run(plan, case, pairs[name])
+            except RuntimeError as error:
+                plan.fail(f"{case.name}: {error}")
+                del series[name]
+                continue
             series[name].runs.append(run)
             parts = " + ".join(f"{part:.4g}" for part in run.parts.values())
             plan.say(f"{case.name:15} {name:8} {run.cost:9.4g} {case.unit} ({parts}), {run.rate:,.1f}/s")
@@ -124,24 +154,24 @@ def _quantiles(plan, port, names):
 
 def _memory(plan, names):
     """Each pair alone and fresh: pages that two pairs share would be counted to both by halves."""
-    series = {(case, name): Series(case, name, MEMORY_UNIT) for case in names for name in plan.makers}
+    series = []
     for name in plan.makers if names else ():
-        pair = plan.start(name)
         try:
-            load.IdleConnections(pair.ports.http, APP, BODY_64, 1).close()
-            _remember_memory(series, "memory-idle", pair)
-            if "memory-5000" in names:
-                idle = load.IdleConnections(pair.ports.http, APP, BODY_64, IDLE_CONNECTIONS)
-                _remember_memory(series, "memory-5000", pair)
-                idle.close()
-        finally:
-            pair.stop()
-        plan.say("memory " + name + ": " + ", ".join(
-            f"{series[case, name].runs[0].cost:.1f} MB {case[7:]}" for case in names))
-    return list(series.values())
+            series += _memory_of(plan, name, names)
+        except RuntimeError as error:
+            plan.fail(f"memory: {name}: {error}")
+    return series
 
 
-def _remember_memory(series, case, pair):
-    if (case, pair.name) in series:
-        parts = pair.memory_megabytes()
-        series[case, pair.name].runs.append(Run(sum(parts.values()), parts))
+def _memory_of(plan, name, names):
+    series, pair = [], plan.start(name)
+    try:
+        for case in names:
+            idle = load.IdleConnections(pair.ports.http, APP, BODY_64, max(1, MEMORY_CASES[case]))
+            parts = pair.memory_megabytes()
+            idle.close()
+            series.append(Series(case, name, MEMORY_UNIT, [Run(sum(parts.values()), parts)]))
+            plan.say(f"{case:15} {name:8} {series[-1].runs[0].cost:9.4g} {MEMORY_UNIT}")
+    finally:
+        pair.stop()
+    return series

@@ -79,6 +79,7 @@ def machine_text(machine):
     ]
     if quiet["verdict"] == "noisy":
         lines.append("THE MACHINE WAS TOO NOISY TO JUDGE: read no ratio closer than its row's spread, and run again.")
+    lines += [f"FAILED {failure}" for failure in machine["failures"]]
     return "\n".join(lines)
 
 
