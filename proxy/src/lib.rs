@@ -33,6 +33,7 @@ mod inbound;
 mod outbound;
 mod listen;
 mod run;
+mod inspector;
 mod proxy;
 
 pub use config::{
@@ -40,4 +41,6 @@ pub use config::{
     OutboundKind, OutboundListener, ProxyConfig, WorkloadListeners,
 };
 pub use connections::{ConnectionInfo, EndpointInfo};
+pub use inspector::Inspector;
 pub use proxy::{Addresses, Proxy, StartError};
+pub use record::{TapReceiver, Tapped};

@@ -16,6 +16,7 @@ use crate::{
     config::{ListenAddress, ProxyConfig},
     connections::{self, ConnectionInfo, EndpointInfo},
     dial::{Caller, Dialer},
+    inspector::Inspector,
     record::{Records, TapReceiver},
     run::{self, Start},
     socket::Socket,
@@ -214,6 +215,16 @@ impl Proxy {
     fn tell(&self, command: impl Fn() -> Command) {
         for commands in self.peers.commands.iter() {
             send(commands, command());
+        }
+    }
+
+    /// For looking at it from elsewhere while it runs.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector {
+            peers: self.peers.clone(),
+            records: self.records.clone(),
+            metric_prefix: self.config.metric_prefix.clone(),
         }
     }
 

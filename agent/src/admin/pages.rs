@@ -7,7 +7,7 @@ use std::{
 };
 
 use weft_core::{
-    name::{HostName, InstanceName, PortName, ServiceKey},
+    name::{HostName, InstanceName, PortName, RegistryName, ServiceKey},
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
         DestinationPort, Table, Target, Upstream,
@@ -87,6 +87,31 @@ pub fn certificates(credentials: &Credentials, now: SystemTime) -> Vec<view::Cer
         .collect();
     rows.sort_by(|a, b| a.identity.cmp(&b.identity));
     rows
+}
+
+/// How many services and endpoints there are, by registry.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(BTreeMap<RegistryName, (usize, usize)>);
+
+impl Counts {
+    /// The counts of one registry, by what is counted.
+    #[must_use]
+    pub fn of(&self, registry: &RegistryName) -> BTreeMap<String, usize> {
+        let (services, endpoints) = self.0.get(registry).copied().unwrap_or_default();
+        BTreeMap::from([("services".into(), services), ("endpoints".into(), endpoints)])
+    }
+}
+
+/// Counts what is in force.
+#[must_use]
+pub fn counts(table: &Table) -> Counts {
+    let mut counts = Counts::default();
+    for destination in table.destinations.values() {
+        let count = counts.0.entry(destination.key.registry.clone()).or_default();
+        count.0 += 1;
+        count.1 += endpoints_of(destination).len();
+    }
+    counts
 }
 
 /// Seconds since 1970.

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    fmt, io,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_core::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
@@ -39,6 +40,17 @@ pub enum Answer {
     Text(StatusCode, String),
     /// Lines for as long as the client listens.
     Lines(mpsc::Receiver<Bytes>),
+    /// What takes a moment to find out.
+    Later(Later),
+}
+
+/// An answer that is still being made.
+pub struct Later(pub BoxFuture<'static, Answer>);
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Later")
+    }
 }
 
 impl Answer {
@@ -53,6 +65,11 @@ impl Answer {
     /// `{"error": …}`.
     pub fn error(status: StatusCode, error: impl ToString) -> Self {
         Self::Json(status, serde_json::json!({ "error": error.to_string() }))
+    }
+
+    /// An answer that takes a moment; it must not be another such one.
+    pub fn later(answer: impl Future<Output = Self> + Send + 'static) -> Self {
+        Self::Later(Later(Box::pin(answer)))
     }
 
     /// Nothing of that name.
@@ -209,7 +226,13 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, han
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let answer =
             handler.answer(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
-        std::future::ready(Ok::<_, Infallible>(respond(answer)))
+        async move {
+            let answer = match answer {
+                Answer::Later(Later(answer)) => answer.await,
+                answer => answer,
+            };
+            Ok::<_, Infallible>(respond(answer))
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -229,6 +252,9 @@ fn respond(answer: Answer) -> Response<Body> {
         }
         Answer::Text(status, text) => {
             (status, "text/plain; version=0.0.4; charset=utf-8", Full::new(text.into()).boxed_unsync())
+        }
+        Answer::Later(_) => {
+            return respond(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "an answer was put off twice"));
         }
         Answer::Lines(mut lines) => {
             let frames = futures_util::stream::poll_fn(move |context| {

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use crate::{config::Overrides, run};
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The configuration file
@@ -9,6 +11,15 @@ pub(super) struct Args {
     config: PathBuf,
 }
 
+/// Runs on the control runtime; the proxy's workers have runtimes of their own.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{}: the agent cannot run yet", args.config.display())
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("weft-control")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run::run(&args.config, Overrides::from_environment()));
+    // What still runs is admin connections and the like: nobody waits for them.
+    runtime.shutdown_background();
+    ended
 }

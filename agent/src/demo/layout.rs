@@ -125,7 +125,7 @@ impl Layout {
     fn hub_text(&self) -> String {
         format!(
             "listen = \"{}\"\nstate_dir = {:?}\n\n[ca]\nleaf_ttl = \"{LEAF_LIFETIME}\"\n\n\
-             [admin]\nsocket = {:?}\n\n\
+             [admin]\nsocket = {:?}\nlisten = \"off\"\n\n\
              [[registry]]\nkind = \"static\"\nname = \"static\"\npath = {:?}\nallow_loopback = true\n",
             self.hub,
             self.hub_folder(),

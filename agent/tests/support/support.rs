@@ -3,11 +3,12 @@
 //!
 //! Use it with `#[path = "../support/support.rs"] mod support;`. Nothing sleeps: [`until`] waits on a state and names it
 //! when the deadline passes. Processes end when they are dropped; when the test fails, its folder with all logs is kept.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, missing_docs, unused_imports, clippy::unwrap_used)]
 
 pub mod application;
 pub mod authority;
 pub mod client;
+pub mod mesh;
 pub mod process;
 pub mod sandbox;
 
@@ -20,6 +21,7 @@ use std::{
 pub use application::Application;
 pub use authority::Authority;
 pub use client::{Connection, Response};
+pub use mesh::Mesh;
 pub use process::Process;
 pub use sandbox::Sandbox;
 

@@ -1,0 +1,189 @@
+//! What the admin sockets answer about a running agent.
+
+mod metrics;
+mod readonly;
+
+use std::{
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::json;
+use tokio::sync::{Notify, mpsc, watch};
+use weft_core::{flow, publish::Reader, table::Table, tls::Credentials, workload::Workload};
+use weft_proxy::{Inspector, Tapped};
+
+pub use readonly::ReadOnly;
+
+use crate::{
+    admin::{Answer, Handler, pages},
+    lifecycle::Lifecycle,
+    readiness::Readiness,
+    reload::Record,
+    view,
+};
+
+/// How many lines a slow follower of a tap may be behind before it misses some.
+const TAP_BACKLOG: usize = 256;
+
+/// Everything that can be looked at, and the little that can be asked for.
+pub struct Inspect {
+    /// When the process began.
+    pub began: Instant,
+    /// The phase.
+    pub lifecycle: Lifecycle,
+    /// What is missing.
+    pub readiness: Readiness,
+    /// What became of configurations.
+    pub record: Record,
+    /// The text of the configuration in force.
+    pub config_text: Mutex<String>,
+    /// What the agent listens on.
+    pub listeners: Mutex<Vec<view::Listener>>,
+    /// The local workloads.
+    pub workloads: watch::Receiver<Arc<[Arc<Workload>]>>,
+    /// What the registries say, compiled.
+    pub tables: Reader<Table>,
+    /// How the registries are.
+    pub statuses: Reader<flow::Status>,
+    /// Certificates and trust.
+    pub credentials: Reader<Credentials>,
+    /// The data path.
+    pub proxy: Inspector,
+    /// Rings when the operator asks for a drain.
+    pub drain: Notify,
+}
+
+/// The full API, on the Unix socket.
+pub struct Full(pub Arc<Inspect>);
+
+impl Handler for Full {
+    fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
+        let inspect = &self.0;
+        let table = || inspect.tables.load_full();
+        match (method.as_str(), path) {
+            ("GET", "/status") => Answer::json(&inspect.status()),
+            ("GET", "/services") => Answer::json(&pages::services(&table())),
+            ("GET", "/endpoints") => {
+                Answer::json(&pages::endpoints(&table(), weft_proxy::clock::milliseconds(Instant::now())))
+            }
+            ("GET", "/routes") => Answer::json(&pages::routes(&table())),
+            ("GET", "/certs") => Answer::json(&inspect.certificates()),
+            ("GET", "/connections") => {
+                let proxy = inspect.proxy.clone();
+                Answer::later(async move { Answer::json(&proxy.connections().await) })
+            }
+            ("GET", "/tap") => inspect.tap(),
+            ("GET", "/config") => {
+                let text = inspect.config_text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Answer::json(&json!({ "path": inspect.record.view().path, "text": text }))
+            }
+            ("POST", "/drain") => {
+                inspect.drain.notify_one();
+                Answer::json(&json!({ "draining": true }))
+            }
+            (_, "/drain") => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "POST it"),
+            _ => inspect.read_only(method, path),
+        }
+    }
+}
+
+impl Inspect {
+    fn status(&self) -> view::Status {
+        let status = self.statuses.load_full();
+        let snapshot_counts = pages::counts(&self.tables.load_full());
+        view::Status {
+            version: view::Version::current().version,
+            pid: process::id(),
+            phase: self.lifecycle.phase(),
+            uptime: self.began.elapsed().as_secs(),
+            missing: self.readiness.missing(),
+            config: self.record.view(),
+            listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            registries: status
+                .registries
+                .iter()
+                .flat_map(|registry| registry_rows(registry, &snapshot_counts))
+                .collect(),
+            workloads: self.workload_rows(),
+            diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn certificates(&self) -> Vec<view::Certificate> {
+        pages::certificates(&self.credentials.load_full(), SystemTime::now())
+    }
+
+    fn workload_rows(&self) -> Vec<view::Workload> {
+        let (credentials, now) = (self.credentials.load_full(), SystemTime::now());
+        let workloads = self.workloads.borrow().clone();
+        let rows = workloads.iter().map(|workload| view::Workload {
+            name: workload.name.to_string(),
+            identity: workload.identity.to_string(),
+            certificate_ends_in: credentials
+                .identity(&workload.identity)
+                .map(|certificate| pages::seconds_until(certificate.leaf().validity.not_after, now)),
+        });
+        rows.collect()
+    }
+
+    /// Requests as they end, a line of JSON each. Who reads too slowly misses some, and is told how many.
+    fn tap(&self) -> Answer {
+        let mut tap = self.proxy.tap();
+        let (lines, followed) = mpsc::channel(TAP_BACKLOG);
+        tokio::spawn(async move {
+            while let Some(tapped) = tap.next().await {
+                let line = match tapped {
+                    Tapped::Request(context) => serde_json::to_string(&*context),
+                    Tapped::Missed(missed) => serde_json::to_string(&json!({ "missed": missed })),
+                };
+                // Every field is text or a number, so it can be written.
+                let Ok(line) = line else { continue };
+                if lines.send(Bytes::from(line + "\n")).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Answer::Lines(followed)
+    }
+}
+
+/// A registry's scopes; one row without a scope while it has said nothing.
+fn registry_rows(registry: &flow::RegistryStatus, counts: &pages::Counts) -> Vec<view::Registry> {
+    let now = SystemTime::now();
+    let error = registry.last_error.clone().or_else(|| registry.state_error.clone());
+    if registry.scopes.is_empty() {
+        return vec![view::Registry {
+            scope: registry.name.to_string(),
+            state: "waiting".into(),
+            age: None,
+            error,
+            counts: pages::Counts::default().of(&registry.name),
+            faults: Vec::new(),
+            unconfirmed: Vec::new(),
+        }];
+    }
+    let rows = registry.scopes.iter().map(|scope| view::Registry {
+        scope: scope.scope.to_string(),
+        state: match (registry.connected, scope.stale) {
+            (true, _) => "connected",
+            (false, false) => "restored",
+            (false, true) => "stale",
+        }
+        .into(),
+        age: scope.age(now).map(|age| age.as_secs()),
+        error: error.clone(),
+        counts: counts.of(&scope.scope.registry),
+        faults: scope
+            .faults
+            .iter()
+            .flat_map(|(_, faults)| faults)
+            .map(|fault| format!("{}: {}", fault.place, fault.message))
+            .collect(),
+        unconfirmed: scope.unconfirmed.iter().map(|(origin, _)| origin.to_string()).collect(),
+    });
+    rows.collect()
+}

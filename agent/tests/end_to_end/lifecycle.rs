@@ -1,0 +1,205 @@
+//! Coming up, going down, and dying.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{Application, Connection, Mesh, client, until};
+
+fn echo_mesh(application: &Application) -> Mesh {
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    mesh
+}
+
+#[test]
+fn readiness_names_what_is_missing() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.write();
+    let certificate = mesh.sandbox.path("near/certificates/client.pem");
+    let aside = mesh.sandbox.path("near/aside.pem");
+    std::fs::rename(&certificate, &aside).unwrap();
+    mesh.spawn("near");
+    let page = until("the agent says what is missing", || {
+        let page = client::get(mesh.admin("near"), "weft", "/readyz").ok()?;
+        (page.status == 503 && !page.body.contains("registry")).then_some(page.body)
+    });
+    assert!(page.contains("certificate of client"), "{page}");
+    assert_eq!(client::get(mesh.admin("near"), "weft", "/livez").unwrap().status, 200);
+    assert_eq!(mesh.try_status("near").unwrap()["phase"], "starting");
+    std::fs::rename(&aside, &certificate).unwrap();
+    mesh.ready("near");
+    assert_eq!(client::get(mesh.admin("near"), "weft", "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn inbound_stays_closed_until_policy_is_known() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.write();
+    let folder = mesh.sandbox.path("mesh.d");
+    let aside = mesh.sandbox.path("aside.d");
+    std::fs::rename(&folder, &aside).unwrap();
+    mesh.spawn("far");
+    until("the agent waits for its registry", || {
+        let missing = mesh.try_status("far")?["missing"].to_string();
+        missing.contains("registry static").then_some(())
+    });
+    assert!(std::net::TcpStream::connect(mesh.inbound("far")).is_err(), "inbound is open without policy");
+    std::fs::rename(&aside, &folder).unwrap();
+    mesh.ready("far");
+    assert!(std::net::TcpStream::connect(mesh.inbound("far")).is_ok());
+}
+
+/// Calls again and again on kept-alive connections until it is stopped. Never retries: an error is a failure, except
+/// that a server may close between two requests, which it announces with `Connection: close`.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    callers: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(mesh: &Mesh, callers: usize) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let outbound = mesh.outbound("client");
+        let callers = (0..callers)
+            .map(|_| {
+                let (stop, answered) = (stop.clone(), answered.clone());
+                std::thread::spawn(move || {
+                    let (mut connection, mut failures) = (None, Vec::new());
+                    while !stop.load(Ordering::SeqCst) {
+                        let mut open =
+                            connection.take().unwrap_or_else(|| Connection::open(outbound).unwrap());
+                        match open.get("echo.default.mesh", "/") {
+                            Ok(answer) => {
+                                answered.fetch_add(1, Ordering::SeqCst);
+                                if answer.status != 200 {
+                                    failures.push(format!("{answer:?}"));
+                                }
+                                connection = (answer.header("connection") != Some("close")).then_some(open);
+                            }
+                            Err(error) => failures.push(error.to_string()),
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Self { stop, answered, callers }
+    }
+
+    fn answered(&self) -> u64 {
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more are answered.
+    fn go_on(&self, more: u64) {
+        let until_then = self.answered() + more;
+        until("the load goes on", || (self.answered() >= until_then).then_some(()));
+    }
+
+    /// Stops and returns what failed.
+    fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    }
+}
+
+#[test]
+fn a_called_agent_drains_under_load_without_a_failed_request() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", applications[0].address, "http");
+    mesh.serve("other", "echo", "v2", applications[1].address, "http");
+    mesh.caller("near", "client");
+    mesh.start();
+    applications.iter().for_each(|application| application.delay(Duration::from_millis(20)));
+    let load = Load::start(&mesh, 8);
+    until("both take part", || applications.iter().all(|it| it.requests() > 10).then_some(()));
+    mesh.process("far").signal(Signal::TERM);
+    assert!(mesh.process("far").wait().success());
+    load.go_on(100);
+    let failures = load.end();
+    assert!(failures.is_empty(), "{} failures, such as {}", failures.len(), failures[0]);
+}
+
+#[test]
+fn a_request_under_way_is_finished_before_the_agent_ends() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.start();
+    application.delay(Duration::from_millis(1500));
+    let outbound = mesh.outbound("client");
+    let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/slow"));
+    until("the request is under way", || (application.requests() == 1).then_some(()));
+    for host in ["far", "near"] {
+        mesh.process(host).signal(Signal::TERM);
+    }
+    let answer = call.join().unwrap().unwrap();
+    assert_eq!(answer.status, 200);
+    for host in ["far", "near"] {
+        assert!(mesh.process(host).wait().success(), "{host}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_agent_at_once() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.start();
+    application.delay(Duration::from_secs(15));
+    let outbound = mesh.outbound("client");
+    let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/slow"));
+    until("the request is under way", || (application.requests() == 1).then_some(()));
+    mesh.process("near").signal(Signal::TERM);
+    mesh.process("near").logged("draining");
+    assert!(mesh.process("near").is_running(), "it drains as long as a request is under way");
+    let asked = Instant::now();
+    mesh.process("near").signal(Signal::INT);
+    mesh.process("near").wait_within(Duration::from_secs(2));
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(call.join().unwrap().is_err(), "the request was cut off");
+}
+
+#[test]
+fn after_kill_9_and_a_restart_calls_go_on() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.start();
+    let outbound = mesh.outbound("client");
+    assert_eq!(client::get(outbound, "echo.default.mesh", "/").unwrap().status, 200);
+    mesh.process("far").kill();
+    let refused = client::get(outbound, "echo.default.mesh", "/").unwrap();
+    assert!([502, 503].contains(&refused.status), "{refused:?}");
+    mesh.spawn("far");
+    mesh.ready("far");
+    until("calls go on", || {
+        let answer = client::get(outbound, "echo.default.mesh", "/").unwrap();
+        (answer.status == 200).then_some(())
+    });
+    mesh.process("near").kill();
+    mesh.spawn("near");
+    mesh.ready("near");
+    assert_eq!(client::get(outbound, "echo.default.mesh", "/").unwrap().status, 200);
+}
+
+#[test]
+fn drain_by_the_verb_ends_the_agent() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.start();
+    let socket = mesh.socket("near");
+    mesh.sandbox.ok(&["drain", "--socket", &socket]);
+    assert!(mesh.process("near").wait().success());
+    assert!(!mesh.sandbox.path("near/admin.sock").exists());
+}

@@ -1,0 +1,11 @@
+//! The real binary, end to end: real processes, real sockets, real certificates.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/support.rs"]
+mod support;
+
+mod demonstration;
+mod lifecycle;
+mod quick_start;
+mod reload;
+mod verbs;

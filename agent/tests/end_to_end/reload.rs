@@ -1,0 +1,101 @@
+//! A configuration that changes while the agent runs.
+
+use rustix::process::Signal;
+
+use crate::support::{Application, Connection, Mesh, address, client, mesh::identity, uid, until};
+
+fn status_when(
+    mesh: &Mesh,
+    what: &str,
+    mut holds: impl FnMut(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    until(what, || mesh.try_status("near").filter(|status| holds(status)))
+}
+
+#[test]
+fn workloads_and_listeners_come_and_go_without_touching_the_others() {
+    let application = Application::start("echo");
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    mesh.start();
+    let mut kept = Connection::open(mesh.outbound("client")).unwrap();
+    assert_eq!(kept.get("echo.default.mesh", "/").unwrap().status, 200);
+
+    // The certificate of the second workload, then the workload, with an outbound port and an upstream.
+    let folder = mesh.sandbox.path("near/certificates");
+    mesh.authority.write(&folder, "second", &identity("second"));
+    let leaf = mesh.authority.leaf(&identity("client"), std::time::Duration::from_secs(3600));
+    std::fs::write(folder.join("client.key"), leaf.key).unwrap();
+    std::fs::write(folder.join("client.pem"), leaf.certificate).unwrap();
+    let (outbound, upstream) = (address(), address());
+    let second = format!(
+        "\n[[workload]]\nname = \"second\"\nidentity = \"{}\"\noutbound = \"{outbound}\"\nuid = {}\n\
+         [[workload.upstream]]\nservice = \"echo.default\"\nlisten = \"{upstream}\"\n",
+        identity("second"),
+        uid()
+    );
+    mesh.write_config("near", &second);
+    status_when(&mesh, "the file is read by itself", |status| status["config"]["reloads"] == 1);
+    for address in [outbound, upstream] {
+        until("the new listener answers", || {
+            let answer = client::get(address, "echo.default.mesh", "/").ok()?;
+            (answer.status == 200).then_some(())
+        });
+    }
+    assert_eq!(kept.get("echo.default.mesh", "/").unwrap().status, 200, "the old connection lives on");
+
+    mesh.write_config("near", "");
+    mesh.process("near").signal(Signal::HUP);
+    until("the listener is gone", || std::net::TcpStream::connect(outbound).is_err().then_some(()));
+    assert_eq!(kept.get("echo.default.mesh", "/").unwrap().status, 200, "the old connection lives on");
+}
+
+#[test]
+fn a_bad_file_keeps_the_old_configuration_and_says_so_everywhere() {
+    let application = Application::start("echo");
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    mesh.start();
+    mesh.write_config("near", "\n[[workload]]\nnmae = \"x\"\n");
+    let status = status_when(&mesh, "the reload is refused", |status| status["config"]["refused"] == 1);
+    let fault = status["config"]["fault"].as_str().unwrap();
+    assert!(fault.contains("weft.toml") && fault.contains("nmae"), "{fault}");
+    mesh.process("near").logged("nmae");
+    let metrics = client::get(mesh.admin("near"), "weft", "/metrics").unwrap().body;
+    assert!(metrics.contains("weft_config_reloads_total{result=\"refused\"} 1"), "{metrics}");
+    assert_eq!(client::get(mesh.outbound("client"), "echo.default.mesh", "/").unwrap().status, 200);
+
+    // What only a restart can change is refused too, and named.
+    let settings = std::mem::replace(&mut mesh.settings, "workers = 5\n".into());
+    mesh.write_config("near", "");
+    let status = status_when(&mesh, "the reload is refused", |status| status["config"]["refused"] == 2);
+    assert!(status["config"]["fault"].as_str().unwrap().contains("workers"));
+
+    mesh.settings = settings;
+    mesh.write_config("near", "");
+    status_when(&mesh, "a good file is taken over", |status| status["config"]["fault"].is_null());
+}
+
+#[test]
+fn a_new_split_is_followed_by_the_next_request() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", applications[0].address, "http");
+    mesh.serve("far", "echo", "v2", applications[1].address, "http");
+    mesh.caller("near", "client");
+    let route = |version: &str| {
+        format!(
+            "[[route]]\nname = \"echo\"\nservice = \"echo.default\"\n[[route.rule]]\nname = \"all\"\n\
+             backends = [{{ subset = {{ version = \"{version}\" }}, weight = 1 }}]\n"
+        )
+    };
+    mesh.resource("routes.toml", &route("v1"));
+    mesh.start();
+    let call = |mesh: &Mesh| client::get(mesh.outbound("client"), "echo.default.mesh", "/").unwrap();
+    assert!((0..20).all(|_| call(&mesh).body.contains("one")));
+    mesh.resource("routes.toml", &route("v2"));
+    until("the route leads to v2", || call(&mesh).body.contains("two").then_some(()));
+    assert!((0..20).all(|_| call(&mesh).body.contains("two")));
+}
