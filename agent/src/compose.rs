@@ -9,7 +9,7 @@
 
 mod listeners;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::{
@@ -18,20 +18,22 @@ use tokio::{
 };
 use weft_core::{
     flow::{Flow, FlowConfig, FlowHandle, Source},
-    publish::Reader,
+    publish::{Publisher, Reader},
     registry::Registry,
     table::Table,
     tls::Credentials,
     workload::Workload,
 };
 use weft_proxy::Proxy;
-use weft_registries::Environment;
+use weft_registries::{Environment, hub::HubRegistry};
 
 pub use listeners::{Inbound, proxy_config};
 
 use crate::{
     config::{AgentConfig, IdentityConfig},
-    file_identity::FileIdentity,
+    file_identity::{FileIdentity, Workloads},
+    files::make_private_folder,
+    identity::{HubIdentity, IdentitySettings, IdentityStatus},
 };
 
 /// The running parts of an agent.
@@ -55,6 +57,8 @@ pub struct Parts {
 
 /// Where certificates come from.
 pub enum Identity {
+    /// A hub that this host has joined.
+    Hub(HubIdentity),
     /// A folder of files.
     Files(FileIdentity),
     /// Nowhere: there is nobody to certify.
@@ -73,29 +77,16 @@ impl Parts {
     /// # Errors
     /// When a folder cannot be made, a listener not be bound, or a registry lacks what it needs.
     pub fn start(config: &AgentConfig) -> anyhow::Result<Self> {
-        private_folder(&config.state_dir)?;
+        make_private_folder(&config.state_dir)?;
         let (workloads, followed) = watch::channel(config.workloads().into());
-        let (identity, credentials) = identity(config, followed)?;
-        let environment = Environment::default();
-        let flow = flow(config, registries(config, &environment)?)?;
+        let identity = Identity::start(config, followed)?;
+        let credentials = identity.credentials();
+        let flow = flow(config, registries(config, &identity)?)?;
         let (tables, statuses, handle) = (flow.tables(), flow.statuses(), flow.handle());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(flow.run(async {
-            // Dropped without a word, it stops all the same.
-            let _stopped = stopped.await;
-        }));
-        let proxy =
-            Proxy::start(proxy_config(config, Inbound::Closed)?, tables.clone(), credentials.clone())?;
-        Ok(Self {
-            workloads,
-            credentials,
-            tables,
-            statuses,
-            flow: handle,
-            proxy,
-            identity,
-            flow_task: FlowTask { stop, task },
-        })
+        let flow_task = FlowTask::start(flow);
+        let closed = proxy_config(config, Inbound::Closed)?;
+        let proxy = Proxy::start(closed, tables.clone(), credentials.clone())?;
+        Ok(Self { workloads, credentials, tables, statuses, flow: handle, proxy, identity, flow_task })
     }
 
     /// Takes over a configuration that changes only what may change: listeners first, because they alone can fail.
@@ -103,7 +94,7 @@ impl Parts {
     /// # Errors
     /// When a listener cannot be bound; nothing is changed then.
     pub async fn reload(&mut self, config: &AgentConfig, inbound: Inbound) -> anyhow::Result<()> {
-        self.proxy.reload(proxy_config(config, inbound)?).map_err(explain)?;
+        self.proxy.reload(proxy_config(config, inbound)?)?;
         self.workloads.send_replace(config.workloads().into());
         self.flow.set_workloads(config.workloads()).await.context("the flow has ended")
     }
@@ -111,44 +102,56 @@ impl Parts {
     /// Ends what is left after a drain, and writes what is unsaved.
     pub async fn stop(self) {
         drop(self.proxy);
-        // It may have ended by itself.
-        let _told = self.flow_task.stop.send(());
-        if let Err(error) = self.flow_task.task.await {
-            tracing::error!(%error, "the flow did not end well");
+        self.flow_task.stop().await;
+    }
+}
+
+impl Identity {
+    fn start(config: &AgentConfig, workloads: Workloads) -> anyhow::Result<Self> {
+        Ok(match &config.identity {
+            IdentityConfig::Hub => {
+                let hub = config.hub.as_ref().map(ToString::to_string);
+                let settings = IdentitySettings { state_dir: config.state_dir.clone(), hub };
+                Self::Hub(HubIdentity::start(settings, workloads)?)
+            }
+            IdentityConfig::Files { directory } => {
+                Self::Files(FileIdentity::start(directory.clone(), workloads))
+            }
+            IdentityConfig::None => Self::None,
+        })
+    }
+
+    fn credentials(&self) -> Reader<Credentials> {
+        match self {
+            Self::Hub(hub) => hub.reader(),
+            Self::Files(files) => files.reader(),
+            Self::None => Publisher::new(Credentials::default()).reader(),
+        }
+    }
+
+    /// How the certificates are, where a hub signs them.
+    #[must_use]
+    pub fn status(&self) -> Option<watch::Receiver<Arc<IdentityStatus>>> {
+        match self {
+            Self::Hub(hub) => Some(hub.status()),
+            Self::Files(_) | Self::None => None,
         }
     }
 }
 
-/// A proxy's fault with its cause on one line.
-fn explain(error: weft_proxy::StartError) -> anyhow::Error {
-    anyhow::Error::new(error)
-}
-
-fn identity(
-    config: &AgentConfig,
-    workloads: crate::file_identity::Workloads,
-) -> anyhow::Result<(Identity, Reader<Credentials>)> {
-    match &config.identity {
-        IdentityConfig::Files { directory } => {
-            let files = FileIdentity::start(directory.clone(), workloads);
-            let reader = files.reader();
-            Ok((Identity::Files(files), reader))
-        }
-        IdentityConfig::None => {
-            let reader = weft_core::publish::Publisher::new(Credentials::default()).reader();
-            Ok((Identity::None, reader))
-        }
-        IdentityConfig::Hub => anyhow::bail!("identities from a hub are not there yet"),
-    }
-}
-
-fn registries(config: &AgentConfig, environment: &Environment) -> anyhow::Result<Vec<Arc<dyn Registry>>> {
-    config.registries.iter().map(|plan| Ok(plan.build(environment)?)).collect()
+/// The registries of the configuration. One that follows the hub shares the stream that brings the certificates.
+fn registries(config: &AgentConfig, identity: &Identity) -> anyhow::Result<Vec<Arc<dyn Registry>>> {
+    let hub = match identity {
+        Identity::Hub(hub) => Some(HubRegistry::factory(hub.link().clone())),
+        Identity::Files(_) | Identity::None => None,
+    };
+    let environment = Environment { hub };
+    config.registries.iter().map(|plan| Ok(plan.build(&environment)?)).collect()
 }
 
 fn flow(config: &AgentConfig, registries: Vec<Arc<dyn Registry>>) -> anyhow::Result<Flow> {
     let state_dir = config.state_dir.join("registries");
-    private_folder(&state_dir)?;
+    make_private_folder(&state_dir)?;
     let sources = registries.into_iter().map(Source::new).collect();
     Ok(Flow::new(FlowConfig {
         workloads: config.workloads(),
@@ -157,12 +160,21 @@ fn flow(config: &AgentConfig, registries: Vec<Arc<dyn Registry>>) -> anyhow::Res
     }))
 }
 
-/// Makes a folder that only its owner may enter.
-fn private_folder(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot create {}", path.display()))
+impl FlowTask {
+    fn start(flow: Flow) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(flow.run(async {
+            // Dropped without a word, it stops all the same.
+            let _stopped = stopped.await;
+        }));
+        Self { stop, task }
+    }
+
+    async fn stop(self) {
+        // It may have ended by itself.
+        let _told = self.stop.send(());
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the flow did not end well");
+        }
+    }
 }

@@ -15,11 +15,13 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use weft_core::{flow, publish::Reader, table::Table, tls::Credentials, workload::Workload};
 use weft_proxy::{Inspector, Tapped};
+use weft_registries::hub::LinkState;
 
 pub use readonly::ReadOnly;
 
 use crate::{
     admin::{Answer, Handler, pages},
+    identity::IdentityStatus,
     lifecycle::Lifecycle,
     readiness::Readiness,
     reload::Record,
@@ -51,6 +53,8 @@ pub struct Inspect {
     pub statuses: Reader<flow::Status>,
     /// Certificates and trust.
     pub credentials: Reader<Credentials>,
+    /// How the certificates are, where a hub signs them.
+    pub identity: Option<watch::Receiver<Arc<IdentityStatus>>>,
     /// The data path.
     pub proxy: Inspector,
     /// Rings when the operator asks for a drain.
@@ -109,6 +113,7 @@ impl Inspect {
                 .flat_map(|registry| registry_rows(registry, &snapshot_counts))
                 .collect(),
             workloads: self.workload_rows(),
+            hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
         }
     }
@@ -148,6 +153,19 @@ impl Inspect {
             }
         });
         Answer::Lines(followed)
+    }
+}
+
+fn hub_row(status: &IdentityStatus) -> view::Hub {
+    view::Hub {
+        node: status.node.clone(),
+        link: match &status.link {
+            LinkState::Connecting => "connecting".into(),
+            LinkState::Connected { .. } => "connected".into(),
+            LinkState::Away { reason, .. } => format!("away: {reason}"),
+        },
+        tolerance: status.tolerance(SystemTime::now()).as_secs(),
+        faults: status.faults(),
     }
 }
 

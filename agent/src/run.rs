@@ -71,6 +71,7 @@ impl Agent {
             tables: parts.tables.clone(),
             statuses: parts.statuses.clone(),
             credentials: parts.credentials.clone(),
+            identity: parts.identity.status(),
             proxy: parts.proxy.inspector(),
             drain: Notify::new(),
         });

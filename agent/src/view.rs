@@ -29,8 +29,23 @@ pub struct Status {
     pub registries: Vec<Registry>,
     /// Local workloads and how long their certificates last.
     pub workloads: Vec<Workload>,
+    /// The hub that signs the certificates; none where they come from files.
+    pub hub: Option<Hub>,
     /// What the compiler had to decide or leave out.
     pub diagnostics: Vec<String>,
+}
+
+/// The hub, as the agent sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hub {
+    /// This host's name in the mesh.
+    pub node: String,
+    /// `connected`, `connecting` or why it is away.
+    pub link: String,
+    /// Seconds for which the hub may stay away before a certificate is over.
+    pub tolerance: u64,
+    /// What went wrong with certificates, a line each.
+    pub faults: Vec<String>,
 }
 
 /// The configuration in force, and what became of the last attempt to change it.

@@ -44,6 +44,13 @@ fn print(status: &Status) -> anyhow::Result<()> {
             writeln!(out, "    {line}")?;
         }
     }
+    if let Some(hub) = &status.hub {
+        let tolerance = span(i64::try_from(hub.tolerance).unwrap_or(i64::MAX));
+        writeln!(out, "hub {}, as node {}; certificates last {tolerance} without it", hub.link, hub.node)?;
+        for fault in &hub.faults {
+            writeln!(out, "  {fault}")?;
+        }
+    }
     writeln!(out)?;
     drop(out);
     workloads(status).print("no workloads")?;
