@@ -26,7 +26,7 @@ pub use join::Join;
 
 use access::Policies;
 use endpoints::previous;
-use hosts::{BareNames, DEFAULT_NAMESPACE, Hosts};
+use hosts::{BareNames, Before, DEFAULT_NAMESPACE, Hosts};
 use join::{canonical, members};
 use unit::{Group, Linker, Noted, Unit};
 
@@ -34,7 +34,7 @@ use crate::{
     diagnostic::Diagnostic,
     merge::{Changes, Snapshot},
     name::{Namespace, RegistryName, RuleName, ServiceKey, ServiceName},
-    table::{EndpointKey, SharedMap, Table, Upstream, View},
+    table::{Directory, EndpointKey, Place, Places, SharedMap, Table, Upstream, View},
     workload::Workload,
 };
 
@@ -57,6 +57,12 @@ pub struct Compiler {
     units: HashMap<ServiceKey, Unit, RandomState>,
     /// Services whose routes lead to the service that is the key.
     dependants: HashMap<ServiceKey, BTreeSet<ServiceKey>, RandomState>,
+    /// Destinations, shared with the table.
+    places: Places,
+    /// Places where no destination stands any more.
+    free: Vec<Place>,
+    /// Places by key, joined ones each by its own.
+    keys: SharedMap<ServiceKey, Place>,
     hosts: Hosts,
     bare_names: BareNames,
     policies: Policies,
@@ -78,6 +84,9 @@ impl Compiler {
             table: Table::default(),
             units: HashMap::default(),
             dependants: HashMap::default(),
+            places: Places::default(),
+            free: Vec::new(),
+            keys: SharedMap::default(),
             hosts: Hosts::default(),
             bare_names: BareNames::default(),
             policies: Policies::default(),
@@ -117,7 +126,7 @@ impl Compiler {
             self.compile_everything(snapshot);
         } else {
             let keys = changes.services.iter().map(|key| canonical(&self.config.joins, key)).collect();
-            self.compile_services(snapshot, keys, None);
+            self.compile_services(snapshot, &keys, None);
         }
         if bare_names_anew {
             self.fill_bare_names();
@@ -127,7 +136,8 @@ impl Compiler {
             self.policies.update(snapshot);
         }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
-        self.table.hosts = self.hosts.map.clone();
+        self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };
+        self.table.destinations = Directory { names: self.keys.clone(), places: self.places.clone() };
         self.table.generation += 1;
         self.table.clone()
     }
@@ -156,42 +166,61 @@ impl Compiler {
         self.withheld.clear();
         self.noted.clear();
         self.hosts = Hosts::new(self.config.precedence.clone());
-        self.table.destinations.clear();
+        self.keys.clear();
+        self.places = Places::default();
+        self.free.clear();
         self.choose_namespaces();
-        self.compile_services(snapshot, keys, Some(&states));
+        self.compile_services(snapshot, &keys, Some(&states));
     }
 
     /// Compiles the given services and those whose routes lead to them.
-    fn compile_services(&mut self, snapshot: &Snapshot, keys: BTreeSet<ServiceKey>, states: Option<&States>) {
-        let mut before = HashMap::<ServiceKey, _, RandomState>::default();
-        for key in &keys {
-            let services = self.gather(snapshot, key, states);
-            before.insert(key.clone(), services);
+    fn compile_services(
+        &mut self,
+        snapshot: &Snapshot,
+        keys: &BTreeSet<ServiceKey>,
+        states: Option<&States>,
+    ) {
+        let mut before = Vec::with_capacity(keys.len());
+        for key in keys {
+            before.push((key, self.gather(snapshot, key, states)));
         }
         let mut link = keys.clone();
-        for key in &keys {
+        for key in keys {
             link.extend(self.dependants.get(key).into_iter().flatten().cloned());
         }
         for key in &link {
             self.link(key);
         }
-        for key in &link {
-            let declared =
-                before.remove(key).or_else(|| self.units.get(key).map(|unit| unit.services.clone()));
-            self.hosts.update(key, &declared.unwrap_or_default(), &self.units);
+        for (key, before) in &before {
+            self.hosts.update(key, before, &self.units, &self.places);
         }
-        for key in &link {
-            self.bare_names.update(key, &self.hosts);
+        for (key, before) in before {
+            self.vacate(key, before.place);
+        }
+        for name in std::mem::take(&mut self.hosts.changed) {
+            self.bare_names.update(&name, &self.hosts.map);
         }
     }
 
-    /// Takes over what registries say about one service: endpoints and parsed routes. Returns its declarations until
-    /// now.
-    fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, states: Option<&States>) -> Declared {
+    /// Frees the place of a service that has no destination any more.
+    fn vacate(&mut self, key: &ServiceKey, before: Option<Place>) {
+        let now = self.units.get(key).and_then(|unit| unit.place);
+        if let Some(place) = before.filter(|_| now.is_none()) {
+            self.places.set(place, None);
+            self.free.push(place);
+            for member in members(&self.config.joins, key) {
+                self.keys.remove(&member);
+            }
+        }
+    }
+
+    /// Takes over what registries say about one service: endpoints and parsed routes. Returns what it was until now.
+    fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, states: Option<&States>) -> Before {
         let group = Group::new(snapshot, &self.config.joins, key);
         let old = self.units.remove(key).unwrap_or_default();
+        let before = Before { services: old.services, place: old.place };
         let linker = Linker { joins: &self.config.joins, unit: &|_| None, default_name: &self.default_name };
-        for backend in linker.backends(&old) {
+        for backend in linker.backends(&old.routes) {
             if let Some(list) = self.dependants.get_mut(&backend) {
                 list.remove(key);
                 if list.is_empty() {
@@ -201,23 +230,23 @@ impl Compiler {
         }
         if group.entries().next().is_none() {
             self.withheld.remove(key);
-            return old.services;
+            return before;
         }
         let mut known = previous(&old.sets);
         if let Some(states) = states {
             known.extend(known_endpoints(&group, states));
         }
         let (sets, diagnostics) = endpoints::sets(&group, &old.sets, &known);
-        let unit =
-            Unit { services: group.services(), sets, routes: group.routes(&old.routes), destination: None };
-        for backend in linker.backends(&unit) {
+        let routes = group.routes(&old.routes);
+        let unit = Unit { services: group.services(), sets, routes, place: before.place };
+        for backend in linker.backends(&unit.routes) {
             if backend != *key {
                 self.dependants.entry(backend).or_default().insert(key.clone());
             }
         }
         note(&mut self.withheld, key, diagnostics);
         self.units.insert(key.clone(), unit);
-        old.services
+        before
     }
 
     /// Builds the destination of one service out of its unit and those that its routes lead to.
@@ -230,14 +259,19 @@ impl Compiler {
         let unit = self.units.get(key);
         let (destination, diagnostics) = unit.map(|unit| linker.destination(key, unit)).unwrap_or_default();
         note(&mut self.noted, key, diagnostics);
-        for member in members(&self.config.joins, key) {
-            match &destination {
-                Some(destination) => drop(self.table.destinations.insert(member, destination.clone())),
-                None => drop(self.table.destinations.remove(&member)),
+        let Some(unit) = self.units.get_mut(key) else { return };
+        match destination {
+            None => unit.place = None,
+            Some(destination) => {
+                let place = *unit.place.get_or_insert_with(|| {
+                    let place = self.free.pop().unwrap_or_else(|| self.places.next());
+                    for member in members(&self.config.joins, key) {
+                        self.keys.insert(member, place);
+                    }
+                    place
+                });
+                self.places.set(place, Some(destination));
             }
-        }
-        if let Some(unit) = self.units.get_mut(key) {
-            unit.destination = destination;
         }
     }
 
@@ -258,8 +292,8 @@ impl Compiler {
         for names in self.bare_names.by_namespace.values_mut() {
             names.clear();
         }
-        for key in self.units.keys() {
-            self.bare_names.update(key, &self.hosts);
+        for name in self.hosts.map.keys() {
+            self.bare_names.update(name, &self.hosts.map);
         }
     }
 
@@ -312,5 +346,9 @@ fn known_endpoints<'a>(group: &Group, states: &'a States) -> endpoints::Previous
     known.collect()
 }
 
-type Declared = Vec<(RegistryName, Arc<crate::resource::Service>)>;
 type States = HashMap<EndpointKey, Arc<Upstream>, RandomState>;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

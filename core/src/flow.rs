@@ -400,4 +400,6 @@ impl fmt::Debug for Flow {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snaps
 use absence::{Absence, Fate};
 use intake::Intake;
 use partition::Touched;
-use staging::{Replacement, Seen, Staging};
+use staging::{Seen, Staging};
 
 use crate::{
     diagnostic::Diagnostic,
@@ -110,8 +110,9 @@ impl Merge {
         match event {
             Event::Reset { scope } => self.staged.entry(scope).or_default().reset(),
             Event::Replace { scope, origin, version, resources, faults } => {
-                let words = Replacement { version, resources, faults };
-                self.staged.entry(scope).or_default().replace(origin, words);
+                let resources = resources.into();
+                let words = Origin { name: origin, version, resources, faults, unconfirmed_since: None };
+                self.stage(scope, words);
             }
             Event::Ready { scope, completeness } => self.staged.entry(scope).or_default().ready(completeness),
             Event::Commit { scope, .. } => return self.commit(&scope, now),
@@ -198,16 +199,24 @@ impl Merge {
         self.conflicts.values()
     }
 
+    /// Checks and tidies at once what is not visible yet: a first list of a hundred thousand endpoints then never lies
+    /// in memory untidied.
+    fn stage(&mut self, scope: Scope, words: Origin) {
+        let visible = self.snapshot.scopes.get(&scope).and_then(|state| state.origins.get(&words.name));
+        let staging = self.staged.entry(scope.clone()).or_default();
+        let old = staging.origin(&words.name).or(visible);
+        let origin = self.intake.origin(&scope.registry, words, old);
+        staging.replace(Arc::new(origin));
+    }
+
     fn commit(&mut self, scope: &Scope, now: SystemTime) -> Applied {
         let staged = self.staged.get_mut(scope).map(Staging::take).unwrap_or_default();
         let mut state = self.snapshot.scopes.get(scope).cloned().unwrap_or_default();
         state.committed_at = Some(now);
         let confirmed = std::mem::take(&mut state.stale);
         let mut changes = Vec::with_capacity(staged.replaced.len());
-        for (name, words) in staged.replaced {
-            let old = state.origins.get(&name);
-            let origin = self.intake.origin(&scope.registry, name.clone(), words, old);
-            changes.push((name, (!origin.is_empty()).then(|| Arc::new(origin))));
+        for (name, origin) in staged.replaced {
+            changes.push((name, (!origin.is_empty()).then_some(origin)));
         }
         if let Some((seen, completeness)) = staged.ended {
             state.completeness = Some(completeness);
@@ -298,3 +307,6 @@ fn unconfirmed(origin: &Origin, now: SystemTime) -> Origin {
     });
     Origin { resources: resources.collect(), unconfirmed_since: Some(now), ..origin.clone() }
 }
+
+#[cfg(test)]
+mod tests;

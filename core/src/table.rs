@@ -6,6 +6,7 @@
 //! [`EndpointState`], which the compiler carries over.
 
 mod access;
+mod directory;
 mod endpoint;
 mod routing;
 
@@ -14,7 +15,8 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 
 pub use access::{Authorization, CompiledOperation, CompiledPolicy, CompiledRule, Decision, PathRule};
-pub use endpoint::{EndpointKey, EndpointSet, EndpointState, Upstream};
+pub use directory::{Directory, Place, Places};
+pub use endpoint::{EndpointKey, EndpointSet, EndpointState, LazyState, Upstream};
 pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};
 
 use crate::{
@@ -32,9 +34,9 @@ pub struct Table {
     /// Counts compilations that changed something.
     pub generation: u64,
     /// Destinations by every host name that leads to them, lower case, without a port.
-    pub hosts: SharedMap<HostName, Arc<Destination>>,
+    pub hosts: Directory<HostName>,
     /// Destinations by key, in no order.
-    pub destinations: SharedMap<ServiceKey, Arc<Destination>>,
+    pub destinations: Directory<ServiceKey>,
     /// What concerns each local workload, in the order of the configuration.
     pub views: Arc<[Arc<View>]>,
 }
@@ -50,7 +52,8 @@ impl Table {
     /// namespace first.
     #[must_use]
     pub fn destination_for<'a>(&'a self, view: &'a View, host: &str) -> Option<&'a Arc<Destination>> {
-        view.hosts.get(host).or_else(|| self.hosts.get(host))
+        let own = view.hosts.get(host).and_then(|place| self.hosts.places.get(*place));
+        own.or_else(|| self.hosts.get(host))
     }
 }
 
@@ -98,8 +101,8 @@ pub struct View {
     /// The workload.
     pub workload: Arc<Workload>,
     /// Bare names (`reviews`) of the services in the workload's own namespace, unless that is `default`, whose bare
-    /// names are in [`Table::hosts`]. Asked first.
-    pub hosts: SharedMap<HostName, Arc<Destination>>,
+    /// names are in [`Table::hosts`]. Asked first; the places are the table's.
+    pub hosts: SharedMap<HostName, Place>,
     /// What it serves, by the service and the application's port that a hello names.
     pub inbound: HashMap<(ServiceName, u16), Arc<InboundPort>, RandomState>,
 }

@@ -69,22 +69,22 @@ pub(crate) fn endpoints(table: &Table) -> Vec<EndpointInfo> {
     let mut seen = HashSet::new();
     let endpoints =
         targets.flat_map(|target| target.endpoints.all.iter().map(|upstream| (&target.service, upstream)));
-    let fresh = endpoints.filter(|(_, upstream)| seen.insert(Arc::as_ptr(&upstream.state)));
+    let fresh = endpoints.filter(|(_, upstream)| seen.insert(Arc::as_ptr(upstream)));
     let mut all: Vec<_> = fresh.map(|(service, upstream)| info(service, upstream, now)).collect();
     all.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
     all
 }
 
 fn info(service: &ServiceKey, upstream: &Upstream, now: u64) -> EndpointInfo {
-    let (endpoint, state) = (&upstream.endpoint, &upstream.state);
-    let left = state.ejected_until.load(Relaxed).saturating_sub(now);
+    let (endpoint, state) = (&upstream.endpoint, upstream.state.peek());
+    let left = state.map_or(0, |state| state.ejected_until.load(Relaxed).saturating_sub(now));
     EndpointInfo {
         service: service.clone(),
         instance: endpoint.instance.clone(),
         address: endpoint.address,
         health: endpoint.health,
-        in_flight: state.in_flight.load(Relaxed),
-        failures: state.failures.load(Relaxed),
+        in_flight: state.map_or(0, |state| state.in_flight.load(Relaxed)),
+        failures: state.map_or(0, |state| state.failures.load(Relaxed)),
         ejected_for: Duration::from_millis(left),
     }
 }

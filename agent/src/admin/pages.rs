@@ -21,7 +21,7 @@ use crate::view;
 #[must_use]
 pub fn services(table: &Table) -> Vec<view::Service> {
     let mut hosts: BTreeMap<&ServiceKey, Vec<&HostName>> = BTreeMap::new();
-    for (host, destination) in &table.hosts {
+    for (host, destination) in table.hosts.iter() {
         hosts.entry(&destination.key).or_default().push(host);
     }
     sorted(table)

@@ -15,7 +15,7 @@ use crate::{
     diagnostic::Diagnostic,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
-    table::{EndpointKey, EndpointSet, EndpointState, Upstream},
+    table::{EndpointKey, EndpointSet, LazyState, Upstream},
 };
 
 /// Upstreams of the table in force, by what makes an endpoint the same one; its address is compared where it is used.
@@ -141,15 +141,10 @@ fn upstream(registry: &RegistryName, endpoint: &Arc<Endpoint>, previous: &Previo
         Some(upstream) if Arc::ptr_eq(&upstream.endpoint, endpoint) || upstream.endpoint == *endpoint => {
             Arc::clone(upstream)
         }
-        Some(upstream) => Arc::new(Upstream {
+        changed => Arc::new(Upstream {
             registry: registry.clone(),
             endpoint: endpoint.clone(),
-            state: upstream.state.clone(),
-        }),
-        None => Arc::new(Upstream {
-            registry: registry.clone(),
-            endpoint: endpoint.clone(),
-            state: Arc::new(EndpointState::default()),
+            state: changed.map_or_else(LazyState::default, |upstream| upstream.state.carried_over()),
         }),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     diagnostic::Diagnostic,
     name::{HostName, Namespace, RegistryName, ServiceKey},
     resource::Service,
-    table::{Destination, SharedMap},
+    table::{Place, Places, SharedMap},
 };
 
 /// The namespace whose services answer to their bare names everywhere.
@@ -43,10 +43,12 @@ enum Kind {
 /// Host names, and the claims of those that more than one service wants.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    pub(super) map: SharedMap<HostName, Arc<Destination>>,
+    pub(super) map: SharedMap<HostName, Place>,
     contested: BTreeMap<HostName, BTreeSet<Claim>>,
     /// Registries, most authoritative first; others come after, by name.
     precedence: Vec<RegistryName>,
+    /// Names that lead elsewhere than before, since this was last emptied.
+    pub(super) changed: Vec<HostName>,
 }
 
 type Units = HashMap<ServiceKey, Unit, RandomState>;
@@ -56,23 +58,27 @@ impl Hosts {
         Self { precedence, ..Self::default() }
     }
 
-    /// Brings the names of one service up to date after its unit changed. `before` are its declarations until now.
-    pub(super) fn update(&mut self, key: &ServiceKey, before: &Declarations, units: &Units) {
-        let unit = units.get(key);
+    /// Brings the names of one service up to date after its unit changed. `before` are its declarations and its place
+    /// until now. Places still hold those that are about to go.
+    pub(super) fn update(&mut self, key: &ServiceKey, before: &Before, units: &Units, places: &Places) {
+        let unit = units.get(key).filter(|unit| unit.place.is_some());
         let now = unit.map(|unit| &unit.services[..]).unwrap_or_default();
-        let destination = unit.and_then(|unit| unit.destination.as_ref());
-        let same = before.len() == now.len() && before.iter().zip(now).all(|(a, b)| Arc::ptr_eq(&a.1, &b.1));
+        let place = unit.and_then(|unit| unit.place);
+        let mut pairs = before.services.iter().zip(now);
+        if before.services.len() == now.len() && place == before.place && pairs.all(|(a, b)| a.1 == b.1) {
+            return;
+        }
         let names = self.claims(key, now);
-        if !same {
-            for (name, _) in self.claims(key, before) {
+        if let Some(place) = before.place {
+            for (name, _) in self.claims(key, &before.services) {
                 if !names.iter().any(|(kept, _)| *kept == name) {
-                    self.release(&name, key, units);
+                    self.release(name, key, place, units);
                 }
             }
         }
-        let Some(destination) = destination else { return };
+        let Some(place) = place else { return };
         for (name, claim) in names {
-            self.claim(name, claim, destination, units);
+            self.claim(name, claim, place, units, places);
         }
     }
 
@@ -103,48 +109,51 @@ impl Hosts {
         self.precedence.iter().position(|known| known == registry).unwrap_or(self.precedence.len())
     }
 
-    fn claim(&mut self, name: HostName, claim: Claim, destination: &Arc<Destination>, units: &Units) {
+    fn claim(&mut self, name: HostName, claim: Claim, place: Place, units: &Units, places: &Places) {
         if let Some(claims) = self.contested.get_mut(&name) {
             claims.retain(|other| other.key != claim.key);
             claims.insert(claim);
             self.settle(name, units);
             return;
         }
-        let holder = self.map.get(&name).map(|destination| destination.key.clone());
-        match holder.filter(|holder| *holder != claim.key) {
-            None => drop(self.map.insert(name, destination.clone())),
-            Some(holder) => {
-                let declared = units.get(&holder).map(|unit| &unit.services[..]).unwrap_or_default();
-                let claims = self.claims(&holder, declared);
-                let other = claims.into_iter().find(|(held, _)| *held == name).map(|(_, claim)| claim);
-                let claims = BTreeSet::from_iter(other.into_iter().chain([claim]));
-                self.contested.insert(name.clone(), claims);
-                self.settle(name, units);
-            }
-        }
-    }
-
-    fn release(&mut self, name: &HostName, key: &ServiceKey, units: &Units) {
-        let Some(claims) = self.contested.get_mut(name) else {
-            if self.map.get(name).is_some_and(|holder| holder.key == *key) {
-                self.map.remove(name);
-            }
+        let holder = self.map.get(&name).copied().filter(|holder| *holder != place);
+        let Some(holder) = holder.and_then(|holder| places.get(holder)) else {
+            self.lead(name, Some(place));
             return;
         };
-        claims.retain(|claim| claim.key != *key);
-        self.settle(name.clone(), units);
+        let declared = units.get(&holder.key).map(|unit| &unit.services[..]).unwrap_or_default();
+        let claims = self.claims(&holder.key, declared);
+        let other = claims.into_iter().find(|(held, _)| *held == name).map(|(_, claim)| claim);
+        self.contested.insert(name.clone(), other.into_iter().chain([claim]).collect());
+        self.settle(name, units);
+    }
+
+    fn release(&mut self, name: HostName, key: &ServiceKey, place: Place, units: &Units) {
+        if let Some(claims) = self.contested.get_mut(&name) {
+            claims.retain(|claim| claim.key != *key);
+            self.settle(name, units);
+        } else if self.map.get(&name) == Some(&place) {
+            self.lead(name, None);
+        }
     }
 
     /// Gives a contested name to the strongest claim; with one claim left it is contested no more.
     fn settle(&mut self, name: HostName, units: &Units) {
         let Some(claims) = self.contested.get(&name) else { return };
-        let winner = claims.first().and_then(|claim| units.get(&claim.key)?.destination.clone());
+        let winner = claims.first().and_then(|claim| units.get(&claim.key)?.place);
         if claims.len() < 2 {
             self.contested.remove(&name);
         }
-        match winner {
-            Some(destination) => drop(self.map.insert(name, destination)),
-            None => drop(self.map.remove(&name)),
+        self.lead(name, winner);
+    }
+
+    fn lead(&mut self, name: HostName, place: Option<Place>) {
+        let before = match place {
+            Some(place) => self.map.insert(name.clone(), place),
+            None => self.map.remove(&name),
+        };
+        if before != place {
+            self.changed.push(name);
         }
     }
 
@@ -177,19 +186,27 @@ fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnost
     Diagnostic::warning(loser, message).and_at(winner)
 }
 
+/// What a service was before its unit changed.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    pub(super) services: Vec<(RegistryName, Arc<Service>)>,
+    pub(super) place: Option<Place>,
+}
+
 /// Bare names within one namespace, for the workloads of that namespace.
 #[derive(Debug, Default)]
 pub(super) struct BareNames {
-    pub(super) by_namespace: BTreeMap<Namespace, SharedMap<HostName, Arc<Destination>>>,
+    pub(super) by_namespace: BTreeMap<Namespace, SharedMap<HostName, Place>>,
 }
 
 impl BareNames {
-    /// Takes over who answers to `label.namespace` as who answers to `label`.
-    pub(super) fn update(&mut self, key: &ServiceKey, hosts: &Hosts) {
-        let Some(names) = self.by_namespace.get_mut(&key.service.namespace) else { return };
-        let Ok(bare) = HostName::new(key.service.label.as_str()) else { return };
-        match hosts.map.get(key.service.to_string().as_str()) {
-            Some(destination) => drop(names.insert(bare, destination.clone())),
+    /// Takes over where `label.namespace` leads to as where `label` leads to.
+    pub(super) fn update(&mut self, name: &HostName, hosts: &SharedMap<HostName, Place>) {
+        let Some((label, namespace)) = name.as_str().split_once('.') else { return };
+        let Some(names) = self.by_namespace.get_mut(namespace) else { return };
+        let Ok(bare) = HostName::new(label) else { return };
+        match hosts.get(name) {
+            Some(place) => drop(names.insert(bare, *place)),
             None => drop(names.remove(&bare)),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     resource::{
         Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, Retries, RouteRule, Service, ServicePort,
     },
-    table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Target},
+    table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
 };
 
 /// The endpoint sets of a service, by port name.
@@ -62,8 +62,8 @@ pub(super) struct Unit {
     pub(super) services: Vec<(RegistryName, Arc<Service>)>,
     pub(super) sets: PortSets,
     pub(super) routes: Vec<ParsedRoute>,
-    /// None while nothing declares the service.
-    pub(super) destination: Option<Arc<Destination>>,
+    /// Where its destination stands; none while nothing declares the service.
+    pub(super) place: Option<Place>,
 }
 
 impl Unit {
@@ -126,9 +126,9 @@ impl Linker<'_> {
         (Some(Arc::new(destination)), diagnostics)
     }
 
-    /// The other services that this one's routes send requests to.
-    pub(super) fn backends<'b>(&'b self, unit: &'b Unit) -> impl Iterator<Item = ServiceKey> + 'b {
-        unit.routes.iter().flat_map(move |parsed| {
+    /// The services that routes name as backends.
+    pub(super) fn backends<'b>(&'b self, routes: &'b [ParsedRoute]) -> impl Iterator<Item = ServiceKey> + 'b {
+        routes.iter().flat_map(move |parsed| {
             let backends = parsed.route.rules.iter().flat_map(|rule| &rule.backends);
             let services = backends.filter_map(|backend| backend.service.clone());
             services.map(|service| {

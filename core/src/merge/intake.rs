@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::OrdSet;
 
-use super::{order, snapshot::Origin, staging::Replacement};
+use super::{order, snapshot::Origin};
 use crate::{
     identity::SpiffeId,
     intern::Pool,
-    name::{OriginName, PortName, RegistryName, ServiceKey},
+    name::{PortName, RegistryName, ServiceKey},
     registry::OriginFault,
     resource::{Endpoint, PrincipalMatch, Resource, Service, TlsMode},
 };
@@ -35,11 +35,11 @@ impl Intake {
     pub(super) fn origin(
         &mut self,
         registry: &RegistryName,
-        name: OriginName,
-        words: Replacement,
+        words: Origin,
         old: Option<&Arc<Origin>>,
     ) -> Origin {
-        let Replacement { version, mut resources, mut faults } = words;
+        let Origin { name, version, resources, mut faults, unconfirmed_since: _ } = words;
+        let mut resources = resources.into_vec();
         if let Some(old) = old
             && faults.iter().any(|fault| fault.keeps_last_good)
         {

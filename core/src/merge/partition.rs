@@ -96,7 +96,7 @@ impl Merge {
         let endpoints = self.endpoints_of(registry, &name, &origins);
         let key = ServiceKey { registry: registry.clone(), service: name };
         self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
-        self.note_required_tls(&key, &endpoints);
+        self.note_required_tls(&key, old.map_or(&[], |entry| &entry.endpoints), &endpoints);
         let entry = ServiceEntry { service, endpoints, routes, origins: origins.into() };
         if old.is_none_or(|old| **old != entry) {
             self.set_entry(partition, key, entry);
@@ -165,15 +165,16 @@ impl Merge {
         self.snapshot.scopes.get(&scope)?.origins.get(&key.name)
     }
 
-    /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word.
-    fn note_required_tls(&mut self, service: &ServiceKey, endpoints: &[Arc<Endpoint>]) {
-        for port in endpoints.chunk_by(|a, b| a.port_name == b.port_name) {
-            let Some(first) = port.first() else { continue };
-            if port.iter().all(|endpoint| endpoint.tls == TlsMode::Required) {
-                let held = (service.clone(), first.port_name.clone());
-                if !self.intake.required_tls.contains(&held) {
-                    self.intake.required_tls.insert(held);
-                }
+    /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word. Where all were TLS before,
+    /// that was remembered then.
+    fn note_required_tls(&mut self, service: &ServiceKey, old: &[Arc<Endpoint>], new: &[Arc<Endpoint>]) {
+        let all_required = |endpoints: &[Arc<Endpoint>]| endpoints.iter().all(|e| e.tls == TlsMode::Required);
+        for port in new.chunk_by(|a, b| a.port_name == b.port_name).filter(|port| all_required(port)) {
+            let Some(name) = port.first().map(|endpoint| &endpoint.port_name) else { continue };
+            let start = old.partition_point(|endpoint| endpoint.port_name < *name);
+            let length = old[start..].partition_point(|endpoint| endpoint.port_name == *name);
+            if length == 0 || !all_required(&old[start..start + length]) {
+                self.intake.required_tls.insert((service.clone(), name.clone()));
             }
         }
     }

@@ -1,22 +1,14 @@
 //! What a registry said since its last commit, not visible yet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 
-use crate::{
-    name::OriginName,
-    registry::{Completeness, OriginFault, Version},
-    resource::Resource,
-};
-
-/// The new words of one origin.
-#[derive(Debug)]
-pub(super) struct Replacement {
-    pub(super) version: Version,
-    pub(super) resources: Vec<Resource>,
-    pub(super) faults: Vec<OriginFault>,
-}
+use super::snapshot::Origin;
+use crate::{name::OriginName, registry::Completeness};
 
 /// Which origins a full list has named.
 pub(super) type Seen = HashSet<OriginName, RandomState>;
@@ -34,13 +26,13 @@ enum List {
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     list: List,
-    replaced: BTreeMap<OriginName, Replacement>,
+    replaced: BTreeMap<OriginName, Arc<Origin>>,
 }
 
 /// What one commit makes visible.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    pub(super) replaced: BTreeMap<OriginName, Replacement>,
+    pub(super) replaced: BTreeMap<OriginName, Arc<Origin>>,
     /// The origins that a full list named, when one ended.
     pub(super) ended: Option<(Seen, Completeness)>,
 }
@@ -51,11 +43,16 @@ impl Staging {
         *self = Self { list: List::Open(Seen::default()), replaced: BTreeMap::new() };
     }
 
-    pub(super) fn replace(&mut self, origin: OriginName, words: Replacement) {
+    pub(super) fn replace(&mut self, origin: Arc<Origin>) {
         if let List::Open(seen) | List::Ended(seen, _) = &mut self.list {
-            seen.insert(origin.clone());
+            seen.insert(origin.name.clone());
         }
-        self.replaced.insert(origin, words);
+        self.replaced.insert(origin.name.clone(), origin);
+    }
+
+    /// What an origin said since the last commit.
+    pub(super) fn origin(&self, name: &OriginName) -> Option<&Arc<Origin>> {
+        self.replaced.get(name)
     }
 
     /// The full list is over. Without a beginning it proves no absence.

@@ -26,7 +26,7 @@ fn upstream(index: usize, weight: u16, health: Health) -> Arc<Upstream> {
     Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint),
-        state: Arc::default(),
+        state: Default::default(),
     })
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn endpoint(instance: &str, application: SocketAddr, host: &Host) -> 
             locality: Locality::default(),
             health: Health::Healthy,
         }),
-        state: Arc::default(),
+        state: Default::default(),
     })
 }
 
