@@ -9,7 +9,7 @@ mod facts;
 mod response;
 
 pub use facts::{Facts, Grpc, Kind, Origin, RetryRule};
-pub use response::{FAULT_HEADER, RULE_HEADER, named, respond, strip};
+pub use response::{FAULT_HEADER, RULE_HEADER, named, named_rule, respond, strip};
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {

@@ -7,6 +7,8 @@
 //! line, which is gone in what we forward.
 
 mod forwarded;
+mod grpc;
+mod hex;
 mod hop;
 mod host;
 mod request_id;
@@ -14,7 +16,8 @@ mod survey;
 mod trace;
 
 pub use forwarded::Forwarded;
-pub use hop::{clean_request, clean_response, is_grpc};
+pub use grpc::{grpc_status, is_grpc};
+pub use hop::{clean_request, clean_response};
 pub use host::{Host, admit};
 pub use request_id::RequestId;
 pub use survey::{Seen, Survey};

@@ -104,10 +104,11 @@ impl Recorder {
     /// Records a request, or an opaque connection, that ended at `ended`. The bytes of an opaque connection count when
     /// they are reported to its [`ConnectionSeries`], not here.
     pub fn record(&self, outcome: &Outcome<'_>, ended: Instant) {
-        self.metrics.record(outcome, ended);
-        if let Some(log) = &self.log {
-            log.line(outcome, ended);
-        }
+        self.metrics.record(outcome, ended, |shared_part| {
+            if let Some(log) = &self.log {
+                log.line(outcome, &shared_part.get(outcome), ended);
+            }
+        });
         if self.tap.is_listened_to() {
             self.tap.show(outcome.to_context(milliseconds_since_1970()));
         }

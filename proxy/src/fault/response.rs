@@ -69,6 +69,12 @@ pub fn named(headers: &HeaderMap) -> Option<Fault> {
     Fault::from_label(headers.get(FAULT_HEADER)?.to_str().ok()?)
 }
 
+/// The rule that another agent named in its response, to be believed as [`named`] is.
+#[must_use]
+pub fn named_rule(headers: &HeaderMap) -> Option<RuleName> {
+    RuleName::new(headers.get(RULE_HEADER)?.to_str().ok()?).ok()
+}
+
 /// Takes the names of fault and rule from a response.
 pub fn strip(headers: &mut HeaderMap) {
     headers.remove(FAULT_HEADER);
@@ -113,7 +119,7 @@ mod tests {
         let rule = RuleName::new("static/only-web/0").unwrap();
         let response = respond(Fault::Denied, Some(&rule), false, true);
         assert_eq!(response.status(), 403);
-        assert_eq!(response.headers()[RULE_HEADER], "static/only-web/0");
+        assert_eq!(named_rule(response.headers()), Some(rule));
         let body = String::from_utf8(response.body().to_vec()).unwrap();
         assert_eq!(body, "weft: a policy refused it (denied, rule static/only-web/0)\n");
     }

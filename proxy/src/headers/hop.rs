@@ -46,14 +46,6 @@ pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool
     }
 }
 
-/// Whether a message is gRPC: `application/grpc`, with or without `+proto` and the like.
-#[must_use]
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    let rest = value.as_bytes().strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
-
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
     if survey.has(Seen::Connection) {
         remove_named(headers);
@@ -173,19 +165,6 @@ mod tests {
             let survey = Survey::of(&headers);
             clean_response(&mut headers, survey, application);
             assert_eq!(headers.len(), left);
-        }
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_content_type() {
-        for (value, wanted) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=x", true),
-            ("application/grpc-web", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(is_grpc(&map(&[("content-type", value)])), wanted, "{value}");
         }
     }
 }

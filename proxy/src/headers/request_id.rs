@@ -2,12 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Seen, Survey};
+use super::{Seen, Survey, hex};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest ID that is kept.
 const MAX_LENGTH: usize = 128;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The ID of a request, for its log line.
 #[derive(Clone, Debug)]
@@ -54,10 +53,11 @@ fn is_sound(value: &HeaderValue) -> bool {
 
 fn uuid(random: u128) -> [u8; 36] {
     let bits = random & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let bytes = bits.to_be_bytes();
     let mut text = [b'-'; 36];
-    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
-    for (digit, place) in places.enumerate() {
-        text[place] = HEX[(bits >> (124 - 4 * digit)) as usize & 0xf];
+    let groups = [(0..8, 0..4), (9..13, 4..6), (14..18, 6..8), (19..23, 8..10), (24..36, 10..16)];
+    for (place, part) in groups {
+        hex::write(&mut text[place], &bytes[part]);
     }
     text
 }

@@ -3,13 +3,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Seen, Survey};
+use super::{Seen, Survey, hex};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 1;
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Where a request stands in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,28 +44,36 @@ impl TraceContext {
         if received.is_none() && survey.has(Seen::TraceState) {
             headers.remove(TRACESTATE);
         }
-        let context = match received {
-            Some(received) => Self { parent: received.span, span: random_span(), ..received },
-            None => Self { trace: fastrand::u128(1..), parent: 0, span: random_span(), flags: SAMPLED },
-        };
+        let context = Self::next(received);
         if let Ok(value) = HeaderValue::from_bytes(&context.to_text()) {
             headers.insert(TRACEPARENT, value);
         }
         context
     }
 
+    /// The context of this hop: a new span in the trace of what was received, or in a new one.
+    #[must_use]
+    pub fn next(received: Option<Self>) -> Self {
+        let span = fastrand::u64(1..);
+        match received {
+            Some(received) => Self { parent: received.span, span, ..received },
+            None => Self { trace: fastrand::u128(1..), parent: 0, span, flags: SAMPLED },
+        }
+    }
+
     /// Reads a `traceparent`; its span becomes [`span`](Self::span). A version above 00 may be longer (§4.3).
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (known, rest) = text.split_at_checked(LENGTH)?;
-        let &[v0, v1, b'-', ref body @ ..] = known else { return None };
-        let version = hex(&[v0, v1])?;
+        let [version] = hex::read(&known[..2])?;
         let longer_is_fine = version > 0 && rest.first() == Some(&b'-');
-        if version == 0xff || !(rest.is_empty() || longer_is_fine) || body[32] != b'-' || body[49] != b'-' {
+        let separated = [2, 35, 52].iter().all(|&place| known[place] == b'-');
+        if version == 0xff || !(rest.is_empty() || longer_is_fine) || !separated {
             return None;
         }
-        let (trace, span) = (hex(&body[..32])?, u64::try_from(hex(&body[33..49])?).ok()?);
-        let flags = u8::try_from(hex(&body[50..52])?).ok()?;
+        let trace = u128::from_be_bytes(hex::read(&known[3..35])?);
+        let span = u64::from_be_bytes(hex::read(&known[36..52])?);
+        let [flags] = hex::read(&known[53..55])?;
         (trace != 0 && span != 0).then_some(Self { trace, parent: 0, span, flags })
     }
 
@@ -74,9 +81,9 @@ impl TraceContext {
     #[must_use]
     pub fn to_text(&self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], self.trace);
-        write_hex(&mut text[36..52], self.span.into());
-        write_hex(&mut text[53..55], self.flags.into());
+        hex::write(&mut text[3..35], &self.trace.to_be_bytes());
+        hex::write(&mut text[36..52], &self.span.to_be_bytes());
+        hex::write(&mut text[53..55], &[self.flags]);
         text
     }
 
@@ -84,7 +91,7 @@ impl TraceContext {
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         let mut text = [0; 32];
-        write_hex(&mut text, self.trace);
+        hex::write(&mut text, &self.trace.to_be_bytes());
         TraceId(text)
     }
 }
@@ -93,29 +100,6 @@ fn received(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     TraceContext::parse(value.as_bytes())
-}
-
-fn random_span() -> u64 {
-    fastrand::u64(1..)
-}
-
-/// Lower case only, as the specification has it; at most 32 digits.
-fn hex(digits: &[u8]) -> Option<u128> {
-    digits.iter().try_fold(0, |number: u128, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u128::from(value))
-    })
-}
-
-fn write_hex(place: &mut [u8], mut number: u128) {
-    for digit in place.iter_mut().rev() {
-        *digit = HEX[(number & 0xf) as usize];
-        number >>= 4;
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{SyncSender, sync_channel},
     },
@@ -22,6 +22,8 @@ use std::{
 use tokio::sync::Notify;
 use weft_core::context::Outcome;
 
+pub(super) use line::shared_part;
+
 use line::LineFormat;
 use writer::{Message, Output};
 
@@ -29,6 +31,8 @@ use writer::{Message, Output};
 const FULL: usize = 64 * 1024;
 /// So many buffers wait for the writer.
 const WAITING: usize = 64;
+/// So many empty ones are kept.
+const SPARE: usize = 8;
 
 /// Where the access log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,12 +46,33 @@ pub enum AccessLogTarget {
     File(PathBuf),
 }
 
-/// What writer and workers count.
+/// What writer and workers share.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Written buffers, to be filled again: fresh memory costs a page fault every four kilobytes.
+    spare: Mutex<Vec<Vec<u8>>>,
     dropped: AtomicU64,
     failed_writes: AtomicU64,
     reopen: AtomicBool,
+}
+
+impl Shared {
+    /// An empty buffer. A worker that finds the lock held takes a new one instead of waiting.
+    fn take_spare(&self) -> Vec<u8> {
+        let spare = self.spare.try_lock().ok().and_then(|mut spare| spare.pop());
+        spare.unwrap_or_else(|| Vec::with_capacity(FULL + FULL / 16))
+    }
+
+    /// Keeps a buffer, unless there are enough or it has grown for one huge line.
+    fn put_spare(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if let Ok(mut spare) = self.spare.lock()
+            && spare.len() < SPARE
+            && buffer.capacity() <= 2 * FULL
+        {
+            spare.push(buffer);
+        }
+    }
 }
 
 /// The shared side.
@@ -129,13 +154,14 @@ struct Lines {
 }
 
 impl LogBuffer {
-    pub(super) fn line(&self, outcome: &Outcome<'_>, ended: Instant) {
+    /// Adds a line; `shared` is the [`shared_part`] of the outcome's series.
+    pub(super) fn line(&self, outcome: &Outcome<'_>, shared: &[u8], ended: Instant) {
         let mut lines = self.lines.borrow_mut();
         let Lines { bytes, count, format } = &mut *lines;
         if bytes.is_empty() {
             self.filled.notify_one();
         }
-        format.write(bytes, outcome, ended);
+        format.write(bytes, outcome, shared, ended);
         *count += 1;
         if bytes.len() >= FULL {
             self.hand_over(&mut lines);
@@ -155,8 +181,7 @@ impl LogBuffer {
         if lines.bytes.is_empty() {
             return;
         }
-        let next = Vec::with_capacity(lines.bytes.len());
-        let full = std::mem::replace(&mut lines.bytes, next);
+        let full = std::mem::replace(&mut lines.bytes, self.shared.take_spare());
         let count = std::mem::take(&mut lines.count);
         if self.sender.try_send(Message::Lines(full)).is_err() {
             self.shared.dropped.fetch_add(count, Relaxed);

@@ -6,10 +6,15 @@ use weft_core::context::Value;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes a value. False, and nothing is written, for what is absent or empty.
-pub(super) fn write_value(out: &mut Vec<u8>, value: &Value<'_>) -> bool {
+/// Whether a value has nothing to be written.
+pub(super) fn is_empty(value: &Value<'_>) -> bool {
+    matches!(value, Value::Absent | Value::Text(""))
+}
+
+/// Writes a value; nothing for one that [`is_empty`], except that an empty text is an empty string.
+pub(super) fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {
     match *value {
-        Value::Absent | Value::Text("") => return false,
+        Value::Absent => {}
         Value::Text(text) => write_text(out, text),
         Value::Number(number) => write_number(out, number),
         Value::Address(address) => write_address(out, address),
@@ -22,18 +27,42 @@ pub(super) fn write_value(out: &mut Vec<u8>, value: &Value<'_>) -> bool {
             out.push(b'"');
         }
     }
-    true
 }
 
 /// Writes a string (RFC 8259 §7): quote, backslash and controls are escaped, all else is as it is.
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let bytes = text.as_bytes();
+    if needs_escape(text.as_bytes()) {
+        write_escaped(out, text.as_bytes());
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'"');
+}
+
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// Looks at eight bytes at a time: a byte is special if subtracting borrows into its highest bit ("Bit Twiddling Hacks",
+/// "Determine if a word has a byte less than n"). Bytes from 0x80 on are never special, and are masked out.
+fn needs_escape(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let special = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & HIGH;
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        (below(word, 0x20) | quote | backslash) != 0
+    };
+    words.iter().any(special) || rest.iter().any(|&byte| is_special(byte))
+}
+
+fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut written = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    for (index, &byte) in bytes.iter().enumerate().filter(|(_, byte)| is_special(**byte)) {
         out.extend_from_slice(&bytes[written..index]);
         written = index + 1;
         match byte {
@@ -48,7 +77,6 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
         }
     }
     out.extend_from_slice(&bytes[written..]);
-    out.push(b'"');
 }
 
 /// Writes a number in decimal.
@@ -59,22 +87,32 @@ pub(super) fn write_number(out: &mut Vec<u8>, number: u64) {
 /// Writes an address and its port as a string. IPv4 is written by hand: the standard library's formatting takes some
 /// hundred nanoseconds.
 fn write_address(out: &mut Vec<u8>, address: SocketAddr) {
-    out.push(b'"');
     match address {
         SocketAddr::V4(v4) => {
-            for (index, octet) in v4.ip().octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
+            let mut text = [0; 23];
+            let mut length = 0;
+            let mut push = |byte: u8| {
+                text[length] = byte;
+                length += 1;
+            };
+            for (octet, before) in v4.ip().octets().into_iter().zip(b"\"...") {
+                push(*before);
+                if octet >= 100 {
+                    push(b'0' + octet / 100);
                 }
-                write_number(out, octet.into());
+                if octet >= 10 {
+                    push(b'0' + octet / 10 % 10);
+                }
+                push(b'0' + octet % 10);
             }
-            out.push(b':');
+            push(b':');
+            out.extend_from_slice(&text[..length]);
             write_number(out, v4.port().into());
+            out.push(b'"');
         }
         // Writing to a vector does not fail.
-        SocketAddr::V6(v6) => drop(write!(out, "{v6}")),
+        SocketAddr::V6(v6) => drop(write!(out, "\"{v6}\"")),
     }
-    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -104,6 +142,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn special_bytes_are_found_wherever_they_are(bytes: Vec<u8>) {
+            prop_assert_eq!(needs_escape(&bytes), bytes.iter().any(|&byte| is_special(byte)));
+        }
+
         #[test]
         fn any_text_is_read_back(text: String) {
             prop_assert_eq!(serde_json::from_str::<String>(&text_of(&text)).unwrap(), text);

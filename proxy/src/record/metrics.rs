@@ -22,7 +22,7 @@ pub use render::{Family, write_family};
 pub use series::ConnectionSeries;
 
 use crate::clock::milliseconds;
-use series::{ConnectionCells, RequestCells, Series};
+use series::{ConnectionCells, RequestCells, Series, SharedPart};
 use table::SeriesTable;
 
 /// The most series of a kind on one worker.
@@ -90,13 +90,19 @@ pub(super) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Counts a request that ended, or an opaque connection that closed.
-    pub(super) fn record(&self, outcome: &Outcome<'_>, ended: Instant) {
+    /// Counts a request that ended, or an opaque connection that closed, and shows what its log line shares with others.
+    pub(super) fn record(&self, outcome: &Outcome<'_>, ended: Instant, then: impl FnOnce(&SharedPart)) {
         let minute = minute_of(ended);
         if outcome.request.is_some() {
-            self.requests.borrow_mut().find(outcome, minute).cells.record(outcome);
+            let mut requests = self.requests.borrow_mut();
+            let series = requests.find(outcome, minute);
+            series.cells.record(outcome);
+            then(&series.shared_part);
         } else {
-            self.connections.borrow_mut().find(outcome, minute).cells.close();
+            let mut connections = self.connections.borrow_mut();
+            let series = connections.find(outcome, minute);
+            series.cells.close();
+            then(&series.shared_part);
         }
     }
 

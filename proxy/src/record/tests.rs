@@ -1,7 +1,7 @@
 use std::{path::Path, rc::Rc};
 
 use weft_core::{
-    context::{Asked, Protocol, Reached, Reporter, Verdict},
+    context::{Asked, Attribute, Protocol, Reached, Reporter, Verdict},
     identity::SpiffeId,
     name::{RegistryName, ServiceKey, ServiceName, WorkloadName},
     workload::Source,
@@ -103,6 +103,48 @@ fn a_line_names_every_known_attribute() {
     assert_eq!(line["request.duration_us"], 1_200);
     assert!(!line.contains_key("response.fault") && !line.contains_key("response.flags"));
     assert_eq!(line["time"].as_str().unwrap().len(), "2026-01-31T23:59:59.000000Z".len());
+}
+
+/// A line's values as the attributes' own texts.
+fn texts(line: &serde_json::Value) -> Vec<(String, String)> {
+    let fields = line.as_object().unwrap().iter().filter(|(name, _)| *name != "time");
+    let text =
+        |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let mut texts: Vec<_> = fields.map(|(name, value)| (name.clone(), text(value))).collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn lines_say_what_the_attributes_say_whatever_they_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let records = to_file(&path);
+    let recorder = records.recorder();
+    let (mut held, mut failed) = (Held::new("reviews.default"), Held::new("reviews.default"));
+    held.verdict.grpc_status = Some(0);
+    failed.verdict =
+        Verdict { status: 503, flags: "UF", fault: Some("connect_refused"), ..Verdict::default() };
+    let mut wanted = Vec::new();
+    for turn in 0..3 {
+        held.path = format!("/{turn}");
+        let mut outcomes = [held.outcome(), failed.outcome(), held.outcome(), failed.outcome()];
+        outcomes[2].destination = None;
+        outcomes[3].request = None;
+        outcomes[3].protocol = Protocol::Tcp;
+        for outcome in outcomes {
+            recorder.record(&outcome, Instant::now());
+            let context = outcome.to_context(0);
+            let known =
+                Attribute::ALL.iter().filter_map(|&a| Some((a.name().to_owned(), context.attribute(a)?)));
+            let mut known: Vec<_> = known.filter(|(_, text)| !text.is_empty()).collect();
+            known.sort();
+            wanted.push(known);
+        }
+    }
+    drop(recorder);
+    assert!(records.flush_log(Duration::from_secs(5)));
+    assert_eq!(lines(&path).iter().map(texts).collect::<Vec<_>>(), wanted);
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ pub enum Observation {
     Failure,
     /// It is not there.
     Gone,
+    /// It asks to be left alone for so long: it drains, or is overloaded.
+    Away(Duration),
     /// Nothing.
     Nothing,
 }
@@ -132,6 +134,7 @@ pub fn observe(
             let doubled = 1 << state.ejections.load(Relaxed).min(16);
             eject(picked, (FIRST_ABSENCE * doubled).min(settings.base), now)
         }
+        Observation::Away(time) => eject(picked, time.min(settings.longest), now),
         Observation::Failure => {
             let failures = state.failures.fetch_add(1, Relaxed).saturating_add(1);
             let due = picked.is_probe() || failures >= settings.consecutive_failures;

@@ -1,37 +1,78 @@
-//! One line: the time, then every attribute that is known, by its name in the one list of attributes.
+//! One line: the time, then every attribute that is known, by its name in the one list of attributes. First those that
+//! make the metric's series, as one piece that was made with it, then those of the request itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use weft_core::context::{Attribute, Outcome};
 
-use super::super::json::{write_number, write_value};
+use super::super::json::{is_empty, write_value};
 
 /// What lines have in common.
 #[derive(Debug)]
 pub(super) struct LineFormat {
-    /// `,"name":` of every attribute.
-    keys: Vec<(Attribute, Box<[u8]>)>,
+    /// `,"name":` of every attribute that belongs to the request and not to its series.
+    own: Box<[Key]>,
     clock: WallClock,
+}
+
+/// An attribute and how it begins in a line.
+type Key = (Attribute, Box<[u8]>);
+
+/// Whether an attribute is one of those that make a metric's series: then its text is made once for all its requests.
+const fn is_shared(attribute: Attribute) -> bool {
+    matches!(
+        attribute,
+        Attribute::Reporter
+            | Attribute::SourceWorkload
+            | Attribute::SourcePrincipal
+            | Attribute::SourceNamespace
+            | Attribute::DestinationService
+            | Attribute::DestinationRegistry
+            | Attribute::DestinationWorkload
+            | Attribute::DestinationPrincipal
+            | Attribute::SecurityPolicy
+            | Attribute::RequestProtocol
+            | Attribute::ResponseCode
+            | Attribute::GrpcStatus
+            | Attribute::ResponseFlags
+    )
+}
+
+fn keys(shared: bool) -> Box<[Key]> {
+    let key = |attribute: Attribute| format!(",\"{}\":", attribute.name()).into_bytes().into_boxed_slice();
+    let wanted = Attribute::ALL.iter().filter(|attribute| is_shared(**attribute) == shared);
+    wanted.map(|&attribute| (attribute, key(attribute))).collect()
+}
+
+fn write_attributes(out: &mut Vec<u8>, keys: &[Key], outcome: &Outcome<'_>) {
+    for (attribute, key) in keys {
+        let value = outcome.value(*attribute);
+        if !is_empty(&value) {
+            out.extend_from_slice(key);
+            write_value(out, &value);
+        }
+    }
+}
+
+/// The part of a line that all requests of a series share.
+pub(in super::super) fn shared_part(outcome: &Outcome<'_>) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(512);
+    write_attributes(&mut out, &keys(true), outcome);
+    out.into()
 }
 
 impl LineFormat {
     pub(super) fn new() -> Self {
-        let key =
-            |attribute: Attribute| format!(",\"{}\":", attribute.name()).into_bytes().into_boxed_slice();
-        Self { keys: Attribute::ALL.iter().map(|&a| (a, key(a))).collect(), clock: WallClock::new() }
+        Self { own: keys(false), clock: WallClock::new() }
     }
 
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, outcome: &Outcome<'_>, ended: Instant) {
+    /// `shared` is the [`shared_part`] of the outcome's series.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, outcome: &Outcome<'_>, shared: &[u8], ended: Instant) {
         out.extend_from_slice(b"{\"time\":\"");
         self.clock.write(out, ended);
         out.push(b'"');
-        for (attribute, key) in &self.keys {
-            let before = out.len();
-            out.extend_from_slice(key);
-            if !write_value(out, &outcome.value(*attribute)) {
-                out.truncate(before);
-            }
-        }
+        out.extend_from_slice(shared);
+        write_attributes(out, &self.own, outcome);
         out.extend_from_slice(b"}\n");
     }
 }
@@ -68,11 +109,18 @@ impl WallClock {
             passed = instant.saturating_duration_since(self.began).min(Duration::from_nanos(999_999_999));
         }
         out.extend_from_slice(&self.second);
-        let place = out.len();
-        // Six digits with their leading zeros: seven are written and the first is taken away.
-        write_number(out, 1_000_000 + u64::from(passed.subsec_micros()));
-        out.remove(place);
-        out.push(b'Z');
+        let mut fraction = *b"000000Z";
+        write_digits(&mut fraction[..6], passed.subsec_micros().into());
+        out.extend_from_slice(&fraction);
+    }
+}
+
+/// Writes a number with leading zeros.
+fn write_digits(place: &mut [u8], number: u64) {
+    let mut rest = number;
+    for digit in place.iter_mut().rev() {
+        *digit = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
     }
 }
 
@@ -98,11 +146,7 @@ fn format_second(seconds: u64) -> [u8; 20] {
         (17, 2, time % 60),
     ];
     for (place, width, number) in parts {
-        let mut rest = number;
-        for digit in text[place..place + width].iter_mut().rev() {
-            *digit = b"0123456789"[(rest % 10) as usize];
-            rest /= 10;
-        }
+        write_digits(&mut text[place..place + width], number);
     }
     text
 }

@@ -90,7 +90,11 @@ pub(super) fn start(mut output: Output, receiver: Receiver<Message>, shared: Arc
         for message in receiver {
             let looked = output.look(shared.reopen.swap(false, Relaxed));
             let written = match message {
-                Message::Lines(lines) => output.write(&lines),
+                Message::Lines(lines) => {
+                    let written = output.write(&lines);
+                    shared.put_spare(lines);
+                    written
+                }
                 Message::Look => Ok(()),
                 Message::Report(done) => {
                     let _ = done.try_send(());

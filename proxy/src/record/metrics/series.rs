@@ -1,10 +1,11 @@
 //! One series: the facts that make its labels, and its numbers.
 
 use std::{
+    borrow::Cow,
     fmt::Write as _,
     hash::{BuildHasher, Hash, Hasher},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -17,6 +18,7 @@ use weft_core::{
 };
 
 use super::{
+    super::access_log::shared_part,
     IDLE,
     histogram::{DURATIONS, Histogram, SIZES, add},
 };
@@ -160,6 +162,24 @@ pub(super) fn escape(out: &mut String, text: &str) {
     }
 }
 
+/// The part of a log line that is the same for all requests of a series, made with the first of them.
+#[derive(Debug, Default)]
+pub(in super::super) struct SharedPart {
+    /// False for the series that stands for all beyond the bound: its requests share nothing.
+    is_one: bool,
+    text: OnceLock<Box<[u8]>>,
+}
+
+impl SharedPart {
+    /// The text, which belongs to the series of `outcome`.
+    pub(in super::super) fn get(&self, outcome: &Outcome<'_>) -> Cow<'_, [u8]> {
+        if self.is_one {
+            return Cow::Borrowed(self.text.get_or_init(|| shared_part(outcome)));
+        }
+        Cow::Owned(shared_part(outcome).into())
+    }
+}
+
 /// One series on one worker.
 #[derive(Debug)]
 pub(super) struct Series<C> {
@@ -168,19 +188,29 @@ pub(super) struct Series<C> {
     pub(super) hash: u64,
     pub(super) labels: String,
     pub(super) cells: C,
+    pub(super) shared_part: SharedPart,
     used: AtomicU64,
 }
 
 impl<C: Default> Series<C> {
     pub(super) fn new(outcome: &Outcome<'_>, hash: u64) -> Self {
         let key = SeriesKey::of(outcome);
-        Self { labels: key.labels(), key: Some(key), hash, cells: C::default(), used: AtomicU64::new(0) }
+        let shared_part = SharedPart { is_one: true, ..SharedPart::default() };
+        Self {
+            labels: key.labels(),
+            key: Some(key),
+            hash,
+            cells: C::default(),
+            shared_part,
+            used: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn other() -> Self {
         let mut labels = String::new();
         write_labels(&mut labels, [Some("other"); LABELS.len()]);
-        Self { labels, key: None, hash: 0, cells: C::default(), used: AtomicU64::new(0) }
+        let shared_part = SharedPart::default();
+        Self { labels, key: None, hash: 0, cells: C::default(), shared_part, used: AtomicU64::new(0) }
     }
 }
 

@@ -33,7 +33,7 @@ impl<C: Default> SeriesTable<C> {
         }
         let hash = SeriesKey::hash(&self.hasher, outcome);
         let fits = |series: &Arc<Series<C>>| series.key.as_ref().is_some_and(|key| key.fits(outcome));
-        let series = if self.series.find(hash, fits).is_none() && self.series.len() >= MAX_SERIES {
+        let series = if self.series.len() >= MAX_SERIES && self.series.find(hash, fits).is_none() {
             self.other.get_or_insert_with(|| put(&self.shelf, Series::other()))
         } else {
             let entry = self.series.entry(hash, fits, |series| series.hash);

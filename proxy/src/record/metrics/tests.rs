@@ -20,7 +20,7 @@ fn workers_are_summed() {
     let held = Held::new("reviews.default");
     for worker in &workers {
         for _ in 0..5 {
-            worker.record(&held.outcome(), Instant::now());
+            worker.record(&held.outcome(), Instant::now(), |_| {});
         }
     }
     let text = metrics.render("istio", Instant::now());
@@ -50,11 +50,11 @@ fn what_differs_is_counted_apart() {
     let metrics = Metrics::default();
     let worker = metrics.worker();
     let mut held = Held::new("reviews.default");
-    worker.record(&held.outcome(), Instant::now());
+    worker.record(&held.outcome(), Instant::now(), |_| {});
     held.verdict.status = 503;
     held.verdict.flags = "UF";
-    worker.record(&held.outcome(), Instant::now());
-    worker.record(&held.outcome(), Instant::now());
+    worker.record(&held.outcome(), Instant::now(), |_| {});
+    worker.record(&held.outcome(), Instant::now(), |_| {});
     let lines = render(&metrics, Instant::now());
     assert_eq!(value(&lines, "weft_requests_total", "response_code=\"200\""), Some(1));
     assert_eq!(value(&lines, "weft_requests_total", "response_flags=\"UF\""), Some(2));
@@ -75,7 +75,7 @@ fn opaque_connections_count_their_bytes_as_they_go() {
     assert_eq!(value(&lines, "weft_tcp_connections_closed_total", "database"), None);
     assert_eq!(value(&lines, "weft_tcp_received_bytes_total", "database"), Some(11));
     assert_eq!(value(&lines, "weft_tcp_sent_bytes_total", "database"), Some(22));
-    worker.record(&outcome, Instant::now());
+    worker.record(&outcome, Instant::now(), |_| {});
     let lines = render(&metrics, Instant::now());
     assert_eq!(value(&lines, "weft_tcp_connections_closed_total", "database"), Some(1));
 }
@@ -85,7 +85,7 @@ fn the_number_of_series_is_bounded() {
     let metrics = Metrics::default();
     let worker = metrics.worker();
     for number in 0..MAX_SERIES + 7 {
-        worker.record(&Held::new(&format!("s{number}.default")).outcome(), Instant::now());
+        worker.record(&Held::new(&format!("s{number}.default")).outcome(), Instant::now(), |_| {});
     }
     let lines = render(&metrics, Instant::now());
     let totals = lines.iter().filter(|line| line.starts_with("weft_requests_total"));
@@ -99,12 +99,12 @@ fn idle_series_go_but_not_those_of_open_connections() {
     let worker = metrics.worker();
     let (idle, open) = (Held::new("idle.default"), Held::new("open.default"));
     let now = Instant::now();
-    worker.record(&idle.outcome(), now);
+    worker.record(&idle.outcome(), now, |_| {});
     let mut connection = open.outcome();
     connection.request = None;
     let series = worker.open_connection(&connection, now);
     let later = now + Duration::from_secs(60 * (IDLE + 2));
-    worker.record(&Held::new("other.default").outcome(), later);
+    worker.record(&Held::new("other.default").outcome(), later, |_| {});
     assert_eq!(worker.requests.borrow().len(), 1);
     let lines = render(&metrics, later);
     assert_eq!(value(&lines, "weft_requests_total", "idle"), None);
@@ -121,7 +121,7 @@ fn labels_are_escaped() {
     let held = Held::new("reviews.default");
     let mut outcome = held.outcome();
     outcome.destination = None;
-    worker.record(&outcome, Instant::now());
+    worker.record(&outcome, Instant::now(), |_| {});
     assert_eq!(
         value(&render(&metrics, Instant::now()), "weft_requests_total", "destination_service=\"unknown\""),
         Some(1)

@@ -107,6 +107,13 @@ fn at_most_the_share_is_ejected_for_failing_but_any_for_being_gone() {
 }
 
 #[test]
+fn an_endpoint_that_asks_for_it_is_left_alone_for_so_long() {
+    let set = set(2);
+    assert_eq!(see(&set, 0, Observation::Away(Duration::from_secs(7)), 1), Some(7));
+    assert_eq!(see(&set, 1, Observation::Away(Duration::from_secs(9_999)), 1), Some(300));
+}
+
+#[test]
 fn an_only_endpoint_may_be_ejected_and_is_used_all_the_same() {
     let set = set(1);
     assert_eq!(see(&set, 0, Observation::Gone, 1), Some(1));
