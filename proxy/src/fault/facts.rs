@@ -86,32 +86,40 @@ pub struct Facts {
     pub flag: &'static str,
     /// The same after the last try was spent (`URX`).
     pub flag_exhausted: &'static str,
-    /// For people.
-    pub text: &'static str,
 }
 
-const fn facts(origin: Origin, kind: Kind, status: u16, grpc: Grpc, text: &'static str) -> Facts {
-    Facts { origin, kind, retry: RetryRule::Never, status, grpc, flag: "", flag_exhausted: "URX", text }
+const fn facts(origin: Origin, kind: Kind, status: u16, grpc: Grpc) -> Facts {
+    Facts { origin, kind, retry: RetryRule::Never, status, grpc, flag: "", flag_exhausted: "URX" }
 }
 
 impl Facts {
     const fn retry(self, retry: RetryRule) -> Self {
         Self { retry, ..self }
     }
-    const fn flag(self, flag: &'static str, flag_exhausted: &'static str) -> Self {
+    const fn flag(self, flag: &'static str) -> Self {
+        Self { flag, flag_exhausted: flag, ..self }
+    }
+    const fn flags(self, flag: &'static str, flag_exhausted: &'static str) -> Self {
         Self { flag, flag_exhausted, ..self }
     }
 }
 
 /// A request that the caller got wrong.
-const fn malformed(text: &'static str) -> Facts {
-    facts(Origin::Downstream, Kind::Malformed, 400, Grpc::Internal, text).flag("DPE", "DPE")
+const MALFORMED: Facts = facts(Origin::Downstream, Kind::Malformed, 400, Grpc::Internal).flag("DPE");
+
+/// Something that this agent, its configuration or its policy says no to.
+const fn local(kind: Kind, status: u16, grpc: Grpc) -> Facts {
+    facts(Origin::Local, kind, status, grpc)
 }
 
 /// No connection was made, so no application saw anything.
-const fn unconnected(kind: Kind, text: &'static str) -> Facts {
-    let facts = facts(Origin::Upstream, kind, 503, Grpc::Unavailable, text);
-    facts.retry(RetryRule::Always).flag("UF", "UF,URX")
+const fn unconnected(kind: Kind) -> Facts {
+    facts(Origin::Upstream, kind, 503, Grpc::Unavailable).retry(RetryRule::Always).flags("UF", "UF,URX")
+}
+
+/// An application may have seen the request.
+const fn interrupted(kind: Kind, status: u16) -> Facts {
+    facts(Origin::Upstream, kind, status, Grpc::Unavailable).retry(RetryRule::Idempotent)
 }
 
 impl Fault {
@@ -122,118 +130,50 @@ impl Fault {
             Cancelled, DeadlineExceeded, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable,
             Unimplemented,
         };
-        use Origin::{Downstream, Local, Upstream};
-        use RetryRule::{Always, Idempotent};
+        use Kind::{Capacity, Connect, Gone, Malformed, NotFound, Refused, Timeout, Trust};
+        use Origin::{Downstream, Upstream};
+        use RetryRule::{Always, Never};
         match self {
-            Self::NoHost => malformed("the request names no host"),
-            Self::BadHost => malformed("the request names two hosts, or one that is none"),
-            Self::AmbiguousLength => malformed("the length of the body is ambiguous"),
-            Self::BadPath => malformed("the path is not well formed"),
-            Self::EncodedSlash => malformed("encoded slashes are refused where rules on paths apply"),
-            Self::BadRequest => malformed("the request breaks its protocol"),
-            Self::HeaderTooLarge => Facts { status: 431, ..malformed("the header is too large") },
-            Self::CallerTooSlow => {
-                let text = "no complete request came in time";
-                facts(Downstream, Kind::Timeout, 408, DeadlineExceeded, text).flag("SI", "SI")
+            Self::NoHost
+            | Self::BadHost
+            | Self::AmbiguousLength
+            | Self::BadPath
+            | Self::EncodedSlash
+            | Self::BadRequest => MALFORMED,
+            Self::HeaderTooLarge => Facts { status: 431, ..MALFORMED },
+            Self::CallerTooSlow => facts(Downstream, Timeout, 408, DeadlineExceeded).flag("SI"),
+            Self::CallerGone => facts(Downstream, Gone, 499, Cancelled).flag("DC"),
+            Self::CallerRefused => facts(Downstream, Refused, 403, PermissionDenied),
+            Self::Untrusted => facts(Downstream, Trust, 401, Unauthenticated),
+            Self::NoDestination | Self::NoPort => local(NotFound, 404, Unimplemented).flag("NR"),
+            Self::NoBackend => local(NotFound, 503, Unavailable).flag("NC"),
+            Self::Denied => local(Refused, 403, PermissionDenied),
+            Self::DeniedExternally => local(Refused, 403, PermissionDenied).flag("UAEX"),
+            Self::Overloaded => local(Capacity, 503, Unavailable).retry(Always).flags("UO", "UO,URX"),
+            Self::RateLimited => local(Capacity, 429, ResourceExhausted).flag("RL"),
+            Self::Draining => local(Capacity, 503, Unavailable).retry(Always).flags("LR", "LR,URX"),
+            Self::NotReady => local(Capacity, 503, Unavailable).retry(Always),
+            Self::Internal => local(Kind::Internal, 500, Grpc::Internal),
+            Self::NoEndpoint => facts(Upstream, NotFound, 503, Unavailable).flag("UH"),
+            Self::ConnectRefused | Self::ConnectFailed => unconnected(Connect),
+            Self::ConnectTimeout => unconnected(Timeout),
+            Self::TlsFailed | Self::WrongIdentity | Self::NoIdentity | Self::PeerUntrusted => {
+                unconnected(Trust)
             }
-            Self::CallerGone => {
-                let text = "the caller left before the answer";
-                facts(Downstream, Kind::Gone, 499, Cancelled, text).flag("DC", "DC")
+            Self::NotHere => unconnected(NotFound),
+            Self::PeerDraining => unconnected(Capacity),
+            Self::PeerOverloaded => unconnected(Capacity).flags("UO", "UO,URX"),
+            Self::WrongFraming | Self::HelloFailed => unconnected(Malformed),
+            Self::PeerDenied => {
+                Facts { status: 403, grpc: PermissionDenied, ..unconnected(Refused).retry(Never).flag("UF") }
             }
-            Self::CallerRefused => {
-                let text = "this process may not use this listener";
-                facts(Downstream, Kind::Refused, 403, PermissionDenied, text)
-            }
-            Self::NoDestination => {
-                let text = "no service has this host name";
-                facts(Local, Kind::NotFound, 404, Unimplemented, text).flag("NR", "NR")
-            }
-            Self::NoPort => {
-                let text = "the service has no such port";
-                facts(Local, Kind::NotFound, 404, Unimplemented, text).flag("NR", "NR")
-            }
-            Self::NoBackend => {
-                let text = "the routing rule leads nowhere";
-                facts(Local, Kind::NotFound, 503, Unavailable, text).flag("NC", "NC")
-            }
-            Self::NoEndpoint => {
-                let text = "the service has no endpoint";
-                facts(Upstream, Kind::NotFound, 503, Unavailable, text).flag("UH", "UH")
-            }
-            Self::Denied => facts(Local, Kind::Refused, 403, PermissionDenied, "a policy refused it"),
-            Self::DeniedExternally => {
-                let text = "the authorization service refused it";
-                facts(Local, Kind::Refused, 403, PermissionDenied, text).flag("UAEX", "UAEX")
-            }
-            Self::Untrusted => {
-                let text = "the caller's certificate is no longer trusted";
-                facts(Downstream, Kind::Trust, 401, Unauthenticated, text)
-            }
-            Self::Overloaded => {
-                let facts = facts(Local, Kind::Capacity, 503, Unavailable, "a limit was reached");
-                facts.retry(Always).flag("UO", "UO,URX")
-            }
-            Self::RateLimited => {
-                let text = "the rate limit was reached";
-                facts(Local, Kind::Capacity, 429, ResourceExhausted, text).flag("RL", "RL")
-            }
-            Self::Draining => facts(Local, Kind::Capacity, 503, Unavailable, "the agent drains")
-                .retry(Always)
-                .flag("LR", "LR,URX"),
-            Self::NotReady => {
-                facts(Local, Kind::Capacity, 503, Unavailable, "the agent is not ready").retry(Always)
-            }
-            Self::Internal => facts(Local, Kind::Internal, 500, Grpc::Internal, "a fault of the agent"),
-            Self::ConnectRefused => unconnected(Kind::Connect, "the endpoint refused the connection"),
-            Self::ConnectFailed => unconnected(Kind::Connect, "the endpoint could not be reached"),
-            Self::ConnectTimeout => unconnected(Kind::Timeout, "the endpoint did not answer in time"),
-            Self::TlsFailed => unconnected(Kind::Trust, "the TLS handshake with the endpoint failed"),
-            Self::WrongIdentity => unconnected(Kind::Trust, "the endpoint answered with another identity"),
-            Self::NoIdentity => unconnected(Kind::Trust, "the endpoint's identity is not known"),
-            Self::NotHere => unconnected(Kind::NotFound, "the endpoint's agent does not serve this"),
-            Self::PeerDraining => unconnected(Kind::Capacity, "the endpoint's agent drains"),
-            Self::WrongFraming => unconnected(Kind::Malformed, "the endpoint's agent wants another framing"),
-            Self::PeerDenied => Facts {
-                status: 403,
-                grpc: PermissionDenied,
-                retry: RetryRule::Never,
-                ..unconnected(Kind::Refused, "the endpoint's policy refused the connection")
-            },
-            Self::PeerOverloaded => {
-                unconnected(Kind::Capacity, "the endpoint's agent is overloaded").flag("UO", "UO,URX")
-            }
-            Self::PeerUntrusted => unconnected(Kind::Trust, "the endpoint's agent does not trust this one"),
-            Self::HelloFailed => unconnected(Kind::Malformed, "the agents did not understand each other"),
-            Self::NotDispatched => {
-                unconnected(Kind::Gone, "the connection closed before the request").flag("UR", "UR,URX")
-            }
-            Self::ConnectionLost => {
-                let facts =
-                    facts(Upstream, Kind::Gone, 503, Unavailable, "the connection broke before the response");
-                facts.retry(Idempotent).flag("UC", "UC,URX")
-            }
-            Self::PeerSilent => {
-                let facts = facts(Upstream, Kind::Timeout, 503, Unavailable, "the endpoint fell silent");
-                facts.retry(Idempotent).flag("UC", "UC,URX")
-            }
-            Self::StreamReset => {
-                let facts =
-                    facts(Upstream, Kind::Gone, 503, Unavailable, "the stream was reset before the response");
-                facts.retry(Idempotent).flag("UR", "UR,URX")
-            }
-            Self::BadResponse => {
-                let facts =
-                    facts(Upstream, Kind::Malformed, 502, Unavailable, "the response breaks its protocol");
-                facts.retry(Idempotent).flag("UPE", "UPE,URX")
-            }
-            Self::ResponseTimeout => {
-                let text = "the response did not begin in time";
-                facts(Upstream, Kind::Timeout, 504, DeadlineExceeded, text).flag("UT", "UT,URX")
-            }
-            Self::ResponseCut => {
-                let text = "the response broke off";
-                facts(Upstream, Kind::Gone, 502, Unavailable, text).flag("UC", "UC")
-            }
+            Self::NotDispatched => unconnected(Gone).flags("UR", "UR,URX"),
+            Self::ConnectionLost => interrupted(Gone, 503).flags("UC", "UC,URX"),
+            Self::PeerSilent => interrupted(Timeout, 503).flags("UC", "UC,URX"),
+            Self::StreamReset => interrupted(Gone, 503).flags("UR", "UR,URX"),
+            Self::BadResponse => interrupted(Malformed, 502).flags("UPE", "UPE,URX"),
+            Self::ResponseTimeout => facts(Upstream, Timeout, 504, DeadlineExceeded).flags("UT", "UT,URX"),
+            Self::ResponseCut => interrupted(Gone, 502).retry(Never).flag("UC"),
         }
     }
 }

@@ -23,8 +23,8 @@ pub fn respond(fault: Fault, rule: Option<&RuleName>, grpc: bool, named: bool) -
     let facts = fault.facts();
     let text = match (named, rule) {
         (false, _) => String::new(),
-        (true, None) => format!("weft: {} ({})", facts.text, fault.label()),
-        (true, Some(rule)) => format!("weft: {} ({}, rule {rule})", facts.text, fault.label()),
+        (true, None) => format!("weft: {} ({})", fault.text(), fault.label()),
+        (true, Some(rule)) => format!("weft: {} ({}, rule {rule})", fault.text(), fault.label()),
     };
     let mut response = if grpc { trailers_only(fault, &text) } else { plain(facts.status, text) };
     if named {

@@ -130,6 +130,9 @@ mod tests {
 
     use super::*;
 
+    /// Version, target and fields of a request, and what is to come of it.
+    type Case<W> = (Version, &'static str, &'static [(&'static str, &'static str)], W);
+
     fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut builder = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
@@ -146,7 +149,7 @@ mod tests {
 
     #[test]
     fn hosts_are_found_and_put_into_one_form() {
-        let cases: [(Version, &str, &[(&str, &str)], &str); 9] = [
+        let cases: [Case<&str>; 9] = [
             (Version::HTTP_11, "/", &[("host", "reviews")], "reviews None"),
             (
                 Version::HTTP_11,
@@ -170,15 +173,15 @@ mod tests {
     #[test]
     fn what_two_parsers_could_read_differently_is_refused() {
         use Fault::{AmbiguousLength, BadHost, BadRequest, NoHost};
-        let host = ("host", "a");
-        let cases: [(Version, &str, &[(&str, &str)], Fault); 19] = [
+        const HOST: (&str, &str) = ("host", "a");
+        let cases: [Case<Fault>; 19] = [
             (Version::HTTP_11, "/", &[], NoHost),
             (Version::HTTP_10, "/", &[], NoHost),
             (Version::HTTP_2, "/", &[], NoHost),
             (Version::HTTP_11, "http://a/", &[], NoHost),
             (Version::HTTP_11, "/", &[("host", "")], NoHost),
-            (Version::HTTP_11, "/", &[host, ("host", "b")], BadHost),
-            (Version::HTTP_11, "/", &[host, host], BadHost),
+            (Version::HTTP_11, "/", &[HOST, ("host", "b")], BadHost),
+            (Version::HTTP_11, "/", &[HOST, HOST], BadHost),
             (Version::HTTP_11, "/", &[("host", "a b")], BadHost),
             (Version::HTTP_11, "/", &[("host", "u@a")], BadHost),
             (Version::HTTP_11, "/", &[("host", "a:80:90")], BadHost),
@@ -186,19 +189,19 @@ mod tests {
             (Version::HTTP_11, "/", &[("host", "a:65536")], BadHost),
             (Version::HTTP_11, "/", &[("host", "[a]")], BadHost),
             (Version::HTTP_2, "http://a/", &[("host", "b")], BadHost),
-            (Version::HTTP_11, "https://a/", &[host], BadRequest),
-            (Version::HTTP_11, "/", &[host, ("transfer-encoding", "chunked, chunked")], AmbiguousLength),
-            (Version::HTTP_11, "/", &[host, ("transfer-encoding", "gzip")], AmbiguousLength),
+            (Version::HTTP_11, "https://a/", &[HOST], BadRequest),
+            (Version::HTTP_11, "/", &[HOST, ("transfer-encoding", "chunked, chunked")], AmbiguousLength),
+            (Version::HTTP_11, "/", &[HOST, ("transfer-encoding", "gzip")], AmbiguousLength),
             (
                 Version::HTTP_11,
                 "/",
-                &[host, ("transfer-encoding", "chunked"), ("content-length", "1")],
+                &[HOST, ("transfer-encoding", "chunked"), ("content-length", "1")],
                 AmbiguousLength,
             ),
             (
                 Version::HTTP_11,
                 "/",
-                &[host, ("content-length", "1"), ("content-length", "1")],
+                &[HOST, ("content-length", "1"), ("content-length", "1")],
                 AmbiguousLength,
             ),
         ];
