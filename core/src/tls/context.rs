@@ -85,7 +85,7 @@ impl TlsContext {
         &self.credentials
     }
 
-    /// For the mesh port: mutual TLS 1.3, our certificate by SNI, ALPN one of the framings, tickets. After each
+    /// For the mesh port: mutual TLS 1.3, our certificate by SNI, ALPN one of [`Framing::SERVED`], tickets. After each
     /// handshake call [`Self::check_client`]; a handshake without ALPN is not a mesh peer's
     /// ([`Framing::negotiated`] is none).
     #[must_use]
@@ -100,6 +100,19 @@ impl TlsContext {
     /// # Errors
     /// When there is no certificate for `own`, or it has expired.
     pub fn client_config(&self, own: &SpiffeId, framing: Framing) -> Result<Arc<ClientConfig>, TlsError> {
+        self.client_config_and_certificate(own, framing).map(|(config, _)| config)
+    }
+
+    /// As [`Self::client_config`], with the certificate that it shows: read apart from it, that might be another one
+    /// during a renewal.
+    ///
+    /// # Errors
+    /// As [`Self::client_config`].
+    pub fn client_config_and_certificate(
+        &self,
+        own: &SpiffeId,
+        framing: Framing,
+    ) -> Result<(Arc<ClientConfig>, Arc<Certificate>), TlsError> {
         let (certificate, trust_generation) = self.own_certificate(own)?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let current = |client: &Client| {
@@ -112,7 +125,7 @@ impl TlsContext {
         }
         // The entry was there, or has just been put there under the same lock.
         let client = clients.entry(own.clone()).or_insert_with(|| Client::new(certificate, trust_generation));
-        Ok(client.config(framing, &self.verifier))
+        Ok((client.config(framing, &self.verifier), client.certificate.clone()))
     }
 
     /// Drops what `own` could resume, so that its next handshakes are full ones: the cure when a resumed connection
@@ -230,7 +243,8 @@ fn server_config(credentials: &Reader<Credentials>, verifier: Arc<MeshVerifier>)
         .expect("aws-lc-rs speaks TLS 1.3")
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(ByServerName(credentials.clone())));
-    config.alpn_protocols = Framing::ALL.iter().map(|framing| framing.alpn().as_bytes().to_vec()).collect();
+    config.alpn_protocols =
+        Framing::SERVED.iter().map(|framing| framing.alpn().as_bytes().to_vec()).collect();
     config.ticketer = Arc::new(MeshTicketer::new(credentials.clone()));
     // Each ticket carries the whole client chain, and connections here are few and long: one is enough.
     config.send_tls13_tickets = 1;

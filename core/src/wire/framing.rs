@@ -19,6 +19,9 @@ impl Framing {
     /// All of them, the preferred first.
     pub const ALL: [Self; 4] = [Self::Http2, Self::Http1, Self::Tcp, Self::Mux];
 
+    /// Those that an agent of this build accepts. Offering another one in a handshake would promise what nobody keeps.
+    pub const SERVED: [Self; 3] = [Self::Http2, Self::Http1, Self::Tcp];
+
     /// Its ALPN name. The `/1` changes only when the frames of hello and answer do.
     #[must_use]
     pub const fn alpn(self) -> &'static str {
