@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::HandshakeKind};
 use weft_core::{
     publish::Reader,
     table::Upstream,
@@ -62,12 +62,27 @@ pub(crate) async fn dial(
     original: Option<SocketAddr>,
 ) -> Result<Dialled, Fault> {
     match attempt(dialer, caller, upstream, framing, original).await {
-        // The session that was resumed may be what is not trusted any more: once more with a full handshake.
-        Err(Fault::PeerUntrusted | Fault::WrongIdentity) => {
+        // The session may be what is not trusted any more: once more with a full handshake. When it was one already,
+        // the next would end as this one did.
+        Err(Missed { fault: Fault::PeerUntrusted | Fault::WrongIdentity, resumed: true }) => {
             dialer.tls.forget_sessions(&caller.workload.identity);
             attempt(dialer, caller, upstream, framing, original).await
         }
         outcome => outcome,
+    }
+    .map_err(|missed| missed.fault)
+}
+
+/// Why an attempt failed.
+struct Missed {
+    fault: Fault,
+    /// Whether it was on a resumed session.
+    resumed: bool,
+}
+
+impl From<Fault> for Missed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, resumed: false }
     }
 }
 
@@ -77,16 +92,15 @@ async fn attempt(
     upstream: &Upstream,
     framing: Framing,
     original: Option<SocketAddr>,
-) -> Result<Dialled, Fault> {
+) -> Result<Dialled, Missed> {
     let endpoint = &upstream.endpoint;
     let (Some(address), Some(expected), Some(name)) =
         (endpoint.mesh_address, &endpoint.identity, upstream.server_name())
     else {
-        return Err(Fault::NoIdentity);
+        return Err(Fault::NoIdentity.into());
     };
     let own = &caller.workload.identity;
-    let own_serial = dialer.credentials.load().identity(own).map(|own| own.leaf().serial.clone());
-    let config = dialer.tls.client_config(own, framing).map_err(|error| {
+    let (config, certificate) = dialer.tls.client_config_and_certificate(own, framing).map_err(|error| {
         tracing::warn!(%error, "cannot dial");
         Fault::NotReady
     })?;
@@ -101,23 +115,27 @@ async fn attempt(
     })?;
     let (_, session) = stream.get_ref();
     if Framing::negotiated(session.alpn_protocol()) != Some(framing) {
-        return Err(Fault::TlsFailed);
+        return Err(Fault::TlsFailed.into());
     }
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let checked_at = UnixTime::now();
     let peer = dialer.tls.check_server(&chain, expected, checked_at).map_err(|error| {
         tracing::warn!(%address, %error, "another agent is not who it should be");
-        Fault::WrongIdentity
+        Missed { fault: Fault::WrongIdentity, resumed }
     })?;
     exchange::write_hello(&mut stream, &hello(caller, upstream, original))
         .await
         .map_err(|_| Fault::HelloFailed)?;
     let answer = exchange::read_answer(&mut stream).await.map_err(|_| Fault::HelloFailed)?;
     match refusal(&answer) {
-        None => Ok(Dialled { stream, peer, chain, checked_at, own_serial: own_serial.unwrap_or_default() }),
+        None => {
+            let own_serial = certificate.leaf().serial.clone();
+            Ok(Dialled { stream, peer, chain, checked_at, own_serial })
+        }
         Some(fault) => {
             tracing::debug!(%address, ?answer, "another agent refused");
-            Err(fault)
+            Err(Missed { fault, resumed })
         }
     }
 }

@@ -7,7 +7,11 @@ use std::{
 };
 
 use rustls_pki_types::UnixTime;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use weft_core::{
     context::PolicyInput,
@@ -35,6 +39,14 @@ pub(crate) struct Admitted {
     pub(crate) earliest_end: SystemTime,
 }
 
+/// A hello that is to be accepted.
+struct Greeted {
+    upstream: Rc<Upstream>,
+    earliest_end: SystemTime,
+    /// The version that both sides speak from here on.
+    version: u8,
+}
+
 /// Handshake, check, hello, answer. None when the connection is not to be served.
 pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admitted> {
     let peer_address = stream.peer_addr().ok()?;
@@ -49,56 +61,61 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
             return None;
         }
     };
-    let outcome =
-        timeout(limits.hello, greet(worker, &mut stream, peer_address, local_address)).await.ok()?;
-    match outcome {
-        Ok((upstream, framing, earliest_end)) => {
-            exchange::write_answer(&mut stream, &Answer::Accepted { version: OUR_VERSIONS.highest })
-                .await
-                .ok()?;
+    // Whoever names no framing does not know the rules; there is no answer that it would understand.
+    let framing = Framing::negotiated(stream.get_ref().1.alpn_protocol())?;
+    let greeting = greet(worker, &mut stream, framing, peer_address, local_address);
+    match timeout(limits.hello, greeting).await.ok()? {
+        Ok(Greeted { upstream, earliest_end, version }) => {
+            exchange::write_answer(&mut stream, &Answer::Accepted { version }).await.ok()?;
             Some(Admitted { stream, upstream, framing, earliest_end })
         }
         Err(answer) => {
             tracing::debug!(peer = %peer_address, ?answer, "a hello is refused");
-            let _ = timeout(LAST_WORD, async {
-                exchange::write_answer(&mut stream, &answer).await?;
-                stream.shutdown().await
-            })
-            .await;
+            refuse(&mut stream, &answer).await;
             None
         }
     }
+}
+
+/// Answers and closes, and waits for the caller to close too: bytes of it that nobody read would reset the connection,
+/// and the answer with it.
+async fn refuse(stream: &mut TlsStream<TcpStream>, answer: &Answer) {
+    let _ = timeout(LAST_WORD, async {
+        exchange::write_answer(stream, answer).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    })
+    .await;
 }
 
 /// Everything between handshake and answer.
 async fn greet(
     worker: &Rc<Worker>,
     stream: &mut TlsStream<TcpStream>,
+    framing: Framing,
     peer_address: SocketAddr,
     local_address: SocketAddr,
-) -> Result<(Rc<Upstream>, Framing, SystemTime), Answer> {
+) -> Result<Greeted, Answer> {
     let (_, session) = stream.get_ref();
-    let framing = Framing::negotiated(session.alpn_protocol());
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let certificate = session.server_name().and_then(|name| {
         let credentials = worker.dialer.credentials.load();
         credentials.by_server_name(name).cloned()
     });
     let checked_at = UnixTime::now();
-    let peer = worker.dialer.tls.check_client(&chain, checked_at).map_err(|error| {
-        tracing::warn!(peer = %peer_address, %error, "a caller is not trusted");
-        Answer::Untrusted
-    })?;
+    let checked = worker.dialer.tls.check_client(&chain, checked_at);
     let hello = exchange::read_hello(stream).await.map_err(|error| match error {
         exchange::ExchangeError::Wire(error) => Answer::Malformed { reason: error.to_string() },
         exchange::ExchangeError::Stream(_) => Answer::Malformed { reason: "it is not complete".into() },
     })?;
-    if hello.versions.common(OUR_VERSIONS).is_none() {
-        return Err(Answer::Version { ours: OUR_VERSIONS });
-    }
-    let (Some(framing), Some(certificate)) = (framing, certificate) else {
-        return Err(Answer::NotHere);
-    };
+    let peer = checked.map_err(|error| {
+        tracing::warn!(peer = %peer_address, %error, "a caller is not trusted");
+        Answer::Untrusted
+    })?;
+    let version = hello.common_version().ok_or(Answer::Version { ours: OUR_VERSIONS })?;
+    let certificate = certificate.ok_or(Answer::NotHere)?;
     if worker.drain.value() >= DRAINING {
         return Err(Answer::Draining);
     }
@@ -109,7 +126,7 @@ async fn greet(
     let caller = Caller { source, chain, checked_at, peer_address, local_address };
     let upstream = Upstream::new(worker.clone(), target, caller).ok_or(Answer::NotHere)?;
     accept_framing(&upstream, framing)?;
-    Ok((upstream, framing, earliest_end))
+    Ok(Greeted { upstream, earliest_end, version })
 }
 
 /// The receiver decides the protocol, and opaque connections are decided once, here.
