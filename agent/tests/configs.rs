@@ -123,7 +123,7 @@ fn workloads_mean_what_is_written() {
     assert_eq!(web.outbound[1], ListenAddress::Unix("/run/weft/web.sock".into()));
     assert_eq!(web.upstreams[0].service.to_string(), "reviews.default");
     assert_eq!(web.workload.ports[0].address.port(), 8080);
-    assert_eq!(web.workload.labels["version"], "v1");
+    assert_eq!(web.workload.labels.get("version"), Some("v1"));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn origin(service: u32, version: u32) -> Event {
             ))
             .ok(),
             tls: TlsMode::Required,
-            labels: Arc::new(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            labels: labels.into_iter().collect(),
             weight: if number == 3 { u16::try_from(version).unwrap() } else { 1 },
             locality: Locality::new(&format!("eu/zone-{}", number % 3)).unwrap(),
             health: Health::Healthy,
@@ -133,6 +133,8 @@ fn measure(services: u32) {
     mesh.publish();
     let filled = filling.elapsed();
     let memory = resident() - idle;
+    let live = ALLOCATOR.stats();
+    let live = live.bytes_allocated - live.bytes_deallocated;
     assert_eq!(mesh.tables.current().destinations.len(), services as usize);
     let mut random = fastrand::Rng::with_seed(3);
     let mut times = Vec::with_capacity(CHANGES as usize);
@@ -159,6 +161,7 @@ fn measure(services: u32) {
         "change_us_p99": micros(times[times.len() * 99 / 100]),
         "allocations": allocations / CHANGES as usize,
         "allocated_bytes": bytes / CHANGES as usize,
+        "live_bytes": live,
         "resident_bytes": memory,
         "resident_bytes_after_changes": resident() - idle,
     });
@@ -178,8 +181,8 @@ fn main() {
     if !json {
         println!("one endpoint changes, from the registry's word to the published table");
         println!(
-            "{:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>8} {:>8} {:>8}",
-            "services", "fill ms", "p50 us", "p99 us", "x 100", "allocs", "KB", "MB", "MB then"
+            "{:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8}",
+            "services", "fill ms", "p50 us", "p99 us", "x 100", "allocs", "KB", "live MB", "MB", "MB then"
         );
     }
     for services in SIZES {
@@ -194,7 +197,7 @@ fn main() {
         let row: HashMap<String, f64> = serde_json::from_str(&text).unwrap();
         let base = *base.get_or_insert(row["change_us_p50"]);
         println!(
-            "{:>9} {:>10.0} {:>9.1} {:>9.1} {:>7.2} {:>9} {:>8.1} {:>8.1} {:>8.1}",
+            "{:>9} {:>10.0} {:>9.1} {:>9.1} {:>7.2} {:>9} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
             services,
             row["fill_ms"],
             row["change_us_p50"],
@@ -202,6 +205,7 @@ fn main() {
             row["change_us_p50"] / base,
             row["allocations"],
             row["allocated_bytes"] / 1e3,
+            row["live_bytes"] / 1e6,
             row["resident_bytes"] / 1e6,
             row["resident_bytes_after_changes"] / 1e6,
         );

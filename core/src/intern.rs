@@ -1,18 +1,18 @@
 //! Equal texts exist once: a mesh of a hundred thousand endpoints has a few thousand different names and labels.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use foldhash::fast::RandomState;
+
+/// Sorted pairs of texts: labels.
+type Pairs = Arc<Box<[(Arc<str>, Arc<str>)]>>;
 
 /// Texts and label sets that are in use somewhere. Owned by whoever takes resources in; what nobody uses any more goes
 /// when the pool has doubled.
 #[derive(Debug)]
 pub(crate) struct Pool {
     texts: HashSet<Arc<str>, RandomState>,
-    labels: HashSet<Arc<BTreeMap<String, String>>, RandomState>,
+    pairs: HashSet<Pairs, RandomState>,
     /// How many entries lead to a sweep.
     sweep_at: usize,
 }
@@ -22,7 +22,7 @@ const SMALLEST_SWEEP: usize = 4096;
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { texts: HashSet::default(), labels: HashSet::default(), sweep_at: SMALLEST_SWEEP }
+        Self { texts: HashSet::default(), pairs: HashSet::default(), sweep_at: SMALLEST_SWEEP }
     }
 }
 
@@ -37,23 +37,29 @@ impl Pool {
         }
     }
 
-    /// Replaces `labels` by the set of the pool that equals it.
-    pub(crate) fn labels(&mut self, labels: &mut Arc<BTreeMap<String, String>>) {
-        if let Some(known) = self.labels.get(&**labels) {
-            *labels = known.clone();
-        } else {
-            self.make_room();
-            self.labels.insert(labels.clone());
+    /// Replaces `pairs` by those of the pool that equal them.
+    pub(crate) fn pairs(&mut self, pairs: &mut Pairs) {
+        if let Some(known) = self.pairs.get(&**pairs) {
+            *pairs = known.clone();
+            return;
         }
+        let mut shared = Box::clone(pairs);
+        for (key, value) in &mut shared {
+            self.text(key);
+            self.text(value);
+        }
+        *pairs = Arc::new(shared);
+        self.make_room();
+        self.pairs.insert(pairs.clone());
     }
 
     fn make_room(&mut self) {
-        if self.texts.len() + self.labels.len() < self.sweep_at {
+        if self.texts.len() + self.pairs.len() < self.sweep_at {
             return;
         }
         self.texts.retain(|text| Arc::strong_count(text) > 1);
-        self.labels.retain(|labels| Arc::strong_count(labels) > 1);
-        self.sweep_at = (2 * (self.texts.len() + self.labels.len())).max(SMALLEST_SWEEP);
+        self.pairs.retain(|pairs| Arc::strong_count(pairs) > 1);
+        self.sweep_at = (2 * (self.texts.len() + self.pairs.len())).max(SMALLEST_SWEEP);
     }
 }
 

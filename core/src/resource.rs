@@ -3,13 +3,15 @@
 //! Resources are plain checked data. They say nothing about how they were read and nothing about how they are used:
 //! converters make them, [`crate::merge`] keeps them, [`crate::compile`] turns them into tables.
 
+mod labels;
 mod policy;
 mod route;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
     Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, HeaderMatch, PathMatch, Retries, Route,
@@ -21,9 +23,6 @@ use crate::{
     locality::Locality,
     name::{HostName, InstanceName, PortName, RuleName, ServiceName},
 };
-
-/// Labels of an endpoint or a workload, sorted, shared between all that carry the same ones.
-pub type Labels = Arc<BTreeMap<String, String>>;
 
 /// One thing a registry says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

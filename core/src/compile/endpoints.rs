@@ -100,8 +100,7 @@ pub(super) fn subset(
     if labels.is_empty() {
         return set.clone();
     }
-    let carries =
-        |u: &&Arc<Upstream>| labels.iter().all(|(name, value)| u.endpoint.labels.get(name) == Some(value));
+    let carries = |upstream: &&Arc<Upstream>| upstream.endpoint.labels.carry(labels);
     Arc::new(endpoint_set(set.all.iter().filter(carries).cloned().collect()))
 }
 

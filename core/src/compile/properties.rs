@@ -103,7 +103,7 @@ fn config(joined: bool) -> CompileConfig {
             name: namespace.parse().unwrap(),
             identity: crate::identity::SpiffeId::parse(&format!("spiffe://demo.mesh/ns/{namespace}/sa/x"))
                 .unwrap(),
-            labels: Arc::default(),
+            labels: Default::default(),
             locality: Default::default(),
             ports: vec![crate::workload::WorkloadPort {
                 service: serves.parse().unwrap(),

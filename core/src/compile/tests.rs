@@ -62,7 +62,7 @@ fn workload(namespace: &str, serves: Option<&str>) -> Arc<Workload> {
     Arc::new(Workload {
         name: WorkloadName::new("local").unwrap(),
         identity: SpiffeId::parse(&format!("spiffe://demo.mesh/ns/{namespace}/sa/local")).unwrap(),
-        labels: Arc::default(),
+        labels: Default::default(),
         locality: Locality::default(),
         ports: serves.into_iter().map(port).collect(),
     })
@@ -112,7 +112,7 @@ fn a_split_chooses_by_label_and_ends_with_a_default() {
     let mut world = World::new(CompileConfig::default());
     let scope = scope("static");
     let labelled = |number, version: &str| {
-        let labels = Arc::new([("version".to_owned(), version.to_owned())].into());
+        let labels = [("version", version)].into_iter().collect();
         of(Endpoint { labels, ..endpoint("reviews", number) })
     };
     let backends = vec![backend(None, Some("v1"), 90), backend(None, Some("v2"), 10)];

@@ -143,7 +143,7 @@ impl Intake {
         endpoint.service.intern(&mut self.pool);
         endpoint.port_name.intern(&mut self.pool);
         endpoint.locality.intern(&mut self.pool);
-        self.pool.labels(&mut endpoint.labels);
+        endpoint.labels.intern(&mut self.pool);
         if let Some(identity) = &mut endpoint.identity {
             identity.intern(&mut self.pool);
         }

@@ -55,7 +55,7 @@ pub(crate) fn endpoint(service: &str, number: u8) -> Endpoint {
         mesh_address: Some(SocketAddr::from(([10, 0, 0, number], 15008))),
         identity: Some(SpiffeId::parse(&identity).unwrap()),
         tls: TlsMode::Required,
-        labels: Arc::default(),
+        labels: Default::default(),
         weight: 1,
         locality: Locality::default(),
         health: Health::Healthy,

@@ -1,7 +1,5 @@
 //! Labels as repeated pairs, sorted by key: a map has one encoding only.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use super::WireError;
 use crate::resource::Labels;
 
@@ -14,8 +12,8 @@ pub(super) struct Pair {
     pub(super) value: String,
 }
 
-pub(super) fn encode(labels: &BTreeMap<String, String>) -> Vec<Pair> {
-    labels.iter().map(|(key, value)| Pair { key: key.clone(), value: value.clone() }).collect()
+pub(super) fn encode(labels: &Labels) -> Vec<Pair> {
+    labels.iter().map(|(key, value)| Pair { key: key.to_owned(), value: value.to_owned() }).collect()
 }
 
 /// Refuses keys out of order or twice.
@@ -23,5 +21,5 @@ pub(super) fn decode(pairs: Vec<Pair>, field: &'static str) -> Result<Labels, Wi
     if !pairs.is_sorted_by(|a, b| a.key < b.key) {
         return Err(WireError::field(field, "its keys are not sorted or one stands twice"));
     }
-    Ok(Arc::new(pairs.into_iter().map(|pair| (pair.key, pair.value)).collect()))
+    Ok(pairs.into_iter().map(|pair| (pair.key, pair.value)).collect())
 }

@@ -1,6 +1,6 @@
 //! Bytes that must never change. Each one stands in `docs/wire.md` as well, and a test holds that.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use weft_core::{
@@ -10,7 +10,7 @@ use weft_core::{
 };
 
 pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Arc::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    pairs.iter().copied().collect()
 }
 
 pub(crate) fn full_hello() -> Hello {

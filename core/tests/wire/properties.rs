@@ -1,6 +1,6 @@
 //! For all values: what goes in comes out. For all bytes: no panic.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use weft_core::{
@@ -12,7 +12,7 @@ use weft_core::{
 use crate::golden::{full_hello, labels};
 
 fn some_labels(most: usize) -> impl Strategy<Value = Labels> {
-    prop::collection::btree_map("\\PC{0,12}", "\\PC{0,12}", 0..most).prop_map(Arc::new)
+    prop::collection::btree_map("\\PC{0,12}", "\\PC{0,12}", 0..most).prop_map(Labels::from)
 }
 
 fn versions() -> impl Strategy<Value = VersionRange> {
@@ -92,8 +92,8 @@ proptest! {
 
     #[test]
     fn a_hello_with_too_many_labels_loses_only_labels(count in 1usize..400, length in 1usize..300) {
-        let many: BTreeMap<_, _> = (0..count).map(|i| (format!("key-{i:04}"), "v".repeat(length))).collect();
-        let hello = Hello { source_labels: Arc::new(many.clone()), ..full_hello() };
+        let many: Labels = (0..count).map(|i| (format!("key-{i:04}"), "v".repeat(length))).collect();
+        let hello = Hello { source_labels: many.clone(), ..full_hello() };
         let bytes = hello.encode().unwrap();
         prop_assert!(bytes.len() <= MAX_FRAME);
         let read = Hello::decode(&mut FrameDecoder::default(), &mut bytes.as_slice()).unwrap().unwrap();

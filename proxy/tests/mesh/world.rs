@@ -1,6 +1,6 @@
 //! Two hosts: `web` calls, `reviews` serves, each behind a proxy of its own.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_core::{
     identity::{SpiffeId, TrustDomain},
@@ -60,7 +60,7 @@ pub(crate) fn serving_host(authority: &Authority, serving: Serving) -> Host {
     let workload = Arc::new(Workload {
         name: WorkloadName::new("reviews").unwrap(),
         identity: identity("reviews"),
-        labels: Arc::default(),
+        labels: Default::default(),
         locality: Locality::default(),
         ports: vec![WorkloadPort {
             service: service("reviews").service,
@@ -110,7 +110,7 @@ pub(crate) fn endpoint(instance: &str, application: SocketAddr, host: &Host) -> 
             mesh_address: Some(mesh),
             identity: Some(identity("reviews")),
             tls: TlsMode::Required,
-            labels: Arc::new(BTreeMap::new()),
+            labels: Default::default(),
             weight: 1,
             locality: Locality::default(),
             health: Health::Healthy,
@@ -151,7 +151,7 @@ pub(crate) fn calling_config(kind: OutboundKind, allowed: AllowedLocal) -> Proxy
     let workload = Arc::new(Workload {
         name: WorkloadName::new("web").unwrap(),
         identity: identity("web"),
-        labels: Arc::default(),
+        labels: Default::default(),
         locality: Locality::default(),
         ports: Vec::new(),
     });

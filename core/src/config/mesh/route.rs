@@ -172,7 +172,7 @@ pub(super) fn unknown_subsets(file: &MeshFile) -> Vec<Fault> {
             let service = backend.service.as_ref().unwrap_or(&route.service);
             let endpoints: Vec<&Endpoint> = endpoints_of(file, service);
             let belongs = |endpoint: &&Endpoint| {
-                backend.subset.iter().all(|(key, text)| endpoint.labels.get(key) == Some(text))
+                backend.subset.iter().all(|(key, text)| endpoint.labels.get(key) == Some(text.as_str()))
             };
             if !endpoints.is_empty() && !endpoints.iter().any(belongs) {
                 let subset =

@@ -1,9 +1,6 @@
 //! The string table of one [`message::Replace`]: each text and each label set once, the rest by number from 1.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use super::message;
 use crate::{
@@ -92,7 +89,7 @@ impl StringReader {
                 let (key, value) = (reader.text("label_sets", *key)?, reader.text("label_sets", *value)?);
                 labels.insert(key.to_owned(), value.to_owned());
             }
-            reader.label_sets.push(Arc::new(labels));
+            reader.label_sets.push(labels.into());
         }
         Ok(reader)
     }

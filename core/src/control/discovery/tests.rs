@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn endpoint(instance: usize) -> Endpoint {
         mesh_address: Some("[2001:db8::1]:15008".parse().unwrap()),
         identity: Some(SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/reviews").unwrap()),
         tls: TlsMode::Required,
-        labels: Arc::new(BTreeMap::from([
+        labels: Labels::from(BTreeMap::from([
             ("version".to_owned(), "v1".to_owned()),
             ("empty".to_owned(), String::new()),
         ])),
