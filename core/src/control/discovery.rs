@@ -45,7 +45,10 @@ pub fn encode_replace(origin: &str, resources: &[Resource], faults: &[OriginFaul
     let mut first = [0; 8];
     first.copy_from_slice(&digest.as_ref()[..8]);
     replace.version = Bytes::copy_from_slice(&first);
-    EncodedReplace { event: encode(message::EventWord::Replace(replace)), version: u64::from_be_bytes(first) }
+    EncodedReplace {
+        event: encode(message::EventWord::Replace(Box::new(replace))),
+        version: u64::from_be_bytes(first),
+    }
 }
 
 /// Encodes the begin of a full list.
@@ -96,7 +99,7 @@ pub fn read_event(scope: &Scope, encoded: &Bytes) -> Result<Relayed, ControlErro
     let event = message::Event::decode(encoded.clone())?;
     let scope = scope.clone();
     Ok(match event.word.ok_or(ControlError::Missing("the event"))? {
-        message::EventWord::Replace(replace) => Relayed::Event(read_replace(scope, replace)?),
+        message::EventWord::Replace(replace) => Relayed::Event(read_replace(scope, *replace)?),
         message::EventWord::Reset(_) => Relayed::Event(Event::Reset { scope }),
         message::EventWord::Ready(message::Ready { filtered }) => Relayed::Event(Event::Ready {
             scope,

@@ -1,1 +1,328 @@
+use std::{path::Path, sync::Arc, time::Duration};
 
+use weft_core::{
+    control::{
+        ResumePoint,
+        discovery::{Relayed, read_event},
+        message::{Discovery, Subscribe},
+    },
+    merge::Merge,
+    name::{InstanceName, OriginName, PortName, RegistryName, RuleName, ServiceName},
+    registry::{Completeness, Event, Version},
+    resource::{
+        Action, AppProtocol, Endpoint, Health, Labels, Policy, PolicyTarget, Resource, Service, ServicePort,
+        TlsMode,
+    },
+};
+
+use super::*;
+use crate::hub::store::{EmbeddedStore, Store};
+
+fn registry() -> RegistryName {
+    RegistryName::new("static").unwrap()
+}
+
+fn scope() -> Scope {
+    Scope::whole(registry())
+}
+
+fn endpoint(service: usize, instance: usize) -> Endpoint {
+    let identity = format!("spiffe://demo.mesh/ns/default/sa/service-{service}");
+    Endpoint {
+        service: ServiceName::new(&format!("service-{service}.default")).unwrap(),
+        port_name: PortName::new("http").unwrap(),
+        instance: InstanceName::new(&format!("service-{service}-{instance}")).unwrap(),
+        address: format!("10.0.{}.{}:8080", service % 256, instance % 256).parse().unwrap(),
+        mesh_address: Some(format!("10.0.{}.{}:15008", service % 256, instance % 256).parse().unwrap()),
+        identity: Some(weft_core::identity::SpiffeId::parse(&identity).unwrap()),
+        tls: TlsMode::Required,
+        labels: Labels::default(),
+        weight: 1,
+        locality: weft_core::locality::Locality::default(),
+        health: Health::Healthy,
+    }
+}
+
+fn service(service: usize) -> Resource {
+    let port = ServicePort { name: PortName::new("http").unwrap(), number: 80, protocol: AppProtocol::Http };
+    let name = ServiceName::new(&format!("service-{service}.default")).unwrap();
+    Resource::Service(Arc::new(Service { name, ports: vec![port], hosts: Vec::new() }))
+}
+
+/// One file that says everything.
+fn everything(services: usize, endpoints: usize) -> Vec<Resource> {
+    let of = |number| {
+        let endpoints = (0..endpoints).map(move |i| Resource::Endpoint(endpoint(number, i).into()));
+        std::iter::once(service(number)).chain(endpoints)
+    };
+    (0..services).flat_map(of).collect()
+}
+
+/// A registry of one file, with the relay behind it.
+struct Bench {
+    merge: Merge,
+    relay: Relay,
+    store: Arc<dyn Store>,
+    now: SystemTime,
+    version: u64,
+}
+
+impl Bench {
+    fn new(folder: &Path) -> Self {
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder).unwrap());
+        let mut relay = Relay::new(store.clone());
+        relay.restore([&registry()]).unwrap();
+        let now = SystemTime::now();
+        Self { merge: Merge::new(std::collections::BTreeMap::new()), relay, store, now, version: 0 }
+    }
+
+    fn say(&mut self, resources: Vec<Resource>) {
+        let listed = self.version == 0;
+        self.version += 1;
+        let origin = OriginName::new("mesh.toml").unwrap();
+        let version = Version(self.version.to_string().into());
+        let replace = Event::Replace { scope: scope(), origin, version, resources, faults: Vec::new() };
+        let mut events = vec![replace, Event::Commit { scope: scope(), resume: None }];
+        if listed {
+            events.insert(0, Event::Reset { scope: scope() });
+            events.insert(2, Event::Ready { scope: scope(), completeness: Completeness::Full });
+        }
+        for event in events {
+            self.merge.apply(event, self.now);
+        }
+        self.relay.take(self.merge.snapshot()).unwrap();
+    }
+
+    /// Time goes by, and the registry says that nothing changed.
+    fn confirm(&mut self, later: Duration) {
+        self.now += later;
+        self.merge.apply(Event::Commit { scope: scope(), resume: None }, self.now);
+        self.relay.take(self.merge.snapshot()).unwrap();
+    }
+
+    fn follower(&self, resume: Option<&ResumePoint>) -> Result<Follower, ResumeFault> {
+        let resume = resume.map(ResumePoint::to_message);
+        let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume };
+        Follower::new(subscribe, &self.store.epoch(), &self.relay.reader().load())
+    }
+
+    fn told(&self, follower: &mut Follower) -> Vec<Discovery> {
+        let reader = self.relay.reader();
+        std::iter::from_fn(|| follower.next_batch(&reader.load()).unwrap()).collect()
+    }
+}
+
+/// An agent that keeps what it is told.
+struct Agent {
+    merge: Merge,
+    point: ResumePoint,
+    replaced: Vec<String>,
+    resets: usize,
+}
+
+impl Agent {
+    fn new(epoch: [u8; 16]) -> Self {
+        let point = ResumePoint { epoch: Bytes::copy_from_slice(&epoch), positions: Vec::new() };
+        Self { merge: Merge::new(std::collections::BTreeMap::new()), point, replaced: Vec::new(), resets: 0 }
+    }
+
+    /// Takes batches over; gives their size.
+    fn hear(&mut self, batches: &[Discovery]) -> usize {
+        self.replaced.clear();
+        let mut size = 0;
+        for batch in batches {
+            size += prost::Message::encoded_len(batch);
+            for event in &batch.events {
+                let event = match read_event(&scope(), event).unwrap() {
+                    Relayed::Commit(position) => {
+                        self.point.advance(&scope(), position);
+                        Event::Commit { scope: scope(), resume: None }
+                    }
+                    Relayed::Event(event) => event,
+                };
+                match &event {
+                    Event::Replace { origin, .. } => self.replaced.push(origin.to_string()),
+                    Event::Reset { .. } => self.resets += 1,
+                    _ => {}
+                }
+                self.merge.apply(event, SystemTime::now());
+            }
+        }
+        size
+    }
+
+    /// What it knows, in a form that can be compared.
+    fn known(&self) -> Vec<String> {
+        known(&self.merge)
+    }
+}
+
+fn known(merge: &Merge) -> Vec<String> {
+    let partitions = merge.snapshot().partitions.values();
+    let mut known: Vec<_> = partitions
+        .flat_map(|partition| {
+            let services =
+                partition.services.values().filter(|e| e.service.is_some() || !e.endpoints.is_empty());
+            let services = services.map(|entry| format!("{:?} {:?}", entry.service, entry.endpoints));
+            services
+                .chain(partition.policies.values().map(|policy| format!("{policy:?}")))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    known.sort();
+    known
+}
+
+#[test]
+fn one_endpoint_of_ten_thousand_services_costs_its_own_size_also_after_a_reconnect_and_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    let mut resources = everything(10_000, 2);
+    hub.say(resources.clone());
+    let mut agent = Agent::new(hub.store.epoch());
+    let mut follower = hub.follower(None).unwrap();
+    let full = agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.known(), known(&hub.merge));
+    assert!(full > 1_000_000, "the full list has {full} bytes");
+
+    let weigh = |resources: &mut Vec<Resource>, weight| {
+        let changed = Endpoint { weight, ..endpoint(5000, 1) };
+        resources[5000 * 3 + 2] = Resource::Endpoint(changed.into());
+        resources.clone()
+    };
+    hub.say(weigh(&mut resources, 2));
+    let live = agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.replaced, ["service/service-5000.default"]);
+    assert!(live < 500, "{live} bytes for one change");
+
+    hub.say(weigh(&mut resources, 3));
+    let mut follower = hub.follower(Some(&agent.point)).unwrap();
+    let after_reconnect = agent.hear(&hub.told(&mut follower));
+    assert!(after_reconnect < 500, "{after_reconnect} bytes after a reconnect");
+
+    let point = agent.point.clone();
+    drop((hub, follower));
+    let mut hub = Bench::new(folder.path());
+    hub.say(weigh(&mut resources, 4));
+    let mut follower = hub.follower(Some(&point)).unwrap();
+    let after_restart = agent.hear(&hub.told(&mut follower));
+    assert!(after_restart < 500, "{after_restart} bytes after a restart of the hub");
+    assert_eq!(agent.known(), known(&hub.merge));
+    assert_eq!(agent.resets, 1, "only the first list was full");
+}
+
+#[test]
+fn what_went_while_the_agent_was_away_goes_there_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    let policy = Policy {
+        name: RuleName::new("closed").unwrap(),
+        target: PolicyTarget::Mesh,
+        action: Action::Deny,
+        rules: Vec::new(),
+    };
+    let mut resources = everything(3, 1);
+    resources.push(Resource::Policy(policy.into()));
+    hub.say(resources);
+    let mut agent = Agent::new(hub.store.epoch());
+    agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
+
+    // It goes in the life of this hub, and the agent comes back to the next.
+    hub.say(everything(2, 1));
+    drop(hub);
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(2, 1));
+    agent.hear(&hub.told(&mut hub.follower(Some(&agent.point)).unwrap()));
+    agent.replaced.sort();
+    assert_eq!(agent.replaced, ["policy/closed", "service/service-2.default"]);
+    assert_eq!(agent.known(), known(&hub.merge));
+
+    // It goes while no hub runs at all.
+    drop(hub);
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(1, 1));
+    agent.hear(&hub.told(&mut hub.follower(Some(&agent.point)).unwrap()));
+    assert_eq!(agent.known(), known(&hub.merge));
+    assert_eq!(agent.resets, 1);
+}
+
+#[test]
+fn a_service_that_outgrows_one_piece_is_cut_and_grows_together_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(1, 3));
+    let mut agent = Agent::new(hub.store.epoch());
+    let mut follower = hub.follower(None).unwrap();
+    agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.replaced.len(), 1);
+
+    hub.say(everything(1, 200));
+    agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.known(), known(&hub.merge));
+    let mut resources = everything(1, 200);
+    resources[7] = Resource::Endpoint(Endpoint { health: Health::Draining, ..endpoint(0, 6) }.into());
+    hub.say(resources);
+    let size = agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.replaced.len(), 1);
+    assert!(size < 500, "{size} bytes for one of two hundred endpoints");
+    assert_eq!(agent.known(), known(&hub.merge));
+
+    hub.say(everything(1, 2));
+    agent.hear(&hub.told(&mut follower));
+    assert_eq!(agent.known(), known(&hub.merge));
+}
+
+#[test]
+fn commits_are_passed_on_when_they_are_due_and_say_that_nothing_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(1, 1));
+    let mut agent = Agent::new(hub.store.epoch());
+    let mut follower = hub.follower(None).unwrap();
+    agent.hear(&hub.told(&mut follower));
+    hub.confirm(Duration::from_secs(1));
+    assert_eq!(hub.told(&mut follower), []);
+    hub.confirm(Duration::from_secs(10));
+    let batches = hub.told(&mut follower);
+    let [batch] = &batches[..] else { panic!("{batches:?}") };
+    assert_eq!(batch.events.len(), 1);
+    assert!(matches!(read_event(&scope(), &batch.events[0]).unwrap(), Relayed::Commit(_)));
+}
+
+#[test]
+fn nothing_is_relayed_before_the_registry_has_confirmed_its_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.merge.apply(Event::Reset { scope: scope() }, hub.now);
+    hub.relay.take(hub.merge.snapshot()).unwrap();
+    assert_eq!(hub.told(&mut hub.follower(None).unwrap()), []);
+}
+
+#[test]
+fn points_that_cannot_be_resumed_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(2 * KEPT_GONE, 0));
+    let mut agent = Agent::new(hub.store.epoch());
+    let mut slow = hub.follower(None).unwrap();
+    agent.hear(&hub.told(&mut slow));
+
+    let other = ResumePoint { epoch: Bytes::from_static(b"other"), ..agent.point.clone() };
+    assert!(matches!(hub.follower(Some(&other)), Err(ResumeFault::Epoch)));
+    let mut ahead = agent.point.clone();
+    ahead.advance(&scope(), 1 << 40);
+    assert!(matches!(hub.follower(Some(&ahead)), Err(ResumeFault::Ahead(_))));
+
+    // More goes than is remembered: whoever was away, or is too slow, must take the full list.
+    for left in [KEPT_GONE + KEPT_GONE / 2, KEPT_GONE, 10, 9] {
+        hub.say(everything(left, 0));
+    }
+    assert!(matches!(hub.follower(Some(&agent.point)), Err(ResumeFault::TooOld(_))));
+    assert!(slow.next_batch(&hub.relay.reader().load()).unwrap_err().needs_full_list());
+    agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
+    drop(hub);
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(9, 0));
+    assert!(matches!(hub.follower(Some(&ahead)), Err(ResumeFault::Ahead(_))));
+    assert!(hub.follower(Some(&agent.point)).is_ok());
+}

@@ -34,8 +34,8 @@ pub struct Event {
 #[derive(Clone, PartialEq, Oneof)]
 pub enum EventWord {
     /// Supersedes all that an origin said before.
-    #[prost(message, tag = "1")]
-    Replace(Replace),
+    #[prost(message, boxed, tag = "1")]
+    Replace(Box<Replace>),
     /// A full list begins.
     #[prost(message, tag = "2")]
     Reset(Reset),

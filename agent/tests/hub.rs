@@ -1,0 +1,253 @@
+//! The hub and the agent's end of it, over real sockets with real TLS.
+
+#[path = "support/hub.rs"]
+mod hub_support;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use hub_support::{Counter, Mesh, eventually, workloads};
+use weft_agent::{
+    hub::token::Token,
+    identity::{
+        HubIdentity, IdentitySettings,
+        join::{JoiningError, join},
+    },
+};
+use weft_core::{
+    flow::{Flow, FlowConfig, Source},
+    identity::SpiffeId,
+    name::{RegistryName, ServiceName},
+    publish::Reader,
+    tls::Credentials,
+};
+use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState};
+
+const LEAF: &str = "24h";
+
+fn identity(account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://demo.mesh/ns/default/sa/{account}")).unwrap()
+}
+
+fn serial(credentials: &Reader<Credentials>, account: &str) -> Option<String> {
+    credentials.load().identity(&identity(account)).map(|held| held.leaf().serial.clone())
+}
+
+async fn connected(link: &HubLink) {
+    let mut state = link.state();
+    let wait = state.wait_for(|state| matches!(state, LinkState::Connected { .. }));
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("connected in time").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_buys_one_key_and_a_second_one_nothing() {
+    let mesh = Mesh::start(LEAF).await;
+    let token = mesh.token("one", &["web"]).await;
+    let address = mesh.address.to_string();
+    let first = mesh.state("first");
+    let joined = join(&first, &token, Some(&address), None).await.unwrap();
+    assert_eq!(joined.node.node, "one");
+    assert_eq!(joined.granted, [identity("web").to_string()]);
+    let again = join(&first, &token, Some(&address), None).await;
+    assert!(matches!(again, Err(JoiningError::Joined(_))), "a host joins once");
+    let second = join(&mesh.state("second"), &token, Some(&address), None).await.unwrap_err();
+    assert!(
+        matches!(&second, JoiningError::Hub(JoinError::Refused(why)) if why.contains("used")),
+        "{second}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_whose_answer_was_lost_is_answered_again_for_the_same_key() {
+    let mesh = Mesh::start(LEAF).await;
+    let token = mesh.token("one", &["web"]).await;
+    let counter = Counter::start(mesh.address).await;
+    // Long enough for the handshake and the request, too short for the answer.
+    counter.cut_after(4500);
+    let state = mesh.state("one");
+    let cut = join(&state, &token, Some(&counter.address()), None).await;
+    let lost = matches!(cut, Err(JoiningError::Hub(JoinError::Unanswered(_) | JoinError::Unreachable(_))));
+    assert!(lost, "{cut:?}");
+    counter.cut_after(u64::MAX);
+    join(&state, &token, Some(&counter.address()), None).await.expect("the key was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_not_the_tokens_gets_no_secret() {
+    let (mesh, other) = (Mesh::start(LEAF).await, Mesh::start(LEAF).await);
+    let token = mesh.token("one", &[]).await;
+    let wrong = join(&mesh.state("one"), &token, Some(&other.address.to_string()), None).await.unwrap_err();
+    let JoiningError::Hub(JoinError::Unreachable(why)) = &wrong else { panic!("{wrong}") };
+    assert!(why.contains("not the hub that made the token"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_what_it_was_granted_and_is_refused_the_rest_by_name() {
+    let mesh = Mesh::start(LEAF).await;
+    let state = mesh.join("one", &["web"]).await;
+    let (_sender, workloads) = workloads(&["web", "bank"]);
+    let settings = IdentitySettings { state_dir: state, hub: Some(mesh.address.to_string()) };
+    let agent = HubIdentity::start(settings, workloads).unwrap();
+    let mut status = agent.status();
+    let settled = status.wait_for(|status| {
+        let bank = status.certificates.iter().find(|c| c.identity == identity("bank"));
+        let web = status.certificates.iter().find(|c| c.identity == identity("web"));
+        web.is_some_and(|web| web.held.is_some()) && bank.is_some_and(|bank| bank.fault.is_some())
+    });
+    let settled = tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap().unwrap().clone();
+    let [fault] = settled.faults().try_into().unwrap();
+    assert!(fault.contains("node one was not granted spiffe://demo.mesh/ns/default/sa/bank"), "{fault}");
+    assert_eq!(serial(&agent.reader(), "bank"), None);
+    assert!(settled.tolerance(SystemTime::now()).is_zero(), "one is missing");
+    let system = SpiffeId::parse("spiffe://demo.mesh/ns/weft-system/sa/hub").unwrap();
+    let request = hub_support::signing_request();
+    let refused = agent.link().certificate(system, request).await.unwrap_err();
+    assert!(matches!(refused, CertificateFault::Refused { .. }) && !refused.is_passing(), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_and_a_restarted_agent_serves_from_disk_while_the_hub_is_away() {
+    let mesh = Mesh::start("3s").await;
+    let state = mesh.join("one", &["web"]).await;
+    let address = mesh.address.to_string();
+    let start = || {
+        let (sender, workloads) = workloads(&["web"]);
+        let settings = IdentitySettings { state_dir: state.clone(), hub: Some(address.clone()) };
+        (sender, HubIdentity::start(settings, workloads).unwrap())
+    };
+    let (_sender, agent) = start();
+    let credentials = agent.reader();
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("three certificates in a row", || {
+        seen.extend(serial(&credentials, "web"));
+        seen.len() >= 3
+    })
+    .await;
+    drop(agent);
+    let _state = mesh.stop().await;
+
+    let before = std::time::Instant::now();
+    let (_sender, agent) = start();
+    assert!(serial(&agent.reader(), "web").is_some(), "there at once, before anything was connected");
+    assert!(before.elapsed() < Duration::from_secs(1));
+    let mut state = agent.link().state();
+    let away = state.wait_for(|state| matches!(state, LinkState::Away { .. }));
+    tokio::time::timeout(Duration::from_secs(20), away).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_root_reaches_connected_agents_at_once_and_their_disks() {
+    let mesh = Mesh::start(LEAF).await;
+    let state = mesh.join("one", &[]).await;
+    let (_sender, workloads) = workloads(&[]);
+    let settings = IdentitySettings { state_dir: state.clone(), hub: Some(mesh.address.to_string()) };
+    let agent = HubIdentity::start(settings, workloads).unwrap();
+    connected(agent.link()).await;
+    let credentials = agent.reader();
+    let domain = agent.trust_domain().clone();
+    let roots = || credentials.load().bundle(&domain).map_or(0, |bundle| bundle.roots().len());
+    assert_eq!(roots(), 1);
+    mesh.add_root();
+    eventually("the second root", || roots() == 2).await;
+    eventually("both roots on disk", || {
+        std::fs::read_to_string(state.join("bundle.pem")).unwrap().matches("BEGIN").count() == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_a_node_of_the_mesh_gets_a_stream() {
+    let (mesh, other) = (Mesh::start(LEAF).await, Mesh::start(LEAF).await);
+    let state = other.join("one", &[]).await;
+    let address = mesh.address;
+    let refused = |why: &'static str, state: PathBuf| async move {
+        let (_sender, workloads) = workloads(&[]);
+        let settings = IdentitySettings { state_dir: state, hub: Some(address.to_string()) };
+        let agent = HubIdentity::start(settings, workloads).unwrap();
+        let mut link = agent.link().state();
+        let away = link.wait_for(|state| matches!(state, LinkState::Away { .. }));
+        let away = tokio::time::timeout(Duration::from_secs(20), away).await.expect(why).unwrap().clone();
+        let LinkState::Away { reason, .. } = away else { unreachable!() };
+        reason
+    };
+    // A foreign mesh of the same name: it trusts another root, and so does the hub.
+    let reason = refused("a foreign hub", state.clone()).await;
+    assert!(reason.contains("no root that we trust signed it"), "{reason}");
+    // With the hub's own root in the bundle, it is the hub that refuses.
+    std::fs::copy(mesh.folder("hub/ca/bundle.pem"), state.join("bundle.pem")).unwrap();
+    refused("a foreign node", state).await;
+    // A workload's certificate is no node's, and an expired one nobody's.
+    for (name, lifetime, what) in
+        [("workload", Duration::from_secs(3600), "web"), ("late", Duration::ZERO, "node")]
+    {
+        refused(what, mesh.forge_node(name, what, lifetime)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_one_endpoint_of_ten_thousand_services_takes_under_two_kilobytes_on_the_wire() {
+    let mesh = Mesh::with_services(LEAF, 10_000).await;
+    let state = mesh.join("one", &[]).await;
+    let counter = Counter::start(mesh.address).await;
+    let (_sender, workloads) = workloads(&[]);
+    let settings = IdentitySettings { state_dir: state, hub: Some(counter.address()) };
+    let agent = HubIdentity::start(settings, workloads).unwrap();
+    let weight = weight_of_service_5000(agent.link());
+    eventually("all services", || weight() == Some((10_000, 1))).await;
+    let (_sender, watcher) = mesh.agent("watcher", &[]).await;
+    let hub_weight = weight_of_service_5000(watcher.link());
+    eventually("all services", || hub_weight() == Some((10_000, 1))).await;
+
+    counter.settled().await;
+    let before = counter.sent();
+    mesh.write_services(10_000, &BTreeMap::from([(5000, 2)]));
+    eventually("the change", || weight() == Some((10_000, 2))).await;
+    counter.settled().await;
+    let live = counter.sent() - before;
+
+    // What a reconnect costs by itself: handshake, welcome, bundle.
+    let before = counter.sent();
+    counter.cut(false);
+    eventually("a new handshake", || counter.sent() > before + 1000).await;
+    counter.settled().await;
+    let reconnect = counter.sent() - before;
+
+    // The agent is cut off, misses a change, and comes back.
+    counter.cut(true);
+    mesh.write_services(10_000, &BTreeMap::from([(5000, 3)]));
+    eventually("the change at the hub", || hub_weight() == Some((10_000, 3))).await;
+    let before = counter.sent();
+    counter.cut(false);
+    eventually("the change", || weight() == Some((10_000, 3))).await;
+    counter.settled().await;
+    let both = counter.sent() - before;
+
+    println!("{live} bytes live; {reconnect} bytes for a reconnect, {both} with a change");
+    assert!(live < 2048, "{live} bytes for one change");
+    assert!(both < reconnect + 2048, "{both} bytes for a reconnect with one change, {reconnect} without");
+}
+
+/// Follows the relay as an agent does; gives the number of services and the weight of one endpoint.
+fn weight_of_service_5000(link: &HubLink) -> impl Fn() -> Option<(usize, u16)> + use<> {
+    let registry = HubRegistry::new(RegistryName::new("hub").unwrap(), link.clone());
+    let flow = Flow::new(FlowConfig::new(vec![Source::new(Arc::new(registry))]));
+    let snapshots = flow.snapshots();
+    tokio::spawn(flow.run(std::future::pending()));
+    move || {
+        let snapshot = snapshots.load();
+        let partition = snapshot.partitions.get(&RegistryName::new("static").unwrap())?;
+        let service = ServiceName::new("service-5000.default").unwrap();
+        Some((partition.services.len(), partition.services.get(&service)?.endpoints.first()?.weight))
+    }
+}
+
+#[test]
+fn a_token_names_its_node() {
+    let domain = weft_core::identity::TrustDomain::new("demo.mesh").unwrap();
+    let token = Token::new("127.0.0.1:1", Some("one"), &domain, b"root");
+    assert_eq!(Token::parse(&token.to_text()).unwrap().node.as_deref(), Some("one"));
+}
