@@ -26,7 +26,7 @@ use weft_agent::{
     hub::{
         Hub,
         authority::{AuthorityFolder, ProvenRequest},
-        operator::node_identity,
+        operator::{TokenView, node_identity},
         token::Token,
     },
     identity::{HubIdentity, IdentitySettings, join::join},
@@ -123,6 +123,12 @@ impl Mesh {
         let answer: serde_json::Value =
             weft_agent::admin::client::AdminClient::new(&socket).post(&query).await.unwrap();
         Token::parse(answer["token"].as_str().unwrap()).unwrap()
+    }
+
+    /// The tokens, as the operator sees them.
+    pub(crate) async fn tokens(&self) -> Vec<TokenView> {
+        let socket = self.folder("hub/hub.sock");
+        weft_agent::admin::client::AdminClient::new(&socket).get("/tokens").await.unwrap()
     }
 
     /// Lets a host join; gives its state directory.
