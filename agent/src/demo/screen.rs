@@ -29,6 +29,8 @@ pub(super) struct Screen {
     began: Instant,
     drawn: bool,
     last_line: Option<Instant>,
+    /// Which processes ran when the last line was printed: a change is told at once.
+    running: Vec<Option<u32>>,
     /// When there were how many requests.
     history: VecDeque<(Instant, u64)>,
 }
@@ -40,6 +42,7 @@ impl Screen {
             began: Instant::now(),
             drawn: false,
             last_line: None,
+            running: Vec::new(),
             history: VecDeque::new(),
         }
     }
@@ -47,8 +50,9 @@ impl Screen {
     pub(super) fn draw(&mut self, demo: &Demo) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if !self.terminal {
-            let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-            if due {
+            let running: Vec<_> = demo.children.processes.iter().map(Process::pid).collect();
+            if running != self.running || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+                self.running = running;
                 if self.last_line.is_none() {
                     writeln!(out, "{}", try_next(&demo.layout))?;
                 }
