@@ -96,7 +96,12 @@ impl Parts {
     pub async fn reload(&mut self, config: &AgentConfig, inbound: Inbound) -> anyhow::Result<()> {
         self.proxy.reload(proxy_config(config, inbound)?)?;
         self.workloads.send_replace(config.workloads().into());
-        self.flow.set_workloads(config.workloads()).await.context("the flow has ended")
+        let precedence = config.registries.iter().map(|plan| plan.name.value.clone()).collect();
+        let in_force = async {
+            self.flow.set_rules(precedence, config.joins.clone()).await?;
+            self.flow.set_workloads(config.workloads()).await
+        };
+        in_force.await.context("the flow has ended")
     }
 
     /// Ends what is left after a drain, and writes what is unsaved.
@@ -152,11 +157,14 @@ fn registries(config: &AgentConfig, identity: &Identity) -> anyhow::Result<Vec<A
 fn flow(config: &AgentConfig, registries: Vec<Arc<dyn Registry>>) -> anyhow::Result<Flow> {
     let state_dir = config.state_dir.join("registries");
     make_private_folder(&state_dir)?;
-    let sources = registries.into_iter().map(Source::new).collect();
+    let plans = config.registries.iter().zip(registries);
+    let sources =
+        plans.map(|(plan, registry)| Source { may_name: plan.may_name.clone(), ..Source::new(registry) });
     Ok(Flow::new(FlowConfig {
+        joins: config.joins.clone(),
         workloads: config.workloads(),
         state_dir: Some(state_dir),
-        ..FlowConfig::new(sources)
+        ..FlowConfig::new(sources.collect())
     }))
 }
 

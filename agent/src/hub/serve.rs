@@ -17,7 +17,7 @@ use weft_core::{
     publish::Reader,
     tls::TlsContext,
 };
-use weft_registries::{BuildError, Environment};
+use weft_registries::{BuildError, Environment, Plan};
 
 use super::{
     authority::{AuthorityFolder, FolderError},
@@ -152,8 +152,11 @@ fn flow(config: &HubConfig) -> Result<Flow, HubError> {
     let state_dir: PathBuf = config.state_dir.join("registries");
     make_private_folder(&state_dir)?;
     let environment = Environment::default();
-    let registries = config.registries.iter().map(|plan| plan.build(&environment).map(Source::new));
-    let sources = registries.collect::<Result<Vec<_>, _>>()?;
+    let source = |plan: &Plan| {
+        let registry = plan.build(&environment)?;
+        Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })
+    };
+    let sources = config.registries.iter().map(source).collect::<Result<Vec<_>, BuildError>>()?;
     Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
 }
 
