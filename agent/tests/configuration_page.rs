@@ -71,3 +71,29 @@ fn each_documented_key_is_in_an_example_and_each_key_of_an_example_is_documented
     let undocumented: Vec<&String> = written.iter().filter(undocumented).collect();
     assert!(undocumented.is_empty(), "in an example, but not documented: {undocumented:?}");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+    /// Some bytes of a good file are changed: nothing panics, and it is refused exactly when it has an error.
+    #[test]
+    fn a_damaged_file_is_survived(
+        changes in proptest::collection::vec((0_usize..4_000, 0_u8..128), 1..6),
+        hub in proptest::bool::ANY,
+    ) {
+        let mut bytes = example(&page(), if hub { "hub" } else { "agent" }).into_bytes();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let source = SourceFile::new("any", String::from_utf8(bytes).unwrap());
+        let (accepted, faults) = if hub {
+            let outcome = read_hub(&source, &Overrides::default());
+            (outcome.value.is_some(), outcome.faults)
+        } else {
+            let outcome = read_agent(&source, &Overrides::default());
+            (outcome.value.is_some(), outcome.faults)
+        };
+        proptest::prop_assert_eq!(accepted, !faults.iter().any(Fault::is_error), "{}", render_all(&faults, Style::Plain));
+    }
+}
