@@ -8,3 +8,5 @@ pub(crate) mod multiplexed;
 pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod serve;
+pub(crate) mod single;
+pub(crate) mod upgrade;

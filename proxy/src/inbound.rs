@@ -9,6 +9,7 @@ mod handle;
 mod handshake;
 mod record;
 mod target;
+mod tcp;
 
 use std::rc::Rc;
 
@@ -29,7 +30,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
     let _counted = counted;
     let drain = worker.drain.listen();
     let Some(admitted) = handshake::admit(&worker, stream).await else { return };
-    let Admitted { stream, upstream, framing, earliest_end } = admitted;
+    let Admitted { stream, upstream, framing, application, earliest_end } = admitted;
     let replace_at = Some(Instant::now() + lifetime_until(earliest_end));
     let renewals = Some(worker.renewals.listen());
     let handler = upstream.clone();
@@ -60,6 +61,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             )
             .await;
         }
-        Framing::Tcp | Framing::Mux => {}
+        Framing::Tcp => {
+            if let Some(application) = application {
+                tcp::serve(&upstream, stream, application).await;
+            }
+        }
+        Framing::Mux => {}
     }
 }

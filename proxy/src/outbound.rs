@@ -3,14 +3,17 @@
 mod admit;
 mod attempt;
 mod handle;
+mod http1;
 mod record;
 mod route;
 mod sniff;
+mod tcp;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use weft_core::{resource::TlsMode, table::Upstream};
 
 use crate::{
     command::OutboundRole,
@@ -42,12 +45,17 @@ pub(crate) async fn serve(
         LocalStream::Unix(_) => (None, None),
     };
     let addresses = peer_address.zip(local_address);
-    if let Err(refusal) = admit::admit(&worker, &role, &stream, addresses) {
-        tracing::warn!(workload = %role.caller.workload.name, %refusal, "a local process is refused");
-        return admit::refuse(stream, &refusal, true).await;
+    let admitted = admit::admit(&worker, &role, &stream, addresses);
+    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address });
+    let way = tcp::way(&downstream);
+    if let Err(refusal) = admitted {
+        tracing::warn!(workload = %downstream.role.caller.workload.name, %refusal, "a local process is refused");
+        return admit::refuse(stream, &refusal, way.is_none()).await;
+    }
+    if let Some(way) = way {
+        return tcp::serve(&downstream, stream, way).await;
     }
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain).await else { return };
-    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address });
     let io = TokioIo::new(Prefixed::new(prefix, stream));
     let handler = downstream.clone();
     let service = service_fn(move |request| {
@@ -64,4 +72,9 @@ pub(crate) async fn serve(
             serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
         }
     }
+}
+
+/// Whether an endpoint is an application outside the mesh, declared so.
+fn is_plain(upstream: &Upstream) -> bool {
+    upstream.endpoint.tls == TlsMode::Off && upstream.endpoint.mesh_address.is_none()
 }

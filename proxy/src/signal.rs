@@ -6,9 +6,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 /// The value of a worker's drain signal when nothing new is accepted and what is under way finishes; 0 before.
@@ -65,15 +64,6 @@ impl Listener {
         }
         self.signal.value.get()
     }
-
-    /// Waits until the value is above `value`.
-    pub(crate) async fn above(&mut self, value: u32) -> u32 {
-        poll_fn(|context| {
-            let now = self.poll(context);
-            if now > value { Poll::Ready(now) } else { Poll::Pending }
-        })
-        .await
-    }
 }
 
 impl Drop for Listener {
@@ -86,13 +76,19 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, task::Poll};
+
     use super::*;
 
     #[tokio::test(flavor = "local")]
     async fn raising_wakes_and_dropping_withdraws() {
         let signal = Rc::new(Signal::default());
         let mut listener = signal.listen();
-        let waiting = tokio::task::spawn_local(async move { listener.above(0).await });
+        let above_0 = move |context: &mut Context<'_>| match listener.poll(context) {
+            0 => Poll::Pending,
+            value => Poll::Ready(value),
+        };
+        let waiting = tokio::task::spawn_local(poll_fn(above_0));
         tokio::task::yield_now().await;
         assert_eq!(signal.wakers.borrow().len(), 1);
         signal.raise(2);

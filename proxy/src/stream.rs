@@ -11,6 +11,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::client::TlsStream;
+
+use crate::tcp::copy::Abort;
 
 /// A local connection.
 #[derive(Debug)]
@@ -21,50 +24,89 @@ pub(crate) enum LocalStream {
     Unix(UnixStream),
 }
 
-macro_rules! either {
-    ($self:expr, $stream:ident => $then:expr) => {
-        match $self.get_mut() {
-            LocalStream::Tcp($stream) => $then,
-            LocalStream::Unix($stream) => $then,
+/// A connection to an instance: through another agent, or straight to an application outside the mesh.
+#[derive(Debug)]
+pub(crate) enum MeshStream {
+    /// Mutual TLS.
+    Mesh(Box<TlsStream<TcpStream>>),
+    /// Without TLS.
+    Plain(TcpStream),
+}
+
+/// Implements the stream traits by passing on to whichever stream it is.
+macro_rules! either_stream {
+    ($name:ident, $first:ident, $second:ident) => {
+        impl AsyncRead for $name {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffer: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_read(cx, buffer),
+                    Self::$second(stream) => Pin::new(stream).poll_read(cx, buffer),
+                }
+            }
+        }
+
+        impl AsyncWrite for $name {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_write(cx, bytes),
+                    Self::$second(stream) => Pin::new(stream).poll_write(cx, bytes),
+                }
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+                    Self::$second(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+                }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self {
+                    Self::$first(stream) => stream.is_write_vectored(),
+                    Self::$second(stream) => stream.is_write_vectored(),
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_flush(cx),
+                    Self::$second(stream) => Pin::new(stream).poll_flush(cx),
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    Self::$first(stream) => Pin::new(stream).poll_shutdown(cx),
+                    Self::$second(stream) => Pin::new(stream).poll_shutdown(cx),
+                }
+            }
+        }
+
+        impl Abort for $name {
+            fn abort(&mut self) {
+                match self {
+                    Self::$first(stream) => stream.abort(),
+                    Self::$second(stream) => stream.abort(),
+                }
+            }
         }
     };
 }
 
-impl AsyncRead for LocalStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for LocalStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+either_stream!(LocalStream, Tcp, Unix);
+either_stream!(MeshStream, Mesh, Plain);
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]

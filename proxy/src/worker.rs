@@ -6,15 +6,26 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::poll_fn,
     net::SocketAddr,
     rc::Rc,
+    task::Poll,
 };
 
 use weft_core::{publish::Reader, table::Table};
 
 use crate::{
-    command::Peers, config::Limits, dial::Dialer, http::application::AppPool, pool::Pool, record::Recorder,
-    resilience::RetryBudgets, signal::Signal, slots::Slots, source::SocketTable,
+    command::Peers,
+    config::Limits,
+    dial::Dialer,
+    http::application::AppPool,
+    pool::Pool,
+    record::Recorder,
+    resilience::RetryBudgets,
+    signal::{CLOSING, Signal},
+    slots::Slots,
+    source::SocketTable,
+    tcp::copy::Stop,
 };
 
 /// What every task of a worker can reach.
@@ -66,6 +77,24 @@ impl Worker {
     pub(crate) fn count(self: &Rc<Self>) -> Counted {
         self.peers.loads[self.index].increase();
         Counted(self.clone())
+    }
+
+    /// Resolves when an open stream is to end: after the drain's deadline, or when trust or policy changed and
+    /// `is_allowed` says no.
+    pub(crate) async fn stop(&self, is_allowed: impl Fn() -> bool) -> Stop {
+        let (mut drain, mut decisions) = (self.drain.listen(), self.decisions.listen());
+        let mut decided = self.decisions.value();
+        poll_fn(|context| {
+            if drain.poll(context) >= CLOSING {
+                return Poll::Ready(Stop::Drain);
+            }
+            let now = decisions.poll(context);
+            if std::mem::replace(&mut decided, now) != now && !is_allowed() {
+                return Poll::Ready(Stop::Deny);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Connections under way.

@@ -4,6 +4,8 @@
 mod application;
 #[path = "mesh/authority.rs"]
 mod authority;
+#[path = "mesh/bytes.rs"]
+mod bytes_and_streams;
 #[path = "mesh/change.rs"]
 mod change;
 #[path = "mesh/client.rs"]

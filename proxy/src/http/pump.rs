@@ -72,6 +72,8 @@ impl Pump {
                     self.stream.send_reset(Reason::CANCEL);
                 }
                 Some(Ok(frame)) => match frame.into_data() {
+                    // Nothing to wait for capacity with; the last frame of a stream is often empty.
+                    Ok(chunk) if chunk.is_empty() => {}
                     Ok(chunk) => {
                         self.stream.reserve_capacity(chunk.len());
                         self.waiting = Some(chunk);

@@ -2,36 +2,42 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
+use http_body::Body as _;
 
-use super::target::Serving;
+use super::{
+    target::{Serving, Upstream},
+    tcp,
+};
 use crate::{
+    connect::connect,
+    executor::LocalExecutor,
     fault::Fault,
     headers::{self, Survey},
-    http::body::Body,
+    http::{body::Body, single, upgrade},
+    pool::Origin,
 };
 
 /// How long a connection to the application may take.
 const CONNECT: Duration = Duration::from_secs(1);
-
-/// Whether the application speaks HTTP/2.
-pub(crate) fn is_http2(serving: &Serving) -> bool {
-    use weft_core::resource::AppProtocol::{Grpc, Http2};
-    matches!(serving.port.port.protocol, Http2 | Grpc)
-}
+/// How often a request that the application did not take goes on another connection.
+const REDISPATCHES: usize = 3;
 
 /// Sends the request to the application. One that a pooled connection did not take goes on a new one.
 ///
 /// # Errors
 /// Why there is no response.
 pub(crate) async fn forward(serving: &Serving, request: Request<Body>) -> Result<Response<Body>, Fault> {
-    let mut response = exchange(serving, request).await?;
+    let mut response = match &serving.plain {
+        Some(origin) => multiplexed(origin, request).await?,
+        None => pooled(serving, request).await?,
+    };
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, true);
     Ok(response)
 }
 
-async fn exchange(serving: &Serving, request: Request<Body>) -> Result<Response<Body>, Fault> {
+async fn pooled(serving: &Serving, request: Request<Body>) -> Result<Response<Body>, Fault> {
     let request = match serving.pool.take() {
         None => request,
         Some(connection) => match connection.send(request).await {
@@ -44,4 +50,59 @@ async fn exchange(serving: &Serving, request: Request<Body>) -> Result<Response<
         Ok(response) => Ok(response.map(Body::Application)),
         Err(failure) => Err(failure.fault),
     }
+}
+
+async fn multiplexed(origin: &std::rc::Rc<Origin>, request: Request<Body>) -> Result<Response<Body>, Fault> {
+    let (parts, mut body) = request.into_parts();
+    let mut head = Request::from_parts(parts, ());
+    if head.uri().authority().is_none() {
+        *head.version_mut() = Version::HTTP_11;
+    }
+    let bodyless = body.is_end_stream();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let lease = origin.lease(CONNECT).await?;
+        match lease.send(head.clone(), body).await {
+            Ok((response, _)) => return Ok(response.map(Body::Mesh)),
+            Err(failure) => {
+                let again = bodyless && failure.fault == Fault::NotDispatched && tries < REDISPATCHES;
+                if !again {
+                    return Err(failure.fault);
+                }
+                body = Body::Empty;
+            }
+        }
+    }
+}
+
+/// Asks the application to switch protocols, on a connection of its own, and carries the bytes when it does.
+///
+/// # Errors
+/// Why there is no response.
+pub(crate) async fn switch(
+    upstream: &std::rc::Rc<Upstream>,
+    serving: &Serving,
+    caller: hyper::upgrade::OnUpgrade,
+    request: Request<Body>,
+) -> Result<Response<Body>, Fault> {
+    let stream = connect(serving.port.port.address, CONNECT).await?;
+    let mut response = single::exchange(stream, request).await?;
+    let switched = (response.status() == http::StatusCode::SWITCHING_PROTOCOLS)
+        .then(|| (hyper::upgrade::on(&mut response), upgrade::wanted(response.headers())));
+    let survey = Survey::of(response.headers());
+    headers::clean_response(response.headers_mut(), survey, true);
+    if let Some((called, wanted)) = switched {
+        if let Some(wanted) = wanted {
+            upgrade::restore(response.headers_mut(), wanted);
+        }
+        let upstream = upstream.clone();
+        let counted = upstream.worker.count();
+        LocalExecutor.spawn(async move {
+            let _counted = counted;
+            let stop = upstream.worker.stop(|| tcp::is_trusted(&upstream));
+            upgrade::carry(caller, called, stop).await;
+        });
+    }
+    Ok(response.map(Body::Incoming))
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
-    http::body::Body,
+    http::{body::Body, upgrade},
     normalise::{EncodedSlash, normalise_uri},
 };
 
@@ -30,12 +30,22 @@ type Refusal = (Fault, Option<RuleName>);
 pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     let mut report = Report::new(upstream.clone(), parts.version, parts.method.clone());
+    let upgrade = (parts.version == Version::HTTP_11).then(|| upgrade::wanted(&parts.headers)).flatten();
     let serving = match prepare(&upstream, &mut parts, &mut report) {
         Ok(serving) => serving,
         Err((fault, rule)) => return report.refuse(fault, rule.as_ref()),
     };
     report.serving = Some(serving.clone());
     let body = if body.is_end_stream() { Body::Empty } else { Body::Incoming(body) };
+    if let Some(wanted) = upgrade {
+        upgrade::restore(&mut parts.headers, wanted);
+        let mut request = Request::from_parts(parts, body);
+        let caller = hyper::upgrade::on(&mut request);
+        return match forward::switch(&upstream, &serving, caller, request).await {
+            Ok(response) => report.answer(response),
+            Err(fault) => report.refuse(fault, None),
+        };
+    }
     parts.extensions.clear();
     match forward::forward(&serving, Request::from_parts(parts, body)).await {
         Ok(response) => report.answer(response),
@@ -72,7 +82,7 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     upstream.forwarded.apply(&mut parts.headers, survey, report.host.clone());
     report.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
     report.trace = Some(TraceContext::advance(&mut parts.headers, survey));
-    if !super::forward::is_http2(&serving) {
+    if !serving.plain.is_some() {
         to_http1(parts, report);
     }
     Ok(serving)

@@ -22,7 +22,10 @@ use weft_core::{
 };
 
 use super::target::{Caller, Target, Upstream};
-use crate::{signal::DRAINING, worker::Worker};
+use crate::{connect::connect, signal::DRAINING, worker::Worker};
+
+/// How long a connection to the application may take.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// How long a refused caller gets to read why.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -35,6 +38,8 @@ pub(crate) struct Admitted {
     pub(crate) upstream: Rc<Upstream>,
     /// What is spoken.
     pub(crate) framing: Framing,
+    /// The application's side of opaque bytes.
+    pub(crate) application: Option<TcpStream>,
     /// When the certificate that ends first, theirs or ours, ends.
     pub(crate) earliest_end: SystemTime,
 }
@@ -42,6 +47,7 @@ pub(crate) struct Admitted {
 /// A hello that is to be accepted.
 struct Greeted {
     upstream: Rc<Upstream>,
+    application: Option<TcpStream>,
     earliest_end: SystemTime,
     /// The version that both sides speak from here on.
     version: u8,
@@ -65,9 +71,9 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
     let framing = Framing::negotiated(stream.get_ref().1.alpn_protocol())?;
     let greeting = greet(worker, &mut stream, framing, peer_address, local_address);
     match timeout(limits.hello, greeting).await.ok()? {
-        Ok(Greeted { upstream, earliest_end, version }) => {
+        Ok(Greeted { upstream, application, earliest_end, version }) => {
             exchange::write_answer(&mut stream, &Answer::Accepted { version }).await.ok()?;
-            Some(Admitted { stream, upstream, framing, earliest_end })
+            Some(Admitted { stream, upstream, framing, application, earliest_end })
         }
         Err(answer) => {
             tracing::debug!(peer = %peer_address, ?answer, "a hello is refused");
@@ -126,7 +132,14 @@ async fn greet(
     let caller = Caller { source, chain, checked_at, peer_address, local_address };
     let upstream = Upstream::new(worker.clone(), target, caller).ok_or(Answer::NotHere)?;
     accept_framing(&upstream, framing)?;
-    Ok(Greeted { upstream, earliest_end, version })
+    let application = match (framing, upstream.serving()) {
+        // Before the answer: what cannot be delivered here is tried elsewhere.
+        (Framing::Tcp, Some(serving)) => {
+            Some(connect(serving.port.port.address, CONNECT).await.map_err(|_| Answer::NotHere)?)
+        }
+        _ => None,
+    };
+    Ok(Greeted { upstream, application, earliest_end, version })
 }
 
 /// The receiver decides the protocol, and opaque connections are decided once, here.

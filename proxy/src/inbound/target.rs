@@ -11,11 +11,12 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use weft_core::{
     identity::SpiffeId,
     name::{RegistryName, ServiceKey, ServiceName},
+    resource::AppProtocol,
     table::{InboundPort, Table, View},
     workload::Source,
 };
 
-use crate::{headers::Forwarded, http::application::AppPool, worker::Worker};
+use crate::{headers::Forwarded, http::application::AppPool, pool::Origin, worker::Worker};
 
 /// What a hello asked for, and as whom we answered.
 #[derive(Debug)]
@@ -66,8 +67,10 @@ pub(crate) struct Serving {
     pub(crate) service: ServiceKey,
     /// Whether a rule needs requests to be told apart.
     pub(crate) layer_7: bool,
-    /// The connections to the application.
+    /// The connections to an application that speaks HTTP/1.1.
     pub(crate) pool: Rc<AppPool>,
+    /// Those to one that speaks HTTP/2.
+    pub(crate) plain: Option<Rc<Origin>>,
 }
 
 impl Upstream {
@@ -110,6 +113,7 @@ impl Upstream {
         let key = (self.target.service.clone(), self.target.port);
         let mut views = table.views.iter().filter(|view| view.workload.identity == self.target.identity);
         let (view, port) = views.find_map(|view| Some((view, view.inbound.get(&key)?)))?;
+        let is_http2 = matches!(port.port.protocol, AppProtocol::Http2 | AppProtocol::Grpc);
         let registry = RegistryName::new("local").ok()?;
         Some(Rc::new(Serving {
             port: port.clone(),
@@ -117,6 +121,7 @@ impl Upstream {
             service: ServiceKey { registry, service: self.target.service.clone() },
             layer_7: port.authorization.is_layer_7(),
             pool: self.worker.app(port.port.address),
+            plain: is_http2.then(|| self.worker.pool.plain(port.port.address)),
         }))
     }
 }

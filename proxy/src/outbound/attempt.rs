@@ -9,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use weft_core::table::{CompiledRouteRule, EndpointSet, EndpointState};
 
-use super::{Downstream, record::Report};
+use super::{Downstream, http1, is_plain, record::Report};
 use crate::{
     balance::{self, Picked},
     clock::milliseconds,
     fault::{self, Fault, RetryRule},
     headers::{self, Survey},
-    http::body::Body,
+    http::{body::Body, upgrade},
     resilience::{Attempt, Cause, HealthSettings, Observation, observe},
 };
 
@@ -33,7 +33,7 @@ enum Tried {
     Failed { fault: Fault, body: Body, response: Option<Response<Body>> },
 }
 
-/// Sends the request until there is a response, or no reason to try again.
+/// Sends the request until there is a response, or no reason to try again. `single` asks for HTTP/1 from end to end.
 ///
 /// # Errors
 /// The fault of the last try.
@@ -41,15 +41,16 @@ pub(crate) async fn run(
     downstream: &Rc<Downstream>,
     head: Request<()>,
     body: Body,
+    single: bool,
     report: &mut Report,
 ) -> Result<Response<Body>, Fault> {
     let Some(rule) = report.routed.as_ref().map(|routed| routed.rule.clone()) else {
         return Err(Fault::Internal);
     };
     match rule.request_timeout {
-        None => attempts(downstream, &rule, head, body, report).await,
+        None => attempts(downstream, &rule, head, body, single, report).await,
         Some(limit) => {
-            match tokio::time::timeout(limit, attempts(downstream, &rule, head, body, report)).await {
+            match tokio::time::timeout(limit, attempts(downstream, &rule, head, body, single, report)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Fault::ResponseTimeout),
             }
@@ -62,6 +63,7 @@ async fn attempts(
     rule: &CompiledRouteRule,
     head: Request<()>,
     mut body: Body,
+    single: bool,
     report: &mut Report,
 ) -> Result<Response<Body>, Fault> {
     let target = rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
@@ -75,7 +77,7 @@ async fn attempts(
     loop {
         let picked = report.picked.insert(balance::pick(&set, &tried, now).ok_or(Fault::NoEndpoint)?);
         report.attempts = report.attempts.saturating_add(1);
-        let outcome = send(downstream, picked, rule, head.clone(), body).await;
+        let outcome = send(downstream, picked, rule, head.clone(), body, single).await;
         now = milliseconds(Instant::now());
         let (fault, response) = match outcome {
             Tried::Answered(response) => {
@@ -127,8 +129,20 @@ async fn send(
     rule: &CompiledRouteRule,
     mut head: Request<()>,
     body: Body,
+    single: bool,
 ) -> Tried {
     let worker = &downstream.worker;
+    if is_plain(picked.upstream()) {
+        return plain(downstream, picked, rule, head, body).await;
+    }
+    if single {
+        let (parts, ()) = head.into_parts();
+        let request = Request::from_parts(parts, body);
+        return match http1::send(downstream, picked.upstream(), rule.connect_timeout, request).await {
+            Ok(response) => answered(response.map(Body::Incoming), Some(Body::Full(None))),
+            Err((fault, body)) => Tried::Failed { fault, body, response: None },
+        };
+    }
     let origin = worker.pool.mesh(&downstream.role.caller, picked.upstream());
     let lease = match origin.lease(rule.connect_timeout).await {
         Ok(lease) => lease,
@@ -139,17 +153,58 @@ async fn send(
         *head.version_mut() = Version::HTTP_11;
     }
     match lease.send(head, body).await {
-        Ok((response, body)) => {
-            let mut response = response.map(Body::Mesh);
-            let survey = Survey::of(response.headers());
-            headers::clean_response(response.headers_mut(), survey, false);
-            match fault::named(response.headers()) {
-                Some(fault) if fault.facts().retry != RetryRule::Never => {
-                    Tried::Failed { fault, body: body.unwrap_or(Body::Full(None)), response: Some(response) }
-                }
-                _ => Tried::Answered(response),
-            }
-        }
+        Ok((response, body)) => answered(response.map(Body::Mesh), body),
         Err(failure) => Tried::Failed { fault: failure.fault, body: failure.body, response: None },
+    }
+}
+
+/// Reads another agent's response: one that names a fault may be tried elsewhere.
+fn answered(mut response: Response<Body>, body: Option<Body>) -> Tried {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let wanted = switched.then(|| upgrade::wanted(response.headers())).flatten();
+    let survey = Survey::of(response.headers());
+    headers::clean_response(response.headers_mut(), survey, false);
+    if let Some(wanted) = wanted {
+        upgrade::restore(response.headers_mut(), wanted);
+    }
+    match fault::named(response.headers()) {
+        Some(fault) if fault.facts().retry != RetryRule::Never => {
+            let body = body.unwrap_or(Body::Full(None));
+            Tried::Failed { fault, body, response: Some(response) }
+        }
+        _ => Tried::Answered(response),
+    }
+}
+
+/// One try on an application outside the mesh.
+async fn plain(
+    downstream: &Rc<Downstream>,
+    picked: &Picked,
+    rule: &CompiledRouteRule,
+    head: Request<()>,
+    body: Body,
+) -> Tried {
+    let pool = downstream.worker.app(picked.endpoint.address);
+    let (parts, ()) = head.into_parts();
+    let mut request = Request::from_parts(parts, body);
+    *request.version_mut() = Version::HTTP_11;
+    let connection = match pool.take() {
+        Some(connection) => connection,
+        None => match pool.connect(rule.connect_timeout).await {
+            Ok(connection) => connection,
+            Err(fault) => return Tried::Failed { fault, body: request.into_body(), response: None },
+        },
+    };
+    match connection.send(request).await {
+        Ok(response) => {
+            let mut response = response.map(Body::Application);
+            let survey = Survey::of(response.headers());
+            headers::clean_response(response.headers_mut(), survey, true);
+            Tried::Answered(response)
+        }
+        Err(failure) => {
+            let body = failure.request.map_or(Body::Full(None), |request| request.into_body());
+            Tried::Failed { fault: failure.fault, body, response: None }
+        }
     }
 }

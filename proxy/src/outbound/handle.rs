@@ -2,9 +2,13 @@
 
 use std::rc::Rc;
 
-use http::{Request, Uri, Version, header::HOST, request::Parts};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{EXPECT, HOST},
+    request::Parts,
+};
 use http_body::Body as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     Downstream, attempt,
@@ -12,15 +16,20 @@ use super::{
     route,
 };
 use crate::{
+    executor::LocalExecutor,
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
-    http::{body::Body, replay::Replay},
+    http::{body::Body, replay::Replay, upgrade},
     normalise::{EncodedSlash, normalise_uri},
 };
 
 /// Answers one request. Whatever goes wrong is an answer too.
-pub(crate) async fn handle(downstream: Rc<Downstream>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
+    let switch = wanted_switch(&mut request);
     let (mut parts, body) = request.into_parts();
+    let single = switch.is_some()
+        || parts.version == Version::HTTP_10
+        || parts.version == Version::HTTP_11 && parts.headers.contains_key(EXPECT);
     let mut report = Report::new(downstream.clone(), parts.version, parts.method.clone());
     if let Err(fault) = prepare(&downstream, &mut parts, &mut report) {
         return report.refuse(fault, None);
@@ -31,10 +40,42 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, request: Request<Incoming
     };
     let mut head = Request::from_parts(parts, ());
     head.extensions_mut().clear();
-    match attempt::run(&downstream, head, body, &mut report).await {
-        Ok(response) => report.answer(response),
+    if let Some((wanted, _)) = &switch {
+        upgrade::restore(head.headers_mut(), wanted.clone());
+    }
+    match attempt::run(&downstream, head, body, single, &mut report).await {
+        Ok(mut response) => {
+            if let Some((_, caller)) = switch {
+                carry_switched(&downstream, caller, &mut response);
+            }
+            report.answer(response)
+        }
         Err(fault) => report.refuse(fault, None),
     }
+}
+
+/// What an HTTP/1.1 caller wants to switch to, and its connection when it does.
+fn wanted_switch(request: &mut Request<Incoming>) -> Option<(HeaderValue, OnUpgrade)> {
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let wanted = upgrade::wanted(request.headers())?;
+    Some((wanted, hyper::upgrade::on(request)))
+}
+
+/// Once the application has switched, its bytes and the caller's are carried as they are.
+fn carry_switched(downstream: &Rc<Downstream>, caller: OnUpgrade, response: &mut Response<Body>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    let called = hyper::upgrade::on(response);
+    let downstream = downstream.clone();
+    let counted = downstream.worker.count();
+    LocalExecutor.spawn(async move {
+        let _counted = counted;
+        let stop = downstream.worker.stop(|| true);
+        upgrade::carry(caller, called, stop).await;
+    });
 }
 
 /// Checks the request, finds out where it goes, and edits its headers in place.

@@ -1,0 +1,92 @@
+//! Opaque bytes from another agent to an application.
+
+use std::{rc::Rc, time::Instant};
+
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use weft_core::context::{Outcome, PolicyInput, Protocol, Reached, Reporter, Verdict};
+
+use super::target::{Serving, Upstream};
+use crate::{
+    fault::Fault,
+    tcp::copy::{self, End, Side},
+};
+
+/// Carries one connection from its first byte to its last. Only a change of trust or policy that denies it, or the end
+/// of a drain, ends it before.
+pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>, application: TcpStream) {
+    let Some(serving) = upstream.serving() else { return };
+    let mut record = Record { upstream, serving, verdict: Verdict::default(), began: Instant::now() };
+    let worker = &upstream.worker;
+    let series = worker.recorder.open_connection(&record.outcome(0, 0, record.began), record.began);
+    let stop = worker.stop(|| is_allowed(upstream));
+    let carried =
+        copy::copy(stream, application, stop, None, |received, sent| series.add(received, sent)).await;
+    match carried.end {
+        End::Reset(Side::Called) => record.blame(Fault::ResponseCut),
+        End::Reset(Side::Caller) => record.blame(Fault::CallerGone),
+        End::Denied => record.blame(Fault::Denied),
+        _ => {}
+    }
+    let ended = Instant::now();
+    worker.recorder.record(&record.outcome(carried.received, carried.sent, ended), ended);
+}
+
+/// Decides an open stream again. A target that is gone denies nothing: only a rule or lost trust does.
+pub(crate) fn is_allowed(upstream: &Upstream) -> bool {
+    if !upstream.is_trusted() {
+        return false;
+    }
+    let Some(serving) = upstream.serving() else { return true };
+    let identity = &upstream.caller.source.identity;
+    let input = PolicyInput { identity, port: upstream.target.port, request: None };
+    serving.port.authorization.decide(&input).is_allowed()
+}
+
+/// Decides a switched connection again: its request was allowed by a rule on requests, which cannot be asked again
+/// about bytes, so trust decides alone.
+pub(crate) fn is_trusted(upstream: &Upstream) -> bool {
+    upstream.is_trusted()
+}
+
+/// What is recorded of the connection.
+struct Record<'a> {
+    upstream: &'a Upstream,
+    serving: Rc<Serving>,
+    verdict: Verdict,
+    began: Instant,
+}
+
+impl Record<'_> {
+    fn blame(&mut self, fault: Fault) {
+        self.verdict.fault = Some(fault.label());
+        self.verdict.flags = fault.facts().flag;
+    }
+
+    fn outcome(&self, received: u64, sent: u64, ended: Instant) -> Outcome<'_> {
+        let caller = &self.upstream.caller;
+        Outcome {
+            reporter: Reporter::Destination,
+            source: &caller.source,
+            destination: Some(Reached {
+                service: &self.serving.service,
+                port: self.upstream.target.port,
+                workload: Some(&self.serving.view.workload.name),
+                instance: None,
+                identity: Some(&self.upstream.target.identity),
+                address: Some(self.serving.port.port.address),
+            }),
+            local_address: Some(caller.local_address),
+            peer_address: Some(caller.peer_address),
+            protocol: Protocol::Tcp,
+            mutual_tls: true,
+            request: None,
+            route: None,
+            attempts: 1,
+            verdict: &self.verdict,
+            duration: ended.saturating_duration_since(self.began),
+            received_bytes: received,
+            sent_bytes: sent,
+        }
+    }
+}

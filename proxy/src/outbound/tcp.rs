@@ -1,0 +1,189 @@
+//! Opaque bytes from a local process to an instance of the service that its listener is bound to.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use weft_core::{
+    context::{Outcome, Protocol, Reached, Reporter, Verdict},
+    table::{CompiledRouteRule, DestinationPort, EndpointState},
+    wire::Framing,
+};
+
+use super::{Downstream, route};
+use crate::{
+    balance::{self, Picked},
+    clock::milliseconds,
+    connect::connect,
+    dial::{self, Dialled},
+    fault::Fault,
+    resilience::{Attempt, Cause, HealthSettings, Observation, observe},
+    stream::{LocalStream, MeshStream},
+    tcp::copy::{self, End},
+};
+
+/// Where the bytes go.
+pub(crate) struct Way {
+    port: Arc<DestinationPort>,
+    rule: Arc<CompiledRouteRule>,
+}
+
+/// The way of a listener that is bound to a port of opaque bytes; none when it is bound to another, or to none.
+pub(crate) fn way(downstream: &Downstream) -> Option<Result<Way, Fault>> {
+    let table = downstream.worker.table.load();
+    let port = match route::bound_port(&table, &downstream.role) {
+        Ok(port) if port.protocol.is_http() => return None,
+        Ok(port) => port.clone(),
+        Err(_) => return None,
+    };
+    let rule = port.rules.iter().find(|rule| rule.applies_to_bytes()).cloned();
+    Some(rule.map(|rule| Way { port, rule }).ok_or(Fault::NoBackend))
+}
+
+/// Carries one connection from its first byte to its last.
+pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way: Result<Way, Fault>) {
+    let began = Instant::now();
+    let mut record = Record { downstream, way: None, picked: None, verdict: Verdict::default(), began };
+    let outcome = match way {
+        Ok(way) => {
+            let way = record.way.insert(way);
+            reach(downstream, way).await
+        }
+        Err(fault) => Err(fault),
+    };
+    let (received, sent) = match outcome {
+        Ok((picked, upstream)) => {
+            record.picked = Some(picked);
+            let carried = carry(downstream, &record, stream, upstream).await;
+            match carried.end {
+                End::Reset(copy::Side::Called) => record.blame(Fault::ResponseCut),
+                End::Reset(copy::Side::Caller) => record.blame(Fault::CallerGone),
+                End::Denied => record.blame(Fault::Untrusted),
+                _ => {}
+            }
+            (carried.received, carried.sent)
+        }
+        Err(fault) => {
+            record.blame(fault);
+            let mut stream = stream;
+            copy::Abort::abort(&mut stream);
+            (0, 0)
+        }
+    };
+    record.write(received, sent);
+}
+
+async fn carry(
+    downstream: &Rc<Downstream>,
+    record: &Record<'_>,
+    stream: LocalStream,
+    upstream: Instance,
+) -> copy::Copied {
+    let worker = &downstream.worker;
+    let series = worker.recorder.open_connection(&record.outcome(0, 0, Instant::now()), Instant::now());
+    let expected = record.picked.as_ref().and_then(|picked| picked.endpoint.identity.clone());
+    let trusted = || match (&upstream.trust, &expected) {
+        (Some((chain, checked_at)), Some(expected)) => {
+            worker.dialer.tls.check_server(chain, expected, *checked_at).is_ok()
+        }
+        _ => true,
+    };
+    let stop = worker.stop(trusted);
+    copy::copy(stream, upstream.stream, stop, None, |received, sent| series.add(received, sent)).await
+}
+
+/// A connection to an instance.
+struct Instance {
+    stream: MeshStream,
+    trust: Option<(Vec<rustls_pki_types::CertificateDer<'static>>, rustls_pki_types::UnixTime)>,
+}
+
+/// Picks and dials until an instance takes the connection. Whatever fails here may be tried elsewhere.
+async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance), Fault> {
+    let target = way.rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
+    let budget = downstream.worker.budgets.of(&target.service);
+    let mut attempt = Attempt::new(&http::Method::CONNECT, way.rule.retries);
+    let mut tried: Vec<Arc<EndpointState>> = Vec::new();
+    loop {
+        let now = milliseconds(Instant::now());
+        let picked = balance::pick(&target.endpoints, &tried, now).ok_or(Fault::NoEndpoint)?;
+        attempt.begin();
+        let limit = way.rule.connect_timeout;
+        let fault = match tokio::time::timeout(limit, dial(downstream, &picked, limit)).await {
+            Ok(Ok(reached)) => return Ok((picked, reached)),
+            Ok(Err(fault)) => fault,
+            Err(_) => Fault::ConnectTimeout,
+        };
+        let observation = Observation::of_fault(fault);
+        let _ = observe(&HealthSettings::default(), &target.endpoints, &picked, observation, now);
+        tried.push(picked.upstream().state.clone());
+        let wait = attempt.again(Cause::Fault(fault), true, budget).map_err(|_| fault)?;
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn dial(downstream: &Downstream, picked: &Picked, limit: Duration) -> Result<Instance, Fault> {
+    let upstream = picked.upstream();
+    if super::is_plain(upstream) {
+        let stream = connect(upstream.endpoint.address, limit).await?;
+        return Ok(Instance { stream: MeshStream::Plain(stream), trust: None });
+    }
+    let caller = &downstream.role.caller;
+    let original = downstream.local_address;
+    let Dialled { stream, chain, checked_at, .. } =
+        dial::dial(&downstream.worker.dialer, caller, upstream, Framing::Tcp, original).await?;
+    let stream: TlsStream<TcpStream> = stream;
+    Ok(Instance { stream: MeshStream::Mesh(Box::new(stream)), trust: Some((chain, checked_at)) })
+}
+
+/// What is recorded of the connection.
+struct Record<'a> {
+    downstream: &'a Rc<Downstream>,
+    way: Option<Way>,
+    picked: Option<Picked>,
+    verdict: Verdict,
+    began: Instant,
+}
+
+impl Record<'_> {
+    fn blame(&mut self, fault: Fault) {
+        self.verdict.fault = Some(fault.label());
+        self.verdict.flags = fault.facts().flag;
+    }
+
+    fn outcome(&self, received: u64, sent: u64, ended: Instant) -> Outcome<'_> {
+        let endpoint = self.picked.as_ref().map(|picked| &picked.endpoint);
+        Outcome {
+            reporter: Reporter::Source,
+            source: &self.downstream.role.source,
+            destination: self.way.as_ref().map(|way| Reached {
+                service: &way.port.service,
+                port: way.port.number,
+                workload: None,
+                instance: endpoint.map(|endpoint| &endpoint.instance),
+                identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
+                address: endpoint.and_then(|endpoint| endpoint.mesh_address),
+            }),
+            local_address: self.downstream.local_address,
+            peer_address: self.downstream.peer_address,
+            protocol: Protocol::Tcp,
+            mutual_tls: endpoint.is_some_and(|endpoint| endpoint.mesh_address.is_some()),
+            request: None,
+            route: self.way.as_ref().map(|way| &way.rule.name),
+            attempts: 1,
+            verdict: &self.verdict,
+            duration: ended.saturating_duration_since(self.began),
+            received_bytes: received,
+            sent_bytes: sent,
+        }
+    }
+
+    fn write(&self, received: u64, sent: u64) {
+        let ended = Instant::now();
+        self.downstream.worker.recorder.record(&self.outcome(received, sent, ended), ended);
+    }
+}
