@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Connections(oneshot::Sender<Vec<ConnectionInfo>>),
     /// How answers of our own look from now on.
     FaultHeader(bool),
+    /// End at once.
+    Stop,
 }
 
 /// How many connections a worker has; on a cache line of its own.

@@ -303,6 +303,16 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.tell(|| Command::Stop);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The same purpose in the same hands: a listener that is so need not be touched.
 fn same_role(old: &Role, new: &Role) -> bool {
     match (old, new) {

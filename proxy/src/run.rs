@@ -41,7 +41,7 @@ pub(crate) struct Start {
     pub(crate) fault_header: bool,
 }
 
-/// Serves until the command channel closes.
+/// Serves until it is told to stop.
 ///
 /// # Errors
 /// When the runtime cannot be made.
@@ -83,7 +83,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                None => return,
+                None | Some(Command::Stop) => return,
                 Some(command) => obey(&worker, &mut listeners, command),
             },
             _ = sweep.tick() => worker.sweep(),
@@ -112,6 +112,8 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
             let _ = answer.send(worker.pool.connections());
         }
         Command::FaultHeader(on) => worker.fault_header.set(on),
+        // The loop ends before it gets here.
+        Command::Stop => {}
     }
 }
 

@@ -45,7 +45,7 @@ async fn pooled(serving: &Serving, request: Request<Body>) -> Result<Response<Bo
             Err(failure) => *failure.request.ok_or(failure.fault)?,
         },
     };
-    let connection = serving.pool.connect(CONNECT).await?;
+    let connection = Box::pin(serving.pool.connect(CONNECT)).await?;
     match connection.send(request).await {
         Ok(response) => Ok(response.map(Body::Application)),
         Err(failure) => Err(failure.fault),
@@ -86,6 +86,7 @@ pub(crate) async fn switch(
     caller: hyper::upgrade::OnUpgrade,
     request: Request<Body>,
 ) -> Result<Response<Body>, Fault> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let stream = connect(serving.port.port.address, CONNECT).await?;
     let mut response = single::exchange(stream, request).await?;
     let switched = (response.status() == http::StatusCode::SWITCHING_PROTOCOLS)
@@ -100,7 +101,7 @@ pub(crate) async fn switch(
         let counted = upstream.worker.count();
         LocalExecutor.spawn(async move {
             let _counted = counted;
-            let stop = upstream.worker.stop(|| tcp::is_trusted(&upstream));
+            let stop = upstream.worker.stop(|| tcp::is_switch_allowed(&upstream, &method, uri.path()));
             upgrade::carry(caller, called, stop).await;
         });
     }

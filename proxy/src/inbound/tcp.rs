@@ -2,9 +2,10 @@
 
 use std::{rc::Rc, time::Instant};
 
+use http::Method;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use weft_core::context::{Outcome, PolicyInput, Protocol, Reached, Reporter, Verdict};
+use weft_core::context::{Outcome, PolicyInput, PolicyRequest, Protocol, Reached, Reporter, Verdict};
 
 use super::target::{Serving, Upstream};
 use crate::{
@@ -43,10 +44,16 @@ pub(crate) fn is_allowed(upstream: &Upstream) -> bool {
     serving.port.authorization.decide(&input).is_allowed()
 }
 
-/// Decides a switched connection again: its request was allowed by a rule on requests, which cannot be asked again
-/// about bytes, so trust decides alone.
-pub(crate) fn is_trusted(upstream: &Upstream) -> bool {
-    upstream.is_trusted()
+/// Decides a switched connection again, by the request that it began with.
+pub(crate) fn is_switch_allowed(upstream: &Upstream, method: &Method, path: &str) -> bool {
+    if !upstream.is_trusted() {
+        return false;
+    }
+    let Some(serving) = upstream.serving() else { return true };
+    let identity = &upstream.caller.source.identity;
+    let request = Some(PolicyRequest { method, path });
+    let input = PolicyInput { identity, port: upstream.target.port, request };
+    serving.port.authorization.decide(&input).is_allowed()
 }
 
 /// What is recorded of the connection.

@@ -133,12 +133,14 @@ async fn send(
 ) -> Tried {
     let worker = &downstream.worker;
     if is_plain(picked.upstream()) {
-        return plain(downstream, picked, rule, head, body).await;
+        return Box::pin(plain(downstream, picked, rule, head, body)).await;
     }
     if single {
         let (parts, ()) = head.into_parts();
         let request = Request::from_parts(parts, body);
-        return match http1::send(downstream, picked.upstream(), rule.connect_timeout, request).await {
+        // Boxed as the way that few requests go: it would make the future of every request five times as large.
+        let sending = Box::pin(http1::send(downstream, picked.upstream(), rule.connect_timeout, request));
+        return match sending.await {
             Ok(response) => answered(response.map(Body::Incoming), Some(Body::Full(None))),
             Err((fault, body)) => Tried::Failed { fault, body, response: None },
         };

@@ -106,3 +106,21 @@ fn to_origin_form(parts: &mut Parts, report: &Report) -> Result<(), Fault> {
     parts.headers.insert(HOST, report.host.clone().ok_or(Fault::BadHost)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request under way costs this much, and it is moved when it is spawned.
+    #[test]
+    fn a_request_stays_small() {
+        let size = size_of_future(handle);
+        assert!(size <= LIMIT, "{size}");
+    }
+
+    const LIMIT: usize = 3840;
+}
