@@ -218,6 +218,9 @@ impl Flow {
                         self.take(message);
                     }
                     self.publish(false);
+                    if saves.is_empty() && self.followed.iter().any(Followed::was_never_saved) {
+                        self.start_saves(&mut saves, false);
+                    }
                 }
                 Some(command) = self.commands.recv() => self.obey(command),
                 _ = ticks.tick() => self.tick(&mut saves),

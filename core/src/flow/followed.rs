@@ -160,6 +160,12 @@ impl Followed {
         self.down_since.get_or_insert(now);
     }
 
+    /// Whether there is a first full list that no file holds: it is written at once, so that a process which dies right
+    /// after it was ready can start from it.
+    pub(super) fn was_never_saved(&self) -> bool {
+        self.state_file.is_some() && self.ready && self.next_save.is_none() && self.unsaved == Unsaved::Change
+    }
+
     /// The write that is due, if any; `last` asks for whatever is unsaved.
     pub(super) fn due_save(
         &mut self,
