@@ -1,4 +1,5 @@
 //! The hub and the agent's end of it, over real sockets with real TLS.
+#![allow(clippy::unwrap_used)]
 
 #[path = "support/hub.rs"]
 mod hub_support;
@@ -19,6 +20,7 @@ use weft_agent::{
     },
 };
 use weft_core::{
+    control::message::RefusalCode,
     flow::{Flow, FlowConfig, Source},
     identity::SpiffeId,
     name::{RegistryName, ServiceName},
@@ -194,6 +196,25 @@ async fn nobody_but_a_node_of_the_mesh_gets_a_stream() {
     {
         refused(what, mesh.forge_node(name, what, lifetime)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_outlives_its_certificate_but_signs_nothing_more() {
+    let mesh = Mesh::start(LEAF).await;
+    mesh.join("one", &["web"]).await;
+    // The same node, with a certificate that is good for two seconds and that nobody renews.
+    let lifetime = Duration::from_secs(2);
+    let link = mesh.link("one", lifetime);
+    connected(&link).await;
+    let over = SystemTime::now() + lifetime + Duration::from_secs(1);
+    eventually("the end of the certificate", || SystemTime::now() > over).await;
+    assert!(matches!(&*link.state().borrow(), LinkState::Connected { .. }), "age ends no stream");
+    let refused = link.certificate(identity("web"), hub_support::signing_request()).await.unwrap_err();
+    let stale = matches!(&refused, CertificateFault::Refused { code: RefusalCode::StaleCertificate, .. });
+    assert!(stale && refused.is_passing(), "{refused}");
+    let mut state = link.state();
+    let away = state.wait_for(|state| matches!(state, LinkState::Away { .. }));
+    tokio::time::timeout(Duration::from_secs(20), away).await.expect("it connects anew").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CALLS: u32 = 8;
 /// How often a silent caller is asked for a sign of life, and how long it may take.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// How long a caller without a certificate may stay: to join takes one call.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the accept loop waits after the kernel ran out of something.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -73,16 +75,18 @@ async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: Owne
         Err(fault) => return tracing::warn!(%from, %fault, "caller refused"),
     };
     let shared = door.shared;
+    let patience = if node.is_some() { Duration::MAX } else { STRANGER_TIMEOUT };
     let service = service_fn(move |request| service::answer(shared.clone(), node.clone(), request));
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_CALLS)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%from, %error, "connection ended");
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(patience, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%from, %error, "connection ended"),
+        Err(_) => tracing::debug!(%from, "a caller without a certificate stayed too long"),
     }
 }
 

@@ -11,10 +11,11 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use weft_core::{
-    flow::{Flow, FlowConfig, Source},
+    flow::{Flow, FlowConfig, Source, Status},
     identity::{SpiffeId, TrustDomain},
     merge::Snapshot,
     publish::Reader,
+    registry::Registry,
     tls::TlsContext,
 };
 use weft_registries::{BuildError, Environment, Plan};
@@ -103,9 +104,12 @@ impl Hub {
         let keeper = Keeper::new(folder, config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
-        let flow = flow(config)?;
+        let registries = registries(config)?;
+        let with_policies = registries.iter().filter(|registry| registry.capabilities().configuration);
+        let with_policies: Vec<_> = with_policies.map(|registry| registry.name().clone()).collect();
+        let flow = flow(config, registries)?;
         let (snapshots, statuses) = (flow.snapshots(), flow.statuses());
-        let mut relay = Relay::new(store);
+        let mut relay = Relay::new(store).awaiting(with_policies);
         relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
         let shared = Shared { office: office.clone(), relay: relay.reader(), bundles: keeper.bundles() };
         let listen = |what: String| move |source| HubError::Listen { what, source };
@@ -148,15 +152,18 @@ impl Hub {
     }
 }
 
-fn flow(config: &HubConfig) -> Result<Flow, HubError> {
+fn registries(config: &HubConfig) -> Result<Vec<Arc<dyn Registry>>, BuildError> {
+    let environment = Environment::default();
+    config.registries.iter().map(|plan| plan.build(&environment)).collect()
+}
+
+fn flow(config: &HubConfig, registries: Vec<Arc<dyn Registry>>) -> Result<Flow, HubError> {
     let state_dir: PathBuf = config.state_dir.join("registries");
     make_private_folder(&state_dir)?;
-    let environment = Environment::default();
-    let source = |plan: &Plan| {
-        let registry = plan.build(&environment)?;
-        Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })
-    };
-    let sources = config.registries.iter().map(source).collect::<Result<Vec<_>, BuildError>>()?;
+    let plans = config.registries.iter().zip(registries);
+    let source =
+        |(plan, registry): (&Plan, _)| Source { may_name: plan.may_name.clone(), ..Source::new(registry) };
+    let sources = plans.map(source).collect();
     Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
 }
 
@@ -202,7 +209,7 @@ async fn admin(config: &HubConfig, page: Arc<Page>) -> Result<Vec<Admin>, HubErr
 #[derive(Debug)]
 struct Page {
     office: Arc<Office>,
-    statuses: Reader<weft_core::flow::Status>,
+    statuses: Reader<Status>,
     started: SystemTime,
 }
 
@@ -216,7 +223,8 @@ struct HubView {
     trust_domain: String,
     uptime_s: u64,
     intermediate_expires_in_s: u64,
-    registries: Vec<String>,
+    /// How its registries are, with every fault in them.
+    registries: Status,
     missing: Vec<String>,
 }
 
@@ -235,13 +243,7 @@ impl Page {
                 .intermediate_ends()
                 .duration_since(now)
                 .map_or(0, |left| left.as_secs()),
-            registries: self
-                .statuses
-                .load()
-                .registries
-                .iter()
-                .map(|status| status.name.to_string())
-                .collect(),
+            registries: Status::clone(&self.statuses.load()),
             missing: self.missing(),
         }
     }

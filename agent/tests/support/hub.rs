@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -35,9 +36,12 @@ use weft_core::{
     identity::{SpiffeId, TrustDomain},
     locality::Locality,
     name::WorkloadName,
+    publish::Publisher,
     resource::Labels,
+    tls::{Bundle, Certificate, Credentials, TlsContext},
     workload::Workload,
 };
+use weft_registries::hub::{HubLink, LinkConfig};
 
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -51,10 +55,11 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// The local workloads, as they change.
+pub(crate) type WorkloadList = Arc<[Arc<Workload>]>;
+
 /// Workloads of these accounts, as the agent hands them to whoever follows.
-pub(crate) fn workloads(
-    accounts: &[&str],
-) -> (watch::Sender<Arc<[Arc<Workload>]>>, watch::Receiver<Arc<[Arc<Workload>]>>) {
+pub(crate) fn workloads(accounts: &[&str]) -> (watch::Sender<WorkloadList>, watch::Receiver<WorkloadList>) {
     let workload = |account: &&str| {
         Arc::new(Workload {
             name: WorkloadName::new(account).unwrap(),
@@ -144,7 +149,7 @@ impl Mesh {
         &self,
         node: &str,
         accounts: &[&str],
-    ) -> (watch::Sender<Arc<[Arc<Workload>]>>, HubIdentity) {
+    ) -> (watch::Sender<WorkloadList>, HubIdentity) {
         let state_dir = self.join(node, accounts).await;
         let (sender, workloads) = workloads(accounts);
         let settings = IdentitySettings { state_dir, hub: Some(self.address.to_string()) };
@@ -156,6 +161,37 @@ impl Mesh {
     pub(crate) fn forge_node(&self, name: &str, account: &str, lifetime: Duration) -> PathBuf {
         let state = self.state(name);
         make_private_folder(&state).unwrap();
+        let (_, key, chain) = self.forge(name, account, lifetime);
+        let chain = to_pem("CERTIFICATE", chain.iter().map(AsRef::as_ref));
+        write_private(&state.join("node.pem"), (key.serialize_pem() + &chain).as_bytes()).unwrap();
+        std::fs::copy(self.folder("hub/ca/bundle.pem"), state.join("bundle.pem")).unwrap();
+        let node = serde_json::json!({ "node": name, "trust_domain": "demo.mesh", "hub": "127.0.0.1:1" });
+        std::fs::write(state.join("node.json"), node.to_string()).unwrap();
+        state
+    }
+
+    /// A link to the hub with a certificate of the node's that is good for so long, and stays as it is.
+    pub(crate) fn link(&self, node: &str, lifetime: Duration) -> HubLink {
+        let (identity, key, chain) = self.forge(node, "node", lifetime);
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let roots = std::fs::read_to_string(self.folder("hub/ca/bundle.pem")).unwrap();
+        let credentials = Credentials::default()
+            .with_identity(Certificate::new(chain, key).unwrap())
+            .with_bundle(Bundle::from_pem(identity.trust_domain(), &roots).unwrap());
+        HubLink::start(LinkConfig {
+            address: self.address.to_string(),
+            node: identity,
+            node_name: node.to_owned(),
+            tls: Arc::new(TlsContext::new(Publisher::new(credentials).reader())),
+        })
+    }
+
+    fn forge(
+        &self,
+        name: &str,
+        account: &str,
+        lifetime: Duration,
+    ) -> (SpiffeId, KeyPair, Vec<CertificateDer<'static>>) {
         let now = SystemTime::now();
         let authority = AuthorityFolder::of_state(&self.folder("hub")).open(lifetime, now).unwrap();
         let identity = if account == "node" {
@@ -167,12 +203,7 @@ impl Mesh {
         let request = CertificateParams::default().serialize_request(&key).unwrap();
         let request = ProvenRequest::read(request.der()).unwrap();
         let issued = authority.issue(&identity, &request, now).unwrap();
-        let chain = to_pem("CERTIFICATE", issued.chain.iter().map(AsRef::as_ref));
-        write_private(&state.join("node.pem"), (key.serialize_pem() + &chain).as_bytes()).unwrap();
-        std::fs::copy(self.folder("hub/ca/bundle.pem"), state.join("bundle.pem")).unwrap();
-        let node = serde_json::json!({ "node": name, "trust_domain": "demo.mesh", "hub": "127.0.0.1:1" });
-        std::fs::write(state.join("node.json"), node.to_string()).unwrap();
-        state
+        (identity, key, issued.chain)
     }
 
     /// Trusts the root of another authority too.

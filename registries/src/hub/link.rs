@@ -182,6 +182,7 @@ async fn keep(
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
+        let begun = tokio::time::Instant::now();
         let Ended { reason, welcomed } = session::run(&config, &mut wanted, &state, &bundles).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
@@ -191,7 +192,9 @@ async fn keep(
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
             state => *state = LinkState::Away { since: SystemTime::now(), reason: reason.clone() },
         });
-        pause = if welcomed { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        // A hub that welcomes and at once ends the stream must not be asked five times a second.
+        let was_good = welcomed && begun.elapsed() > LONGEST_PAUSE;
+        pause = if was_good { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         let jittered = pause.mul_f64(fastrand::f64() + 0.5);
         if !refuse_for(jittered, &mut wanted, &reason).await {
             return;

@@ -26,6 +26,9 @@ pub struct Follower {
     /// Which registries it wants; none for all.
     wanted: BTreeSet<RegistryName>,
     places: BTreeMap<Scope, Place>,
+    /// Full lists that were begun. All of them are, before the first one is told: until the last is committed an agent
+    /// that starts knows that something is still missing, and keeps its inbound port closed.
+    begun: BTreeSet<Scope>,
     telling: Option<Telling>,
 }
 
@@ -45,7 +48,6 @@ struct Telling {
     /// What lies behind this was told.
     position: u64,
     full: bool,
-    opened: bool,
 }
 
 /// Why an agent cannot go on where it ended.
@@ -94,7 +96,13 @@ impl Follower {
                 places.insert(scope, Place { position, confirmed_at: None });
             }
         }
-        Ok(Self { subscription: subscribe.subscription, wanted, places, telling: None })
+        Ok(Self {
+            subscription: subscribe.subscription,
+            wanted,
+            places,
+            begun: BTreeSet::new(),
+            telling: None,
+        })
     }
 
     /// The next batch that this agent should be told, if there is any.
@@ -103,16 +111,16 @@ impl Follower {
     /// When it fell so far behind that it must take the full list.
     pub fn next_batch(&mut self, state: &RelayState) -> Result<Option<Discovery>, ResumeFault> {
         if self.telling.is_none() {
+            if let Some(scope) = self.not_begun(state) {
+                let batch = self.batch(&scope, vec![encode_reset()]);
+                self.begun.insert(scope);
+                return Ok(Some(batch));
+            }
             self.telling = self.begin(state)?;
         }
         let Some(mut telling) = self.telling.take() else { return Ok(None) };
         let (events, ended) = telling.batch();
-        let batch = Discovery {
-            subscription: self.subscription,
-            registry: telling.scope.registry.to_string(),
-            part: telling.scope.part.to_string(),
-            events,
-        };
+        let batch = self.batch(&telling.scope, events);
         if ended {
             let place =
                 Place { position: telling.relayed.head, confirmed_at: Some(telling.relayed.confirmed_at) };
@@ -123,12 +131,32 @@ impl Follower {
         Ok(Some(batch))
     }
 
+    fn batch(&self, scope: &Scope, events: Vec<Bytes>) -> Discovery {
+        Discovery {
+            subscription: self.subscription,
+            registry: scope.registry.to_string(),
+            part: scope.part.to_string(),
+            events,
+        }
+    }
+
+    fn wanted<'a>(
+        &self,
+        state: &'a RelayState,
+    ) -> impl Iterator<Item = (&'a Scope, &'a Arc<RelayedScope>)> + use<'a, '_> {
+        let is_wanted = |scope: &Scope| self.wanted.is_empty() || self.wanted.contains(&scope.registry);
+        state.scopes.iter().filter(move |(scope, _)| is_wanted(scope))
+    }
+
+    /// A scope whose full list is owed and was not begun.
+    fn not_begun(&self, state: &RelayState) -> Option<Scope> {
+        let mut scopes = self.wanted(state).map(|(scope, _)| scope);
+        scopes.find(|scope| !self.places.contains_key(*scope) && !self.begun.contains(*scope)).cloned()
+    }
+
     /// Chooses a scope that has something to say.
     fn begin(&self, state: &RelayState) -> Result<Option<Telling>, ResumeFault> {
-        for (scope, relayed) in &state.scopes {
-            if !self.wanted.is_empty() && !self.wanted.contains(&scope.registry) {
-                continue;
-            }
+        for (scope, relayed) in self.wanted(state) {
             let (position, full) = match self.places.get(scope) {
                 None => (0, true),
                 Some(place) if place.is_current(relayed) => continue,
@@ -138,7 +166,7 @@ impl Follower {
                 }
             };
             let (scope, relayed) = (scope.clone(), relayed.clone());
-            return Ok(Some(Telling { scope, relayed, position, full, opened: false }));
+            return Ok(Some(Telling { scope, relayed, position, full }));
         }
         Ok(None)
     }
@@ -160,10 +188,6 @@ impl Telling {
     fn batch(&mut self) -> (Vec<Bytes>, bool) {
         let mut events = Vec::new();
         let mut size = 0;
-        if self.full && !self.opened {
-            events.push(encode_reset());
-        }
-        self.opened = true;
         for (position, piece) in self.relayed.log.range(self.position + 1..) {
             if size >= BATCH {
                 return (events, false);

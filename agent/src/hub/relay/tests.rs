@@ -326,3 +326,64 @@ fn points_that_cannot_be_resumed_are_refused() {
     assert!(matches!(hub.follower(Some(&ahead)), Err(ResumeFault::Ahead(_))));
     assert!(hub.follower(Some(&agent.point)).is_ok());
 }
+
+#[test]
+fn every_full_list_is_begun_before_the_first_one_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder.path()).unwrap());
+    let names = ["a", "b"].map(|name| RegistryName::new(name).unwrap());
+    let mut relay = Relay::new(store.clone()).awaiting(names.clone());
+    let mut merge = Merge::new(std::collections::BTreeMap::new());
+    let follow = |relay: &Relay| {
+        let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume: None };
+        let state = relay.reader().load_full();
+        let mut follower = Follower::new(subscribe, &store.epoch(), &state).unwrap();
+        std::iter::from_fn(|| follower.next_batch(&state).unwrap()).collect::<Vec<_>>()
+    };
+    for name in names {
+        assert_eq!(follow(&relay), [], "nothing is told before all that carry policies were heard");
+        let scope = Scope::whole(name);
+        for event in [
+            Event::Reset { scope: scope.clone() },
+            Event::Ready { scope: scope.clone(), completeness: Completeness::Full },
+            Event::Commit { scope: scope.clone(), resume: None },
+        ] {
+            merge.apply(event, SystemTime::now());
+        }
+        relay.take(merge.snapshot()).unwrap();
+    }
+    let told: Vec<_> = follow(&relay)
+        .iter()
+        .flat_map(|batch| {
+            let scope = Scope::whole(RegistryName::new(&batch.registry).unwrap());
+            let events: Vec<_> =
+                batch.events.iter().map(|event| read_event(&scope, event).unwrap()).collect();
+            events
+        })
+        .map(|told| match told {
+            Relayed::Event(Event::Reset { scope }) => format!("reset {scope}"),
+            Relayed::Event(Event::Ready { scope, .. }) => format!("ready {scope}"),
+            Relayed::Event(other) => panic!("{other:?}"),
+            Relayed::Commit(_) => "commit".to_owned(),
+        })
+        .collect();
+    assert_eq!(told, ["reset a", "reset b", "ready a", "commit", "ready b", "commit"]);
+}
+
+#[test]
+fn a_slow_agent_is_owed_the_state_and_not_its_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(3, 1));
+    let mut agent = Agent::new(hub.store.epoch());
+    let mut follower = hub.follower(None).unwrap();
+    agent.hear(&hub.told(&mut follower));
+    for weight in 2..1000 {
+        let mut resources = everything(3, 1);
+        resources[1] = Resource::Endpoint(Endpoint { weight, ..endpoint(0, 0) }.into());
+        hub.say(resources);
+    }
+    let size = agent.hear(&hub.told(&mut follower));
+    assert!(size < 500, "{size} bytes for a thousand changes of one endpoint");
+    assert_eq!(agent.known(), known(&hub.merge));
+}

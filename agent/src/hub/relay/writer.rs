@@ -1,7 +1,7 @@
 //! Keeps the log: compares each snapshot with the last, gives what changed new positions, remembers, then publishes.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::SystemTime,
 };
@@ -30,6 +30,8 @@ pub struct Relay {
     publisher: Publisher<RelayState>,
     /// The highest position given out.
     position: u64,
+    /// Registries that were not confirmed yet and without which nothing is told.
+    awaited: BTreeSet<RegistryName>,
 }
 
 /// One registry's log, as the writer keeps it.
@@ -51,7 +53,16 @@ impl Relay {
     /// A relay that goes on where the store's last one ended.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, logs: BTreeMap::new(), publisher: Publisher::new(RelayState::default()), position: 0 }
+        let publisher = Publisher::new(RelayState::default());
+        Self { store, logs: BTreeMap::new(), publisher, position: 0, awaited: BTreeSet::new() }
+    }
+
+    /// Tells nothing before each of these registries was confirmed once: those that carry policies. Else an agent could
+    /// take the services of one registry for all there is, and open before it knows what another denies.
+    #[must_use]
+    pub fn awaiting(mut self, registries: impl IntoIterator<Item = RegistryName>) -> Self {
+        self.awaited = registries.into_iter().collect();
+        self
     }
 
     /// Reads what the store remembers of these registries.
@@ -89,6 +100,10 @@ impl Relay {
     /// # Errors
     /// When the store fails: nothing is published then, and the next snapshot tries again.
     pub fn take(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.awaited.retain(|registry| confirmed_at(snapshot, registry).is_none());
+        if !self.awaited.is_empty() {
+            return Ok(());
+        }
         let mut state = RelayState::clone(&self.publisher.current());
         let mut any = false;
         for registry in snapshot.partitions.keys().chain(snapshot.scopes.keys().map(|scope| &scope.registry))
