@@ -3,6 +3,8 @@
 //! `cargo bench -p weft-core --bench compile [-- -o json]`. Each size runs in a process of its own, so that resident
 //! memory is that of the size alone: the snapshot, the table and everything that the merge and the compiler keep.
 
+#![allow(clippy::unwrap_used, reason = "a bench stops where a test would")]
+
 use std::{
     alloc::System,
     collections::{BTreeMap, HashMap},

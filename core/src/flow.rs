@@ -8,7 +8,7 @@ mod handle;
 mod status;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     future::Future,
     path::PathBuf,
@@ -31,6 +31,7 @@ use handle::Command;
 
 use crate::{
     compile::{CompileConfig, Compiler, Join},
+    diagnostic::Diagnostic,
     driver::{Backoff, Driver, Message, StateFile, Told},
     merge::{Applied, Merge, Snapshot},
     name::RegistryName,
@@ -47,6 +48,8 @@ const CHANNEL: usize = 1024;
 const BATCH: usize = 8192;
 /// How often the flow looks after what is not urgent: writes, old tables, the status of a busy registry.
 const TICK: Duration = Duration::from_secs(1);
+/// How many scopes that somebody spoke of and may not are remembered at most.
+const REFUSED: usize = 64;
 /// A status is published at most so often, but for the first change after a pause, which is published at once.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
 
@@ -114,6 +117,8 @@ pub struct Flow {
     backoffs: Vec<Backoff>,
     /// Who may speak of each scope: whoever spoke of it first.
     owners: HashMap<Scope, usize, RandomState>,
+    /// Who spoke of what they may not.
+    refused: BTreeSet<(usize, Scope)>,
     tables: Publisher<Table>,
     snapshots: Publisher<Snapshot>,
     statuses: Publisher<Status>,
@@ -157,6 +162,7 @@ impl Flow {
             followed,
             backoffs,
             owners: HashMap::default(),
+            refused: BTreeSet::new(),
             tables: Publisher::new(Table::default()),
             snapshots: Publisher::new(Snapshot::default()),
             statuses: Publisher::new(Status::default()),
@@ -265,8 +271,7 @@ impl Flow {
         if let Told::Event(event) = &told
             && !self.is_owner(source, event.scope())
         {
-            let registry = self.followed[source].name();
-            tracing::warn!(%registry, scope = %event.scope(), "ignored: this registry may not speak of that scope");
+            self.refuse(source, event.scope().clone());
             return;
         }
         self.followed[source].note(&told, now);
@@ -284,6 +289,15 @@ impl Flow {
                 tracing::debug!(registry = %self.followed[source].name(), %error, "stream ended");
                 uncommitted.iter().for_each(|scope| self.merge.abandon(scope));
             }
+        }
+    }
+
+    /// Remembers, and says once, that a registry spoke for another.
+    fn refuse(&mut self, source: usize, scope: Scope) {
+        if self.refused.len() < REFUSED && !self.refused.contains(&(source, scope.clone())) {
+            let registry = self.followed[source].name();
+            tracing::warn!(%registry, %scope, "ignored: this registry may not speak of that scope");
+            self.refused.insert((source, scope));
         }
     }
 
@@ -342,6 +356,10 @@ impl Flow {
         let snapshot = self.merge.snapshot();
         let mut diagnostics: Vec<_> = self.merge.diagnostics().cloned().collect();
         diagnostics.extend(self.compiler.diagnostics());
+        diagnostics.extend(self.refused.iter().map(|(source, scope)| {
+            let message = format!("what it says of \"{scope}\" is ignored: no registry speaks for another");
+            Diagnostic::error(self.followed[*source].name(), message)
+        }));
         let status = Status {
             registries: self.followed.iter().map(|followed| followed.status(snapshot)).collect(),
             diagnostics,

@@ -137,7 +137,8 @@ pub struct Capabilities {
     pub register: bool,
     /// Carries routes and policies.
     pub configuration: bool,
-    /// Speaks for other registries (a relay): events may name scopes of several.
+    /// Speaks for other registries (a relay): events may name scopes of several. A relay begins a full list of every
+    /// scope ([`Event::Reset`]) before its first commit: whoever follows it is ready when all of them are committed.
     pub relay: bool,
 }
 

@@ -77,7 +77,8 @@ pub(super) fn sets(
     diagnostics.extend(withheld.into_diagnostics(&group.key));
     upstreams.sort_by(|(a_rank, a), (b_rank, b)| {
         let key = |u: &Arc<Upstream>| (u.endpoint.health, u.endpoint.instance.clone());
-        (&a.endpoint.port_name)
+        a.endpoint
+            .port_name
             .cmp(&b.endpoint.port_name)
             .then_with(|| key(a).cmp(&key(b)))
             .then(a_rank.cmp(b_rank))

@@ -180,7 +180,7 @@ fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnost
     let way = if winner.registry == loser.registry {
         "by its name".to_owned()
     } else {
-        format!("by the declared order of registries; a [[join]] would make them one")
+        "by the declared order of registries; a [[join]] would make them one".to_owned()
     };
     let message = format!("{winner} and {loser} both claim {}: {winner} has it, {way}", names.join(", "));
     Diagnostic::warning(loser, message).and_at(winner)

@@ -171,6 +171,9 @@ async fn a_registry_speaks_for_no_other() {
     running.say(full_list(None)).await;
     let table = running.table(|table| table.destination("reviews").is_some()).await;
     assert!(table.destination("web").is_none());
+    running
+        .status(|status| status.diagnostics.iter().any(|d| d.message.contains("speaks for another")))
+        .await;
     running.stop().await;
 }
 
