@@ -14,7 +14,7 @@ mod layout;
 mod load;
 mod observe;
 mod once;
-mod probe;
+pub mod probe;
 mod screen;
 pub mod service;
 

@@ -22,15 +22,18 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A presented certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Presented {
+pub struct Presented {
     /// In hexadecimal.
-    pub(super) serial: String,
+    pub serial: String,
     /// Until when it is valid.
-    pub(super) not_after: SystemTime,
+    pub not_after: SystemTime,
 }
 
 /// Connects to a mesh port as if to call `identity` and looks at the certificate that comes.
-pub(super) async fn look(address: SocketAddr, identity: &SpiffeId) -> anyhow::Result<Presented> {
+///
+/// # Errors
+/// When nobody answers, or what is presented is no certificate.
+pub async fn look(address: SocketAddr, identity: &SpiffeId) -> anyhow::Result<Presented> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let witness = Arc::new(Witness { provider: provider.clone(), seen: Mutex::default() });
     let mut config = ClientConfig::builder_with_provider(provider)

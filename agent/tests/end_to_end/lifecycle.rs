@@ -1,17 +1,10 @@
 //! Coming up, going down, and dying.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Application, Connection, Mesh, client, until};
+use crate::support::{Application, Load, Mesh, client, until};
 
 fn echo_mesh(application: &Application) -> Mesh {
     let mut mesh = Mesh::new();
@@ -60,61 +53,6 @@ fn inbound_stays_closed_until_policy_is_known() {
     assert!(std::net::TcpStream::connect(mesh.inbound("far")).is_ok());
 }
 
-/// Calls again and again on kept-alive connections until it is stopped. Never retries: an error is a failure, except
-/// that a server may close between two requests, which it announces with `Connection: close`.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    callers: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(mesh: &Mesh, callers: usize) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let outbound = mesh.outbound("client");
-        let callers = (0..callers)
-            .map(|_| {
-                let (stop, answered) = (stop.clone(), answered.clone());
-                std::thread::spawn(move || {
-                    let (mut connection, mut failures) = (None, Vec::new());
-                    while !stop.load(Ordering::SeqCst) {
-                        let mut open =
-                            connection.take().unwrap_or_else(|| Connection::open(outbound).unwrap());
-                        match open.get("echo.default.mesh", "/") {
-                            Ok(answer) => {
-                                answered.fetch_add(1, Ordering::SeqCst);
-                                if answer.status != 200 {
-                                    failures.push(format!("{answer:?}"));
-                                }
-                                connection = (answer.header("connection") != Some("close")).then_some(open);
-                            }
-                            Err(error) => failures.push(error.to_string()),
-                        }
-                    }
-                    failures
-                })
-            })
-            .collect();
-        Self { stop, answered, callers }
-    }
-
-    fn answered(&self) -> u64 {
-        self.answered.load(Ordering::SeqCst)
-    }
-
-    /// Waits until so many more are answered.
-    fn go_on(&self, more: u64) {
-        let until_then = self.answered() + more;
-        until("the load goes on", || (self.answered() >= until_then).then_some(()));
-    }
-
-    /// Stops and returns what failed.
-    fn end(self) -> Vec<String> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
-    }
-}
-
 #[test]
 fn a_called_agent_drains_under_load_without_a_failed_request() {
     let applications = [Application::start("one"), Application::start("two")];
@@ -124,7 +62,7 @@ fn a_called_agent_drains_under_load_without_a_failed_request() {
     mesh.caller("near", "client");
     mesh.start();
     applications.iter().for_each(|application| application.delay(Duration::from_millis(20)));
-    let load = Load::start(&mesh, 8);
+    let load = Load::start(mesh.outbound("client"), "echo.default.mesh", 8);
     until("both take part", || applications.iter().all(|it| it.requests() > 10).then_some(()));
     mesh.process("far").signal(Signal::TERM);
     assert!(mesh.process("far").wait().success());

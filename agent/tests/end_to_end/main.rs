@@ -8,4 +8,5 @@ mod demonstration;
 mod lifecycle;
 mod quick_start;
 mod reload;
+mod rotation;
 mod verbs;

@@ -7,31 +7,35 @@ use serde_json::Value;
 
 use crate::support::{Application, Process, Sandbox, address, client, uid, until};
 
-struct Start {
-    sandbox: Sandbox,
+pub(crate) struct Start {
+    pub(crate) sandbox: Sandbox,
     hub: SocketAddr,
-    web_outbound: SocketAddr,
-    inbounds: [SocketAddr; 2],
-    processes: Vec<Process>,
+    pub(crate) web_outbound: SocketAddr,
+    /// Those of web's agent and of reviews' agent.
+    pub(crate) inbounds: [SocketAddr; 2],
+    /// The hub, web's agent and reviews' agent.
+    pub(crate) processes: Vec<Process>,
+    /// How long certificates live.
+    pub(crate) leaf_ttl: &'static str,
 }
 
-const WEB: &str = "spiffe://quickstart.mesh/ns/default/sa/web";
-const REVIEWS: &str = "spiffe://quickstart.mesh/ns/default/sa/reviews";
+pub(crate) const WEB: &str = "spiffe://quickstart.mesh/ns/default/sa/web";
+pub(crate) const REVIEWS: &str = "spiffe://quickstart.mesh/ns/default/sa/reviews";
 
 impl Start {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (hub, web_outbound, inbounds) = (address(), address(), [address(), address()]);
-        Self { sandbox: Sandbox::new(), hub, web_outbound, inbounds, processes: Vec::new() }
+        Self { sandbox: Sandbox::new(), hub, web_outbound, inbounds, processes: Vec::new(), leaf_ttl: "24h" }
     }
 
-    fn write(&self, applications: &[Application; 2]) {
+    pub(crate) fn write(&self, applications: &[Application; 2]) {
         let sandbox = &self.sandbox;
         sandbox.write(
             "hub.toml",
             &format!(
                 "listen = \"{}\"\nstate_dir = \"hub\"\nrun_dir = \"hub\"\n[admin]\nlisten = \"off\"\n\
-                 [[registry]]\nkind = \"static\"\nname = \"static\"\npath = \"mesh.d\"\nallow_loopback = true\n",
-                self.hub
+                 [ca]\nleaf_ttl = \"{}\"\n[[registry]]\nkind = \"static\"\nname = \"static\"\npath = \"mesh.d\"\nallow_loopback = true\n",
+                self.hub, self.leaf_ttl
             ),
         );
         let agent = |name: &str, inbound: SocketAddr, workloads: &str| {
@@ -101,7 +105,7 @@ impl Start {
         self.sandbox.ok(&["join", "--state-dir", node, "--hub", &hub, "--token", token.trim()]);
     }
 
-    fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         self.sandbox.ok(&["ca", "init", "--state-dir", "hub", "--trust-domain", "quickstart.mesh"]);
         self.processes.push(self.sandbox.spawn("hub", &["hub", "--config", "hub.toml"]));
         until("the hub listens", || std::net::TcpStream::connect(self.hub).ok());
@@ -121,7 +125,7 @@ impl Start {
     }
 }
 
-fn socket(node: &str) -> String {
+pub(crate) fn socket(node: &str) -> String {
     format!("{node}/run/admin.sock")
 }
 

@@ -23,6 +23,8 @@ struct Shared {
     stopped: AtomicBool,
     /// The head of the last request, line by line.
     last: Mutex<Vec<String>>,
+    /// Whether streams go on.
+    streaming: AtomicBool,
 }
 
 impl Application {
@@ -35,6 +37,7 @@ impl Application {
             requests: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             last: Mutex::default(),
+            streaming: AtomicBool::new(true),
         });
         let address = listener.local_addr().unwrap();
         let server = shared.clone();
@@ -53,6 +56,11 @@ impl Application {
     /// From now on every answer takes so long.
     pub fn delay(&self, delay: Duration) {
         *self.shared.delay.lock().unwrap() = delay;
+    }
+
+    /// Lets every answer to `/stream` come to its end: until then they go on, a chunk now and then.
+    pub fn end_streams(&self) {
+        self.shared.streaming.store(false, Ordering::SeqCst);
     }
 
     /// How many requests came.
@@ -88,6 +96,10 @@ impl Shared {
             });
             let mut body = vec![0; length.unwrap_or(0)];
             std::io::Read::read_exact(&mut reader, &mut body).ok()?;
+            if head.first().is_some_and(|line| line.contains(" /stream ")) {
+                self.stream(reader.get_mut()).ok()?;
+                continue;
+            }
             let delay = *self.delay.lock().unwrap();
             if !delay.is_zero() {
                 std::thread::sleep(delay);
@@ -99,6 +111,17 @@ impl Shared {
             );
             reader.get_mut().write_all(answer.as_bytes()).ok()?;
         }
+    }
+}
+
+impl Shared {
+    fn stream(&self, connection: &mut TcpStream) -> std::io::Result<()> {
+        connection.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        while self.streaming.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst) {
+            connection.write_all(b"5\r\ntick\n\r\n")?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        connection.write_all(b"4\r\nend\n\r\n0\r\n\r\n")
     }
 }
 

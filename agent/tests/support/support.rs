@@ -8,6 +8,7 @@
 pub mod application;
 pub mod authority;
 pub mod client;
+pub mod load;
 pub mod mesh;
 pub mod process;
 pub mod sandbox;
@@ -21,6 +22,7 @@ use std::{
 pub use application::Application;
 pub use authority::Authority;
 pub use client::{Connection, Response};
+pub use load::Load;
 pub use mesh::Mesh;
 pub use process::Process;
 pub use sandbox::Sandbox;

@@ -1,0 +1,98 @@
+//! Certificates are replaced under load: nothing fails, nothing is reset, and both the serial that outsiders see and the
+//! ones on the pooled connections change.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
+use weft_agent::demo::probe;
+use weft_core::identity::SpiffeId;
+
+use crate::{
+    quick_start::{REVIEWS, Start, socket},
+    support::{Application, Connection, Load, until},
+};
+
+/// Streams that are open all the time.
+const STREAMS: usize = 50;
+/// Callers, each as fast as answers come.
+const CALLERS: usize = 16;
+/// How many serials must be seen of each kind.
+const SERIALS: usize = 3;
+
+#[test]
+fn certificates_rotate_under_load_without_a_failed_request_or_a_cut_stream() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut start = Start::new();
+    start.leaf_ttl = "6s";
+    start.write(&applications);
+    start.up();
+    let outbound = start.web_outbound;
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            std::thread::spawn(move || Connection::open(outbound)?.get("reviews.default.mesh", "/stream"))
+        })
+        .collect();
+    until("all streams are open", || {
+        let open: u64 = applications.iter().map(Application::requests).sum();
+        (open >= STREAMS as u64).then_some(())
+    });
+    let load = Load::start(outbound, "reviews.default.mesh", CALLERS);
+    load.go_on(100);
+
+    let identity = SpiffeId::parse(REVIEWS).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut seen, mut own, mut peer) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    until("the serials outside and in the pool have changed", || {
+        if let Ok(presented) = runtime.block_on(probe::look(start.inbounds[1], &identity)) {
+            seen.insert(presented.serial);
+        }
+        for connection in connections(&start) {
+            own.insert(connection["own_serial"].to_string());
+            peer.insert(connection["peer_serial"].to_string());
+        }
+        [&seen, &own, &peer].iter().all(|serials| serials.len() >= SERIALS).then_some(())
+    });
+    load.go_on(200);
+    let (answered, failures) = (load.answered(), load.end());
+    assert!(failures.is_empty(), "{} of {answered} failed, such as {}", failures.len(), failures[0]);
+    let cut = streams.iter().filter(|stream| stream.is_finished()).count();
+    assert_eq!(cut, 0, "streams ended before their application ended them");
+    applications.iter().for_each(Application::end_streams);
+    for stream in streams {
+        let answer = stream.join().unwrap().unwrap();
+        assert!(answer.status == 200 && answer.body.ends_with("end\n"), "{:?}", answer.status);
+    }
+    drop(runtime);
+}
+
+/// The pooled connections of web's agent.
+fn connections(start: &Start) -> Vec<Value> {
+    let path = start.sandbox.path(&socket("web"));
+    let page = Connection::open_unix(&path).unwrap().get("weft", "/connections").unwrap().json();
+    page.as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_hub_that_is_gone_costs_no_request_and_rotation_goes_on_when_it_is_back() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut start = Start::new();
+    start.leaf_ttl = "20s";
+    start.write(&applications);
+    start.up();
+    let load = Load::start(start.web_outbound, "reviews.default.mesh", 4);
+    load.go_on(50);
+    let identity = SpiffeId::parse(REVIEWS).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let serial = || runtime.block_on(probe::look(start.inbounds[1], &identity)).map(|seen| seen.serial).ok();
+    let first = until("a certificate is presented", serial);
+    start.processes[0].kill();
+    // The next renewal falls into the outage: it starts after a third of the life, and the hub is away for longer.
+    let until_then = std::time::Instant::now() + Duration::from_secs(9);
+    until("the outage lasts", || (std::time::Instant::now() > until_then).then_some(()));
+    assert!(load.answered() > 50);
+    start.processes[0] = start.sandbox.spawn("hub", &["hub", "--config", "hub.toml"]);
+    until("the certificate is replaced", || (serial()? != first).then_some(()));
+    load.go_on(50);
+    let failures = load.end();
+    assert!(failures.is_empty(), "{} failures, such as {}", failures.len(), failures[0]);
+}

@@ -1,0 +1,67 @@
+//! Callers that never retry.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use super::{Connection, until};
+
+/// Calls again and again on kept-alive connections until it is stopped. Never retries: an error is a failure, except
+/// that a server may close between two requests, which it announces with `Connection: close`.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    callers: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    pub fn start(outbound: SocketAddr, host: &str, callers: usize) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let callers = (0..callers)
+            .map(|_| {
+                let (stop, answered, host) = (stop.clone(), answered.clone(), host.to_owned());
+                std::thread::spawn(move || {
+                    let (mut connection, mut failures) = (None, Vec::new());
+                    while !stop.load(Ordering::SeqCst) {
+                        let mut open =
+                            connection.take().unwrap_or_else(|| Connection::open(outbound).unwrap());
+                        match open.get(&host, "/") {
+                            Ok(answer) => {
+                                answered.fetch_add(1, Ordering::SeqCst);
+                                if answer.status != 200 {
+                                    failures.push(format!("{answer:?}"));
+                                }
+                                connection = (answer.header("connection") != Some("close")).then_some(open);
+                            }
+                            Err(error) => failures.push(error.to_string()),
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Self { stop, answered, callers }
+    }
+
+    /// How many were answered.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more are answered.
+    pub fn go_on(&self, more: u64) {
+        let until_then = self.answered() + more;
+        until("the load goes on", || (self.answered() >= until_then).then_some(()));
+    }
+
+    /// Stops and returns what failed.
+    pub fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    }
+}
