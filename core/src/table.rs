@@ -14,7 +14,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-pub use access::{Authorization, CompiledOperation, CompiledPolicy, CompiledRule, Decision, PathRule};
+pub use access::{
+    Authorization, CompiledOperation, CompiledPolicy, CompiledRule, Decision, OWN_TRUST_DOMAIN, PathRule,
+};
 pub use directory::{Directory, Place, Places};
 pub use endpoint::{EndpointKey, EndpointSet, EndpointState, LazyState, Upstream};
 pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};

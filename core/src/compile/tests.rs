@@ -304,12 +304,12 @@ fn policies_protect_what_they_select() {
     let first = world.say(&scope("kubernetes"), "web", origin);
     let stranger = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/stranger").unwrap();
     assert!(decide(&first, &friend).is_allowed());
-    assert_eq!(decide(&first, &stranger), Decision::NotAllowed);
+    assert_eq!(decide(&first, &stranger), Decision::NotAllowed("kubernetes/friends".parse().unwrap()));
     // Another registry's service of the same name: it may restrict, never permit.
     let mut origin = origin_of_endpoints("web", 1);
     origin.push(policy("let-in", Action::Allow, &stranger));
     let second = world.say(&scope("consul"), "web", origin.clone());
-    assert_eq!(decide(&second, &stranger), Decision::NotAllowed);
+    assert_eq!(decide(&second, &stranger), Decision::NotAllowed("kubernetes/friends".parse().unwrap()));
     let port = |table: &Table| table.views[0].inbound.values().next().unwrap().clone();
     assert!(Arc::ptr_eq(&port(&first), &port(&second)), "nothing changed for this port");
     origin.push(policy("keep-out", Action::Deny, &friend));

@@ -64,8 +64,9 @@ pub enum Decision {
     Allowed(Option<RuleName>),
     /// Refused by this DENY rule.
     Denied(RuleName),
-    /// Refused because no ALLOW rule matched, or the caller is of another trust domain.
-    NotAllowed,
+    /// Refused because none of the ALLOW rules matched; names the first policy that would have had to. Without ALLOW
+    /// policies that is [`OWN_TRUST_DOMAIN`].
+    NotAllowed(RuleName),
 }
 
 impl Decision {
@@ -74,6 +75,13 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed(_))
     }
+}
+
+/// What a denial names where no policy selects the port and the caller is of another trust domain.
+pub const OWN_TRUST_DOMAIN: &str = "default/own-trust-domain";
+
+fn own_trust_domain() -> RuleName {
+    RuleName::new(OWN_TRUST_DOMAIN).expect("the constant is visible ASCII")
 }
 
 /// How a rule's layer-7 conditions count on opaque bytes.
@@ -90,13 +98,13 @@ impl Authorization {
         if let Some(rule) = first_match(&self.deny, input, OnBytes::Matches) {
             return Decision::Denied(rule.name.clone());
         }
-        if self.allow.is_empty() {
+        let Some(first) = self.allow.first() else {
             let own = input.identity.trust_domain_str() == self.trust_domain.as_str();
-            return if own { Decision::Allowed(None) } else { Decision::NotAllowed };
-        }
+            return if own { Decision::Allowed(None) } else { Decision::NotAllowed(own_trust_domain()) };
+        };
         match first_match(&self.allow, input, OnBytes::Fails) {
             Some(rule) => Decision::Allowed(Some(rule.name.clone())),
-            None => Decision::NotAllowed,
+            None => Decision::NotAllowed(first.name.clone()),
         }
     }
 

@@ -72,11 +72,10 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     let input = PolicyInput { identity, port: upstream.target.port, request: Some(request) };
     match serving.port.authorization.decide(&input) {
         Decision::Allowed(rule) => report.verdict.rule = rule,
-        Decision::Denied(rule) => {
+        Decision::Denied(rule) | Decision::NotAllowed(rule) => {
             report.verdict.rule = Some(rule.clone());
             return Err((Fault::Denied, Some(rule)));
         }
-        Decision::NotAllowed => return Err(fault(Fault::Denied)),
     }
     headers::clean_request(&mut parts.headers, survey);
     upstream.forwarded.apply(&mut parts.headers, survey, report.host.clone());

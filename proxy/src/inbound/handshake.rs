@@ -155,8 +155,9 @@ fn accept_framing(upstream: &Upstream, framing: Framing) -> Result<(), Answer> {
             let input = PolicyInput { identity, port: upstream.target.port, request: None };
             match serving.port.authorization.decide(&input) {
                 Decision::Allowed(_) => Ok(()),
-                Decision::Denied(rule) => Err(Answer::Denied { rule: rule.to_string() }),
-                Decision::NotAllowed => Err(Answer::Denied { rule: String::new() }),
+                Decision::Denied(rule) | Decision::NotAllowed(rule) => {
+                    Err(Answer::Denied { rule: rule.to_string() })
+                }
             }
         }
         Framing::Mux => Err(Answer::WrongFraming { using: Framing::Http2 }),
