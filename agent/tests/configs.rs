@@ -3,6 +3,8 @@
 //! A file of `tests/configs` begins with what it is (`# agent`, `# hub` or `# mesh`) and all its faults, in order:
 //! `# error 5:12 @ 3 message ~ help` is an error at line 5, column 12, that also points to line 3. Nothing else may be said.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

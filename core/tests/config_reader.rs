@@ -1,4 +1,6 @@
 //! The spanned reader: every fault at once, in its place, and no panic on any text.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 use proptest::prelude::*;
 use weft_core::config::{Fault, SourceFile, Style, read, read_mesh, render};
 

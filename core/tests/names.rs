@@ -1,5 +1,7 @@
 //! Names: what is accepted, what is refused and with which words.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use proptest::prelude::*;
 use weft_core::name::{HostName, InstanceName, NameError, PortName, ServiceName, WorkloadName};
 

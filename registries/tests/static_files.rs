@@ -1,4 +1,6 @@
 //! The static registry against a real folder: each change of the folder is the right word, and nothing else is.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 use std::{fs, path::Path, time::Duration};
 
 use futures_util::{StreamExt, stream::BoxStream};

@@ -81,7 +81,7 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     upstream.forwarded.apply(&mut parts.headers, survey, report.host.clone());
     report.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
     report.trace = Some(TraceContext::advance(&mut parts.headers, survey));
-    if !serving.plain.is_some() {
+    if serving.plain.is_none() {
         to_http1(parts, report);
     }
     Ok(serving)

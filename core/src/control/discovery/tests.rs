@@ -158,7 +158,8 @@ fn golden_bytes_of_a_replace() {
 
 #[test]
 fn what_breaks_a_rule_is_named() {
-    let refused = |change: fn(&mut message::Replace)| {
+    type Damage = fn(&mut message::Replace);
+    let refused = |change: Damage| {
         let encoded = encode_replace("o", &everything(), &[]).event;
         let Some(message::EventWord::Replace(mut replace)) = message::Event::decode(encoded).unwrap().word
         else {
@@ -167,7 +168,7 @@ fn what_breaks_a_rule_is_named() {
         change(&mut replace);
         read_event(&scope(), &encode(message::EventWord::Replace(replace))).unwrap_err().to_string()
     };
-    let cases: [(&str, fn(&mut message::Replace)); 9] = [
+    let cases: [(&str, Damage); 9] = [
         ("address has 3 bytes", |replace| replace.endpoints[0].address = Bytes::from_static(b"abc")),
         ("health has the value 9", |replace| replace.endpoints[0].health = 9),
         ("weight has the value 65536", |replace| replace.endpoints[0].weight = Some(65536)),
