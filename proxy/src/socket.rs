@@ -1,9 +1,12 @@
 //! Listening sockets before they belong to a runtime.
 
 use std::{
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener as StdTcpListener},
-    os::unix::net::UnixListener as StdUnixListener,
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixListener as StdUnixListener,
+    },
     path::Path,
 };
 
@@ -71,12 +74,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
+/// Replaces the socket that an earlier process left; anything else at the path is not ours to remove. Every user may
+/// connect, as to a TCP port: a workload is seldom the user that we run as, and who it is is asked of the kernel then.
 fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path)?;
     }
     let listener = StdUnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
