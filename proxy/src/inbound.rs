@@ -29,10 +29,11 @@ use handshake::Admitted;
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counted) {
     let _counted = counted;
     let drain = worker.drain.listen();
+    // From before the handshake on: it may show the certificate that is renewed while it lasts.
+    let renewals = Some(worker.renewals.listen());
     let Some(admitted) = handshake::admit(&worker, stream).await else { return };
     let Admitted { stream, upstream, framing, application, earliest_end } = admitted;
     let replace_at = Some(Instant::now() + lifetime_until(earliest_end));
-    let renewals = Some(worker.renewals.listen());
     let handler = upstream.clone();
     let service = service_fn(move |request| {
         let upstream = handler.clone();

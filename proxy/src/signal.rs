@@ -29,6 +29,7 @@ pub(crate) struct Listener {
     signal: Rc<Signal>,
     id: u64,
     registered: bool,
+    first: u32,
 }
 
 impl Signal {
@@ -51,7 +52,7 @@ impl Signal {
     pub(crate) fn listen(self: &Rc<Self>) -> Listener {
         let id = self.next.get();
         self.next.set(id + 1);
-        Listener { signal: self.clone(), id, registered: false }
+        Listener { signal: self.clone(), id, registered: false, first: self.value() }
     }
 }
 
@@ -63,6 +64,11 @@ impl Listener {
             self.signal.wakers.borrow_mut().insert(self.id, context.waker().clone());
         }
         self.signal.value.get()
+    }
+
+    /// Whether the value rose since the registration was made; the task is woken when it does.
+    pub(crate) fn poll_risen(&mut self, context: &mut Context<'_>) -> bool {
+        self.poll(context) != self.first
     }
 }
 

@@ -1,10 +1,12 @@
 //! Session tickets whose keys live no longer than the trust they were issued under.
 //!
 //! A ticket holds the client's certificate and is honoured without asking a verifier, so it would outlive a removed
-//! root. A new key whenever the bundles change makes all older tickets worthless; the handshake is then a full one.
+//! root. A new key whenever the bundles change makes all older tickets worthless; the handshake is then a full one. So
+//! does a new key when a certificate of our own is renewed: a resumed session would go on showing the old one.
 
 use std::{
     fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -17,7 +19,7 @@ use crate::publish::Reader;
 /// The longest life of a ticket, in seconds.
 const LONGEST_LIFETIME: u64 = 3600;
 
-/// Encrypts tickets with a key that changes with [`Credentials::trust_generation`].
+/// Encrypts tickets with a key that changes with the roots and with our own certificates.
 pub(super) struct MeshTicketer {
     credentials: Reader<Credentials>,
     current: Mutex<Option<(u64, Arc<dyn ProducesTickets>)>>,
@@ -28,9 +30,9 @@ impl MeshTicketer {
         Self { credentials, current: Mutex::new(None) }
     }
 
-    /// The ticketer of the trust in force; none when there is no randomness for a key, and then no ticket is given.
+    /// The ticketer of the credentials in force; none when there is no randomness for a key, and then no ticket is given.
     fn current(&self) -> Option<Arc<dyn ProducesTickets>> {
-        let generation = self.credentials.load().trust_generation();
+        let generation = generation(&self.credentials.load());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
             Some((made_under, ticketer)) if *made_under == generation => Some(ticketer.clone()),
@@ -41,6 +43,17 @@ impl MeshTicketer {
             }
         }
     }
+}
+
+/// Names what tickets hang on. No order among our certificates, so their digests are added up.
+fn generation(credentials: &Credentials) -> u64 {
+    let digest = |serial: &str| {
+        let mut hasher = DefaultHasher::new();
+        serial.hash(&mut hasher);
+        hasher.finish()
+    };
+    let own = credentials.identities().map(|own| digest(&own.leaf().serial));
+    own.fold(credentials.trust_generation(), u64::wrapping_add)
 }
 
 impl ProducesTickets for MeshTicketer {

@@ -42,7 +42,7 @@ pub(crate) fn http2() -> http2::Builder<LocalExecutor> {
     builder
 }
 
-/// Polls `connection` to its end. When the worker drains, when `replaceable` rises above what it is now, or at
+/// Polls `connection` to its end. When the worker drains, when `replaceable` has risen, or at
 /// `replace_at`, `finish` is called: the connection takes nothing new and ends when what it has is done. After the
 /// drain's deadline it has a moment for its last frames.
 pub(crate) async fn serve<C: Future>(
@@ -56,7 +56,6 @@ pub(crate) async fn serve<C: Future>(
     let mut replace: Pin<&mut Option<Sleep>> = pin!(replace_at.map(sleep_until));
     let mut closing: Pin<&mut Option<Sleep>> = pin!(None);
     let mut finishing = false;
-    let mut first = None;
     poll_fn(|context| {
         loop {
             if connection.as_mut().poll(context).is_ready() {
@@ -76,8 +75,7 @@ pub(crate) async fn serve<C: Future>(
             if finishing {
                 return Poll::Pending;
             }
-            let renewals = replaceable.as_mut().map(|listener| listener.poll(context));
-            let renewed = *first.get_or_insert(renewals) != renewals;
+            let renewed = replaceable.as_mut().is_some_and(|listener| listener.poll_risen(context));
             let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());
             if phase < DRAINING && !renewed && !old {
                 return Poll::Pending;

@@ -38,6 +38,8 @@ pub(crate) struct Origin {
     way: Way,
     connections: RefCell<Vec<Pooled>>,
     dial: RefCell<Option<Rc<Dial>>>,
+    /// Whether a connection went since the last dial.
+    went: Cell<bool>,
 }
 
 /// How the place is reached.
@@ -78,7 +80,13 @@ struct Dial {
 
 impl Origin {
     pub(super) fn new(shared: Rc<Shared>, way: Way) -> Rc<Self> {
-        Rc::new(Self { shared, way, connections: RefCell::default(), dial: RefCell::default() })
+        Rc::new(Self {
+            shared,
+            way,
+            connections: RefCell::default(),
+            dial: RefCell::default(),
+            went: Cell::default(),
+        })
     }
 
     /// A place on a connection; dials when there is none, and ahead when the last is nearly full.
@@ -129,9 +137,14 @@ impl Origin {
         let (origin, under_way) = (self.clone(), dial.clone());
         LocalExecutor.spawn(async move {
             let outcome = tokio::time::timeout(limit, origin.dial(limit)).await;
-            under_way.outcome.set(Some(outcome.unwrap_or(Err(Fault::ConnectTimeout))));
+            let outcome = outcome.unwrap_or(Err(Fault::ConnectTimeout));
+            under_way.outcome.set(Some(outcome));
             *origin.dial.borrow_mut() = None;
             under_way.done.notify_waiters();
+            if outcome.is_ok() {
+                // Certificates or trust that changed during the dial were not in time for it.
+                origin.renew();
+            }
         });
         dial
     }
@@ -164,6 +177,12 @@ impl Origin {
 
     async fn dial_mesh(&self, caller: &Caller, upstream: &Upstream, window: u32) -> Result<Made, Fault> {
         let dialer = &self.shared.dialer;
+        let open = |pooled: &Pooled| pooled.connection.phase() == Phase::Open;
+        if self.went.take() || !self.connections.borrow().iter().all(open) {
+            // The other side may have ended it to show a new certificate. A session that began before would show the
+            // old one again, and a ticket may have been given between the change and the end.
+            dialer.tls.forget_sessions(&caller.workload.identity);
+        }
         let Dialled { stream, peer, chain, checked_at, own_serial } =
             dial::dial(dialer, caller, upstream, Framing::Http2, None).await?;
         let own = dialer.credentials.load().identity(&caller.workload.identity).cloned();
@@ -230,6 +249,7 @@ impl Origin {
             }
             let gone = connection.phase() == Phase::Dead;
             if gone {
+                self.went.set(true);
                 self.shared.give_back(pooled.window_bytes);
             }
             !gone
