@@ -31,7 +31,8 @@ pub(crate) struct Downstream {
     pub(crate) peer_address: Option<SocketAddr>,
 }
 
-/// Serves one accepted connection.
+/// Serves one accepted connection. All but HTTP/1 is boxed, because the many connections are of HTTP/1 and an idle one
+/// should hold no room for the others.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     role: Arc<OutboundRole>,
@@ -50,10 +51,10 @@ pub(crate) async fn serve(
     let way = tcp::way(&downstream);
     if let Err(refusal) = admitted {
         tracing::warn!(workload = %downstream.role.caller.workload.name, %refusal, "a local process is refused");
-        return admit::refuse(stream, &refusal, way.is_none()).await;
+        return Box::pin(admit::refuse(stream, &refusal, way.is_none())).await;
     }
     if let Some(way) = way {
-        return tcp::serve(&downstream, stream, way).await;
+        return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain).await else { return };
     let io = TokioIo::new(Prefixed::new(prefix, stream));
@@ -69,7 +70,9 @@ pub(crate) async fn serve(
         }
         Spoken::Http2 => {
             let connection = serve::http2().serve_connection(io, service);
-            serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
+            let served =
+                serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None);
+            Box::pin(served).await;
         }
     }
 }

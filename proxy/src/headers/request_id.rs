@@ -20,17 +20,20 @@ enum Form {
 
 impl RequestId {
     /// Keeps the ID that the request has, if it is 1 to 128 visible ASCII characters, else gives it a new one: a
-    /// random UUID (RFC 9562, version 4).
+    /// random UUID (RFC 9562, version 4). No other request has it, so HPACK is told not to index it (RFC 7541
+    /// §7.1.3): it would only push out of the table what requests have in common.
     #[must_use]
     pub fn ensure(headers: &mut HeaderMap, survey: Survey) -> Self {
         if survey.has(Seen::RequestId)
-            && let Some(value) = headers.get(REQUEST_ID)
+            && let Some(value) = headers.get_mut(REQUEST_ID)
             && is_sound(value)
         {
+            value.set_sensitive(true);
             return Self(Form::Kept(value.clone()));
         }
         let text = uuid(fastrand::u128(..));
-        if let Ok(value) = HeaderValue::from_bytes(&text) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&text) {
+            value.set_sensitive(true);
             headers.insert(REQUEST_ID, value);
         }
         Self(Form::Made(text))

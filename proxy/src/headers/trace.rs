@@ -45,7 +45,9 @@ impl TraceContext {
             headers.remove(TRACESTATE);
         }
         let context = Self::next(received);
-        if let Ok(value) = HeaderValue::from_bytes(&context.to_text()) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&context.to_text()) {
+            // As with the request's ID: HPACK would index it in vain.
+            value.set_sensitive(true);
             headers.insert(TRACEPARENT, value);
         }
         context
