@@ -52,7 +52,7 @@ def _parse(arguments):
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     parser.add_argument("--machine", type=Path, metavar="FILE", help="also write the machine's facts and the noise as JSON")
     parser.add_argument("--proxies", default=",".join(MAKERS), help="which to compare (default: %(default)s)")
-    parser.add_argument("--weft-bin", metavar="PATH", help="a weft binary; default: build the release of this tree")
+    parser.add_argument("--weft-bin", metavar="PATH", help="a weft binary; default: build this tree as packages are built")
     parser.add_argument("--quick", action="store_true", help="short runs: a smoke test, not a judgement")
     parser.add_argument("--seconds", type=int, help=f"length of one run (default {SECONDS}, quick {QUICK_SECONDS})")
     parser.add_argument("--repeats", type=int, help=f"runs of each case and proxy (default {REPEATS}, quick {QUICK_REPEATS})")

