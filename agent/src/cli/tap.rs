@@ -30,6 +30,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     while left > 0 {
         let Some(line) = lines.next().await? else { break };
         let Ok(request) = serde_json::from_str::<Value>(&line) else { continue };
+        if let Some(missed) = request.get("missed") {
+            eprintln!("weft: {missed} requests came too fast to be shown");
+            continue;
+        }
         if !wanted(&args, &request) {
             continue;
         }
@@ -75,11 +79,12 @@ fn sentence(request: &Value, colour: bool) -> String {
     let rule = text(request, "/verdict/rule");
     let route = text(request, "/route");
     let mut line = format!(
-        "{:<11} {} -> {} {} {verdict} {:.2}ms {security}",
+        "{:<11} {} -> {} {} {}{verdict} {:.2}ms {security}",
         text(request, "/reporter"),
         text(request, "/source/identity"),
         text(request, "/destination/service/service"),
         text(request, "/destination/instance"),
+        asked(request),
         milliseconds(request),
     );
     for (name, value) in [("route", route), ("rule", rule), ("flags", text(request, "/verdict/flags"))] {
@@ -88,6 +93,12 @@ fn sentence(request: &Value, colour: bool) -> String {
         }
     }
     line
+}
+
+/// The method and path with a blank behind; nothing for opaque bytes.
+fn asked(request: &Value) -> String {
+    let (method, path) = (text(request, "/request/method"), text(request, "/request/path"));
+    if method.is_empty() { String::new() } else { format!("{method} {path} ") }
 }
 
 fn milliseconds(request: &Value) -> f64 {
@@ -110,12 +121,13 @@ mod tests {
             "source": { "identity": "spiffe://demo.mesh/ns/default/sa/web" },
             "destination": { "service": { "registry": "static", "service": "reviews.default" }, "instance": "r-1" },
             "mutual_tls": true, "route": null,
+            "request": { "method": "POST", "path": "/a" },
             "verdict": { "status": 403, "flags": "", "fault": "denied", "rule": "static/only-web/0" },
             "duration": { "secs": 0, "nanos": 1_500_000 },
         });
         assert_eq!(
             super::sentence(&request, false),
-            "destination spiffe://demo.mesh/ns/default/sa/web -> reviews.default r-1 403 denied 1.50ms mTLS \
+            "destination spiffe://demo.mesh/ns/default/sa/web -> reviews.default r-1 POST /a 403 denied 1.50ms mTLS \
              rule=static/only-web/0"
         );
     }

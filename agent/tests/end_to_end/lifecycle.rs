@@ -90,6 +90,23 @@ fn a_request_under_way_is_finished_before_the_agent_ends() {
     }
 }
 
+/// What the tests of draining rely on: without a deadline the same request is cut, and their client says so.
+#[test]
+fn with_a_deadline_of_zero_the_same_request_is_cut() {
+    let application = Application::start("echo");
+    let mut mesh = echo_mesh(&application);
+    mesh.settings = "workers = 2\ndrain_deadline = \"0s\"\n".into();
+    mesh.start();
+    application.delay(Duration::from_secs(5));
+    let outbound = mesh.outbound("client");
+    let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/slow"));
+    until("the request is under way", || (application.requests() == 1).then_some(()));
+    mesh.process("near").signal(Signal::TERM);
+    assert!(mesh.process("near").wait().success());
+    let answer = call.join().unwrap();
+    assert!(answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status != 200), "{answer:?}");
+}
+
 #[test]
 fn a_second_signal_ends_the_agent_at_once() {
     let application = Application::start("echo");

@@ -35,7 +35,6 @@ pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -
         Ok(serving) => serving,
         Err((fault, rule)) => return report.refuse(fault, rule.as_ref()),
     };
-    report.serving = Some(serving.clone());
     let body = if body.is_end_stream() { Body::Empty } else { Body::Incoming(body) };
     if let Some(wanted) = upgrade {
         upgrade::restore(&mut parts.headers, wanted);
@@ -60,6 +59,7 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     report.grpc = headers::is_grpc(&parts.headers);
     report.host = host_value(parts);
     let serving = upstream.serving().ok_or((Fault::NotHere, None))?;
+    report.serving = Some(serving.clone());
     let slashes = if serving.layer_7 { EncodedSlash::Refuse } else { EncodedSlash::Keep };
     normalise_uri(&mut parts.uri, slashes).map_err(fault)?;
     report.uri = parts.uri.clone();
