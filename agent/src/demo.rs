@@ -39,6 +39,9 @@ pub struct Options {
 /// How often the live table is drawn.
 const REDRAW: Duration = Duration::from_millis(500);
 
+/// How often it is tried to bring the mesh up: a port that was free may be taken before it is used.
+const ATTEMPTS: u32 = 3;
+
 /// A running mesh and what is seen of it.
 struct Demo {
     layout: Layout,
@@ -53,31 +56,39 @@ struct Demo {
 /// When the mesh does not come up. What was started is ended and removed all the same.
 pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install()?;
-    let layout = Layout::create()?;
-    let mut children = Children::new(&layout);
-    let started = tokio::select! {
-        started = start(&layout, &mut children) => started,
-        _ = signals.next() => Err(anyhow::anyhow!("stopped before the mesh was up")),
+    let mut demo = bring_up(&mut signals).await?;
+    let outcome = if options.once {
+        once::run(&mut demo, options.json, &mut signals).await
+    } else {
+        live(&mut demo, &mut signals).await
     };
-    let outcome = match started {
-        Ok(()) => {
-            let mut demo = Demo::observe(layout, children);
-            let outcome = if options.once {
-                once::run(&mut demo, options.json, &mut signals).await
-            } else {
-                live(&mut demo, &mut signals).await
-            };
-            (demo.children, demo.layout, outcome)
-        }
-        Err(error) => {
-            children.print_logs();
-            (children, layout, Err(error))
-        }
-    };
-    let (mut children, layout, outcome) = outcome;
-    children.end().await;
-    layout.remove();
+    demo.children.end().await;
+    demo.layout.remove();
     outcome
+}
+
+/// Brings the mesh up, on other ports when somebody was faster to take one.
+async fn bring_up(signals: &mut Signals) -> anyhow::Result<Demo> {
+    let mut attempts = 1;
+    loop {
+        let layout = Layout::create()?;
+        let mut children = Children::new(&layout);
+        let started = tokio::select! {
+            started = start(&layout, &mut children) => started,
+            _ = signals.next() => Err(anyhow::anyhow!("stopped before the mesh was up")),
+        };
+        let Err(error) = started else { return Ok(Demo::observe(layout, children)) };
+        let again = attempts < ATTEMPTS && children.logged("Address already in use");
+        if !again {
+            children.print_logs();
+        }
+        children.end().await;
+        layout.remove();
+        if !again {
+            return Err(error);
+        }
+        attempts += 1;
+    }
 }
 
 /// Brings the mesh up in the order in which an operator would.

@@ -204,6 +204,12 @@ impl Children {
         }
     }
 
+    /// Whether any child has complained of `what`.
+    pub(super) fn logged(&self, what: &str) -> bool {
+        let log = |process: &Process| fs::read_to_string(log_path(&self.logs, &process.name));
+        self.processes.iter().any(|process| log(process).is_ok_and(|log| log.contains(what)))
+    }
+
     /// Prints the end of every log to standard error.
     pub(super) fn print_logs(&self) {
         for process in &self.processes {
