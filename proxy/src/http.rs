@@ -9,4 +9,5 @@ pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod single;
+pub(crate) mod strict;
 pub(crate) mod upgrade;

@@ -19,7 +19,10 @@ use tokio::{net::TcpStream, time::Instant};
 use weft_core::wire::Framing;
 
 use crate::{
-    http::serve,
+    http::{
+        serve,
+        strict::{Heads, Strict},
+    },
     pool::lifetime_until,
     worker::{Counted, Worker},
 };
@@ -35,9 +38,18 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
     let Admitted { stream, upstream, framing, application, earliest_end } = admitted;
     let replace_at = Some(Instant::now() + lifetime_until(earliest_end));
     let handler = upstream.clone();
-    let service = service_fn(move |request| {
+    let heads = Rc::new(Heads::default());
+    let marking = heads.clone();
+    let service = service_fn(move |mut request| {
         let upstream = handler.clone();
-        async move { Ok::<_, std::convert::Infallible>(handle::handle(upstream, request).await) }
+        let flawed = marking.mark(&mut request);
+        async move {
+            let mut response = handle::handle(upstream, request).await;
+            if flawed {
+                Heads::close(&mut response);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     match framing {
         Framing::Http2 => {
@@ -52,7 +64,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             .await;
         }
         Framing::Http1 => {
-            let connection = serve::http1().serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let io = TokioIo::new(Strict::new(stream, &heads));
+            let connection = serve::http1().serve_connection(io, service).with_upgrades();
             serve::serve(
                 connection,
                 |connection| connection.graceful_shutdown(),

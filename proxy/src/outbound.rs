@@ -17,7 +17,10 @@ use weft_core::{resource::TlsMode, table::Upstream};
 
 use crate::{
     command::OutboundRole,
-    http::serve,
+    http::{
+        serve,
+        strict::{Heads, Strict},
+    },
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -57,19 +60,29 @@ pub(crate) async fn serve(
         return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain).await else { return };
-    let io = TokioIo::new(Prefixed::new(prefix, stream));
+    let stream = Prefixed::new(prefix, stream);
+    let heads = Rc::new(Heads::default());
+    let marking = heads.clone();
     let handler = downstream.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         let downstream = handler.clone();
-        async move { Ok::<_, std::convert::Infallible>(handle::handle(downstream, request).await) }
+        let flawed = marking.mark(&mut request);
+        async move {
+            let mut response = handle::handle(downstream, request).await;
+            if flawed {
+                Heads::close(&mut response);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     match spoken {
         Spoken::Http1 => {
+            let io = TokioIo::new(Strict::new(stream, &heads));
             let connection = serve::http1().serve_connection(io, service).with_upgrades();
             serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
         }
         Spoken::Http2 => {
-            let connection = serve::http2().serve_connection(io, service);
+            let connection = serve::http2().serve_connection(TokioIo::new(stream), service);
             let served =
                 serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None);
             Box::pin(served).await;

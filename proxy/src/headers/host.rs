@@ -27,9 +27,14 @@ pub struct Host<'a> {
 /// In HTTP/1.1 an absolute URI overrides `Host`, which the caller of this function must then replace (RFC 9112 §3.2.2);
 /// in HTTP/2 the two must agree (RFC 9113 §8.3.1).
 ///
+/// A fault among the extensions is a flaw of the head that was found before it was parsed.
+///
 /// # Errors
 /// [`Fault::NoHost`], [`Fault::BadHost`], [`Fault::AmbiguousLength`] or [`Fault::BadRequest`].
 pub fn admit<'a>(parts: &'a Parts, survey: Survey) -> Result<Host<'a>, Fault> {
+    if let Some(flaw) = parts.extensions.get::<Fault>() {
+        return Err(*flaw);
+    }
     check_length(&parts.headers, parts.version, survey)?;
     let host = host_field(parts, survey)?;
     let is_http1 = parts.version <= Version::HTTP_11;

@@ -21,10 +21,11 @@ const LAST_FRAMES: Duration = Duration::from_millis(250);
 /// The largest header of a request, in bytes, over all fields.
 const MAX_HEADER: u32 = 64 * 1024;
 
-/// How hyper serves HTTP/1.
+/// How hyper serves HTTP/1. Never with `pipeline_flush`: it keeps back the 400 to a head that cannot be parsed for as long
+/// as that head lies in the buffer, which is for ever.
 pub(crate) fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.auto_date_header(false).max_buf_size(MAX_HEADER as usize).pipeline_flush(true);
+    builder.auto_date_header(false).max_buf_size(MAX_HEADER as usize);
     builder
 }
 

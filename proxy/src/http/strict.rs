@@ -1,0 +1,370 @@
+//! What hyper's HTTP/1 parser lets pass or hides, found in the bytes before it reads them.
+//!
+//! hyper ends lines at a bare LF, and takes `content-length` away where `transfer-encoding` stands beside it, so that
+//! nobody behind it can see that two parsers could have read the message differently (RFC 9112 §2.2 and §6.3). So the
+//! bytes of each head are looked at on their way to hyper ([`Strict`]), and the first request with a flaw is marked by
+//! its number ([`Heads`]): it and all that follow on the connection are to be refused. Nothing is buffered but the
+//! beginning of a line that is not complete yet, and bodies are skipped without being looked at.
+//!
+//! Chunk sizes are followed only to find the next head; what is wrong with them is hyper's to refuse. After a request
+//! for another protocol nothing more is looked at.
+
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Request, Response, header::CONNECTION};
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::fault::Fault;
+
+/// How much of an incomplete line is kept. No line that matters here is longer.
+const LINE: usize = 256;
+
+/// The number of the first request of a connection whose head has a flaw, and the flaw. Shared between threads only
+/// because hyper wants its streams so.
+type FirstFlaw = Arc<OnceLock<(u64, Fault)>>;
+
+/// The requests of one connection as its service gets them.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    first_flaw: FirstFlaw,
+    next: Cell<u64>,
+}
+
+impl Heads {
+    /// Takes note of the next request, and puts the fault into its extensions if its head has a flaw. Returns whether
+    /// it has: the connection must end with the answer.
+    pub(crate) fn mark<B>(&self, request: &mut Request<B>) -> bool {
+        let number = self.next.replace(self.next.get() + 1);
+        match self.first_flaw.get() {
+            Some((first, fault)) if *first <= number => {
+                request.extensions_mut().insert(*fault);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the connection with this answer.
+    pub(crate) fn close<B>(response: &mut Response<B>) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// A stream of HTTP/1 requests whose heads are looked at.
+#[derive(Debug)]
+pub(crate) struct Strict<T> {
+    inner: T,
+    scan: Scan,
+}
+
+impl<T> Strict<T> {
+    /// Looks at what is read from `inner`, for `heads`.
+    pub(crate) fn new(inner: T, heads: &Heads) -> Self {
+        Self { inner, scan: Scan { first_flaw: heads.first_flaw.clone(), ..Scan::default() } }
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    /// Lines of a head.
+    #[default]
+    Head,
+    /// A body of so many bytes.
+    Body(u64),
+    /// The line with a chunk's size.
+    Size,
+    /// A chunk of so many bytes.
+    Chunk(u64),
+    /// The end of line after a chunk.
+    ChunkEnd,
+    /// Lines after the last chunk.
+    Trailer,
+    /// What is not ours to read.
+    Opaque,
+}
+
+/// How far the bytes have been looked at.
+#[derive(Debug, Default)]
+struct Scan {
+    first_flaw: FirstFlaw,
+    /// How many heads have ended.
+    ended: u64,
+    part: Part,
+    head: Head,
+    /// The beginning of a line that is not complete yet, at most [`LINE`] bytes.
+    line: Vec<u8>,
+    /// The last byte of it.
+    last: u8,
+}
+
+/// What a head has said so far.
+#[derive(Debug, Default)]
+struct Head {
+    begun: bool,
+    length: Option<u64>,
+    chunked: bool,
+    coded: bool,
+    switches: bool,
+    ambiguous: bool,
+}
+
+impl Scan {
+    /// Looks at the next bytes of the stream.
+    fn look(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.part {
+                Part::Opaque => return,
+                Part::Body(left) => {
+                    let left = skip(&mut at, bytes.len(), left);
+                    self.part = if left == 0 { Part::Head } else { Part::Body(left) };
+                }
+                Part::Chunk(left) => {
+                    let left = skip(&mut at, bytes.len(), left);
+                    self.part = if left == 0 { Part::ChunkEnd } else { Part::Chunk(left) };
+                }
+                Part::Head | Part::Size | Part::ChunkEnd | Part::Trailer => {
+                    let Some(length) = memchr(b'\n', &bytes[at..]) else { return self.keep(&bytes[at..]) };
+                    let end = at + length;
+                    if let Err(fault) = self.end_line(&bytes[at..end]) {
+                        // Only this sets it, and never twice: nothing is looked at afterwards.
+                        let _set = self.first_flaw.set((self.ended, fault));
+                        self.part = Part::Opaque;
+                        return;
+                    }
+                    at = end + 1;
+                }
+            }
+        }
+    }
+
+    /// Keeps the beginning of a line.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = LINE.saturating_sub(self.line.len()).min(bytes.len());
+        self.line.extend_from_slice(&bytes[..room]);
+        self.last = bytes.last().copied().unwrap_or(self.last);
+    }
+
+    /// Reads the line that ends with these bytes, which are followed by LF.
+    ///
+    /// # Errors
+    /// The flaw that it gives to the head.
+    fn end_line(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if self.line.is_empty() {
+            let Some((b'\r', line)) = bytes.split_last() else { return self.bare() };
+            return self.read(line);
+        }
+        self.keep(bytes);
+        let mut line = std::mem::take(&mut self.line);
+        if self.last != b'\r' {
+            return self.bare();
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        let fine = self.read(&line);
+        line.clear();
+        self.line = line;
+        fine
+    }
+
+    /// A line ended without CR: an ambiguity in a head, and hyper's to refuse in a body.
+    fn bare(&mut self) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.part, Part::Opaque) {
+            Part::Head => Err(Fault::BadRequest),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, line: &[u8]) -> Result<(), Fault> {
+        match self.part {
+            Part::Head if line.is_empty() && !self.head.begun => {}
+            Part::Head if line.is_empty() => {
+                let head = std::mem::take(&mut self.head);
+                self.part = head.body();
+                if head.ambiguous || head.coded && head.length.is_some() {
+                    return Err(Fault::AmbiguousLength);
+                }
+                self.ended += 1;
+            }
+            Part::Head => self.head.read(line),
+            Part::Size => {
+                self.part = match chunk_size(line) {
+                    Some(0) => Part::Trailer,
+                    Some(size) => Part::Chunk(size),
+                    None => Part::Opaque,
+                }
+            }
+            Part::ChunkEnd => self.part = if line.is_empty() { Part::Size } else { Part::Opaque },
+            Part::Trailer if line.is_empty() => self.part = Part::Head,
+            Part::Trailer | Part::Body(_) | Part::Chunk(_) | Part::Opaque => {}
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    /// Reads the request line or a field.
+    fn read(&mut self, line: &[u8]) {
+        if !self.begun {
+            self.begun = true;
+            self.switches = line.starts_with(b"CONNECT ");
+            return;
+        }
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
+            return;
+        }
+        let Some(colon) = memchr(b':', line) else { return };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+            self.ambiguous |= self.length.is_some() || length.is_none();
+            self.length = length;
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.chunked = !self.coded && value.eq_ignore_ascii_case(b"chunked");
+            self.coded = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.switches = true;
+        }
+    }
+
+    /// What follows this head. Codings that are not one `chunked` are refused by whoever sees the request.
+    fn body(&self) -> Part {
+        match (self.switches, self.coded, self.length) {
+            (true, ..) => Part::Opaque,
+            (_, true, _) if self.chunked => Part::Size,
+            (_, true, _) => Part::Opaque,
+            (_, false, Some(length)) if length > 0 => Part::Body(length),
+            (_, false, _) => Part::Head,
+        }
+    }
+}
+
+/// Passes over at most `left` bytes, and says how many of them are left.
+fn skip(at: &mut usize, end: usize, left: u64) -> u64 {
+    let here = u64::try_from(end - *at).unwrap_or(u64::MAX).min(left);
+    *at += usize::try_from(here).unwrap_or(end - *at);
+    left - here
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        self.scan.look(&buffer.filled()[before..]);
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Strict<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first flaw when the text comes in pieces of this length.
+    fn flaw(text: &str, piece: usize) -> Option<(u64, Fault)> {
+        let mut scan = Scan::default();
+        text.as_bytes().chunks(piece).for_each(|piece| scan.look(piece));
+        scan.first_flaw.get().copied()
+    }
+
+    fn check(text: &str, wanted: Option<(u64, Fault)>) {
+        for piece in 1..=text.len() {
+            assert_eq!(flaw(text, piece), wanted, "{text:?} in pieces of {piece}");
+        }
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    #[test]
+    fn sound_requests_pass() {
+        let post = "POST / HTTP/1.1\r\nContent-Length: 4\r\nhost: a\r\n\r\n\n\r\n\n";
+        let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n2;x=y\r\n\n\n\r\nA\r\n0123\n56789\r\n0\r\nt: u\r\n\r\n";
+        let long = format!("GET / HTTP/1.1\r\ncookie: {}\r\n\r\n", "c".repeat(3 * LINE));
+        let flawed = "GET / HTTP/1.1\n\r\n";
+        for text in [GET, post, chunked, &long, "\r\nGET / HTTP/1.1\r\n\r\n"] {
+            check(text, None);
+            // What comes after it is found, so its end was.
+            check(&format!("{text}{GET}{text}{flawed}"), Some((3, Fault::BadRequest)));
+        }
+        check("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\nwhat\never\n\n", None);
+        check("CONNECT a:1 HTTP/1.1\r\n\r\nwhat\never\n\n", None);
+    }
+
+    #[test]
+    fn ambiguous_requests_do_not() {
+        use Fault::{AmbiguousLength, BadRequest};
+        let long = format!("GET / HTTP/1.1\r\ncookie: {}\n\r\n", "c".repeat(3 * LINE));
+        for (text, fault) in [
+            ("GET / HTTP/1.1\nhost: a\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nhost: a\nb: c\r\n\r\n", BadRequest),
+            ("GET / HTTP/1.1\r\nhost: a\r\n\n", BadRequest),
+            ("GET / HTTP/1.1\r\n\n", BadRequest),
+            ("\nGET / HTTP/1.1\r\n\r\n", BadRequest),
+            (&long, BadRequest),
+            ("POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n", AmbiguousLength),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nCONTENT-LENGTH: 3\r\n\r\n", AmbiguousLength),
+            ("POST / HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n", AmbiguousLength),
+            ("POST / HTTP/1.1\r\ncontent-length: 3, 3\r\n\r\n", AmbiguousLength),
+        ] {
+            check(text, Some((0, fault)));
+            check(&format!("{GET}{text}{GET}"), Some((1, fault)));
+        }
+    }
+
+    #[test]
+    fn the_flawed_request_is_marked_and_all_after_it() {
+        let heads = Heads::default();
+        let mut strict = Strict::new((), &heads);
+        strict.scan.look(format!("{GET}GET / HTTP/1.1\nhost: a\r\n\r\n").as_bytes());
+        let marked = || {
+            let mut request = Request::new(());
+            let flawed = heads.mark(&mut request);
+            assert_eq!(request.extensions().get::<Fault>().is_some(), flawed);
+            flawed
+        };
+        assert_eq!([marked(), marked(), marked()], [false, true, true]);
+    }
+}
