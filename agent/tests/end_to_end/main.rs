@@ -7,6 +7,7 @@ mod support;
 mod demonstration;
 mod lifecycle;
 mod quick_start;
+mod real_clients;
 mod reload;
 mod rotation;
 mod verbs;
