@@ -136,7 +136,7 @@ fn endpoints(count: usize) -> EndpointSet {
             health: Default::default(),
         };
         let registry = RegistryName::new("static").unwrap();
-        Arc::new(Upstream { registry, endpoint: Arc::new(endpoint), state: Arc::default() })
+        Arc::new(Upstream { registry, endpoint: Arc::new(endpoint), state: Default::default() })
     };
     EndpointSet { all: (0..count).map(upstream).collect(), healthy: count, cumulative_weights: Vec::new() }
 }
