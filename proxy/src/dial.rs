@@ -2,20 +2,21 @@
 //!
 //! No request byte is sent before the answer, so whatever fails here may be tried again elsewhere whatever the method.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::HandshakeKind};
 use weft_core::{
+    name::RuleName,
     publish::Reader,
     table::Upstream,
     tls::{Credentials, Peer, PeerError, TlsContext, explain_handshake, peer_fault},
-    wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
+    wire::{Answer, Framing, Hello, OUR_VERSIONS, Retry, exchange},
     workload::Workload,
 };
 
-use crate::{connect::connect_fault, fault::Fault};
+use crate::{connect::connect_fault, fault::Fault, resilience::Observation};
 
 /// What dialling needs to know.
 #[derive(Clone, Debug)]
@@ -60,29 +61,43 @@ pub(crate) async fn dial(
     upstream: &Upstream,
     framing: Framing,
     original: Option<SocketAddr>,
-) -> Result<Dialled, Fault> {
+) -> Result<Dialled, Missed> {
     match attempt(dialer, caller, upstream, framing, original).await {
         // The session may be what is not trusted any more: once more with a full handshake. When it was one already,
         // the next would end as this one did.
-        Err(Missed { fault: Fault::PeerUntrusted | Fault::WrongIdentity, resumed: true }) => {
+        Err(Missed { fault: Fault::PeerUntrusted | Fault::WrongIdentity, resumed: true, .. }) => {
             dialer.tls.forget_sessions(&caller.workload.identity);
             attempt(dialer, caller, upstream, framing, original).await
         }
         outcome => outcome,
     }
-    .map_err(|missed| missed.fault)
 }
 
-/// Why an attempt failed.
-struct Missed {
-    fault: Fault,
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Missed {
+    /// What happened.
+    pub(crate) fault: Fault,
+    /// For how long the other agent asks to be given nothing.
+    pub(crate) pause: Option<Duration>,
+    /// The framing that the other agent wants instead.
+    pub(crate) framing: Option<Framing>,
+    /// The rule by which the other agent refused.
+    pub(crate) rule: Option<RuleName>,
     /// Whether it was on a resumed session.
     resumed: bool,
 }
 
+impl Missed {
+    /// What it says of the endpoint.
+    pub(crate) fn observation(&self) -> Observation {
+        self.pause.map_or_else(|| Observation::of_fault(self.fault), Observation::Away)
+    }
+}
+
 impl From<Fault> for Missed {
     fn from(fault: Fault) -> Self {
-        Self { fault, resumed: false }
+        Self { fault, pause: None, framing: None, rule: None, resumed: false }
     }
 }
 
@@ -122,7 +137,7 @@ async fn attempt(
     let checked_at = UnixTime::now();
     let peer = dialer.tls.check_server(&chain, expected, checked_at).map_err(|error| {
         tracing::warn!(%address, %error, "another agent is not who it should be");
-        Missed { fault: Fault::WrongIdentity, resumed }
+        Missed { resumed, ..Fault::WrongIdentity.into() }
     })?;
     exchange::write_hello(&mut stream, &hello(caller, upstream, original))
         .await
@@ -133,9 +148,9 @@ async fn attempt(
             let own_serial = certificate.leaf().serial.clone();
             Ok(Dialled { stream, peer, chain, checked_at, own_serial })
         }
-        Some(fault) => {
+        Some(missed) => {
             tracing::debug!(%address, ?answer, "another agent refused");
-            Err(Missed { fault, resumed })
+            Err(Missed { resumed, ..missed })
         }
     }
 }
@@ -152,18 +167,52 @@ fn hello(caller: &Caller, upstream: &Upstream, original: Option<SocketAddr>) -> 
     }
 }
 
-/// The fault that an answer is; none when it accepts.
-fn refusal(answer: &Answer) -> Option<Fault> {
-    match answer {
-        Answer::Accepted { .. } => None,
-        Answer::NotHere => Some(Fault::NotHere),
-        Answer::Draining => Some(Fault::PeerDraining),
-        Answer::WrongFraming { .. } => Some(Fault::WrongFraming),
-        Answer::Denied { .. } => Some(Fault::PeerDenied),
-        Answer::Overloaded { .. } => Some(Fault::PeerOverloaded),
-        Answer::Untrusted => Some(Fault::PeerUntrusted),
-        Answer::Malformed { .. } | Answer::Version { .. } | Answer::Unknown { .. } => {
-            Some(Fault::HelloFailed)
-        }
+/// What an answer comes to; none when it accepts.
+fn refusal(answer: &Answer) -> Option<Missed> {
+    let fault = match answer {
+        Answer::Accepted { .. } => return None,
+        Answer::NotHere => Fault::NotHere,
+        Answer::Draining => Fault::PeerDraining,
+        Answer::WrongFraming { .. } => Fault::WrongFraming,
+        Answer::Denied { .. } => Fault::PeerDenied,
+        Answer::Overloaded { .. } => Fault::PeerOverloaded,
+        Answer::Untrusted => Fault::PeerUntrusted,
+        Answer::Malformed { .. } | Answer::Version { .. } | Answer::Unknown { .. } => Fault::HelloFailed,
+    };
+    let mut missed = Missed::from(fault);
+    match answer.retry() {
+        Retry::ElsewhereAvoiding(pause) => missed.pause = Some(pause),
+        Retry::Reframe(framing) => missed.framing = Some(framing),
+        _ => {}
+    }
+    if let Answer::Denied { rule } = answer {
+        missed.rule = RuleName::new(rule).ok();
+    }
+    Some(missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_how_long_to_stay_away() {
+        let pause = Duration::from_secs(7);
+        let overloaded = refusal(&Answer::Overloaded { retry_after: pause }).unwrap();
+        assert_eq!(overloaded.observation(), Observation::Away(pause));
+        let draining = refusal(&Answer::Draining).unwrap();
+        assert!(matches!(draining.observation(), Observation::Away(_)));
+        let not_here = refusal(&Answer::NotHere).unwrap();
+        assert_eq!(not_here.observation(), Observation::Gone);
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_rule_and_its_framing() {
+        let denied = refusal(&Answer::Denied { rule: "static/none/0".into() }).unwrap();
+        assert_eq!(denied.rule.unwrap().as_str(), "static/none/0");
+        assert!(refusal(&Answer::Denied { rule: String::new() }).unwrap().rule.is_none());
+        let other = refusal(&Answer::WrongFraming { using: Framing::Tcp }).unwrap();
+        assert_eq!((other.fault, other.framing), (Fault::WrongFraming, Some(Framing::Tcp)));
+        assert!(refusal(&Answer::Accepted { version: 1 }).is_none());
     }
 }

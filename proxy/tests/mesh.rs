@@ -1,5 +1,7 @@
 //! The data path over real sockets with real TLS: two proxies, real applications, clients that do not retry.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says so")]
+
 #[path = "mesh/application.rs"]
 mod application;
 #[path = "mesh/authority.rs"]
@@ -12,6 +14,8 @@ mod change;
 mod client;
 #[path = "mesh/http.rs"]
 mod http_calls;
+#[path = "mesh/retry.rs"]
+mod retry;
 #[path = "mesh/source.rs"]
 mod source;
 #[path = "mesh/world.rs"]

@@ -1,7 +1,9 @@
 //! The one body type of the data path: what is received is passed on as it comes, chunk by chunk, without a copy.
 
 use std::{
+    cell::Cell,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -22,6 +24,9 @@ pub(crate) enum BodyError {
     Http2(#[from] h2::Error),
 }
 
+/// How many bytes of a body were received, for whoever records it at the end.
+pub(crate) type Received = Rc<Cell<u64>>;
+
 /// A message's body, by where it comes from.
 #[derive(Debug, Default)]
 pub(crate) enum Body {
@@ -32,6 +37,8 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     /// From a connection that hyper serves.
     Incoming(Incoming),
+    /// The same, counted.
+    Counted(Incoming, Received),
     /// A request's body that can be sent a second time, up to a limit.
     Replay(Box<Replay>),
     /// From a multiplexed connection to another agent or to an application.
@@ -59,6 +66,13 @@ impl HttpBody for Body {
             Self::Empty => Poll::Ready(None),
             Self::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Counted(body, received) => {
+                let frame = std::task::ready!(Pin::new(body).poll_frame(context));
+                if let Some(chunk) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                    received.set(received.get() + chunk.len() as u64);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
             Self::Replay(body) => body.poll_frame(context),
             Self::Mesh(body) => body.poll_frame(context),
             Self::Application(body) => body.poll_frame(context),
@@ -69,7 +83,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(text) => text.is_none(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(body) | Self::Counted(body, _) => body.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
             Self::Mesh(body) => body.is_end_stream(),
             Self::Application(body) => body.is_end_stream(),
@@ -80,7 +94,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming(body) | Self::Counted(body, _) => body.size_hint(),
             Self::Replay(body) => body.size_hint(),
             Self::Mesh(body) => body.size_hint(),
             Self::Application(body) => body.size_hint(),

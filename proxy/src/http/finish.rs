@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::body::{Body, BodyError};
@@ -13,6 +14,9 @@ use crate::signal::{CLOSING, Listener};
 
 /// Takes note of how a request ended; dropped when that is done.
 pub(crate) trait Finish {
+    /// The response ends with these trailers.
+    fn trailers(&mut self, trailers: &HeaderMap);
+
     /// The response's body ended: with `sent` bytes, and complete or not.
     fn finish(&mut self, sent: u64, complete: bool);
 }
@@ -56,6 +60,9 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
             Some(Ok(frame)) => {
                 this.sent += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
                 this.complete = frame.is_trailers() || this.body.is_end_stream();
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.finish.trailers(trailers);
+                }
             }
             Some(Err(_)) => this.complete = false,
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::BodyError;
+use super::body::{BodyError, Received};
 
 /// How many bytes of a request's body are kept for a retry.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
@@ -21,6 +21,7 @@ pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Replay {
     source: Incoming,
+    received: Received,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     /// How many of `kept` were given since the last rewind.
@@ -32,9 +33,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Wraps a body of which nothing was read.
-    pub(crate) fn new(source: Incoming) -> Self {
-        Self { source, kept: Vec::new(), kept_bytes: 0, given: 0, spilled: false, finished: false }
+    /// Wraps a body of which nothing was read; what is read is added to `received`, once.
+    pub(crate) fn new(source: Incoming, received: Received) -> Self {
+        Self { source, received, kept: Vec::new(), kept_bytes: 0, given: 0, spilled: false, finished: false }
     }
 
     /// Goes back to the start; false when that is no longer possible.
@@ -77,6 +78,7 @@ impl Replay {
             self.spill();
             return;
         };
+        self.received.set(self.received.get() + chunk.len() as u64);
         self.kept_bytes += chunk.len();
         if self.kept_bytes > REPLAY_LIMIT {
             self.spill();

@@ -62,7 +62,7 @@ async fn multiplexed(origin: &std::rc::Rc<Origin>, request: Request<Body>) -> Re
     let mut tries = 0;
     loop {
         tries += 1;
-        let lease = origin.lease(CONNECT).await?;
+        let lease = origin.lease(CONNECT).await.map_err(|missed| missed.fault)?;
         match lease.send(head.clone(), body).await {
             Ok((response, _)) => return Ok(response.map(Body::Mesh)),
             Err(failure) => {

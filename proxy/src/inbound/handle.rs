@@ -19,7 +19,10 @@ use super::{
 use crate::{
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
-    http::{body::Body, upgrade},
+    http::{
+        body::{Body, Received},
+        upgrade,
+    },
     normalise::{EncodedSlash, normalise_uri},
 };
 
@@ -35,7 +38,11 @@ pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -
         Ok(serving) => serving,
         Err((fault, rule)) => return report.refuse(fault, rule.as_ref()),
     };
-    let body = if body.is_end_stream() { Body::Empty } else { Body::Incoming(body) };
+    report.serving = Some(serving.clone());
+    let body = match body.is_end_stream() {
+        true => Body::Empty,
+        false => Body::Counted(body, report.received.insert(Received::default()).clone()),
+    };
     if let Some(wanted) = upgrade {
         upgrade::restore(&mut parts.headers, wanted);
         let mut request = Request::from_parts(parts, body);

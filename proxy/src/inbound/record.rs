@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use http::{HeaderValue, Method, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 use weft_core::{
     context::{Asked, Outcome, Protocol, Reached, Reporter, Verdict},
     name::RuleName,
@@ -11,9 +11,9 @@ use weft_core::{
 use super::target::{Serving, Upstream};
 use crate::{
     fault::{self, Fault},
-    headers::{RequestId, TraceContext, TraceId},
+    headers::{self, RequestId, TraceContext, TraceId},
     http::{
-        body::Body,
+        body::{Body, Received},
         finish::{Finish, ResponseBody},
     },
 };
@@ -31,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) grpc: bool,
     pub(crate) serving: Option<Rc<Serving>>,
     pub(crate) verdict: Verdict,
+    pub(crate) received: Option<Received>,
 }
 
 /// What is answered.
@@ -51,6 +52,7 @@ impl Report {
             grpc: false,
             serving: None,
             verdict: Verdict::default(),
+            received: None,
         })
     }
 
@@ -58,6 +60,7 @@ impl Report {
     pub(crate) fn answer(mut self: Box<Self>, mut response: Response<Body>) -> Answer {
         *response.version_mut() = self.version;
         self.verdict.status = response.status().as_u16();
+        self.trailers(response.headers());
         let drain = self.upstream.worker.drain.listen();
         response.map(|body| ResponseBody::new(body, drain, self))
     }
@@ -68,6 +71,7 @@ impl Report {
         *response.version_mut() = self.version;
         self.blame(fault);
         self.verdict.status = response.status().as_u16();
+        self.trailers(response.headers());
         let drain = self.upstream.worker.drain.listen();
         response.map(|text| {
             let body = if text.is_empty() { Body::Empty } else { Body::text(text) };
@@ -109,13 +113,19 @@ impl Report {
             attempts: 1,
             verdict: &self.verdict,
             duration: ended.saturating_duration_since(self.started),
-            received_bytes: 0,
+            received_bytes: self.received.as_ref().map_or(0, |received| received.get()),
             sent_bytes: sent,
         }
     }
 }
 
 impl Finish for Box<Report> {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.grpc {
+            self.verdict.grpc_status = headers::grpc_status(trailers).or(self.verdict.grpc_status);
+        }
+    }
+
     fn finish(&mut self, sent: u64, complete: bool) {
         if !complete && self.verdict.fault.is_none() {
             self.blame(Fault::CallerGone);

@@ -3,24 +3,28 @@
 //! Retried whatever the method: what no application saw (never dispatched, refused in the hello, REFUSED_STREAM, GOAWAY
 //! below it). All else only when it is idempotent or declared to be, and only while the request's body can be sent again.
 
-use std::{
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use http::{Request, Response, StatusCode, Version};
-use weft_core::table::{CompiledRouteRule, EndpointSet, EndpointState};
+use weft_core::{
+    resource::AppProtocol,
+    table::{CompiledRouteRule, EndpointSet, EndpointState},
+    wire::Framing,
+};
 
 use super::{Downstream, http1, is_plain, record::Report};
 use crate::{
     balance::{self, Picked},
     clock::milliseconds,
+    dial::Missed,
     fault::{self, Fault, RetryRule},
     headers::{self, Survey},
-    http::{body::Body, upgrade},
-    resilience::{Attempt, Cause, HealthSettings, Observation, observe},
+    http::{
+        body::Body,
+        multiplexed::{MeshBody, StreamFailure},
+        upgrade,
+    },
+    resilience::{Attempt, Cause, HealthSettings, Observation, Refused, observe},
 };
 
 /// How often a request that was never dispatched is put on another connection without counting as tried.
@@ -28,10 +32,26 @@ const REDISPATCHES: u8 = 5;
 
 /// What one try came to.
 enum Tried {
-    /// A response that is passed on.
-    Answered(Response<Body>),
+    /// A response that is passed on, unless it is a gateway error that is to be tried again, with what is left of the
+    /// request's body.
+    Answered { response: Response<Body>, body: Body },
     /// A fault, with what is left of the request's body, and the response that names it, if there was one.
-    Failed { fault: Fault, body: Body, response: Option<Response<Body>> },
+    Failed { missed: Missed, body: Body, response: Option<Response<Body>> },
+}
+
+impl Tried {
+    fn failed((missed, body): (Missed, Body)) -> Self {
+        Self::Failed { missed, body, response: None }
+    }
+}
+
+/// Who answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Another agent, whose word is believed.
+    Agent,
+    /// The application itself.
+    Application,
 }
 
 /// Sends the request until there is a response, or no reason to try again. `single` asks for HTTP/1 from end to end.
@@ -74,34 +94,50 @@ async fn attempts(
     let mut attempt = Attempt::new(head.method(), rule.retries);
     let mut tried: Vec<Arc<EndpointState>> = Vec::new();
     let mut redispatches = 0;
+    let protocol = report.routed.as_ref().map_or(AppProtocol::Http, |routed| routed.port.protocol);
     loop {
         let picked = report.picked.insert(balance::pick(&set, &tried, now).ok_or(Fault::NoEndpoint)?);
         report.attempts = report.attempts.saturating_add(1);
-        let outcome = send(downstream, picked, rule, head.clone(), body, single).await;
+        let outcome = send(downstream, picked, rule, protocol, head.clone(), body, single).await;
         now = milliseconds(Instant::now());
-        let (fault, response) = match outcome {
-            Tried::Answered(response) => {
+        let (cause, observation, outcome) = match outcome {
+            Tried::Answered { response, body: left } => {
                 let observation = Observation::of_response(response.status().as_u16(), None);
-                note(&set, picked, observation, now);
-                return Ok(response);
-            }
-            Tried::Failed { fault, body: left, response } => {
+                // A fault that another agent named, and that is not to be tried again, is no gateway error of an application.
+                if observation == Observation::Success || fault::named(response.headers()).is_some() {
+                    note(&set, picked, observation, now);
+                    return Ok(response);
+                }
                 body = left;
-                (fault, response)
+                (Cause::GatewayError, observation, Ok(response))
+            }
+            Tried::Failed { missed, body: left, response } => {
+                body = left;
+                let observation = missed.observation();
+                report.verdict.rule = missed.rule;
+                (Cause::Fault(missed.fault), observation, response.ok_or(missed.fault))
             }
         };
-        note(&set, picked, Observation::of_fault(fault), now);
+        note(&set, picked, observation, now);
         // A connection that went just before it was used says nothing of the endpoint.
-        if fault == Fault::NotDispatched && redispatches < REDISPATCHES {
+        if cause == Cause::Fault(Fault::NotDispatched) && redispatches < REDISPATCHES {
             redispatches += 1;
         } else {
             attempt.begin();
             tried.push(picked.upstream().state.clone());
         }
-        match attempt.again(Cause::Fault(fault), rewind(&mut body), budget) {
-            Ok(Duration::ZERO) => {}
-            Ok(wait) => tokio::time::sleep(wait).await,
-            Err(_) => return response.map_or(Err(fault), Ok),
+        match attempt.again(cause, rewind(&mut body), budget) {
+            Ok(wait) => {
+                // Its connection is not to be held meanwhile.
+                drop(outcome);
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            Err(refused) => {
+                report.exhausted = refused == Refused::Exhausted && report.attempts > 1;
+                return outcome;
+            }
         }
     }
 }
@@ -128,54 +164,89 @@ async fn send(
     downstream: &Rc<Downstream>,
     picked: &Picked,
     rule: &CompiledRouteRule,
-    mut head: Request<()>,
+    protocol: AppProtocol,
+    head: Request<()>,
     body: Body,
     single: bool,
 ) -> Tried {
-    let worker = &downstream.worker;
+    // Boxed are the ways that few requests go: they would make the future of every request five times as large.
     if is_plain(picked.upstream()) {
-        return Box::pin(plain(downstream, picked, rule, head, body)).await;
+        return Box::pin(plain(downstream, picked, rule, protocol, head, body, single)).await;
     }
     if single {
-        let (parts, ()) = head.into_parts();
-        let request = Request::from_parts(parts, body);
-        // Boxed as the way that few requests go: it would make the future of every request five times as large.
-        let sending = Box::pin(http1::send(downstream, picked.upstream(), rule.connect_timeout, request));
-        return match sending.await {
-            Ok(response) => answered(response.map(Body::Incoming), Some(Body::Full(None))),
-            Err((fault, body)) => Tried::Failed { fault, body, response: None },
-        };
+        return Box::pin(one_by_one(downstream, picked, rule, Framing::Http1, head, body)).await;
     }
-    let origin = worker.pool.mesh(&downstream.role.caller, picked.upstream());
-    let lease = match origin.lease(rule.connect_timeout).await {
-        Ok(lease) => lease,
-        Err(fault) => return Tried::Failed { fault, body, response: None },
-    };
+    let origin = downstream.worker.pool.mesh(&downstream.role.caller, picked.upstream());
+    match origin.lease(rule.connect_timeout).await {
+        Ok(lease) => shared_outcome(lease.send(shared_head(head), body).await, By::Agent),
+        Err(Missed { framing: Some(framing @ (Framing::Http1 | Framing::Tcp)), .. }) => {
+            Box::pin(one_by_one(downstream, picked, rule, framing, head, body)).await
+        }
+        Err(missed) => Tried::failed((missed, body)),
+    }
+}
+
+/// The head of a request for a connection that many share.
+fn shared_head(mut head: Request<()>) -> Request<()> {
     if head.uri().authority().is_none() {
         // Lets the relative URI pass as it is, with Host in place of :authority (RFC 9113 §8.3.1).
         *head.version_mut() = Version::HTTP_11;
     }
-    match lease.send(head, body).await {
-        Ok((response, body)) => answered(response.map(Body::Mesh), body),
-        Err(failure) => Tried::Failed { fault: failure.fault, body: failure.body, response: None },
+    head
+}
+
+/// What became of a request on a connection that many share.
+fn shared_outcome(outcome: Result<(Response<MeshBody>, Option<Body>), StreamFailure>, by: By) -> Tried {
+    match outcome {
+        Ok((response, body)) => answered(response.map(Body::Mesh), body.unwrap_or(Body::Full(None)), by),
+        Err(failure) => Tried::failed((failure.fault.into(), failure.body)),
     }
 }
 
-/// Reads another agent's response: one that names a fault may be tried elsewhere.
-fn answered(mut response: Response<Body>, body: Option<Body>) -> Tried {
+/// One try on a connection of its own to another agent.
+async fn one_by_one(
+    downstream: &Rc<Downstream>,
+    picked: &Picked,
+    rule: &CompiledRouteRule,
+    framing: Framing,
+    mut head: Request<()>,
+    body: Body,
+) -> Tried {
+    http1::to_http1(&mut head);
+    let spent = spent(&body);
+    let (parts, ()) = head.into_parts();
+    let request = Request::from_parts(parts, body);
+    match http1::send(downstream, picked.upstream(), rule.connect_timeout, framing, request).await {
+        Ok((response, Framing::Tcp)) => answered(response.map(Body::Incoming), spent, By::Application),
+        Ok((response, _)) => answered(response.map(Body::Incoming), spent, By::Agent),
+        Err((missed, body)) => Tried::failed((missed, kept(body, spent))),
+    }
+}
+
+/// What is left of a body once it was handed on for good: an empty one is as good as before.
+fn spent(body: &Body) -> Body {
+    if matches!(body, Body::Empty) { Body::Empty } else { Body::Full(None) }
+}
+
+/// `body` if it came back, else what is left of it.
+fn kept(body: Body, spent: Body) -> Body {
+    if matches!(body, Body::Full(None)) { spent } else { body }
+}
+
+/// Reads a response: one in which another agent names a fault may be tried elsewhere.
+fn answered(mut response: Response<Body>, body: Body, by: By) -> Tried {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let wanted = switched.then(|| upgrade::wanted(response.headers())).flatten();
     let survey = Survey::of(response.headers());
-    headers::clean_response(response.headers_mut(), survey, false);
+    headers::clean_response(response.headers_mut(), survey, by == By::Application);
     if let Some(wanted) = wanted {
         upgrade::restore(response.headers_mut(), wanted);
     }
     match fault::named(response.headers()) {
         Some(fault) if fault.facts().retry != RetryRule::Never => {
-            let body = body.unwrap_or(Body::Full(None));
-            Tried::Failed { fault, body, response: Some(response) }
+            Tried::Failed { missed: fault.into(), body, response: Some(response) }
         }
-        _ => Tried::Answered(response),
+        _ => Tried::Answered { response, body },
     }
 }
 
@@ -184,30 +255,41 @@ async fn plain(
     downstream: &Rc<Downstream>,
     picked: &Picked,
     rule: &CompiledRouteRule,
-    head: Request<()>,
+    protocol: AppProtocol,
+    mut head: Request<()>,
     body: Body,
+    single: bool,
 ) -> Tried {
-    let pool = downstream.worker.app(picked.endpoint.address);
+    let (worker, address, limit) = (&downstream.worker, picked.endpoint.address, rule.connect_timeout);
+    if matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc) && !single {
+        return match worker.pool.plain(address).lease(limit).await {
+            Ok(lease) => shared_outcome(lease.send(shared_head(head), body).await, By::Application),
+            Err(missed) => Tried::failed((missed, body)),
+        };
+    }
+    http1::to_http1(&mut head);
+    let spent = spent(&body);
     let (parts, ()) = head.into_parts();
-    let mut request = Request::from_parts(parts, body);
-    *request.version_mut() = Version::HTTP_11;
+    let request = Request::from_parts(parts, body);
+    if single {
+        return match http1::send_plain(picked.upstream(), limit, request).await {
+            Ok(response) => answered(response.map(Body::Incoming), spent, By::Application),
+            Err((missed, body)) => Tried::failed((missed, kept(body, spent))),
+        };
+    }
+    let pool = worker.app(address);
     let connection = match pool.take() {
         Some(connection) => connection,
-        None => match pool.connect(rule.connect_timeout).await {
+        None => match pool.connect(limit).await {
             Ok(connection) => connection,
-            Err(fault) => return Tried::Failed { fault, body: request.into_body(), response: None },
+            Err(fault) => return Tried::failed((fault.into(), request.into_body())),
         },
     };
     match connection.send(request).await {
-        Ok(response) => {
-            let mut response = response.map(Body::Application);
-            let survey = Survey::of(response.headers());
-            headers::clean_response(response.headers_mut(), survey, true);
-            Tried::Answered(response)
-        }
+        Ok(response) => answered(response.map(Body::Application), spent, By::Application),
         Err(failure) => {
-            let body = failure.request.map_or(Body::Full(None), |request| request.into_body());
-            Tried::Failed { fault: failure.fault, body, response: None }
+            let body = failure.request.map_or(spent, |request| request.into_body());
+            Tried::failed((failure.fault.into(), body))
         }
     }
 }

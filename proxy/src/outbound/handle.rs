@@ -19,7 +19,11 @@ use crate::{
     executor::LocalExecutor,
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
-    http::{body::Body, replay::Replay, upgrade},
+    http::{
+        body::{Body, Received},
+        replay::Replay,
+        upgrade,
+    },
     normalise::{EncodedSlash, normalise_uri},
 };
 
@@ -32,11 +36,14 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
         || parts.version == Version::HTTP_11 && parts.headers.contains_key(EXPECT);
     let mut report = Report::new(downstream.clone(), parts.version, parts.method.clone());
     if let Err(fault) = prepare(&downstream, &mut parts, &mut report) {
-        return report.refuse(fault, None);
+        return report.refuse(fault);
     }
     let body = match body.is_end_stream() {
         true => Body::Empty,
-        false => Body::Replay(Box::new(Replay::new(body))),
+        false => {
+            let received = report.received.insert(Received::default()).clone();
+            Body::Replay(Box::new(Replay::new(body, received)))
+        }
     };
     let mut head = Request::from_parts(parts, ());
     head.extensions_mut().clear();
@@ -50,7 +57,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
             }
             report.answer(response)
         }
-        Err(fault) => report.refuse(fault, None),
+        Err(fault) => report.refuse(fault),
     }
 }
 

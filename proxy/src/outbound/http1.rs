@@ -1,30 +1,81 @@
 //! Requests that go by HTTP/1 from end to end: Upgrade, Expect, HTTP/1.0, and those to applications outside the mesh.
 //! Each has a connection to the other agent of its own.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
+use hyper::body::Incoming;
 use weft_core::{table::Upstream, wire::Framing};
 
 use super::Downstream;
-use crate::{dial, fault::Fault, http::body::Body, http::single};
+use crate::{
+    connect::connect,
+    dial::{self, Missed},
+    fault::Fault,
+    http::{body::Body, single},
+};
 
-/// Sends the request by `weft-h1/1`.
+/// Sends the request to the agent of `upstream` by `framing`, which is `weft-h1/1`, or `weft-tcp/1` where the agent takes
+/// only opaque bytes: to it, a request of HTTP/1 is that too. When the agent names the other of the two, that is used.
+/// Returns the framing with the response.
 ///
 /// # Errors
-/// Why there is no response.
+/// Why there is no response, and what is left of the body.
 pub(crate) async fn send(
     downstream: &Rc<Downstream>,
     upstream: &Arc<Upstream>,
-    limit: std::time::Duration,
+    limit: Duration,
+    mut framing: Framing,
     request: Request<Body>,
-) -> Result<Response<hyper::body::Incoming>, (Fault, Body)> {
-    let dialing =
-        dial::dial(&downstream.worker.dialer, &downstream.role.caller, upstream, Framing::Http1, None);
-    let dialled = match tokio::time::timeout(limit, dialing).await {
-        Ok(Ok(dialled)) => dialled,
-        Ok(Err(fault)) => return Err((fault, request.into_body())),
-        Err(_) => return Err((Fault::ConnectTimeout, request.into_body())),
+) -> Result<(Response<Incoming>, Framing), (Missed, Body)> {
+    let dialer = &downstream.worker.dialer;
+    let mut redialled = false;
+    let dialled = loop {
+        let dialing = dial::dial(dialer, &downstream.role.caller, upstream, framing, None);
+        match tokio::time::timeout(limit, dialing).await {
+            Ok(Ok(dialled)) => break dialled,
+            Ok(Err(Missed { framing: Some(wanted @ (Framing::Http1 | Framing::Tcp)), .. })) if !redialled => {
+                framing = wanted;
+                redialled = true;
+            }
+            Ok(Err(missed)) => return Err((missed, request.into_body())),
+            Err(_) => return Err((Fault::ConnectTimeout.into(), request.into_body())),
+        }
     };
-    single::exchange(dialled.stream, request).await.map_err(|fault| (fault, Body::Full(None)))
+    match single::exchange(dialled.stream, request).await {
+        Ok(response) => Ok((response, framing)),
+        Err(fault) => Err((fault.into(), Body::Full(None))),
+    }
+}
+
+/// Sends the request to an application outside the mesh, on a connection of its own.
+///
+/// # Errors
+/// Why there is no response, and what is left of the body.
+pub(crate) async fn send_plain(
+    upstream: &Upstream,
+    limit: Duration,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, (Missed, Body)> {
+    let stream = match connect(upstream.endpoint.address, limit).await {
+        Ok(stream) => stream,
+        Err(fault) => return Err((fault.into(), request.into_body())),
+    };
+    single::exchange(stream, request).await.map_err(|fault| (fault.into(), Body::Full(None)))
+}
+
+/// Turns the head of a request that came by HTTP/2 into one of HTTP/1.1, which names the host in Host and the path alone
+/// in its first line.
+pub(crate) fn to_http1(head: &mut Request<()>) {
+    if let Some(authority) = head.uri().authority() {
+        let host = HeaderValue::from_str(authority.as_str());
+        let path = head.uri().path_and_query().cloned();
+        *head.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        if let Ok(host) = host {
+            head.headers_mut().insert(HOST, host);
+        }
+    }
+    if head.version() == Version::HTTP_2 {
+        *head.version_mut() = Version::HTTP_11;
+    }
 }

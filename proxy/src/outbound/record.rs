@@ -13,9 +13,9 @@ use super::{Downstream, route::Routed};
 use crate::{
     balance::Picked,
     fault::{self, Fault},
-    headers::{RequestId, TraceContext, TraceId},
+    headers::{self, RequestId, TraceContext, TraceId},
     http::{
-        body::Body,
+        body::{Body, Received},
         finish::{Finish, ResponseBody},
     },
 };
@@ -35,7 +35,9 @@ pub(crate) struct Report {
     pub(crate) picked: Option<Picked>,
     pub(crate) attempts: u8,
     pub(crate) verdict: Verdict,
-    pub(crate) received: Rc<std::cell::Cell<u64>>,
+    pub(crate) received: Option<Received>,
+    /// Whether it was tried again as often as it may be.
+    pub(crate) exhausted: bool,
 }
 
 /// What is answered.
@@ -58,7 +60,8 @@ impl Report {
             picked: None,
             attempts: 0,
             verdict: Verdict::default(),
-            received: Rc::default(),
+            received: None,
+            exhausted: false,
         })
     }
 
@@ -67,24 +70,29 @@ impl Report {
         let (mut parts, body) = response.into_parts();
         parts.version = self.version;
         self.verdict.status = parts.status.as_u16();
-        let named = fault::named(&parts.headers);
-        if let Some(fault) = named {
+        self.trailers(&parts.headers);
+        if let Some(fault) = fault::named(&parts.headers) {
             self.blame(fault);
+            self.verdict.rule = fault::named_rule(&parts.headers);
             if !self.downstream.worker.fault_header.get() {
                 fault::strip(&mut parts.headers);
             }
+        } else if self.exhausted {
+            self.verdict.flags = "URX";
         }
         let drain = self.downstream.worker.drain.listen();
         Response::from_parts(parts, ResponseBody::new(body, drain, self))
     }
 
-    /// Answers with a fault of our own.
-    pub(crate) fn refuse(mut self: Box<Self>, fault: Fault, rule: Option<&RuleName>) -> Answer {
+    /// Answers with a fault of our own, and the rule behind it, where another agent named one.
+    pub(crate) fn refuse(mut self: Box<Self>, fault: Fault) -> Answer {
+        let rule: Option<&RuleName> = self.verdict.rule.as_ref();
         let named = self.downstream.worker.fault_header.get();
         let mut response: Response<Bytes> = fault::respond(fault, rule, self.grpc, named);
         *response.version_mut() = self.version;
         self.blame(fault);
         self.verdict.status = response.status().as_u16();
+        self.trailers(response.headers());
         let drain = self.downstream.worker.drain.listen();
         response.map(|text| {
             let body = if text.is_empty() { Body::Empty } else { Body::text(text) };
@@ -95,7 +103,7 @@ impl Report {
     fn blame(&mut self, fault: Fault) {
         let facts = fault.facts();
         self.verdict.fault = Some(fault.label());
-        self.verdict.flags = if self.attempts > 1 { facts.flag_exhausted } else { facts.flag };
+        self.verdict.flags = if self.exhausted { facts.flag_exhausted } else { facts.flag };
     }
 
     fn outcome<'a>(&'a self, sent: u64, trace: &'a str, ended: Instant) -> Outcome<'a> {
@@ -127,13 +135,19 @@ impl Report {
             attempts: self.attempts,
             verdict: &self.verdict,
             duration: ended.saturating_duration_since(self.started),
-            received_bytes: self.received.get(),
+            received_bytes: self.received.as_ref().map_or(0, |received| received.get()),
             sent_bytes: sent,
         }
     }
 }
 
 impl Finish for Box<Report> {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.grpc {
+            self.verdict.grpc_status = headers::grpc_status(trailers).or(self.verdict.grpc_status);
+        }
+    }
+
     fn finish(&mut self, sent: u64, complete: bool) {
         if !complete && self.verdict.fault.is_none() {
             self.blame(Fault::CallerGone);

@@ -19,9 +19,9 @@ use crate::{
     balance::{self, Picked},
     clock::milliseconds,
     connect::connect,
-    dial::{self, Dialled},
+    dial::{self, Dialled, Missed},
     fault::Fault,
-    resilience::{Attempt, Cause, HealthSettings, Observation, observe},
+    resilience::{Attempt, Cause, HealthSettings, observe},
     stream::{LocalStream, MeshStream},
     tcp::copy::{self, End},
 };
@@ -53,7 +53,7 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way:
             let way = record.way.insert(way);
             reach(downstream, way).await
         }
-        Err(fault) => Err(fault),
+        Err(fault) => Err(fault.into()),
     };
     let (received, sent) = match outcome {
         Ok((picked, upstream)) => {
@@ -67,8 +67,9 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way:
             }
             (carried.received, carried.sent)
         }
-        Err(fault) => {
-            record.blame(fault);
+        Err(missed) => {
+            record.blame(missed.fault);
+            record.verdict.rule = missed.rule;
             let mut stream = stream;
             copy::Abort::abort(&mut stream);
             (0, 0)
@@ -103,7 +104,7 @@ struct Instance {
 }
 
 /// Picks and dials until an instance takes the connection. Whatever fails here may be tried elsewhere.
-async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance), Fault> {
+async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance), Missed> {
     let target = way.rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
     let budget = downstream.worker.budgets.of(&target.service);
     let mut attempt = Attempt::new(&http::Method::CONNECT, way.rule.retries);
@@ -113,20 +114,19 @@ async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance),
         let picked = balance::pick(&target.endpoints, &tried, now).ok_or(Fault::NoEndpoint)?;
         attempt.begin();
         let limit = way.rule.connect_timeout;
-        let fault = match tokio::time::timeout(limit, dial(downstream, &picked, limit)).await {
+        let missed = match tokio::time::timeout(limit, dial(downstream, &picked, limit)).await {
             Ok(Ok(reached)) => return Ok((picked, reached)),
-            Ok(Err(fault)) => fault,
-            Err(_) => Fault::ConnectTimeout,
+            Ok(Err(missed)) => missed,
+            Err(_) => Fault::ConnectTimeout.into(),
         };
-        let observation = Observation::of_fault(fault);
-        let _ = observe(&HealthSettings::default(), &target.endpoints, &picked, observation, now);
+        let _ = observe(&HealthSettings::default(), &target.endpoints, &picked, missed.observation(), now);
         tried.push(picked.upstream().state.clone());
-        let wait = attempt.again(Cause::Fault(fault), true, budget).map_err(|_| fault)?;
+        let Ok(wait) = attempt.again(Cause::Fault(missed.fault), true, budget) else { return Err(missed) };
         tokio::time::sleep(wait).await;
     }
 }
 
-async fn dial(downstream: &Downstream, picked: &Picked, limit: Duration) -> Result<Instance, Fault> {
+async fn dial(downstream: &Downstream, picked: &Picked, limit: Duration) -> Result<Instance, Missed> {
     let upstream = picked.upstream();
     if super::is_plain(upstream) {
         let stream = connect(upstream.endpoint.address, limit).await?;

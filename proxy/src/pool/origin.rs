@@ -4,7 +4,7 @@
 //! certificate, age) is *replaceable*: it serves until its successor is there, then finishes what it has.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -19,7 +19,7 @@ use super::{LIFETIME, Shared, lifetime_until};
 use crate::{
     connect::connect,
     connections::ConnectionInfo,
-    dial::{self, Caller, Dialled},
+    dial::{self, Caller, Dialled, Missed},
     executor::LocalExecutor,
     fault::Fault,
     http::multiplexed::{Lease, Multiplexed, Phase},
@@ -75,7 +75,7 @@ struct Trust {
 #[derive(Default)]
 struct Dial {
     done: Notify,
-    outcome: Cell<Option<Result<(), Fault>>>,
+    outcome: OnceCell<Result<(), Missed>>,
 }
 
 impl Origin {
@@ -93,7 +93,7 @@ impl Origin {
     ///
     /// # Errors
     /// Why no connection could be made within `limit`.
-    pub(crate) async fn lease(self: &Rc<Self>, limit: Duration) -> Result<Lease, Fault> {
+    pub(crate) async fn lease(self: &Rc<Self>, limit: Duration) -> Result<Lease, Missed> {
         for _ in 0..PATIENCE {
             if let Some((connection, wanting)) = self.best() {
                 if wanting {
@@ -106,11 +106,11 @@ impl Origin {
             if dial.outcome.get().is_none() {
                 done.await;
             }
-            if let Some(Err(fault)) = dial.outcome.get() {
-                return Err(fault);
+            if let Some(Err(missed)) = dial.outcome.get() {
+                return Err(missed.clone());
             }
         }
-        Err(Fault::NotDispatched)
+        Err(Fault::NotDispatched.into())
     }
 
     /// The connection with the fewest streams that has room, and whether another is wanted soon.
@@ -137,11 +137,13 @@ impl Origin {
         let (origin, under_way) = (self.clone(), dial.clone());
         LocalExecutor.spawn(async move {
             let outcome = tokio::time::timeout(limit, origin.dial(limit)).await;
-            let outcome = outcome.unwrap_or(Err(Fault::ConnectTimeout));
-            under_way.outcome.set(Some(outcome));
+            let outcome = outcome.unwrap_or(Err(Fault::ConnectTimeout.into()));
+            let made = outcome.is_ok();
+            // Nobody else sets it.
+            let _ = under_way.outcome.set(outcome);
             *origin.dial.borrow_mut() = None;
             under_way.done.notify_waiters();
-            if outcome.is_ok() {
+            if made {
                 // Certificates or trust that changed during the dial were not in time for it.
                 origin.renew();
             }
@@ -149,7 +151,7 @@ impl Origin {
         dial
     }
 
-    async fn dial(&self, limit: Duration) -> Result<(), Fault> {
+    async fn dial(&self, limit: Duration) -> Result<(), Missed> {
         let (window, window_bytes) = self.shared.take_window();
         let made = match &self.way {
             Way::Plain(address) => self.dial_plain(*address, window, limit).await,
@@ -169,13 +171,13 @@ impl Origin {
         Ok(())
     }
 
-    async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Fault> {
+    async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Missed> {
         let stream = connect(address, limit).await?;
         let connection = Multiplexed::open(stream, window).await.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, None, LIFETIME))
     }
 
-    async fn dial_mesh(&self, caller: &Caller, upstream: &Upstream, window: u32) -> Result<Made, Fault> {
+    async fn dial_mesh(&self, caller: &Caller, upstream: &Upstream, window: u32) -> Result<Made, Missed> {
         let dialer = &self.shared.dialer;
         let open = |pooled: &Pooled| pooled.connection.phase() == Phase::Open;
         if self.went.take() || !self.connections.borrow().iter().all(open) {

@@ -27,6 +27,11 @@ pub(crate) struct Application {
 
 impl Application {
     pub(crate) async fn start(name: &'static str) -> Self {
+        Self::answering(name, 200).await
+    }
+
+    /// One whose every answer has this status.
+    pub(crate) async fn answering(name: &'static str, status: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicU64::new(0));
@@ -40,7 +45,7 @@ impl Application {
                 connections.spawn(async move {
                     let service = service_fn(move |request| {
                         counter.fetch_add(1, Ordering::Relaxed);
-                        answer(name, request)
+                        answer(name, status, request)
                     });
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -60,7 +65,11 @@ impl Drop for Application {
     }
 }
 
-async fn answer(name: &str, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    name: &str,
+    status: u16,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     if let Some(delay) = parts.headers.get("x-delay") {
         let delay = delay.to_str().unwrap().parse().unwrap();
@@ -77,5 +86,5 @@ async fn answer(name: &str, request: Request<Incoming>) -> Result<Response<Full<
     let mut bytes = text.into_bytes();
     bytes.push(b'\n');
     bytes.extend_from_slice(&body);
-    Ok(Response::builder().header("x-instance", name).body(Full::new(bytes.into())).unwrap())
+    Ok(Response::builder().status(status).header("x-instance", name).body(Full::new(bytes.into())).unwrap())
 }

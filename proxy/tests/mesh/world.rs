@@ -97,30 +97,59 @@ pub(crate) fn serving_table(
     Table { generation, views: vec![Arc::new(view)].into(), ..Table::default() }
 }
 
+/// An application outside the mesh, as an endpoint of `reviews`.
+pub(crate) fn plain_endpoint(instance: &str, application: SocketAddr) -> Arc<Upstream> {
+    Arc::new(Upstream {
+        registry: RegistryName::new("static").unwrap(),
+        endpoint: Arc::new(Endpoint {
+            mesh_address: None,
+            identity: None,
+            tls: TlsMode::Off,
+            ..endpoint_at(instance, application, application)
+        }),
+        state: Default::default(),
+    })
+}
+
+/// An endpoint of `reviews` whose mesh port is somewhere.
+pub(crate) fn endpoint_at(instance: &str, application: SocketAddr, mesh: SocketAddr) -> Endpoint {
+    Endpoint {
+        service: service("reviews").service,
+        port_name: PortName::new("main").unwrap(),
+        instance: InstanceName::new(instance).unwrap(),
+        address: application,
+        mesh_address: Some(mesh),
+        identity: Some(identity("reviews")),
+        tls: TlsMode::Required,
+        labels: Default::default(),
+        weight: 1,
+        locality: Locality::default(),
+        health: Health::Healthy,
+    }
+}
+
 /// An endpoint of `reviews`, served by a host.
 pub(crate) fn endpoint(instance: &str, application: SocketAddr, host: &Host) -> Arc<Upstream> {
     let ListenAddress::Tcp(mesh) = host.proxy.addresses().inbound[0].clone() else { panic!("no TCP") };
     Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
-        endpoint: Arc::new(Endpoint {
-            service: service("reviews").service,
-            port_name: PortName::new("main").unwrap(),
-            instance: InstanceName::new(instance).unwrap(),
-            address: application,
-            mesh_address: Some(mesh),
-            identity: Some(identity("reviews")),
-            tls: TlsMode::Required,
-            labels: Default::default(),
-            weight: 1,
-            locality: Locality::default(),
-            health: Health::Healthy,
-        }),
+        endpoint: Arc::new(endpoint_at(instance, application, mesh)),
         state: Default::default(),
     })
 }
 
 /// A table in which the host `reviews` leads to these endpoints.
 pub(crate) fn calling_table(endpoints: Vec<Arc<Upstream>>, protocol: AppProtocol, generation: u64) -> Table {
+    calling_table_with(endpoints, protocol, generation, Retries::default())
+}
+
+/// The same with retries.
+pub(crate) fn calling_table_with(
+    endpoints: Vec<Arc<Upstream>>,
+    protocol: AppProtocol,
+    generation: u64,
+    retries: Retries,
+) -> Table {
     let healthy = endpoints.len();
     let set = EndpointSet { all: endpoints, healthy, cumulative_weights: Vec::new() };
     let target = Target { service: service("reviews"), cumulative_weight: 1, endpoints: Arc::new(set) };
@@ -130,7 +159,7 @@ pub(crate) fn calling_table(endpoints: Vec<Arc<Upstream>>, protocol: AppProtocol
         targets: vec![target],
         request_timeout: Some(Duration::from_secs(15)),
         connect_timeout: Duration::from_secs(1),
-        retries: Retries::default(),
+        retries,
     };
     let port = DestinationPort {
         service: service("reviews"),
