@@ -101,6 +101,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long a hello may take.
     pub hello: Duration,
+    /// How long the header of a local request may take, from its first byte, give or take a second.
+    pub header: Duration,
     /// Bytes per worker that peers may send unread, over all multiplexed connections.
     pub window_bytes: u64,
 }
@@ -111,6 +113,7 @@ impl Default for Limits {
             handshakes_per_address: 256,
             handshake: Duration::from_secs(5),
             hello: Duration::from_secs(5),
+            header: Duration::from_secs(30),
             window_bytes: 1 << 30,
         }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod application;
 pub(crate) mod body;
 pub(crate) mod finish;
+pub(crate) mod head;
 pub(crate) mod multiplexed;
 pub(crate) mod pump;
 pub(crate) mod replay;

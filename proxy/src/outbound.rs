@@ -18,6 +18,7 @@ use weft_core::{resource::TlsMode, table::Upstream};
 use crate::{
     command::OutboundRole,
     http::{
+        head::{HeadWatch, Watched},
         serve,
         strict::{Heads, Strict},
     },
@@ -32,6 +33,8 @@ pub(crate) struct Downstream {
     pub(crate) role: Arc<OutboundRole>,
     pub(crate) local_address: Option<SocketAddr>,
     pub(crate) peer_address: Option<SocketAddr>,
+    /// Told of every request of HTTP/1.
+    pub(crate) head: Arc<HeadWatch>,
 }
 
 /// Serves one accepted connection. All but HTTP/1 is boxed, because the many connections are of HTTP/1 and an idle one
@@ -50,7 +53,8 @@ pub(crate) async fn serve(
     };
     let addresses = peer_address.zip(local_address);
     let admitted = admit::admit(&worker, &role, &stream, addresses);
-    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address });
+    let head = worker.watch_head();
+    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address, head: head.clone() });
     let way = tcp::way(&downstream);
     if let Err(refusal) = admitted {
         tracing::warn!(workload = %downstream.role.caller.workload.name, %refusal, "a local process is refused");
@@ -59,8 +63,12 @@ pub(crate) async fn serve(
     if let Some(way) = way {
         return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
-    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain).await else { return };
-    let stream = Prefixed::new(prefix, stream);
+    let limit = downstream.worker.limits.header;
+    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, limit).await else { return };
+    if spoken == Spoken::Http2 {
+        head.release();
+    }
+    let stream = Watched::new(Prefixed::new(prefix, stream), head);
     let heads = Rc::new(Heads::default());
     let marking = heads.clone();
     let handler = downstream.clone();

@@ -69,6 +69,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         budgets: RetryBudgets::default(),
         sockets: RefCell::default(),
         slots: Slots::default(),
+        heads: RefCell::default(),
         cut: Cell::new(0),
     });
     LocalExecutor.spawn(watch_table(worker.clone()));
@@ -86,7 +87,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
                 None | Some(Command::Stop) => return,
                 Some(command) => obey(&worker, &mut listeners, command),
             },
-            _ = sweep.tick() => worker.sweep(),
+            _ = sweep.tick() => worker.sweep(SWEEP),
         }
     }
 }

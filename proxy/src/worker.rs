@@ -9,7 +9,9 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
+    sync::{Arc, Weak},
     task::Poll,
+    time::Duration,
 };
 
 use weft_core::{publish::Reader, table::Table};
@@ -18,7 +20,7 @@ use crate::{
     command::Peers,
     config::Limits,
     dial::Dialer,
-    http::application::AppPool,
+    http::{application::AppPool, head::HeadWatch},
     pool::Pool,
     record::Recorder,
     resilience::RetryBudgets,
@@ -60,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) sockets: RefCell<Option<SocketTable>>,
     /// Handshakes under way.
     pub(crate) slots: Slots,
+    /// Local connections whose requests must have whole headers in time.
+    pub(crate) heads: RefCell<Vec<Weak<HeadWatch>>>,
     /// Connections that were cut at the drain's deadline.
     pub(crate) cut: Cell<u32>,
 }
@@ -102,8 +106,18 @@ impl Worker {
         self.peers.loads[self.index].get()
     }
 
-    /// Closes what idled too long.
-    pub(crate) fn sweep(&self) {
+    /// Watches a local connection until the result is dropped.
+    pub(crate) fn watch_head(&self) -> Arc<HeadWatch> {
+        let watch = Arc::default();
+        self.heads.borrow_mut().push(Arc::downgrade(&watch));
+        watch
+    }
+
+    /// Closes what idled, or was waited for, too long. Called every `interval`.
+    pub(crate) fn sweep(&self, interval: Duration) {
+        let limit = self.limits.header.as_millis() / interval.as_millis().max(1);
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self.heads.borrow_mut().retain(|watch| watch.upgrade().inspect(|watch| watch.sweep(limit)).is_some());
         self.apps.borrow_mut().retain(|_, pool| {
             pool.sweep();
             pool.idle() > 0 || Rc::strong_count(pool) > 1

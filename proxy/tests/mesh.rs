@@ -14,6 +14,8 @@ mod change;
 mod client;
 #[path = "mesh/http.rs"]
 mod http_calls;
+#[path = "mesh/listeners.rs"]
+mod listeners;
 #[path = "mesh/retry.rs"]
 mod retry;
 #[path = "mesh/source.rs"]

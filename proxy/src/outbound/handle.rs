@@ -29,6 +29,7 @@ use crate::{
 
 /// Answers one request. Whatever goes wrong is an answer too.
 pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
+    downstream.head.request();
     let switch = wanted_switch(&mut request);
     let (mut parts, body) = request.into_parts();
     let single = switch.is_some()
@@ -75,6 +76,7 @@ fn carry_switched(downstream: &Rc<Downstream>, caller: OnUpgrade, response: &mut
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
+    downstream.head.release();
     let called = hyper::upgrade::on(response);
     let downstream = downstream.clone();
     let counted = downstream.worker.count();

@@ -149,6 +149,7 @@ impl Finish for Box<Report> {
     }
 
     fn finish(&mut self, sent: u64, complete: bool) {
+        self.downstream.head.answered();
         if !complete && self.verdict.fault.is_none() {
             self.blame(Fault::CallerGone);
         }

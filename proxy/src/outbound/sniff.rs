@@ -1,10 +1,18 @@
 //! Which HTTP a local process speaks: HTTP/2 by prior knowledge begins with its preface (RFC 9113 §3.4), and no
 //! HTTP/1 request does.
 
-use std::{future::poll_fn, pin::Pin, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use crate::{
     signal::{DRAINING, Listener},
@@ -23,8 +31,13 @@ pub(crate) enum Spoken {
 }
 
 /// Reads until it is clear what is spoken, at most 24 bytes, which are given back. None when the connection ends, or
-/// the worker drains, before that.
-pub(crate) async fn sniff(stream: &mut LocalStream, drain: &mut Listener) -> Option<(Spoken, Bytes)> {
+/// the worker drains, before that, or `limit` passes between the first byte and the last of these.
+pub(crate) async fn sniff(
+    stream: &mut LocalStream,
+    drain: &mut Listener,
+    limit: Duration,
+) -> Option<(Spoken, Bytes)> {
+    let mut late: Pin<&mut Option<Sleep>> = pin!(None);
     let mut bytes = [0; PREFACE.len()];
     let mut buffer = ReadBuf::new(&mut bytes);
     poll_fn(|context| {
@@ -34,7 +47,14 @@ pub(crate) async fn sniff(stream: &mut LocalStream, drain: &mut Listener) -> Opt
                 Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending if before == 0 && drain.poll(context) >= DRAINING => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if before == 0 => return Poll::Pending,
+                Poll::Pending => {
+                    if late.is_none() {
+                        late.set(Some(sleep(limit)));
+                    }
+                    let late = late.as_mut().as_pin_mut();
+                    return late.map_or(Poll::Pending, |late| late.poll(context).map(|()| None));
+                }
             }
             let read = buffer.filled();
             if !PREFACE.starts_with(read) {

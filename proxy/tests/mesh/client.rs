@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::{http1, http2};
+use hyper::{
+    client::conn::{http1, http2},
+    rt::{Read, Write},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
@@ -30,7 +33,11 @@ impl Client1 {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        Self::over(TokioIo::new(stream)).await
+    }
+
+    pub(crate) async fn over(io: impl Read + Write + Unpin + Send + 'static) -> Self {
+        let (sender, connection) = http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
