@@ -39,7 +39,7 @@ struct Agent {
     gates: Gates,
     inspect: Arc<Inspect>,
     /// Closes the admin sockets when it is dropped.
-    _admin: Admin,
+    admin: Admin,
 }
 
 /// Runs an agent until it is asked to end.
@@ -76,7 +76,7 @@ impl Agent {
             drain: Notify::new(),
         });
         let admin = admin(&config, &inspect).await?;
-        Ok(Self { path: path.to_owned(), overrides, config, parts, gates, inspect, _admin: admin })
+        Ok(Self { path: path.to_owned(), overrides, config, parts, gates, inspect, admin })
     }
 
     /// Comes up, serves, and takes over new configurations, until it is asked to end.
@@ -183,6 +183,7 @@ impl Agent {
         }
         self.inspect.lifecycle.enter(Phase::Stopped);
         self.parts.stop().await;
+        self.admin.finish().await;
         code
     }
 }

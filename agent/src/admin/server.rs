@@ -6,12 +6,14 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
+use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
@@ -20,7 +22,7 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -30,6 +32,8 @@ const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the accept loop waits after the kernel ran out of something.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
+/// How long a process that ends waits for its last answers to be taken.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What a handler says to one request.
 #[derive(Debug)]
@@ -91,6 +95,8 @@ pub struct Admin {
     socket: Option<PathBuf>,
     tcp: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
+    /// Raised at the end; every connection holds a receiver, so that the end is known too.
+    ending: watch::Sender<bool>,
 }
 
 impl Admin {
@@ -104,7 +110,7 @@ impl Admin {
         }
         let listener = bind_unix(path)?;
         self.socket = Some(path.to_owned());
-        self.tasks.push(tokio::spawn(accept_loop(Acceptor::Unix(listener), full)));
+        self.tasks.push(tokio::spawn(accept_loop(Acceptor::Unix(listener), full, self.ending.subscribe())));
         Ok(())
     }
 
@@ -115,14 +121,30 @@ impl Admin {
     pub async fn serve_tcp(&mut self, address: SocketAddr, read_only: Arc<dyn Handler>) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
         self.tcp = Some(listener.local_addr()?);
-        self.tasks.push(tokio::spawn(accept_loop(Acceptor::Tcp(listener), read_only)));
+        self.tasks.push(tokio::spawn(accept_loop(
+            Acceptor::Tcp(listener),
+            read_only,
+            self.ending.subscribe(),
+        )));
         Ok(())
     }
 
     /// No socket yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { socket: None, tcp: None, tasks: Vec::new() }
+        Self { socket: None, tcp: None, tasks: Vec::new(), ending: watch::Sender::new(false) }
+    }
+
+    /// Closes the sockets once the answers under way have been sent, so that whoever asked the process to end
+    /// hears that it will. Streams of lines end; a client that does not read is given up after a second.
+    pub async fn finish(mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        self.ending.send_replace(true);
+        if tokio::time::timeout(LAST_ANSWERS, self.ending.closed()).await.is_err() {
+            tracing::debug!("an admin client did not take its answer");
+        }
     }
 
     /// The Unix socket's path.
@@ -205,47 +227,67 @@ impl Acceptor {
     }
 }
 
-async fn accept_loop(acceptor: Acceptor, handler: Arc<dyn Handler>) {
+async fn accept_loop(acceptor: Acceptor, handler: Arc<dyn Handler>, ending: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = acceptor.next().await;
-        let handler = handler.clone();
+        let (handler, ending) = (handler.clone(), ending.clone());
         tokio::spawn(async move {
             let _slot = slot;
             match stream {
-                Accepted::Unix(stream) => serve(stream, handler).await,
-                Accepted::Tcp(stream) => serve(stream, handler).await,
+                Accepted::Unix(stream) => serve(stream, handler, ending).await,
+                Accepted::Tcp(stream) => serve(stream, handler, ending).await,
             }
         });
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, handler: Arc<dyn Handler>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handler: Arc<dyn Handler>,
+    mut ending: watch::Receiver<bool>,
+) {
+    let lines_until = ending.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let answer =
             handler.answer(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+        let lines_until = lines_until.clone();
         async move {
             let answer = match answer {
                 Answer::Later(Later(answer)) => answer.await,
                 answer => answer,
             };
-            Ok::<_, Infallible>(respond(answer))
+            Ok::<_, Infallible>(respond(answer, lines_until))
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = raised(&mut ending) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "an admin connection ended early");
     }
 }
 
+/// Waits until `ending` is raised, or its sender is gone, which is the same.
+async fn raised(ending: &mut watch::Receiver<bool>) {
+    let _gone = ending.wait_for(|ending| *ending).await.is_err();
+}
+
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-fn respond(answer: Answer) -> Response<Body> {
+fn respond(answer: Answer, mut ending: watch::Receiver<bool>) -> Response<Body> {
     let (status, kind, body) = match answer {
         Answer::Json(status, value) => {
             (status, "application/json", Full::new(format!("{value}\n").into()).boxed_unsync())
@@ -254,12 +296,14 @@ fn respond(answer: Answer) -> Response<Body> {
             (status, "text/plain; version=0.0.4; charset=utf-8", Full::new(text.into()).boxed_unsync())
         }
         Answer::Later(_) => {
-            return respond(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "an answer was put off twice"));
+            let answer = Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "an answer was put off twice");
+            return respond(answer, ending);
         }
         Answer::Lines(mut lines) => {
             let frames = futures_util::stream::poll_fn(move |context| {
                 lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
             });
+            let frames = frames.take_until(Box::pin(async move { raised(&mut ending).await }));
             (StatusCode::OK, "application/x-ndjson", StreamBody::new(frames).boxed_unsync())
         }
     };
@@ -309,9 +353,44 @@ mod tests {
         assert_eq!(lines.next().await.unwrap().unwrap(), "1");
         assert_eq!(lines.next().await.unwrap().unwrap(), "2");
         assert!(lines.next().await.unwrap().is_none());
-        drop(admin);
+        admin.finish().await;
         assert!(!path.exists());
         let gone = client.get::<String>("/echo").await.unwrap_err().to_string();
         assert!(gone.contains("weft agent") && gone.contains("admin.sock"), "{gone}");
+    }
+    /// Asks its process to end, and answers only after that has begun.
+    struct Last(Arc<tokio::sync::Notify>);
+
+    impl Handler for Last {
+        fn answer(&self, _: &Method, path: &str, _: &str) -> Answer {
+            if path == "/lines" {
+                let (sender, receiver) = mpsc::channel(1);
+                tokio::spawn(async move { sender.closed().await });
+                return Answer::Lines(receiver);
+            }
+            self.0.notify_one();
+            Answer::later(async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Answer::json(&"ends")
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_answer_is_sent_and_streams_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let asked = Arc::new(tokio::sync::Notify::new());
+        let mut admin = Admin::new();
+        admin.serve_unix(&path, Arc::new(Last(asked.clone()))).unwrap();
+        let client = AdminClient::new(&path);
+        let mut lines = client.lines("/lines").await.unwrap();
+        let answer = tokio::spawn(async move { AdminClient::new(&path).post::<String>("/drain").await });
+        asked.notified().await;
+        let began = tokio::time::Instant::now();
+        admin.finish().await;
+        assert!(began.elapsed() < LAST_ANSWERS, "nobody was waited for in vain");
+        assert_eq!(answer.await.unwrap().unwrap(), "ends");
+        assert!(lines.next().await.unwrap().is_none());
     }
 }
