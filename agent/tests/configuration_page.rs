@@ -13,17 +13,22 @@ fn page() -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The example after `<!-- kind -->`.
-fn example(page: &str, kind: &str) -> String {
-    let after = page.split(&format!("<!-- {kind} -->\n```toml\n")).nth(1).expect("the page has the example");
-    after.split("\n```").next().unwrap().to_owned()
+/// The examples after `<!-- kind -->`, at least one.
+fn examples(page: &str, kind: &str) -> Vec<String> {
+    let mark = format!("<!-- {kind} -->\n```toml\n");
+    let found = page.split(&mark).skip(1);
+    let found: Vec<_> = found.map(|after| after.split("\n```").next().unwrap().to_owned()).collect();
+    assert!(!found.is_empty(), "the page has an example of {kind}");
+    found
 }
 
 #[test]
 fn the_examples_of_the_page_are_accepted() {
     let page = page();
-    for kind in ["agent", "hub", "mesh"] {
-        let source = SourceFile::new(kind, example(&page, kind));
+    let kinds = ["agent", "hub", "mesh"].into_iter();
+    for (kind, text) in kinds.flat_map(|kind| examples(&page, kind).into_iter().map(move |text| (kind, text)))
+    {
+        let source = SourceFile::new(kind, text);
         let faults = match kind {
             "agent" => read_agent(&source, &Overrides::default()).faults,
             "hub" => read_hub(&source, &Overrides::default()).faults,
@@ -56,8 +61,8 @@ fn keys_in(value: &Value, found: &mut BTreeSet<String>) {
 fn each_documented_key_is_in_an_example_and_each_key_of_an_example_is_documented() {
     let page = page();
     let mut written = BTreeSet::new();
-    for kind in ["agent", "hub", "mesh"] {
-        keys(&example(&page, kind).parse().unwrap(), &mut written);
+    for example in ["agent", "hub", "mesh"].into_iter().flat_map(|kind| examples(&page, kind)) {
+        keys(&example.parse().unwrap(), &mut written);
     }
     // The first cell of a row names a key; further ones stand in the text of the row; sections have headings.
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
@@ -83,7 +88,7 @@ proptest::proptest! {
         changes in proptest::collection::vec((0_usize..4_000, 0_u8..128), 1..6),
         hub in proptest::bool::ANY,
     ) {
-        let mut bytes = example(&page(), if hub { "hub" } else { "agent" }).into_bytes();
+        let mut bytes = examples(&page(), if hub { "hub" } else { "agent" }).remove(0).into_bytes();
         for (at, byte) in changes {
             let at = at % bytes.len();
             bytes[at] = byte;

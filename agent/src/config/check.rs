@@ -13,12 +13,37 @@ use weft_registries::Plan;
 
 use super::{
     Listener,
+    identity::IdentityConfig,
     workload::{ListenAddress, RawWorkload},
 };
 
 /// Names of registries are given once.
 pub(super) fn registries(plans: &[Plan]) -> Vec<Fault> {
     twice(plans.iter().map(|plan| (format!("registry `{}`", plan.name.value), &plan.name.place)))
+}
+
+/// What an agent relays comes over the one stream of a host that joined.
+pub(super) fn hub_registries(plans: &[Plan], identity: Option<&IdentityConfig>) -> Vec<Fault> {
+    let mut relayed = plans.iter().filter(|plan| plan.kind == "hub");
+    let Some(first) = relayed.next() else { return Vec::new() };
+    let second = |plan: &Plan| {
+        let message =
+            format!("registry `{}` follows the hub, and so does `{}`", plan.name.value, first.name.value);
+        let fault = Fault::error(plan.name.place.clone(), message);
+        fault
+            .expected("all that the hub relays comes as one registry")
+            .related(first.name.place.clone(), "first here")
+    };
+    let mut faults: Vec<_> = relayed.map(second).collect();
+    if matches!(identity, Some(IdentityConfig::Files { .. })) {
+        let message = format!(
+            "registry `{}` follows the hub, which speaks only to hosts that joined, and certificates come from files",
+            first.name.value
+        );
+        let fault = Fault::error(first.name.place.clone(), message);
+        faults.push(fault.expected("expected `kind = \"hub\"` in `[identity]`, or no `[identity]` at all"));
+    }
+    faults
 }
 
 /// All that is wrong between workloads.

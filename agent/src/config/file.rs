@@ -100,6 +100,9 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let access_log = log::read_access_log(root);
     let metric_prefix = log::read_metrics(root);
     let registries = registries(root, true);
+    for fault in check::hub_registries(&registries, identity.as_ref()) {
+        root.report(fault);
+    }
     let joins = join::read(root, &registries);
     let workloads: Vec<_> = root.sections("workload").iter().filter_map(workload::read).collect();
     let serves = workloads.iter().any(|workload| !workload.ports.is_empty());
