@@ -1,6 +1,9 @@
 //! A hub process that is killed over and over while hosts join: no token ever buys two keys.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/support.rs"]
+mod support;
+
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
@@ -15,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use support::until;
 use weft_agent::hub::{
     authority::{AuthorityFolder, DEFAULT_LEAF_LIFETIME},
     operator::{TokenWish, create_token},
@@ -108,7 +112,7 @@ async fn ask(token: &Token, node: &str, answered: &AtomicUsize, over: &AtomicBoo
             }
             Err(weft_registries::hub::JoinError::Refused(_)) => return None,
             // Killed meanwhile, or not there yet.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(_) => wait_for_the_port(token.hub.parse().unwrap()),
         }
     }
     None
@@ -138,7 +142,7 @@ async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_toke
         next += 2;
         let before = answered.load(Ordering::Relaxed);
         let dies_after = fastrand::u64(0..12_000);
-        wait_for_the_port(address).await;
+        wait_for_the_port(address);
         tokio::time::sleep(Duration::from_micros(dies_after)).await;
         hub.kill();
         kills += 1;
@@ -157,10 +161,6 @@ async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_toke
 }
 
 /// Waits until somebody listens, without saying a word.
-async fn wait_for_the_port(address: SocketAddr) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        assert!(Instant::now() < end, "the hub does not come up");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+fn wait_for_the_port(address: SocketAddr) {
+    tokio::task::block_in_place(|| until("the hub listens", || std::net::TcpStream::connect(address).ok()));
 }
