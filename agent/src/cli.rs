@@ -54,7 +54,7 @@ struct Cli {
 enum Verb {
     /// Run the per-host daemon: discovery, identity and proxy
     Agent(agent::Args),
-    /// Run the hub: certificate authority and relay of discovery
+    /// Run the hub, certificate authority and relay of discovery, or say how it is
     Hub(hub::Args),
     /// Join a mesh with a one-time token
     Join(join::Args),

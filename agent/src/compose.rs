@@ -17,15 +17,17 @@ use tokio::{
     task::JoinHandle,
 };
 use weft_core::{
-    flow::{Flow, FlowConfig, FlowHandle, Source},
+    flow::{Flow, FlowConfig, FlowHandle, Registries, Source},
     publish::{Publisher, Reader},
-    registry::Registry,
     table::Table,
     tls::Credentials,
     workload::Workload,
 };
 use weft_proxy::Proxy;
-use weft_registries::{Environment, hub::HubRegistry};
+use weft_registries::{
+    Environment, Plan,
+    hub::{HubRegistry, RelayedStates},
+};
 
 pub use listeners::{Inbound, proxy_config};
 
@@ -52,6 +54,8 @@ pub struct Parts {
     pub proxy: Proxy,
     /// Where the certificates come from.
     pub identity: Identity,
+    /// The registries that are followed.
+    plans: Vec<Plan>,
     flow_task: FlowTask,
 }
 
@@ -81,24 +85,32 @@ impl Parts {
         let (workloads, followed) = watch::channel(config.workloads().into());
         let identity = Identity::start(config, followed)?;
         let credentials = identity.credentials();
-        let flow = flow(config, registries(config, &identity)?)?;
+        let flow = flow(config, sources(&config.registries, &identity)?)?;
         let (tables, statuses, handle) = (flow.tables(), flow.statuses(), flow.handle());
         let flow_task = FlowTask::start(flow);
         let closed = proxy_config(config, Inbound::Closed)?;
         let proxy = Proxy::start(closed, tables.clone(), credentials.clone())?;
-        Ok(Self { workloads, credentials, tables, statuses, flow: handle, proxy, identity, flow_task })
+        let plans = config.registries.clone();
+        Ok(Self { workloads, credentials, tables, statuses, flow: handle, proxy, identity, plans, flow_task })
     }
 
-    /// Takes over a configuration that changes only what may change: listeners first, because they alone can fail.
+    /// Takes over a configuration that changes only what may change: first what can fail.
     ///
     /// # Errors
-    /// When a listener cannot be bound; nothing is changed then.
+    /// When a registry lacks what it needs or a listener cannot be bound; nothing is changed then.
     pub async fn reload(&mut self, config: &AgentConfig, inbound: Inbound) -> anyhow::Result<()> {
+        let fresh: Vec<_> =
+            config.registries.iter().filter(|plan| !self.plans.contains(plan)).cloned().collect();
+        let registries = Registries {
+            order: config.registries.iter().map(|plan| plan.name.value.clone()).collect(),
+            fresh: sources(&fresh, &self.identity)?,
+            joins: config.joins.clone(),
+        };
         self.proxy.reload(proxy_config(config, inbound)?)?;
         self.workloads.send_replace(config.workloads().into());
-        let precedence = config.registries.iter().map(|plan| plan.name.value.clone()).collect();
+        self.plans.clone_from(&config.registries);
         let in_force = async {
-            self.flow.set_rules(precedence, config.joins.clone()).await?;
+            self.flow.set_registries(registries).await?;
             self.flow.set_workloads(config.workloads()).await
         };
         in_force.await.context("the flow has ended")
@@ -134,6 +146,15 @@ impl Identity {
         }
     }
 
+    /// How the registries are that the hub relays, where there is one.
+    #[must_use]
+    pub fn relayed(&self) -> Option<watch::Receiver<Option<Arc<RelayedStates>>>> {
+        match self {
+            Self::Hub(hub) => Some(hub.link().relayed()),
+            Self::Files(_) | Self::None => None,
+        }
+    }
+
     /// How the certificates are, where a hub signs them.
     #[must_use]
     pub fn status(&self) -> Option<watch::Receiver<Arc<IdentityStatus>>> {
@@ -144,27 +165,28 @@ impl Identity {
     }
 }
 
-/// The registries of the configuration. One that follows the hub shares the stream that brings the certificates.
-fn registries(config: &AgentConfig, identity: &Identity) -> anyhow::Result<Vec<Arc<dyn Registry>>> {
+/// Registries as configured. One that follows the hub shares the stream that brings the certificates.
+fn sources(plans: &[Plan], identity: &Identity) -> anyhow::Result<Vec<Source>> {
     let hub = match identity {
         Identity::Hub(hub) => Some(HubRegistry::factory(hub.link().clone())),
         Identity::Files(_) | Identity::None => None,
     };
     let environment = Environment { hub };
-    config.registries.iter().map(|plan| Ok(plan.build(&environment)?)).collect()
+    let source = |plan: &Plan| {
+        let registry = plan.build(&environment)?;
+        Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })
+    };
+    plans.iter().map(source).collect()
 }
 
-fn flow(config: &AgentConfig, registries: Vec<Arc<dyn Registry>>) -> anyhow::Result<Flow> {
+fn flow(config: &AgentConfig, sources: Vec<Source>) -> anyhow::Result<Flow> {
     let state_dir = config.state_dir.join("registries");
     make_private_folder(&state_dir)?;
-    let plans = config.registries.iter().zip(registries);
-    let sources =
-        plans.map(|(plan, registry)| Source { may_name: plan.may_name.clone(), ..Source::new(registry) });
     Ok(Flow::new(FlowConfig {
         joins: config.joins.clone(),
         workloads: config.workloads(),
         state_dir: Some(state_dir),
-        ..FlowConfig::new(sources.collect())
+        ..FlowConfig::new(sources)
     }))
 }
 

@@ -47,6 +47,19 @@ impl Gates {
         }
     }
 
+    /// Follows a new configuration: waits for what is new in it as long as the agent comes up, and no more for what is
+    /// gone from it.
+    pub fn follow(&mut self, config: &AgentConfig, before: &AgentConfig, readiness: &Readiness) {
+        let follows = |config: &AgentConfig, name: &RegistryName| {
+            config.registries.iter().any(|plan| plan.name.value == *name)
+        };
+        self.registries.retain(|name, _| follows(config, name));
+        let new = config.registries.iter().map(|plan| &plan.name.value).filter(|name| !follows(before, name));
+        for name in new.filter(|_| !readiness.is_ready()) {
+            self.registries.insert(name.clone(), readiness.hold(format!("registry {name}")));
+        }
+    }
+
     /// Notes a registry that has spoken, now or before a restart.
     pub fn has_spoken(&mut self, registry: &RegistryName) {
         self.registries.remove(registry);

@@ -13,10 +13,13 @@ pub mod authority;
 pub mod operator;
 pub mod office;
 pub mod relay;
+mod roster;
+mod states;
 mod stream;
 mod keeper;
 mod service;
 mod listener;
+mod page;
 mod serve;
 
 pub use keeper::KeeperError;

@@ -17,6 +17,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinHandle};
 use weft_core::{
+    control::NodeReport,
     identity::{SpiffeId, TrustDomain},
     publish::{Publisher, Reader},
     tls::{Credentials, TlsContext},
@@ -121,13 +122,15 @@ impl HubIdentity {
                 .with_bundle(restored.bundle.clone())
                 .with_identity(restored.certificate.clone()),
         );
+        let (told, report) = watch::channel(NodeReport::default());
         let link = HubLink::start(LinkConfig {
             address: settings.hub.unwrap_or_else(|| node.hub.clone()),
             node: restored.certificate.identity().clone(),
             node_name: node.node.clone(),
             tls: Arc::new(TlsContext::new(own.reader())),
+            report,
         });
-        let manager = Manager::new(folder, restored, link.clone(), workloads, own);
+        let manager = Manager::new(folder, restored, link.clone(), workloads, own, told);
         let (credentials, status) = (manager.credentials(), manager.status());
         let task = tokio::spawn(manager.keep());
         Ok(Self { credentials, link, status, node, task })

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod readonly;
+mod relayed;
 
 use std::{
     process,
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use weft_core::{flow, publish::Reader, table::Table, tls::Credentials, workload::Workload};
 use weft_proxy::{Inspector, Tapped};
-use weft_registries::hub::LinkState;
+use weft_registries::hub::{LinkState, RelayedStates};
 
 pub use readonly::ReadOnly;
 
@@ -55,6 +56,8 @@ pub struct Inspect {
     pub credentials: Reader<Credentials>,
     /// How the certificates are, where a hub signs them.
     pub identity: Option<watch::Receiver<Arc<IdentityStatus>>>,
+    /// How the registries are that the hub relays; none without a hub.
+    pub relayed: Option<watch::Receiver<Option<Arc<RelayedStates>>>>,
     /// The data path.
     pub proxy: Inspector,
     /// Rings when the operator asks for a drain.
@@ -98,7 +101,6 @@ impl Handler for Full {
 impl Inspect {
     fn status(&self) -> view::Status {
         let status = self.statuses.load_full();
-        let snapshot_counts = pages::counts(&self.tables.load_full());
         view::Status {
             version: view::Version::current().version,
             pid: process::id(),
@@ -107,14 +109,19 @@ impl Inspect {
             missing: self.readiness.missing(),
             config: self.record.view(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            registries: status
-                .registries
-                .iter()
-                .flat_map(|registry| registry_rows(registry, &snapshot_counts))
-                .collect(),
+            registries: self.registry_rows(&status),
             workloads: self.workload_rows(),
             hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The registries, with what the hub says of those that it relays.
+    fn registry_rows(&self, status: &flow::Status) -> Vec<view::Registry> {
+        let rows = pages::registries(status, &pages::counts(&self.tables.load_full()));
+        match self.relayed.as_ref().and_then(|relayed| relayed.borrow().clone()) {
+            Some(states) => relayed::told(rows, &states, SystemTime::now()),
+            None => rows,
         }
     }
 
@@ -167,41 +174,4 @@ fn hub_row(status: &IdentityStatus) -> view::Hub {
         tolerance: status.tolerance(SystemTime::now()).as_secs(),
         faults: status.faults(),
     }
-}
-
-/// A registry's scopes; one row without a scope while it has said nothing.
-fn registry_rows(registry: &flow::RegistryStatus, counts: &pages::Counts) -> Vec<view::Registry> {
-    let now = SystemTime::now();
-    let error = registry.last_error.clone().or_else(|| registry.state_error.clone());
-    if registry.scopes.is_empty() {
-        return vec![view::Registry {
-            scope: registry.name.to_string(),
-            state: "waiting".into(),
-            age: None,
-            error,
-            counts: pages::Counts::default().of(&registry.name),
-            faults: Vec::new(),
-            unconfirmed: Vec::new(),
-        }];
-    }
-    let rows = registry.scopes.iter().map(|scope| view::Registry {
-        scope: scope.scope.to_string(),
-        state: match (registry.connected, scope.stale) {
-            (true, _) => "connected",
-            (false, false) => "restored",
-            (false, true) => "stale",
-        }
-        .into(),
-        age: scope.age(now).map(|age| age.as_secs()),
-        error: error.clone(),
-        counts: counts.of(&scope.scope.registry),
-        faults: scope
-            .faults
-            .iter()
-            .flat_map(|(_, faults)| faults)
-            .map(|fault| format!("{}: {}", fault.place, fault.message))
-            .collect(),
-        unconfirmed: scope.unconfirmed.iter().map(|(origin, _)| origin.to_string()).collect(),
-    });
-    rows.collect()
 }

@@ -58,7 +58,6 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         ("[identity]", old.identity == new.identity),
         ("[hub]", old.hub == new.hub),
         ("[metrics]", old.metric_prefix == new.metric_prefix),
-        ("[[registry]]", old.registries == new.registries),
     ];
     fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
 }

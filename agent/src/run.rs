@@ -72,6 +72,7 @@ impl Agent {
             statuses: parts.statuses.clone(),
             credentials: parts.credentials.clone(),
             identity: parts.identity.status(),
+            relayed: parts.identity.relayed(),
             proxy: parts.proxy.inspector(),
             drain: Notify::new(),
         });
@@ -155,6 +156,7 @@ impl Agent {
         log_warnings(&warnings);
         let inbound = if self.gates.is_closed() { Inbound::Closed } else { Inbound::Open };
         self.parts.reload(&config, inbound).await?;
+        self.gates.follow(&config, &self.config, &self.inspect.readiness);
         let lock = |error: PoisonError<_>| error.into_inner();
         *self.inspect.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listener_rows(&config);
         *self.inspect.config_text.lock().unwrap_or_else(lock) =

@@ -2,6 +2,8 @@
 //!
 //! Fields are only ever added: programs read this JSON. Times are seconds since the Unix epoch, ages and spans seconds.
 
+pub mod hub;
+
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -81,7 +83,7 @@ pub struct Listener {
 pub struct Registry {
     /// `registry/part`.
     pub scope: String,
-    /// `connected`, `restored`, `stale` or `waiting`.
+    /// `connected`, `lost` (by the hub that relays it), `restored`, `stale` or `waiting`.
     pub state: String,
     /// Seconds since its last commit; none when there never was one.
     pub age: Option<u64>,

@@ -131,7 +131,7 @@ fn measure(services: u32) {
         mesh.apply(origin(service, 1));
     }
     mesh.apply(Event::Ready { scope: scope(), completeness: Completeness::Full });
-    mesh.apply(Event::Commit { scope: scope(), resume: None });
+    mesh.apply(Event::Commit { scope: scope(), resume: None, age: Duration::ZERO });
     mesh.publish();
     let filled = filling.elapsed();
     let memory = resident() - idle;
@@ -143,7 +143,7 @@ fn measure(services: u32) {
     let (mut allocations, mut bytes) = (0, 0);
     for change in 0..CHANGES {
         let event = origin(random.u32(0..services), change % 60_000 + 2);
-        let commit = Event::Commit { scope: scope(), resume: None };
+        let commit = Event::Commit { scope: scope(), resume: None, age: Duration::ZERO };
         let region = Region::new(ALLOCATOR);
         let began = Instant::now();
         mesh.apply(event);

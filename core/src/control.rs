@@ -12,11 +12,13 @@ pub mod configuration;
 pub mod discovery;
 mod error;
 pub mod message;
+mod report;
 mod resume;
 
 use std::time::Duration;
 
 pub use error::ControlError;
+pub use report::{HeldCertificate, MOST_FAULTS, NodeReport, RelayedState};
 pub use resume::ResumePoint;
 
 /// The path of the streaming call.

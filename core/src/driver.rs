@@ -116,7 +116,7 @@ impl Position {
                 self.listing.insert(scope.clone());
                 self.open.insert(scope.clone());
             }
-            Event::Commit { scope, resume } => {
+            Event::Commit { scope, resume, .. } => {
                 self.open.remove(scope);
                 // A point in the middle of a list, or with words of another scope in the air, would lose those.
                 if self.is_whole() {

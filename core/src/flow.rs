@@ -1,10 +1,13 @@
 //! From registries to tables, in one task: drivers, then merge, then compile, then publish.
 //!
 //! One task owns everything that changes, so there is no lock and no order to get wrong. Words that come in together are
-//! compiled together. What was restored from disk is in force before the first registry answers.
+//! compiled together. What was restored from disk is in force before the first registry answers. Registries come and go
+//! while it runs; each is known by a number that is never given twice.
 
+mod drivers;
 mod followed;
 mod handle;
+mod registries;
 mod status;
 
 use std::{
@@ -23,16 +26,17 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-pub use handle::FlowHandle;
+pub use handle::{FlowHandle, Registries};
 pub use status::{RegistryStatus, ScopeStatus, Status};
 
+use drivers::{Drivers, Heard};
 use followed::{Followed, committed_scope};
 use handle::Command;
 
 use crate::{
     compile::{CompileConfig, Compiler, Join},
     diagnostic::Diagnostic,
-    driver::{Backoff, Driver, Message, StateFile, Told},
+    driver::{Backoff, Message, StateFile, Told},
     merge::{Applied, Merge, Snapshot},
     name::RegistryName,
     publish::{Publisher, Reader},
@@ -113,8 +117,12 @@ impl FlowConfig {
 pub struct Flow {
     merge: Merge,
     compiler: Compiler,
+    /// In the order of the configuration.
     followed: Vec<Followed>,
-    backoffs: Vec<Backoff>,
+    /// The number of the next registry that is followed.
+    next_number: usize,
+    drivers: Drivers,
+    state_dir: Option<PathBuf>,
     /// Who may speak of each scope: whoever spoke of it first.
     owners: HashMap<Scope, usize, RandomState>,
     /// Who spoke of what they may not.
@@ -149,18 +157,14 @@ impl Flow {
             .filter_map(|source| Some((source.registry.name().clone(), source.may_name.clone()?)));
         let merge = Merge::new(may_name.collect::<BTreeMap<_, _>>());
         let (sender, commands) = mpsc::channel(16);
-        let followed = config.sources.into_iter().map(|source| {
-            let file =
-                config.state_dir.as_ref().map(|dir| dir.join(format!("{}.state", source.registry.name())));
-            (Followed::new(source.registry, file.map(StateFile::new)), source.backoff)
-        });
-        let (followed, backoffs) = followed.unzip();
         let workloads = config.workloads;
         let mut flow = Self {
             merge,
             compiler: Compiler::new(CompileConfig { precedence, joins: config.joins, workloads }),
-            followed,
-            backoffs,
+            followed: Vec::new(),
+            next_number: 0,
+            drivers: Drivers::new(CHANNEL),
+            state_dir: config.state_dir,
             owners: HashMap::default(),
             refused: BTreeSet::new(),
             tables: Publisher::new(Table::default()),
@@ -171,7 +175,13 @@ impl Flow {
             now: config.now,
             pending: Pending::default(),
         };
-        flow.restore(now);
+        for source in config.sources {
+            let followed = flow.begin(source);
+            flow.followed.push(followed);
+        }
+        for at in 0..flow.followed.len() {
+            flow.restore(at, now);
+        }
         flow.publish(true);
         flow
     }
@@ -202,14 +212,9 @@ impl Flow {
 
     /// Runs until `stop` is ready, then writes what is unsaved.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let (telling, mut told) = mpsc::channel(CHANNEL);
-        let mut drivers = JoinSet::new();
-        for (source, (followed, backoff)) in self.followed.iter().zip(self.backoffs.drain(..)).enumerate() {
-            let resume = followed.position.resume.clone();
-            drivers
-                .spawn(Driver::new(followed.registry.clone(), source, backoff, resume).run(telling.clone()));
+        for followed in &mut self.followed {
+            self.drivers.start(followed);
         }
-        drop(telling);
         let mut saves = JoinSet::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -217,10 +222,13 @@ impl Flow {
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                Some(message) = told.recv() => {
-                    self.take(message);
+                heard = self.drivers.next() => {
+                    match heard {
+                        Heard::Told(message) => self.take(message),
+                        Heard::Broke(number) => self.mend(number),
+                    }
                     for _ in 1..BATCH {
-                        let Ok(message) = told.try_recv() else { break };
+                        let Some(message) = self.drivers.told() else { break };
                         self.take(message);
                     }
                     self.publish(false);
@@ -233,18 +241,23 @@ impl Flow {
                 Some(Ok((source, outcome))) = saves.join_next() => self.saved(source, outcome),
             }
         }
-        drop(drivers);
+        self.drivers.stop();
         self.save_all(saves).await;
     }
 
-    fn restore(&mut self, now: SystemTime) {
-        for source in 0..self.followed.len() {
-            let saved = self.followed[source].restore(now);
-            self.merge.restore_required_tls(saved.required_tls);
-            for scope in saved.scopes {
-                if self.is_owner(source, &scope.scope) {
-                    self.merge.restore(scope, now);
-                }
+    /// Gives a registry its number and its file.
+    fn begin(&mut self, source: Source) -> Followed {
+        let file = self.state_dir.as_ref().map(|dir| dir.join(format!("{}.state", source.registry.name())));
+        self.next_number += 1;
+        Followed::new(self.next_number, source, file.map(StateFile::new))
+    }
+
+    fn restore(&mut self, at: usize, now: SystemTime) {
+        let saved = self.followed[at].restore(now);
+        self.merge.restore_required_tls(saved.required_tls);
+        for scope in saved.scopes {
+            if self.is_owner(at, &scope.scope) {
+                self.merge.restore(scope, now);
             }
         }
         self.pending.snapshot = true;
@@ -252,20 +265,25 @@ impl Flow {
 
     /// Whether this registry speaks for the scope. No registry speaks for another but a relay, and it not for one that
     /// is followed here.
-    fn is_owner(&mut self, source: usize, scope: &Scope) -> bool {
+    fn is_owner(&mut self, at: usize, scope: &Scope) -> bool {
+        let number = self.followed[at].number;
         if let Some(owner) = self.owners.get(scope) {
-            return *owner == source;
+            return *owner == number;
         }
         let named = self.followed.iter().position(|followed| *followed.name() == scope.registry);
-        let owner = self.followed[source].may_speak_of(scope) && named.is_none_or(|named| named == source);
+        let owner = self.followed[at].may_speak_of(scope) && named.is_none_or(|named| named == at);
         if owner {
-            self.owners.insert(scope.clone(), source);
+            self.owners.insert(scope.clone(), number);
         }
         owner
     }
 
     fn take(&mut self, message: Message) {
         let Message { source, told } = message;
+        // The last words of one that is followed no more, or no more in that way.
+        let Some(source) = self.followed.iter().position(|followed| followed.number == source) else {
+            return;
+        };
         let now = (self.now)();
         self.pending.status = true;
         if let Told::Event(event) = &told
@@ -308,12 +326,8 @@ impl Flow {
                 self.compiler.configure(CompileConfig { workloads, ..self.compiler.config().clone() });
                 self.answer(reply, ());
             }
-            Command::Rules(precedence, joins, reply) => {
-                self.compiler.configure(CompileConfig {
-                    precedence,
-                    joins,
-                    ..self.compiler.config().clone()
-                });
+            Command::Registries(registries, reply) => {
+                self.set_registries(registries);
                 self.answer(reply, ());
             }
             Command::DropUnconfirmed(scope, reply) => {
@@ -384,16 +398,19 @@ impl Flow {
     }
 
     fn start_saves(&mut self, saves: &mut Saves, last: bool) {
-        for (source, followed) in self.followed.iter_mut().enumerate() {
+        for followed in &mut self.followed {
+            let number = followed.number;
             if let Some(save) = followed.due_save(self.merge.snapshot(), self.merge.required_tls(), last) {
-                saves.spawn_blocking(move || (source, save.write()));
+                saves.spawn_blocking(move || (number, save.write()));
             }
         }
     }
 
-    fn saved(&mut self, source: usize, outcome: Result<Duration, String>) {
+    fn saved(&mut self, number: usize, outcome: Result<Duration, String>) {
         self.pending.status |= outcome.is_err();
-        self.followed[source].saved(outcome);
+        if let Some(followed) = self.followed.iter_mut().find(|followed| followed.number == number) {
+            followed.saved(outcome);
+        }
     }
 
     async fn save_all(mut self, mut saves: Saves) {

@@ -105,7 +105,8 @@ impl Merge {
         Self { intake: Intake::new(may_name), ..Self::default() }
     }
 
-    /// Takes one event in. `now` is the time at which it came.
+    /// Takes one event in. `now` is the time at which it came. A commit of what is older than
+    /// [`PLAINTEXT_FROM_STATE`] is in force like [`Self::restore`]d state of that age.
     pub fn apply(&mut self, event: Event, now: SystemTime) -> Applied {
         match event {
             Event::Reset { scope } => self.staged.entry(scope).or_default().reset(),
@@ -115,7 +116,7 @@ impl Merge {
                 self.stage(scope, words);
             }
             Event::Ready { scope, completeness } => self.staged.entry(scope).or_default().ready(completeness),
-            Event::Commit { scope, .. } => return self.commit(&scope, now),
+            Event::Commit { scope, age, .. } => return self.commit(&scope, now, age),
         }
         Applied::Staged
     }
@@ -123,6 +124,23 @@ impl Merge {
     /// Forgets what a scope said since its last commit: its registry's stream has ended.
     pub fn abandon(&mut self, scope: &Scope) {
         self.staged.remove(scope);
+    }
+
+    /// Forgets all that a scope ever said: its registry is followed no more.
+    pub fn forget(&mut self, scope: &Scope) {
+        self.abandon(scope);
+        let Some(state) = self.snapshot.scopes.get(scope).cloned() else { return };
+        let gone = state.origins.keys().map(|name| (name.clone(), None)).collect();
+        self.install(scope, state, gone, false);
+        self.snapshot.scopes.remove(scope);
+        if self.snapshot.scopes.keys().all(|other| other.registry != scope.registry) {
+            self.snapshot.partitions.remove(&scope.registry);
+        }
+    }
+
+    /// Replaces which identities a registry may name, from its next words on.
+    pub fn set_may_name(&mut self, registry: &RegistryName, allowed: Option<Vec<PrincipalMatch>>) {
+        self.intake.set_may_name(registry, allowed);
     }
 
     /// Whether a full list of the scope is under way.
@@ -209,11 +227,13 @@ impl Merge {
         staging.replace(Arc::new(origin));
     }
 
-    fn commit(&mut self, scope: &Scope, now: SystemTime) -> Applied {
+    fn commit(&mut self, scope: &Scope, now: SystemTime, age: Duration) -> Applied {
         let staged = self.staged.get_mut(scope).map(Staging::take).unwrap_or_default();
         let mut state = self.snapshot.scopes.get(scope).cloned().unwrap_or_default();
-        state.committed_at = Some(now);
-        let confirmed = std::mem::take(&mut state.stale);
+        state.committed_at = Some(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
+        // A relay may pass on what is old: what holds for a file of that age holds for it.
+        let stale = age > PLAINTEXT_FROM_STATE;
+        let judged_anew = std::mem::replace(&mut state.stale, stale) != stale;
         let mut changes = Vec::with_capacity(staged.replaced.len());
         for (name, origin) in staged.replaced {
             changes.push((name, (!origin.is_empty()).then_some(origin)));
@@ -222,7 +242,7 @@ impl Merge {
             state.completeness = Some(completeness);
             changes.extend(absent(&state, &seen, completeness, now));
         }
-        if self.install(scope, state, changes, confirmed) { Applied::Changed } else { Applied::Confirmed }
+        if self.install(scope, state, changes, judged_anew) { Applied::Changed } else { Applied::Confirmed }
     }
 
     /// Replaces origins of a scope and brings everything derived from them up to date. `all` asks to derive every
@@ -235,7 +255,7 @@ impl Merge {
         all: bool,
     ) -> bool {
         let mut touched = Touched::default();
-        let mut changed = Vec::new();
+        let mut any = false;
         if all {
             state.origins.values().for_each(|origin| touched.services_of(origin));
         }
@@ -255,15 +275,13 @@ impl Merge {
             );
             mark(&mut state.faulty, &name, new_ref.is_some_and(|origin| !origin.faults.is_empty()));
             touched.origin(scope, &name, old.as_deref(), new.as_deref());
-            changed.push(name);
+            any = true;
         }
         self.snapshot.scopes.insert(scope.clone(), state);
-        if changed.is_empty() && touched.is_empty() {
+        if !any && touched.is_empty() {
             return false;
         }
         self.snapshot.generation += 1;
-        let generation = self.snapshot.generation;
-        self.snapshot.journal.record(generation, scope, changed.into_iter());
         self.derive(&scope.registry, touched);
         true
     }

@@ -9,7 +9,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
@@ -110,6 +110,8 @@ pub enum Event {
         scope: Scope,
         /// Where to go on after a disconnect; none when the registry cannot resume.
         resume: Option<Resume>,
+        /// How long ago it was confirmed: zero, but for a relay, which passes on when its own registry did.
+        age: Duration,
     },
 }
 

@@ -10,5 +10,5 @@ mod session;
 pub mod relay;
 
 pub use join::{JoinError, join};
-pub use link::{CertificateFault, HubLink, LinkConfig, LinkState};
+pub use link::{CertificateFault, HubLink, LinkConfig, LinkState, RelayedStates};
 pub use relay::HubRegistry;

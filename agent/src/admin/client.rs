@@ -24,13 +24,27 @@ const MAX_ANSWER: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct AdminClient {
     socket: PathBuf,
+    /// Whom we ask, for people: what is missing when nobody answers.
+    whom: Whom,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Whom {
+    Agent,
+    Hub,
 }
 
 impl AdminClient {
-    /// A client of the process that listens on `socket`.
+    /// A client of the agent that listens on `socket`.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), whom: Whom::Agent }
+    }
+
+    /// A client of the hub that listens on `socket`.
+    #[must_use]
+    pub fn of_hub(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), whom: Whom::Hub }
     }
 
     /// Reads a page.
@@ -92,12 +106,18 @@ impl AdminClient {
     fn explain(&self, error: &io::Error) -> anyhow::Error {
         let socket = self.socket.display();
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => anyhow::anyhow!(
-                "no agent answers at {socket}\n  start one:          weft agent --config /etc/weft/weft.toml\n  \
-                 or name its socket: --socket PATH (or WEFT_SOCKET)"
-            ),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                let (whom, file, variable) = match self.whom {
+                    Whom::Agent => ("agent", "weft.toml", "WEFT_SOCKET"),
+                    Whom::Hub => ("hub", "hub.toml", "WEFT_HUB_SOCKET"),
+                };
+                anyhow::anyhow!(
+                    "no {whom} answers at {socket}\n  start one:          weft {whom} --config /etc/weft/{file}\n  \
+                     or name its socket: --socket PATH (or {variable})"
+                )
+            }
             io::ErrorKind::PermissionDenied => anyhow::anyhow!(
-                "{socket} is not yours to open: it belongs to the user that runs the agent (try sudo)"
+                "{socket} is not yours to open: it belongs to the user that runs the process there (try sudo)"
             ),
             _ => anyhow::anyhow!("cannot connect to {socket}: {error}"),
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use weft_core::{
+    flow,
     name::{HostName, InstanceName, PortName, RegistryName, ServiceKey},
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
@@ -114,6 +115,13 @@ pub fn counts(table: &Table) -> Counts {
     counts
 }
 
+/// The registries, scope by scope.
+#[must_use]
+pub fn registries(status: &flow::Status, counts: &Counts) -> Vec<view::Registry> {
+    let now = SystemTime::now();
+    status.registries.iter().flat_map(|registry| registry_rows(registry, counts, now)).collect()
+}
+
 /// Seconds since 1970.
 #[must_use]
 pub fn seconds(at: SystemTime) -> u64 {
@@ -219,4 +227,40 @@ fn header_text(condition: &CompiledHeader) -> String {
         CompiledValue::Present(true) => format!("{name} is there"),
         CompiledValue::Present(false) => format!("{name} is not there"),
     }
+}
+
+/// A registry's scopes; one row without a scope while it has said nothing.
+fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTime) -> Vec<view::Registry> {
+    let error = registry.last_error.clone().or_else(|| registry.state_error.clone());
+    if registry.scopes.is_empty() {
+        return vec![view::Registry {
+            scope: registry.name.to_string(),
+            state: "waiting".into(),
+            age: None,
+            error,
+            counts: Counts::default().of(&registry.name),
+            faults: Vec::new(),
+            unconfirmed: Vec::new(),
+        }];
+    }
+    let rows = registry.scopes.iter().map(|scope| view::Registry {
+        scope: scope.scope.to_string(),
+        state: match (registry.connected, scope.stale) {
+            (true, _) => "connected",
+            (false, false) => "restored",
+            (false, true) => "stale",
+        }
+        .into(),
+        age: scope.age(now).map(|age| age.as_secs()),
+        error: error.clone(),
+        counts: counts.of(&scope.scope.registry),
+        faults: scope
+            .faults
+            .iter()
+            .flat_map(|(_, faults)| faults)
+            .map(|fault| format!("{}: {}", fault.place, fault.message))
+            .collect(),
+        unconfirmed: scope.unconfirmed.iter().map(|(origin, _)| origin.to_string()).collect(),
+    });
+    rows.collect()
 }

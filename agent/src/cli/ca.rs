@@ -1,6 +1,8 @@
 //! `weft ca`: the mesh's authority, kept in a hub's state directory.
 
 mod issue;
+mod node;
+mod rotate;
 mod show;
 mod token;
 
@@ -15,8 +17,13 @@ use clap::Subcommand;
 use weft_core::identity::TrustDomain;
 
 use crate::{
+    admin::client::AdminClient,
     files::make_private_folder,
-    hub::authority::{AuthorityFolder, random_trust_domain},
+    hub::{
+        authority::{AuthorityFolder, random_trust_domain},
+        operator::socket_of,
+        store::EmbeddedStore,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -31,10 +38,16 @@ enum Verb {
     Init(InitArgs),
     /// Make a new intermediate for this hub; needs the root's key
     Intermediate(StateOptions),
+    /// Replace the root while everything runs: from here on the new one signs, and both are trusted
+    Rotate(rotate::Args),
+    /// Withdraw the root that another one has replaced
+    Retire(rotate::RetireArgs),
     /// Make a key and a certificate for one identity, as files
     Issue(issue::Args),
     /// One-time tokens by which hosts join
     Token(token::Args),
+    /// The hosts that joined
+    Node(node::Args),
     /// Say whose authority this is and until when it is valid
     Show(show::Args),
 }
@@ -51,6 +64,17 @@ impl StateOptions {
     fn authority(&self) -> AuthorityFolder {
         AuthorityFolder::of_state(&self.state_dir)
     }
+
+    /// A client of the hub that owns the state directory; none when no hub answers there.
+    fn running_hub(&self) -> Option<AdminClient> {
+        let socket = socket_of(&self.state_dir);
+        std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| AdminClient::of_hub(&socket))
+    }
+
+    /// The store, while no hub runs.
+    fn store(&self) -> anyhow::Result<EmbeddedStore> {
+        Ok(EmbeddedStore::open(&self.state_dir)?)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,8 +90,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.verb {
         Verb::Init(args) => init(args)?,
         Verb::Intermediate(state) => state.authority().renew_intermediate(SystemTime::now())?,
+        Verb::Rotate(args) => rotate::run(&args)?,
+        Verb::Retire(args) => rotate::retire(&args).await?,
         Verb::Issue(args) => issue::run(&args)?,
         Verb::Token(args) => token::run(args).await?,
+        Verb::Node(args) => node::run(args).await?,
         Verb::Show(args) => show::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -80,7 +107,11 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
     folder.initialise(&trust_domain, SystemTime::now())?;
     let mut out = io::stdout().lock();
     writeln!(out, "trust domain {trust_domain}, authority in {}", folder.path().display())?;
-    writeln!(out, "keep {} safe; only a new hub needs it", folder.path().join("root.key").display())?;
+    writeln!(
+        out,
+        "keep {} safe; only a new hub and a new root need it",
+        folder.path().join("root.key").display()
+    )?;
     Ok(())
 }
 

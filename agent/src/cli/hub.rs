@@ -1,25 +1,65 @@
-//! `weft hub`.
+//! `weft hub` and `weft hub status`.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
+use clap::Subcommand;
 
+use super::{
+    output::{OutputOptions, print_json},
+    status::print_hub,
+};
 use crate::{
+    admin::client::AdminClient,
     config::{Overrides, load_hub},
     hub::Hub,
     lifecycle::{Lifecycle, Phase, Request, Signals},
+    view::hub::HubStatus,
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The configuration file
     #[arg(short, long, env = "WEFT_HUB_CONFIG", default_value = "/etc/weft/hub.toml", value_name = "FILE")]
     config: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say how the hub is: its roots, registries and nodes
+    Status(StatusArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    output: OutputOptions,
+    /// The admin socket of the hub to ask
+    #[arg(long, env = "WEFT_HUB_SOCKET", default_value = "/run/weft/hub/admin.sock", value_name = "PATH")]
+    socket: PathBuf,
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(Verb::Status(args)) = &args.verb {
+        return super::reading(status(args));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(args))
+}
+
+/// Exits with 2 when the hub runs but is not ready.
+async fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status: HubStatus = AdminClient::of_hub(&args.socket).get("/status").await?;
+    let ready = status.missing.is_empty();
+    if args.output.is_json() {
+        print_json(&status)?;
+    } else {
+        print_hub(&status)?;
+    }
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
 async fn serve(args: &Args) -> anyhow::Result<ExitCode> {

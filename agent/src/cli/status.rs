@@ -9,7 +9,10 @@ use super::{
     output::{ReadOptions, or_dash, print_json, span},
     table::Table,
 };
-use crate::view::{Registry, Status};
+use crate::view::{
+    Registry, Status,
+    hub::{HubStatus, Node},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -57,19 +60,83 @@ fn print(status: &Status) -> anyhow::Result<()> {
     println_empty()?;
     listeners(status).print("no listeners")?;
     println_empty()?;
-    registries(&status.registries).print("no registries")?;
+    print_registries(&status.registries, &status.diagnostics)
+}
+
+/// The registries, what is wrong with each, and what had to be decided.
+fn print_registries(rows: &[Registry], diagnostics: &[String]) -> anyhow::Result<()> {
+    registries(rows).print("no registries")?;
     let mut out = io::stdout().lock();
-    for registry in &status.registries {
+    for registry in rows {
         let notes = registry.faults.iter().map(|fault| ("fault", fault));
         let kept = registry.unconfirmed.iter().map(|endpoint| ("unconfirmed", endpoint));
         for (kind, text) in notes.chain(kept) {
             writeln!(out, "  {kind} in {}: {text}", registry.scope)?;
         }
     }
-    for diagnostic in &status.diagnostics {
+    for diagnostic in diagnostics {
         writeln!(out, "  note: {diagnostic}")?;
     }
     Ok(())
+}
+
+/// A hub for people.
+pub(super) fn print_hub(status: &HubStatus) -> anyhow::Result<()> {
+    let uptime = i64::try_from(status.uptime).unwrap_or(i64::MAX);
+    let mut out = io::stdout().lock();
+    let (version, pid) = (&status.version, status.pid);
+    writeln!(out, "weft {version} (pid {pid}), hub of {} for {}", status.trust_domain, span(uptime))?;
+    for missing in &status.missing {
+        writeln!(out, "  missing: {missing}")?;
+    }
+    for root in &status.roots {
+        let role = match (root.signs, root.leaves) {
+            (true, _) => "signs",
+            (false, true) => "is being replaced; withdraw it with `weft ca retire`",
+            (false, false) => "is trusted too",
+        };
+        writeln!(out, "root {} {role}; ends in {}", root.sha256, span(root.ends_in))?;
+    }
+    writeln!(out, "intermediate ends in {}", span(status.intermediate_ends_in))?;
+    drop(out);
+    println_empty()?;
+    print_registries(&status.registries, &status.diagnostics)?;
+    println_empty()?;
+    Ok(hub_nodes(&status.nodes).print("no nodes")?)
+}
+
+/// A hub's nodes: who is there, and for how long their certificates last under which root.
+pub(super) fn hub_nodes(nodes: &[Node]) -> Table {
+    let mut table =
+        Table::new(&["NODE", "STREAM", "HEARD", "CERTIFICATES", "UNDER ROOT", "TRUSTS", "IDENTITIES"]);
+    let short = |digest: &str| digest.get(..8).unwrap_or(digest).to_owned();
+    for node in nodes {
+        let seconds = |count: u64| span(i64::try_from(count).unwrap_or(i64::MAX));
+        let ends = node.certificates.iter().map(|held| held.ends_in).min();
+        let mut roots: Vec<_> = node
+            .certificates
+            .iter()
+            .map(|held| held.root.as_deref().map_or_else(|| "none".to_owned(), short))
+            .collect();
+        roots.sort();
+        roots.dedup();
+        let trusts: Vec<_> = node.trusts.iter().map(|root| short(root)).collect();
+        let identities: Vec<_> = node.certificates.iter().map(|held| held.identity.as_str()).collect();
+        table.row([
+            node.name.clone(),
+            node.connected_for.map_or_else(|| "away".to_owned(), |since| format!("for {}", seconds(since))),
+            node.heard_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago))),
+            match ends {
+                None => "-".to_owned(),
+                Some(left) if left <= 0 => "ENDED".to_owned(),
+                Some(left) => format!("{} for {}", node.certificates.len(), span(left)),
+            },
+            or_dash(Some(&roots.join(" "))),
+            or_dash(Some(&trusts.join(" "))),
+            or_dash(Some(&identities.join(" "))),
+        ]);
+    }
+    table
 }
 
 fn println_empty() -> io::Result<()> {

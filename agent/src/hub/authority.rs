@@ -1,11 +1,12 @@
 //! The certificate authority: a root made once, an intermediate per hub, leaves for identities.
 //!
-//! All keys are P-256. The root's key signs intermediates and nothing else, so it may be kept off the hub; the hub needs
-//! the intermediate's. A leaf holds exactly one name, the SPIFFE URI; nothing that a request asks for is taken over but
+//! All keys are P-256. The root's key signs intermediates and its successor and nothing else, so it may be kept off the
+//! hub; the hub needs the intermediate's. A leaf holds exactly one name, the SPIFFE URI; nothing that a request asks for is taken over but
 //! its key, and that only with the proof that the asker has it.
 
 mod certificate;
 mod folder;
+mod rotation;
 
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use weft_core::identity::{SpiffeId, TrustDomain};
 
 pub use certificate::random_serial;
 pub use folder::{AuthorityFolder, FolderError, random_trust_domain};
+pub use rotation::Rotation;
 
 use certificate::leaf_parameters;
 
@@ -29,7 +31,8 @@ const POINT: usize = 65;
 pub struct Authority {
     trust_domain: TrustDomain,
     roots: Vec<CertificateDer<'static>>,
-    intermediate: CertificateDer<'static>,
+    /// What follows a leaf: the intermediate, and while one root replaces another the new one as the old one signed it.
+    above: Vec<CertificateDer<'static>>,
     intermediate_ends: SystemTime,
     issuer: Issuer<'static, KeyPair>,
     leaf_lifetime: Duration,
@@ -38,7 +41,7 @@ pub struct Authority {
 /// A signed leaf.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// The leaf, then the intermediate.
+    /// The leaf, then what leads to a root.
     pub chain: Vec<CertificateDer<'static>>,
     /// The serial number in hexadecimal, lower case.
     pub serial: String,
@@ -106,7 +109,7 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// The roots that the mesh trusts, in DER.
+    /// The roots that the mesh trusts, in DER. The first is the one that leaves lead to.
     #[must_use]
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
@@ -165,7 +168,7 @@ impl Authority {
         let parameters = leaf_parameters(identity, &serial, now, not_after)?;
         let leaf = parameters.signed_by(&request.key, &self.issuer)?;
         Ok(Issued {
-            chain: vec![leaf.der().clone(), self.intermediate.clone()],
+            chain: std::iter::once(leaf.der()).chain(&self.above).cloned().collect(),
             serial: data_encoding::HEXLOWER.encode(&serial),
             identity: identity.clone(),
             not_after,

@@ -81,8 +81,7 @@ impl Keeper {
 
     /// Renews and follows for ever.
     pub(super) async fn keep(mut self) {
-        let mut files =
-            Watched::new(["bundle.pem", "intermediate.pem"].map(|name| self.folder.path().join(name)));
+        let mut files = Watched::new(AuthorityFolder::IN_FORCE.map(|name| self.folder.path().join(name)));
         loop {
             let due = self.renew_at.duration_since(SystemTime::now()).unwrap_or(Duration::from_secs(1));
             let outcome = tokio::select! {

@@ -11,10 +11,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use weft_core::{
-    identity::SYSTEM_NAMESPACE,
-    tls::{TlsContext, explain_handshake},
-};
+use weft_core::{identity::SYSTEM_NAMESPACE, tls::explain_handshake};
 
 use super::{
     service,
@@ -37,7 +34,6 @@ const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
 /// Who may connect, and what they find.
 #[derive(Clone)]
 pub(super) struct Door {
-    pub(super) tls: Arc<TlsContext>,
     pub(super) config: Arc<ServerConfig>,
     pub(super) trust_domain: String,
     pub(super) shared: Shared,
@@ -70,7 +66,7 @@ async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: Owne
         }
         Err(_) => return tracing::debug!(%from, "no handshake in time"),
     };
-    let node = match caller(&door, &stream) {
+    let node = match caller(&door, &stream, from) {
         Ok(node) => node,
         Err(fault) => return tracing::warn!(%from, %fault, "caller refused"),
     };
@@ -92,13 +88,16 @@ async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: Owne
 
 /// The node whose certificate was shown; none without a certificate. Any other certificate is refused: a workload has
 /// nothing to say here.
-fn caller(door: &Door, stream: &TlsStream<TcpStream>) -> Result<Option<Node>, String> {
+fn caller(door: &Door, stream: &TlsStream<TcpStream>, from: SocketAddr) -> Result<Option<Node>, String> {
     let Some(chain) = stream.get_ref().1.peer_certificates() else { return Ok(None) };
-    let peer = door.tls.check_client(chain, UnixTime::now()).map_err(|fault| fault.to_string())?;
+    let peer = door.shared.tls.check_client(chain, UnixTime::now()).map_err(|fault| fault.to_string())?;
     let identity = peer.identity.clone();
     let ours = identity.trust_domain_str() == door.trust_domain && identity.namespace() == SYSTEM_NAMESPACE;
     match identity.account().strip_prefix("node-").filter(|_| ours) {
-        Some(name) => Ok(Some(Node { name: name.to_owned(), peer })),
+        Some(name) => {
+            let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
+            Ok(Some(Node { name: name.to_owned(), peer, chain, from }))
+        }
         None => Err(format!("{identity} is no node of this mesh")),
     }
 }

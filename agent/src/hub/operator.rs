@@ -1,4 +1,4 @@
-//! What an operator asks of a hub: tokens, and what is known.
+//! What an operator asks of a hub: tokens, nodes, roots, and what is known.
 //!
 //! The store has one owner. While a hub runs it is the owner, and the operator's verbs reach it through its socket in the
 //! state directory; while none runs they open the store themselves. Both ways end in the same functions.
@@ -8,17 +8,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::StatusCode;
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use weft_core::{
-    control::node_account,
+    control::{HeldCertificate, node_account},
     identity::{SYSTEM_NAMESPACE, SpiffeId, TrustDomain},
     name::NameError,
 };
 
 use super::{
-    store::{Store, StoreError, TokenRecord},
-    token::Token,
+    authority::{Authority, AuthorityFolder, FolderError},
+    store::{KnownNode, SecretHash, Store, StoreError, TokenRecord},
+    token::{Token, sha256},
 };
+use crate::{admin::pages::seconds_until, view::hub as view};
 
 /// How long a token is good for, unless said otherwise.
 pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
@@ -54,12 +58,50 @@ pub enum TokenWishError {
     /// A name that no node can have.
     #[error("the node's name: {0}")]
     Node(#[from] NameError),
+    /// It would outlast the calendar.
+    #[error("the token's lifetime is too long")]
+    Lifetime,
     /// The wish cannot be read.
     #[error("cannot read the request: {0}")]
     Query(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a hub does not do what its operator asks.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The request cannot be read.
+    #[error("cannot read the request: {0}")]
+    Query(String),
+    /// No such node.
+    #[error("no node {0} has joined here; `weft ca node list` names those that have")]
+    NoNode(String),
+    /// No such token.
+    #[error("no token begins with {0:?}; `weft ca token list` names those that there are")]
+    NoToken(String),
+    /// Several such tokens.
+    #[error("{1} tokens begin with {0:?}; give more of it")]
+    ManyTokens(String, usize),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The authority's files.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+impl OperatorError {
+    /// As the hub's socket says it.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Query(_) | Self::ManyTokens(..) => StatusCode::BAD_REQUEST,
+            Self::NoNode(_) | Self::NoToken(_) => StatusCode::NOT_FOUND,
+            Self::Store(_) | Self::Folder(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }
 
 /// A token as a list shows it.
@@ -110,7 +152,7 @@ pub fn create_token(
     let record = TokenRecord {
         identities: wish.identities.clone(),
         node: wish.node.clone(),
-        expires: SystemTime::now() + wish.lifetime,
+        expires: SystemTime::now().checked_add(wish.lifetime).ok_or(TokenWishError::Lifetime)?,
         bound: None,
     };
     store.add_token(token.secret_hash(), &record)?;
@@ -125,13 +167,114 @@ pub fn list_tokens(store: &dyn Store) -> Result<Vec<TokenView>, StoreError> {
     let now = SystemTime::now();
     let signed = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     let view = |(hash, record): ([u8; 32], TokenRecord)| TokenView {
-        id: data_encoding::HEXLOWER.encode(&hash[..4]),
+        id: token_id(&hash),
         identities: record.identities,
         node: record.node,
         expires_in_s: record.expires.duration_since(now).map_or_else(|past| -signed(past.duration()), signed),
         used_by: record.bound.map(|binding| binding.node),
     };
     Ok(store.tokens()?.into_iter().map(view).collect())
+}
+
+/// Makes a token worthless: the one whose identifier begins with `id`. Gives its whole identifier.
+///
+/// # Errors
+/// When there is not exactly one, or the store fails.
+pub fn revoke_token(store: &dyn Store, id: &str) -> Result<String, OperatorError> {
+    let tokens = store.tokens()?;
+    let named = tokens.iter().map(|(hash, _)| hash).filter(|hash| token_id(hash).starts_with(id));
+    let named: Vec<_> = if id.is_empty() { Vec::new() } else { named.collect() };
+    match named[..] {
+        [] => Err(OperatorError::NoToken(id.to_owned())),
+        [hash] => {
+            store.remove_token(*hash)?;
+            Ok(token_id(hash))
+        }
+        [..] => Err(OperatorError::ManyTokens(id.to_owned(), named.len())),
+    }
+}
+
+/// By what a token is told: the first digits of its secret's hash.
+fn token_id(hash: &SecretHash) -> String {
+    data_encoding::HEXLOWER.encode(&hash[..8])
+}
+
+/// Every host that joined, with what it told of itself, as of a moment.
+///
+/// # Errors
+/// When the store fails.
+pub fn list_nodes(store: &dyn Store, now: SystemTime) -> Result<Vec<view::Node>, StoreError> {
+    Ok(store.nodes()?.into_iter().map(|node| node_view(node, now)).collect())
+}
+
+fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
+    let hex = |digest: &[u8; 32]| data_encoding::HEXLOWER.encode(digest);
+    let certificate = |held: &HeldCertificate| view::Held {
+        identity: held.identity.to_string(),
+        serial: held.serial.clone(),
+        ends_in: seconds_until(held.not_after, now),
+        root: held.root.as_ref().map(hex),
+    };
+    let last = node.last;
+    let report = last.as_ref().map(|last| &last.report);
+    view::Node {
+        name: node.name,
+        granted: node.record.identities.iter().map(ToString::to_string).collect(),
+        from: None,
+        connected_for: None,
+        heard_ago: last.as_ref().map(|last| now.duration_since(last.at).unwrap_or_default().as_secs()),
+        trusts: report.map(|report| report.roots.iter().map(hex).collect()).unwrap_or_default(),
+        certificates: report.map(|r| r.certificates.iter().map(certificate).collect()).unwrap_or_default(),
+        software: last.map(|last| last.software).unwrap_or_default(),
+    }
+}
+
+/// Forgets a host: it gets no certificate any more. Gives its name.
+///
+/// # Errors
+/// When it is not known, or the store fails.
+pub fn remove_node(store: &dyn Store, name: &str) -> Result<String, OperatorError> {
+    if store.remove_node(name)? { Ok(name.to_owned()) } else { Err(OperatorError::NoNode(name.to_owned())) }
+}
+
+/// The roots that the mesh trusts, the one that signs first.
+///
+/// # Errors
+/// When the authority's files are wrong.
+pub fn roots(
+    folder: &AuthorityFolder,
+    authority: &Authority,
+    now: SystemTime,
+) -> Result<Vec<view::Root>, FolderError> {
+    let old = folder.rotation()?.and_then(|rotation| rotation.old);
+    let root = |(index, root): (usize, &CertificateDer<'static>)| view::Root {
+        sha256: data_encoding::HEXLOWER.encode(&sha256(root)),
+        ends_in: AuthorityFolder::ends(root).map_or(0, |ends| seconds_until(ends, now)),
+        signs: index == 0,
+        leaves: old.as_ref() == Some(root) && index > 0,
+    };
+    Ok(authority.roots().iter().enumerate().map(root).collect())
+}
+
+/// What stands against withdrawing the roots other than `root` (SHA-256, hexadecimal), a line for each node.
+#[must_use]
+pub fn not_ready_for(root: &str, nodes: &[view::Node]) -> Vec<String> {
+    nodes.iter().filter_map(|node| not_ready(root, node)).collect()
+}
+
+fn not_ready(root: &str, node: &view::Node) -> Option<String> {
+    let name = &node.name;
+    if node.heard_ago.is_none() {
+        return Some(format!("node {name} has not said what it holds since it joined"));
+    }
+    let mut valid = node.certificates.iter().filter(|held| held.ends_in > 0).peekable();
+    // Without a valid certificate it must join anew, whatever the roots.
+    valid.peek()?;
+    if !node.trusts.iter().any(|trusted| trusted == root) {
+        return Some(format!("node {name} does not trust the new root yet"));
+    }
+    let old = valid.find(|held| held.root.as_deref() != Some(root))?;
+    Some(format!("node {name} still holds a certificate of {} under another root", old.identity))
 }
 
 impl TokenWish {

@@ -4,14 +4,16 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, StatusCode};
-use serde::Serialize;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 use weft_core::{
-    flow::{Flow, FlowConfig, Source, Status},
+    flow::{Flow, FlowConfig, Source},
     identity::{SpiffeId, TrustDomain},
     merge::Snapshot,
     publish::Reader,
@@ -25,13 +27,16 @@ use super::{
     keeper::{Keeper, KeeperError},
     listener::{Door, accept},
     office::Office,
-    operator::{TokenWish, create_token, list_tokens, socket_of},
+    operator::socket_of,
+    page::{Operator, Page},
     relay::Relay,
+    roster::Roster,
+    states,
     store::{EmbeddedStore, Store, StoreError},
     stream::Shared,
 };
 use crate::{
-    admin::{Admin, Answer, Handler},
+    admin::Admin,
     config::HubConfig,
     files::{FileError, make_private_folder},
 };
@@ -101,25 +106,34 @@ impl Hub {
         }
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.state_dir)?);
         let office = Arc::new(Office::new(store.clone(), authority));
-        let keeper = Keeper::new(folder, config.ca.leaf_ttl, office.clone())?;
+        let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
         let registries = registries(config)?;
         let with_policies = registries.iter().filter(|registry| registry.capabilities().configuration);
         let with_policies: Vec<_> = with_policies.map(|registry| registry.name().clone()).collect();
         let flow = flow(config, registries)?;
-        let (snapshots, statuses) = (flow.snapshots(), flow.statuses());
+        let (snapshots, statuses, tables) = (flow.snapshots(), flow.statuses(), flow.tables());
         let mut relay = Relay::new(store).awaiting(with_policies);
         relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
-        let shared = Shared { office: office.clone(), relay: relay.reader(), bundles: keeper.bundles() };
+        let roster = Arc::new(Roster::default());
+        let (views, states) = watch::channel(states::views_of(&statuses.load_full()));
+        let shared = Shared {
+            office: office.clone(),
+            relay: relay.reader(),
+            bundles: keeper.bundles(),
+            tls: tls.clone(),
+            roster: roster.clone(),
+            states,
+        };
         let listen = |what: String| move |source| HubError::Listen { what, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen(config.listen.to_string()))?;
         let address = listener.local_addr().map_err(listen(config.listen.to_string()))?;
         let config_of_tls = tls.hub_server_config(&SpiffeId::hub(&trust_domain));
-        let door = Door { tls, config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
+        let door = Door { config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
 
-        let page = Arc::new(Page { office, statuses, started: SystemTime::now() });
-        let admin = admin(config, page).await?;
+        let page = Page { folder, office, roster, statuses: statuses.clone(), tables, began: Instant::now() };
+        let admin = admin(config, Arc::new(page)).await?;
         let (stop_flow, stopped) = oneshot::channel::<()>();
         let flow = tokio::spawn(flow.run(async {
             let _stopped = stopped.await;
@@ -127,6 +141,7 @@ impl Hub {
         let tasks = vec![
             tokio::spawn(keeper.keep()),
             tokio::spawn(follow(relay, snapshots)),
+            tokio::spawn(states::follow(statuses, views)),
             tokio::spawn(accept(listener, door)),
         ];
         tracing::info!(%address, %trust_domain, "the hub serves");
@@ -203,90 +218,4 @@ async fn admin(config: &HubConfig, page: Arc<Page>) -> Result<Vec<Admin>, HubErr
         served.push(admin);
     }
     Ok(served)
-}
-
-/// What everyone may ask.
-#[derive(Debug)]
-struct Page {
-    office: Arc<Office>,
-    statuses: Reader<Status>,
-    started: SystemTime,
-}
-
-/// What the operator may ask: all of it.
-#[derive(Debug)]
-struct Operator(Arc<Page>);
-
-/// How a hub is.
-#[derive(Debug, Serialize)]
-struct HubView {
-    trust_domain: String,
-    uptime_s: u64,
-    intermediate_expires_in_s: u64,
-    /// How its registries are, with every fault in them.
-    registries: Status,
-    missing: Vec<String>,
-}
-
-impl Page {
-    fn missing(&self) -> Vec<String> {
-        self.statuses.load().missing().map(|name| format!("registry {name}")).collect()
-    }
-
-    fn view(&self) -> HubView {
-        let authority = self.office.authority();
-        let now = SystemTime::now();
-        HubView {
-            trust_domain: authority.trust_domain().to_string(),
-            uptime_s: now.duration_since(self.started).map_or(0, |since| since.as_secs()),
-            intermediate_expires_in_s: authority
-                .intermediate_ends()
-                .duration_since(now)
-                .map_or(0, |left| left.as_secs()),
-            registries: Status::clone(&self.statuses.load()),
-            missing: self.missing(),
-        }
-    }
-}
-
-impl Handler for Page {
-    fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
-        match (method.as_str(), path) {
-            ("GET", "/livez") => Answer::Text(StatusCode::OK, "ok\n".to_owned()),
-            ("GET", "/readyz") => match self.missing() {
-                missing if missing.is_empty() => Answer::Text(StatusCode::OK, "ready\n".to_owned()),
-                missing => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
-            },
-            ("GET", "/version") => Answer::Text(StatusCode::OK, env!("CARGO_PKG_VERSION").to_owned() + "\n"),
-            _ => Answer::not_found(),
-        }
-    }
-}
-
-impl Operator {
-    fn create(&self, query: &str) -> Answer {
-        let office = &self.0.office;
-        let authority = office.authority();
-        let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
-        let made = TokenWish::from_query(query)
-            .and_then(|wish| create_token(&**office.store(), authority.trust_domain(), &root, &wish));
-        match made {
-            Ok(token) => Answer::json(&serde_json::json!({ "token": token.to_text() })),
-            Err(fault) => Answer::error(StatusCode::BAD_REQUEST, fault),
-        }
-    }
-}
-
-impl Handler for Operator {
-    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
-        match (method.as_str(), path) {
-            ("POST", "/tokens") => self.create(query),
-            ("GET", "/tokens") => match list_tokens(&**self.0.office.store()) {
-                Ok(tokens) => Answer::json(&tokens),
-                Err(fault) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, fault),
-            },
-            ("GET", "/status") => Answer::json(&self.0.view()),
-            _ => self.0.answer(method, path, query),
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! What a hub must not forget: tokens and whom they were bound to, nodes and their grants, serials, the relay's positions.
+//! What a hub must not forget: tokens and whom they were bound to, nodes with their grants and last reports, serials, the
+//! relay's positions.
 //!
 //! The one rule that everything hangs on: a token is bound to the key of a request **before** anything is signed, in one
 //! transaction that compares and swaps. However often the hub dies in between, one token never buys two keys.
@@ -8,7 +9,7 @@ mod embedded;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use weft_core::identity::SpiffeId;
+use weft_core::{control::NodeReport, identity::SpiffeId};
 
 pub use embedded::EmbeddedStore;
 
@@ -47,6 +48,28 @@ pub struct Binding {
 pub struct NodeRecord {
     /// The identities that it may ask certificates for.
     pub identities: Vec<SpiffeId>,
+}
+
+/// What a node last told of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReport {
+    /// When.
+    pub at: SystemTime,
+    /// Its software, for people.
+    pub software: String,
+    /// What it holds.
+    pub report: NodeReport,
+}
+
+/// A node with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownNode {
+    /// Its name.
+    pub name: String,
+    /// What it may be.
+    pub record: NodeRecord,
+    /// What it last told of itself; none when it never did.
+    pub last: Option<LastReport>,
 }
 
 /// A request to join, as far as the store judges it.
@@ -118,6 +141,12 @@ pub trait Store: Send + Sync {
     /// When they cannot be read.
     fn tokens(&self) -> Result<Vec<(SecretHash, TokenRecord)>, StoreError>;
 
+    /// Forgets a token: it buys nothing from here on. Returns whether it was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn remove_token(&self, hash: SecretHash) -> Result<bool, StoreError>;
+
     /// Binds a token to a node and its key, and grants the node what the token says, in one durable step; or says why
     /// not. Answers as before to the pair it is bound to, for [`ANSWERED_AGAIN`].
     ///
@@ -130,6 +159,25 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When it cannot be read.
     fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError>;
+
+    /// Every host that joined, by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn nodes(&self) -> Result<Vec<KnownNode>, StoreError>;
+
+    /// Forgets a host, and the tokens that it used: it gets no certificate any more, and none of them is answered again.
+    /// Returns whether it was known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn remove_node(&self, name: &str) -> Result<bool, StoreError>;
+
+    /// Notes what a node told of itself. Nothing is noted of one that is not known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn note_report(&self, name: &str, report: &LastReport) -> Result<(), StoreError>;
 
     /// Notes a certificate that was signed.
     ///

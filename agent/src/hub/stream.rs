@@ -5,11 +5,13 @@
 //! changes meanwhile coalesces.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -17,26 +19,31 @@ use tokio::{
 use tonic::{Status, Streaming};
 use weft_core::{
     control::{
-        VERSIONS, WINDOW, common_version,
+        NodeReport, VERSIONS, WINDOW, common_version,
         message::{
             Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello,
-            Refusal, RefusalCode, ServerMessage, ServerWord, Subscribe, Welcome,
+            Refusal, RefusalCode, Report, ServerMessage, ServerWord, Subscribe, Welcome,
         },
     },
     publish::Reader,
-    tls::Peer,
+    tls::{Peer, PeerError, TlsContext},
 };
 
 use super::{
     authority::Authority,
     office::Office,
     relay::{Follower, RelayState},
+    roster::{Presence, Roster},
+    states::{RegistryView, states_of},
+    store::LastReport,
 };
 
 /// How long an agent may take for its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a stream looks whether a commit is due.
 const TICK: Duration = Duration::from_secs(2);
+/// The longest name of a node's software that is kept, in bytes.
+const LONGEST_SOFTWARE: usize = 64;
 /// How many messages may wait for the network.
 pub(super) const OUTGOING: usize = 4;
 
@@ -47,6 +54,11 @@ pub(super) struct Shared {
     pub(super) relay: Reader<RelayState>,
     /// The bundles in force.
     pub(super) bundles: watch::Receiver<Bundles>,
+    /// Who is trusted.
+    pub(super) tls: Arc<TlsContext>,
+    pub(super) roster: Arc<Roster>,
+    /// How the registries are.
+    pub(super) states: watch::Receiver<Arc<[RegistryView]>>,
 }
 
 /// The node at the other end, as its certificate says.
@@ -54,6 +66,8 @@ pub(super) struct Shared {
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) peer: Peer,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) from: SocketAddr,
 }
 
 /// The agent is gone, or the stream must end with this status.
@@ -64,6 +78,8 @@ struct Stream {
     shared: Shared,
     node: Node,
     outgoing: mpsc::Sender<Result<ServerMessage, Status>>,
+    presence: Presence,
+    software: String,
     sequence: u64,
     follower: Option<Follower>,
     /// Numbers of batches that were sent and not yet acknowledged, at most [`WINDOW`].
@@ -78,8 +94,18 @@ pub(super) async fn serve(
     outgoing: mpsc::Sender<Result<ServerMessage, Status>>,
 ) {
     let name = node.name.clone();
-    let mut stream =
-        Stream { shared, node, outgoing, sequence: 0, follower: None, unacknowledged: Vec::new() };
+    // Before the grant is looked up: a node that is removed meanwhile is found here, or not known there.
+    let presence = shared.roster.enter(&name, node.from);
+    let mut stream = Stream {
+        shared,
+        node,
+        outgoing,
+        presence,
+        software: String::new(),
+        sequence: 0,
+        follower: None,
+        unacknowledged: Vec::new(),
+    };
     tracing::info!(node = %name, "connected");
     let ended = match stream.open(&mut incoming).await {
         Ok(()) => stream.run(&mut incoming).await,
@@ -103,6 +129,8 @@ impl Stream {
             return Err(End(Some(Status::invalid_argument("the first word must be a hello"))));
         };
         let version = self.check_hello(&hello)?;
+        self.software = hello.software;
+        self.software.truncate(self.software.floor_char_boundary(LONGEST_SOFTWARE));
         let granted = self.shared.office.granted(&self.node.name);
         let granted = granted.map_err(|fault| End(Some(Status::unavailable(fault.to_string()))))?;
         let Some(granted) = granted else {
@@ -132,7 +160,9 @@ impl Stream {
     async fn run(&mut self, incoming: &mut Streaming<ClientMessage>) -> End {
         let mut bundles = self.shared.bundles.clone();
         let mut relay = self.shared.relay.clone();
+        let mut states = self.shared.states.clone();
         bundles.mark_changed();
+        states.mark_changed();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -145,12 +175,20 @@ impl Stream {
                 changed = bundles.changed() => match changed {
                     Ok(()) => {
                         let now = bundles.borrow_and_update().clone();
-                        self.say(ServerWord::Bundles(now)).await
+                        self.tell_bundles(now).await
                     }
                     Err(_) => Err(End(Some(Status::unavailable("the hub ends")))),
                 },
                 alive = relay.changed() => {
                     if alive { Ok(()) } else { Err(End(Some(Status::unavailable("the hub ends")))) }
+                }
+                Ok(()) = states.changed() => {
+                    let now = states_of(&states.borrow_and_update(), SystemTime::now());
+                    self.say(ServerWord::RegistryStates(now)).await
+                }
+                () = self.presence.removed() => {
+                    let message = format!("node {} was removed from this mesh", self.node.name);
+                    Err(End(Some(Status::permission_denied(message))))
                 }
                 _ = ticks.tick() => Ok(()),
             };
@@ -185,7 +223,30 @@ impl Stream {
                 self.unacknowledged.retain(|sent| *sent > acknowledge.sequence);
                 Ok(())
             }
+            ClientWord::Report(report) => self.note(report),
         }
+    }
+
+    /// Tells the bundles in force. A node whose own certificate they do not bear out any more must come again.
+    async fn tell_bundles(&mut self, bundles: Bundles) -> Result<(), End> {
+        self.say(ServerWord::Bundles(bundles)).await?;
+        match self.shared.tls.check_client(&self.node.chain, UnixTime::now()) {
+            Err(fault @ (PeerError::NotSigned { .. } | PeerError::UnknownTrustDomain { .. })) => {
+                Err(End(Some(Status::unauthenticated(fault.to_string()))))
+            }
+            // Age ends no stream.
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self, report: Report) -> Result<(), End> {
+        let report = NodeReport::from_message(report)
+            .map_err(|fault| End(Some(Status::invalid_argument(fault.to_string()))))?;
+        let last = LastReport { at: SystemTime::now(), software: self.software.clone(), report };
+        if let Err(fault) = self.shared.office.store().note_report(&self.node.name, &last) {
+            tracing::warn!(node = %self.node.name, %fault, "the report was not noted");
+        }
+        Ok(())
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
@@ -239,7 +300,7 @@ impl Stream {
 
     fn next_batch(&mut self) -> Result<Option<Discovery>, String> {
         let Some(follower) = &mut self.follower else { return Ok(None) };
-        follower.next_batch(&self.shared.relay.load()).map_err(|fault| fault.to_string())
+        follower.next_batch(&self.shared.relay.load(), SystemTime::now()).map_err(|fault| fault.to_string())
     }
 }
 

@@ -11,9 +11,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinSet};
 use weft_core::{
+    control::{HeldCertificate, NodeReport},
     identity::SpiffeId,
     publish::{Publisher, Reader},
-    tls::{Bundle, Certificate, Credentials},
+    tls::{Bundle, Certificate, Credentials, Root},
 };
 use weft_registries::hub::{CertificateFault, HubLink, LinkState};
 
@@ -27,6 +28,8 @@ use crate::file_identity::Workloads;
 
 /// The longest sleep: the wall clock may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Over how long the renewals are spread that a new root asks for: the hub signs for every agent then.
+const ROTATION_SPREAD: Duration = Duration::from_secs(10);
 /// How long it takes until a refusal that does not pass by itself is tried again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
@@ -43,15 +46,22 @@ pub(super) struct Manager {
     own: Publisher<Credentials>,
     /// The workloads' certificates, for the proxy.
     credentials: Publisher<Credentials>,
+    /// The roots of the own mesh in the order of the hub's: the first is the one that certificates should lead to.
+    bundle: Bundle,
     status: watch::Sender<Arc<IdentityStatus>>,
+    told: watch::Sender<NodeReport>,
 }
 
 /// One identity's certificate and what is known of the next.
 struct Held {
     certificate: Option<Certificate>,
+    /// The root that the certificate leads to.
+    root: Option<[u8; 32]>,
     /// When to ask for the next one.
     due: SystemTime,
     failures: u32,
+    /// How many certificates in a row led to another root than they should.
+    astray: u32,
     fault: Option<String>,
     asking: bool,
 }
@@ -74,8 +84,10 @@ impl Manager {
         link: HubLink,
         workloads: Workloads,
         own: Publisher<Credentials>,
+        told: watch::Sender<NodeReport>,
     ) -> Self {
         let node_identity = restored.certificate.identity().clone();
+        let node = Held::of(Some(restored.certificate), None, &restored.bundle);
         let status = IdentityStatus {
             node: restored.node.node.clone(),
             link: LinkState::Connecting,
@@ -86,12 +98,14 @@ impl Manager {
             link,
             workloads,
             node: restored.node.node,
-            held: BTreeMap::from([(node_identity.clone(), Held::of(Some(restored.certificate), None))]),
+            held: BTreeMap::from([(node_identity.clone(), node)]),
             node_identity,
             asking: JoinSet::new(),
             own,
-            credentials: Publisher::new(Credentials::default().with_bundle(restored.bundle)),
+            credentials: Publisher::new(Credentials::default().with_bundle(restored.bundle.clone())),
+            bundle: restored.bundle,
             status: watch::channel(Arc::new(status)).0,
+            told,
         };
         manager.take_workloads();
         manager.report();
@@ -171,7 +185,14 @@ impl Manager {
                 };
                 tracing::info!(%identity, serial = %certificate.leaf().serial, "new certificate");
                 // One that could not be written is still good until the next restart.
-                *held = Held::of(Some(certificate.clone()), written.err().map(|fault| fault.to_string()));
+                let fault = written.err().map(|fault| fault.to_string());
+                let astray = held.astray + 1;
+                *held = Held::of(Some(certificate.clone()), fault, &self.bundle);
+                if !held.leads_to_first(&self.bundle) {
+                    // Signed while the hub went over to another root.
+                    held.astray = astray;
+                    held.due = held.due.min(now + pause(astray, fastrand::f64()));
+                }
                 let publisher = if is_node { &mut self.own } else { &mut self.credentials };
                 let next = Credentials::clone(&publisher.current());
                 publisher.publish(next.with_identity(certificate));
@@ -221,8 +242,22 @@ impl Manager {
             }
         }
         let own = pushed.iter().find(|b| b.trust_domain().as_str() == self.node_identity.trust_domain_str());
-        if let Some(Err(fault)) = own.map(|bundle| self.folder.write_bundle(bundle)) {
+        let Some(own) = own else { return };
+        if let Err(fault) = self.folder.write_bundle(own) {
             tracing::error!(%fault, "the trust bundle could not be kept");
+        }
+        self.bundle = own.clone();
+        self.leave_old_roots();
+    }
+
+    /// Asks soon for what leads to another root than the one that the hub signs under.
+    fn leave_old_roots(&mut self) {
+        let now = SystemTime::now();
+        for held in self.held.values_mut() {
+            held.root = held.root_in(&self.bundle);
+            if held.certificate.is_some() && !held.leads_to_first(&self.bundle) {
+                held.due = held.due.min(now + ROTATION_SPREAD.mul_f64(fastrand::f64()));
+            }
         }
     }
 
@@ -253,7 +288,7 @@ impl Manager {
             if let Some(certificate) = &certificate {
                 next = next.with_identity(certificate.clone());
             }
-            self.held.insert(identity.clone(), Held::of(certificate, fault));
+            self.held.insert(identity.clone(), Held::of(certificate, fault, &self.bundle));
         }
         self.credentials.publish(next);
     }
@@ -282,13 +317,43 @@ impl Manager {
             }
             changed
         });
+        let report = NodeReport {
+            roots: self.bundle.roots().iter().map(Root::fingerprint).collect(),
+            certificates: self.held.values().filter_map(Held::report).collect(),
+        };
+        self.told.send_if_modified(|known| {
+            let changed = *known != report;
+            *known = report;
+            changed
+        });
     }
 }
 
 impl Held {
-    fn of(certificate: Option<Certificate>, fault: Option<String>) -> Self {
+    fn of(certificate: Option<Certificate>, fault: Option<String>, bundle: &Bundle) -> Self {
         let due = certificate.as_ref().map(|held| renew_at(held.leaf().validity, fastrand::f64()));
-        Self { certificate, due: due.unwrap_or_else(SystemTime::now), failures: 0, fault, asking: false }
+        let due = due.unwrap_or_else(SystemTime::now);
+        let mut held = Self { certificate, root: None, due, failures: 0, astray: 0, fault, asking: false };
+        held.root = held.root_in(bundle);
+        held
+    }
+
+    fn root_in(&self, bundle: &Bundle) -> Option<[u8; 32]> {
+        bundle.root_of(self.certificate.as_ref()?, SystemTime::now()).map(Root::fingerprint)
+    }
+
+    fn leads_to_first(&self, bundle: &Bundle) -> bool {
+        self.root == bundle.roots().first().map(Root::fingerprint)
+    }
+
+    fn report(&self) -> Option<HeldCertificate> {
+        let leaf = self.certificate.as_ref()?.leaf();
+        Some(HeldCertificate {
+            identity: leaf.identity.clone(),
+            serial: leaf.serial.clone(),
+            not_after: leaf.validity.not_after,
+            root: self.root,
+        })
     }
 }
 

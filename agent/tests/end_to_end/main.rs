@@ -6,8 +6,10 @@ mod support;
 
 mod demonstration;
 mod lifecycle;
+mod outage;
 mod quick_start;
 mod real_clients;
 mod reload;
+mod root_rotation;
 mod rotation;
 mod verbs;

@@ -9,7 +9,7 @@ use crate::support::{Application, Process, Sandbox, address, client, uid, until}
 
 pub(crate) struct Start {
     pub(crate) sandbox: Sandbox,
-    hub: SocketAddr,
+    pub(crate) hub: SocketAddr,
     pub(crate) web_outbound: SocketAddr,
     /// Those of web's agent and of reviews' agent.
     pub(crate) inbounds: [SocketAddr; 2],

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::{Application, Connection, Mesh, address, client, mesh::identity, uid, until};
+use crate::support::{Application, Connection, Load, Mesh, address, client, mesh::identity, uid, until};
 
 fn status_when(
     mesh: &Mesh,
@@ -98,4 +98,49 @@ fn a_new_split_is_followed_by_the_next_request() {
     mesh.resource("routes.toml", &route("v2"));
     until("the route leads to v2", || call(&mesh).body.contains("two").then_some(()));
     assert!((0..20).all(|_| call(&mesh).body.contains("two")));
+}
+
+#[test]
+fn registries_come_move_and_go_under_load() {
+    let application = Application::start("echo");
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    mesh.start();
+    let load = Load::start(mesh.outbound("client"), "echo.default.mesh", 4);
+    load.go_on(50);
+    let services = std::fs::read_to_string(mesh.sandbox.path("mesh.d/services.toml")).unwrap();
+    let registry = |name: &str, folder: &str| {
+        let path = mesh.sandbox.path(folder);
+        format!(
+            "\n[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
+        )
+    };
+    let status = |host: &str| client::get(mesh.outbound("client"), host, "/").unwrap().status;
+
+    // Another registry, with the same instances under another name.
+    mesh.sandbox.write("more.d/more.toml", &services.replace("\"echo.default\"", "\"copy.default\""));
+    mesh.write_config("near", &registry("more", "more.d"));
+    status_when(&mesh, "the registry is followed", |status| status["config"]["reloads"] == 1);
+    until("its service is known here", || (status("copy.default.mesh") != 404).then_some(()));
+
+    // The first one moves; what it says stays the same.
+    mesh.sandbox.write("moved.d/services.toml", &services);
+    let text = std::fs::read_to_string(mesh.sandbox.path("near/weft.toml")).unwrap();
+    let moved = text.replace("/mesh.d\"", "/moved.d\"");
+    assert_ne!(moved, text);
+    mesh.sandbox.write("near/weft.toml", &moved);
+    status_when(&mesh, "the registry has moved", |status| status["config"]["reloads"] == 2);
+    std::fs::remove_dir_all(mesh.sandbox.path("mesh.d")).unwrap();
+    load.go_on(100);
+    mesh.sandbox.write("moved.d/services.toml", &services.replace("\"echo.default\"", "\"new.default\""));
+    mesh.sandbox.write("moved.d/echo.toml", &services);
+    until("its new folder is followed", || (status("new.default.mesh") != 404).then_some(()));
+
+    mesh.sandbox.write("near/weft.toml", &moved.replace(&registry("more", "more.d"), ""));
+    status_when(&mesh, "the registry is followed no more", |status| status["config"]["reloads"] == 3);
+    assert_eq!(status("copy.default.mesh"), 404);
+    load.go_on(50);
+    let (answered, failures) = (load.answered(), load.end());
+    assert!(failures.is_empty(), "{} of {answered} failed, such as {}", failures.len(), failures[0]);
 }

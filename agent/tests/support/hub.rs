@@ -33,6 +33,7 @@ use weft_agent::{
     identity::{HubIdentity, IdentitySettings, join::join},
 };
 use weft_core::{
+    control::NodeReport,
     identity::{SpiffeId, TrustDomain},
     locality::Locality,
     name::WorkloadName,
@@ -183,6 +184,7 @@ impl Mesh {
             node: identity,
             node_name: node.to_owned(),
             tls: Arc::new(TlsContext::new(Publisher::new(credentials).reader())),
+            report: watch::channel(NodeReport::default()).1,
         })
     }
 

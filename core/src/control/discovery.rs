@@ -3,6 +3,8 @@
 mod endpoint;
 mod strings;
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use prost::Message as _;
@@ -63,10 +65,11 @@ pub fn encode_ready(completeness: Completeness) -> Bytes {
     encode(message::EventWord::Ready(message::Ready { filtered: completeness == Completeness::Filtered }))
 }
 
-/// Encodes a commit.
+/// Encodes a commit of what a registry last confirmed `age` ago.
 #[must_use]
-pub fn encode_commit(position: u64) -> Bytes {
-    encode(message::EventWord::Commit(message::Commit { position }))
+pub fn encode_commit(position: u64, age: Duration) -> Bytes {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    encode(message::EventWord::Commit(message::Commit { position, age_ms }))
 }
 
 fn encode(word: message::EventWord) -> Bytes {
@@ -78,8 +81,13 @@ fn encode(word: message::EventWord) -> Bytes {
 pub enum Relayed {
     /// An event that means the same wherever it came from.
     Event(Event),
-    /// A commit at a position of the hub's; its resume point is put together by who reads the stream.
-    Commit(u64),
+    /// A commit; its resume point is put together by who reads the stream.
+    Commit {
+        /// The position, in the hub's count.
+        position: u64,
+        /// How long ago the hub's registry last said that this is so.
+        age: Duration,
+    },
 }
 
 /// The scope that a batch speaks of.
@@ -105,7 +113,9 @@ pub fn read_event(scope: &Scope, encoded: &Bytes) -> Result<Relayed, ControlErro
             scope,
             completeness: if filtered { Completeness::Filtered } else { Completeness::Full },
         }),
-        message::EventWord::Commit(message::Commit { position }) => Relayed::Commit(position),
+        message::EventWord::Commit(message::Commit { position, age_ms }) => {
+            Relayed::Commit { position, age: Duration::from_millis(age_ms) }
+        }
     })
 }
 
@@ -135,7 +145,7 @@ fn read_replace(scope: Scope, replace: message::Replace) -> Result<Event, Contro
     })
 }
 
-fn write_fault(fault: &OriginFault) -> message::Fault {
+pub(super) fn write_fault(fault: &OriginFault) -> message::Fault {
     message::Fault {
         message: fault.message.clone(),
         place: fault.place.clone(),
@@ -143,7 +153,7 @@ fn write_fault(fault: &OriginFault) -> message::Fault {
     }
 }
 
-fn read_fault(fault: message::Fault) -> OriginFault {
+pub(super) fn read_fault(fault: message::Fault) -> OriginFault {
     OriginFault { message: fault.message, place: fault.place, keeps_last_good: fault.keeps_last_good }
 }
 

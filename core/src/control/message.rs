@@ -5,6 +5,7 @@
 
 mod configuration;
 mod discovery;
+mod report;
 
 use bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
@@ -17,12 +18,13 @@ pub use discovery::{
     Commit, Discovery, Endpoint, Event, EventWord, Fault, LabelSet, Ready, Replace, Reset, Service,
     ServicePort,
 };
+pub use report::{HeldCertificate, RegistryState, RegistryStates, Report};
 
 /// One message of an agent.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientMessage {
     /// What it says.
-    #[prost(oneof = "ClientWord", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "ClientWord", tags = "1, 2, 3, 4, 5")]
     pub word: Option<ClientWord>,
 }
 
@@ -41,6 +43,9 @@ pub enum ClientWord {
     /// Says that a message was taken over.
     #[prost(message, tag = "4")]
     Acknowledge(Acknowledge),
+    /// Says what the node holds: after the welcome and on every change.
+    #[prost(message, tag = "5")]
+    Report(Report),
 }
 
 /// Who opens the stream. The certificate authorizes; the name must be the certificate's.
@@ -128,7 +133,7 @@ pub struct ServerMessage {
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
     /// What it says.
-    #[prost(oneof = "ServerWord", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "ServerWord", tags = "2, 3, 4, 5, 6, 7")]
     pub word: Option<ServerWord>,
 }
 
@@ -150,6 +155,9 @@ pub enum ServerWord {
     /// A refusal.
     #[prost(message, tag = "6")]
     Refusal(Refusal),
+    /// How the registries are that the hub follows: all of them, after the welcome and on every change.
+    #[prost(message, tag = "7")]
+    RegistryStates(RegistryStates),
 }
 
 /// The hub accepts the stream.
@@ -180,7 +188,8 @@ pub struct Bundle {
     /// The trust domain.
     #[prost(string, tag = "1")]
     pub trust_domain: String,
-    /// Certificates (DER), at least one. All of them are trusted.
+    /// Certificates (DER), at least one. All of them are trusted. In the mesh's own bundle the first is the one under
+    /// which the hub signs: a certificate that leads to another one only is renewed at once.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots: Vec<Bytes>,
 }

@@ -117,6 +117,19 @@ impl StateFile {
         &self.path
     }
 
+    /// Removes it, where it is.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove(&self) -> Result<(), StateError> {
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the given scopes of a snapshot with the point to go on from, in place of what was there.
     ///
     /// # Errors

@@ -8,9 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::status::{RegistryStatus, ScopeStatus};
+use super::{
+    Source,
+    status::{RegistryStatus, ScopeStatus},
+};
 use crate::{
-    driver::{Counters, Position, Saved, StateFile, Told},
+    driver::{Backoff, Counters, Position, Saved, StateFile, Told},
     merge::{RequiredTls, ScopeState, Snapshot},
     name::RegistryName,
     registry::{Event, Registry, RegistryError, Scope},
@@ -24,6 +27,10 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(300);
 const SAVE_SHARE: u32 = 20;
 
 pub(super) struct Followed {
+    /// Tells it from all others, also from those of its name that came before it.
+    pub(super) number: usize,
+    /// How it is tried again.
+    pub(super) backoff: Backoff,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) scopes: BTreeSet<Scope>,
     pub(super) position: Position,
@@ -67,9 +74,11 @@ impl Save {
 }
 
 impl Followed {
-    pub(super) fn new(registry: Arc<dyn Registry>, state_file: Option<StateFile>) -> Self {
+    pub(super) fn new(number: usize, source: Source, state_file: Option<StateFile>) -> Self {
         Self {
-            registry,
+            number,
+            backoff: source.backoff,
+            registry: source.registry,
             scopes: BTreeSet::new(),
             position: Position::default(),
             counters: Counters::default(),
@@ -107,6 +116,25 @@ impl Followed {
             tracing::info!(registry = %self.name(), age_seconds = age.as_secs(), "last good state restored from disk");
         }
         saved
+    }
+
+    /// Whether another one of its name may take its place and leave its words in force meanwhile.
+    pub(super) fn speaks_alike(&self, other: &Self) -> bool {
+        self.registry.capabilities().relay == other.registry.capabilities().relay
+    }
+
+    /// The same words, followed as `other` says from here on. A point to go on from is the former registry's.
+    pub(super) fn followed_as(self, other: Self) -> Self {
+        let Self { number, backoff, registry, .. } = other;
+        Self { number, backoff, registry, position: Position::default(), connected: false, ..self }
+    }
+
+    /// Removes the state on disk.
+    pub(super) fn forget_state(&self) {
+        let Some(file) = &self.state_file else { return };
+        if let Err(error) = file.remove() {
+            tracing::warn!(registry = %self.name(), %error, "the last good state cannot be removed");
+        }
     }
 
     /// Whether this registry may speak of a scope at all: its own, and as a relay those of others.

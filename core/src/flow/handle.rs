@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::Source;
 use crate::{
     compile::Join,
     name::{RegistryName, ServiceKey},
@@ -11,11 +12,22 @@ use crate::{
     workload::Workload,
 };
 
+/// Which registries are to be followed from here on.
+#[derive(Debug)]
+pub struct Registries {
+    /// All of them, most authoritative first. One that is followed already and not in `fresh` stays as it is.
+    pub order: Vec<RegistryName>,
+    /// Those that are new, or to be followed in another way than before.
+    pub fresh: Vec<Source>,
+    /// Which services of different registries are one.
+    pub joins: Vec<Join>,
+}
+
 /// One request to the flow's task.
 #[derive(Debug)]
 pub(super) enum Command {
     Workloads(Vec<Arc<Workload>>, oneshot::Sender<()>),
-    Rules(Vec<RegistryName>, Vec<Join>, oneshot::Sender<()>),
+    Registries(Registries, oneshot::Sender<()>),
     DropUnconfirmed(Option<Scope>, oneshot::Sender<usize>),
     AllowPlaintext(ServiceKey, oneshot::Sender<bool>),
 }
@@ -33,9 +45,11 @@ impl FlowHandle {
         self.ask(|reply| Command::Workloads(workloads, reply)).await
     }
 
-    /// Replaces the registries' declared precedence and the joins; everything is compiled anew.
-    pub async fn set_rules(&self, precedence: Vec<RegistryName>, joins: Vec<Join>) -> Option<()> {
-        self.ask(|reply| Command::Rules(precedence, joins, reply)).await
+    /// Replaces which registries are followed, their precedence and the joins. What a registry that stays says is in
+    /// force all the while; one that is followed in another way keeps its last words until its new list is whole; one
+    /// that is gone takes its words with it, on disk too.
+    pub async fn set_registries(&self, registries: Registries) -> Option<()> {
+        self.ask(|reply| Command::Registries(registries, reply)).await
     }
 
     /// Drops the unconfirmed origins of one scope, or of all: the operator's word that they are gone. Returns how many

@@ -3,7 +3,7 @@
 //! The registry keeps a history of versions. At every moment the flow's snapshot must equal one version of it, whole;
 //! versions never go back; and when the breaking ends, the last version arrives.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -61,7 +61,7 @@ impl Breaking {
             events.push(ready(&scope("sim")));
         }
         let resume = Some(Resume(to.to_string().into()));
-        events.push(Event::Commit { scope: scope("sim"), resume });
+        events.push(Event::Commit { scope: scope("sim"), resume, age: Duration::ZERO });
         events
     }
 

@@ -88,7 +88,7 @@ fn full_list(point: Option<Resume>) -> Vec<Event> {
         reset(&scope),
         replace(&scope, "reviews", "1", origin_of_endpoints("reviews", 2)),
         ready(&scope),
-        Event::Commit { scope, resume: point },
+        Event::Commit { scope, resume: point, age: Duration::ZERO },
     ]
 }
 
@@ -125,7 +125,7 @@ async fn a_lost_stream_goes_on_from_the_last_commit_and_a_gap_lists_anew() {
         "what was not committed is lost with the stream"
     );
     assert!(running.tables.load().destination("reviews").is_some());
-    running.say([Event::Commit { scope, resume: resume("9") }]).await;
+    running.say([Event::Commit { scope, resume: resume("9"), age: Duration::ZERO }]).await;
     running.script.fail(RegistryError::Gap("too old".into())).await;
     running.script.watched_times(3).await;
     assert_eq!(running.script.watched(), [None, resume("7"), None]);
@@ -192,5 +192,138 @@ async fn the_operators_word_drops_what_is_unconfirmed() {
     assert_eq!((endpoints.all.len(), endpoints.healthy), (2, 0));
     assert_eq!(running.handle.drop_unconfirmed(None).await, Some(1));
     assert!(running.tables.load().destination("reviews").is_none());
+    running.stop().await;
+}
+
+fn registries(order: &[&str], fresh: Vec<Arc<dyn Registry>>) -> Registries {
+    Registries {
+        order: order.iter().map(|name| RegistryName::new(name).unwrap()).collect(),
+        fresh: fresh.into_iter().map(Source::new).collect(),
+        joins: Vec::new(),
+    }
+}
+
+fn list(registry: &str, name: &str) -> Vec<Event> {
+    let scope = scope(registry);
+    vec![
+        reset(&scope),
+        replace(&scope, name, "1", origin_of_endpoints(name, 2)),
+        ready(&scope),
+        commit(&scope),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn registries_come_and_go_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(Some(folder.path().to_owned()));
+    running.say(full_list(None)).await;
+    running.table(|table| table.destination("reviews.default.mesh").is_some()).await;
+    let (second, script) = scripted(RegistryName::new("second").unwrap(), Capabilities::default());
+    running.handle.set_registries(registries(&["static", "second"], vec![second])).await.unwrap();
+    for event in list("second", "orders") {
+        script.say(event).await;
+    }
+    let table = running.table(|table| table.destination("orders.default.mesh").is_some()).await;
+    assert!(table.destination("reviews.default.mesh").is_some(), "the first one is as it was");
+    assert_eq!(running.script.watched().len(), 1, "and was not watched again");
+    let state = folder.path().join("second.state");
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while !state.exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("its state is kept");
+
+    running.handle.set_registries(registries(&["static"], Vec::new())).await.unwrap();
+    let table = running.tables.load_full();
+    assert!(table.destination("orders.default.mesh").is_none() && table.destination("reviews").is_some());
+    assert!(!state.exists(), "it would come back with old words");
+    let status = running.statuses.load_full();
+    assert_eq!(status.registries.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["static"]);
+    for event in list("second", "orders") {
+        script.say(event).await;
+    }
+    running
+        .say([
+            replace(&scope("static"), "more", "1", origin_of_endpoints("more", 1)),
+            commit(&scope("static")),
+        ])
+        .await;
+    let table = running.table(|table| table.destination("more.default.mesh").is_some()).await;
+    assert!(table.destination("orders.default.mesh").is_none(), "nobody listens to it any more");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_moves_keeps_its_words_until_its_new_list_is_whole() {
+    let running = start(None);
+    running.say(full_list(resume("7"))).await;
+    running.table(|table| table.destination("reviews.default.mesh").is_some()).await;
+    let capabilities = Capabilities { configuration: true, resume: true, ..Capabilities::default() };
+    let (moved, script) = scripted(RegistryName::new("static").unwrap(), capabilities);
+    running.handle.set_registries(registries(&["static"], vec![moved])).await.unwrap();
+    script.watched_times(1).await;
+    assert_eq!(script.watched(), [None], "a point to go on from is the former registry's");
+    assert!(running.tables.load().destination("reviews.default.mesh").is_some());
+    running
+        .say([
+            replace(&scope("static"), "late", "1", origin_of_endpoints("late", 1)),
+            commit(&scope("static")),
+        ])
+        .await;
+    let mut events = list("static", "orders");
+    let last = events.pop().unwrap();
+    for event in events {
+        script.say(event).await;
+    }
+    assert!(running.tables.load().destination("reviews.default.mesh").is_some(), "not committed yet");
+    script.say(last).await;
+    let table = running.table(|table| table.destination("orders.default.mesh").is_some()).await;
+    assert!(table.destination("reviews.default.mesh").is_none(), "the new list lacks it");
+    assert!(table.destination("late.default.mesh").is_none(), "the former one is not heard any more");
+    running.stop().await;
+}
+
+/// Breaks at its first watch, then says what it should.
+struct Brittle {
+    inner: Arc<crate::registry::scripted::Scripted>,
+    whole: std::sync::atomic::AtomicBool,
+}
+
+impl Registry for Brittle {
+    fn name(&self) -> &RegistryName {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn watch(
+        &self,
+        scope: Scope,
+        resume: Option<Resume>,
+    ) -> futures_core::stream::BoxStream<'_, Result<Event, RegistryError>> {
+        let whole = self.whole.swap(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(whole, "a defect");
+        self.inner.watch(scope, resume)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_breaks_is_begun_anew() {
+    let running = start(None);
+    let (inner, script) = scripted(RegistryName::new("second").unwrap(), Capabilities::default());
+    let brittle = Arc::new(Brittle { inner, whole: false.into() });
+    running.handle.set_registries(registries(&["static", "second"], vec![brittle])).await.unwrap();
+    let status = running.status(|status| status.registries[1].last_error.is_some()).await;
+    assert!(status.registries[1].last_error.as_ref().unwrap().contains("broke"));
+    for event in list("second", "orders") {
+        script.say(event).await;
+    }
+    running.table(|table| table.destination("orders.default.mesh").is_some()).await;
+    running.status(|status| status.registries[1].connected).await;
     running.stop().await;
 }

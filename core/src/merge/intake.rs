@@ -31,6 +31,13 @@ impl Intake {
         Self { may_name, ..Self::default() }
     }
 
+    pub(super) fn set_may_name(&mut self, registry: &RegistryName, allowed: Option<Vec<PrincipalMatch>>) {
+        match allowed {
+            Some(allowed) => drop(self.may_name.insert(registry.clone(), allowed)),
+            None => drop(self.may_name.remove(registry)),
+        }
+    }
+
     /// The origin as it stands after `words`, of which equal resources are those of `old`.
     pub(super) fn origin(
         &mut self,

@@ -211,15 +211,25 @@ impl Merge {
             }
             (Some(Resource::Policy(policy)), _) => {
                 let old = partition.policies.insert(name.clone(), policy.clone());
-                self.changes.policies |= old != Some(policy);
+                self.note_policy(registry, &key, old != Some(policy));
             }
             (_, ResourceKey::Route(_)) => {
                 let old = partition.routes.remove(name);
                 self.relink(partition, registry, old, None);
             }
-            _ => self.changes.policies |= partition.policies.remove(name).is_some(),
+            _ => {
+                let was_there = partition.policies.remove(name).is_some();
+                self.note_policy(registry, &key, was_there);
+            }
         }
         self.note_conflict(registry, key, contradiction);
+    }
+
+    fn note_policy(&mut self, registry: &RegistryName, key: &ResourceKey, changed: bool) {
+        if changed {
+            self.changes.policies = true;
+            self.snapshot.journal.note(self.snapshot.generation, registry, key.clone());
+        }
     }
 
     /// Moves a route from the service it was for to the one it is for.
@@ -232,6 +242,10 @@ impl Merge {
     ) {
         if old == new {
             return;
+        }
+        if let Some(route) = old.as_ref().or(new.as_ref()) {
+            let key = ResourceKey::Route(route.name.clone());
+            self.snapshot.journal.note(self.snapshot.generation, registry, key);
         }
         let names: Vec<_> = [&old, &new].into_iter().flatten().map(|route| route.service.clone()).collect();
         for name in names {
@@ -255,6 +269,8 @@ impl Merge {
         } else {
             partition.services.insert(key.service.clone(), Arc::new(entry));
         }
+        let changed = ResourceKey::Service(key.service.clone());
+        self.snapshot.journal.note(self.snapshot.generation, &key.registry, changed);
         self.changes.services.insert(key);
     }
 

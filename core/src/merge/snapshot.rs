@@ -1,13 +1,17 @@
 //! What all registries say, at one moment: immutable, and cheap to copy because copies share what is equal.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use imbl::{OrdMap, OrdSet, Vector};
 
 use crate::{
     name::{OriginName, RegistryName, RuleName, ServiceKey, ServiceName},
     registry::{Completeness, OriginFault, Scope, Version},
-    resource::{Endpoint, Policy, Resource, Route, Service},
+    resource::{Endpoint, Policy, Resource, ResourceKey, Route, Service},
     table::SharedMap,
 };
 
@@ -96,10 +100,11 @@ impl Snapshot {
         self.partitions.get(&key.registry)?.services.get(&key.service)
     }
 
-    /// Which origins changed after `generation`, each once, deletions included (they are missing from their scope);
-    /// none when that is too long ago to be known, and everything must be listed anew.
+    /// Which services, routes and policies changed after `generation`, by registry and each once, deletions included
+    /// (they are missing from their partition); none when that is too long ago to be known, and everything must be
+    /// compared.
     #[must_use]
-    pub fn changes_since(&self, generation: u64) -> Option<Vec<(Scope, OriginName)>> {
+    pub fn changes_since(&self, generation: u64) -> Option<BTreeSet<(RegistryName, ResourceKey)>> {
         self.journal.since(generation, self.generation)
     }
 
@@ -129,46 +134,33 @@ impl Origin {
     }
 }
 
-/// The last changes, so that a relay can tell a client that was away for a moment just what it missed.
+/// The last changes, so that a relay compares just what changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journal {
     /// Oldest first; the number is the generation that the change led to.
-    changes: Vector<(u64, Scope, OriginName)>,
+    changes: Vector<(u64, RegistryName, ResourceKey)>,
     /// Changes up to and with this generation may be missing.
     complete_after: u64,
 }
 
-/// How many changes the journal keeps: a client that missed more gets a full list.
+/// How many changes the journal keeps: whoever missed more compares everything.
 const JOURNAL_LENGTH: usize = 4096;
 
 impl Journal {
-    pub(super) fn record(
-        &mut self,
-        generation: u64,
-        scope: &Scope,
-        origins: impl ExactSizeIterator<Item = OriginName>,
-    ) {
-        if origins.len() > JOURNAL_LENGTH {
-            self.changes.clear();
-            self.complete_after = generation;
-            return;
-        }
-        self.changes.extend(origins.map(|origin| (generation, scope.clone(), origin)));
-        while self.changes.len() > JOURNAL_LENGTH {
-            if let Some((dropped, ..)) = self.changes.pop_front() {
-                self.complete_after = dropped;
-            }
+    pub(super) fn note(&mut self, generation: u64, registry: &RegistryName, key: ResourceKey) {
+        self.changes.push_back((generation, registry.clone(), key));
+        if self.changes.len() > JOURNAL_LENGTH
+            && let Some((dropped, ..)) = self.changes.pop_front()
+        {
+            self.complete_after = dropped;
         }
     }
 
-    fn since(&self, generation: u64, now: u64) -> Option<Vec<(Scope, OriginName)>> {
+    fn since(&self, generation: u64, now: u64) -> Option<BTreeSet<(RegistryName, ResourceKey)>> {
         if generation < self.complete_after || generation > now {
             return None;
         }
         let newer = self.changes.iter().rev().take_while(|(at, ..)| *at > generation);
-        let mut changed: Vec<_> = newer.map(|(_, scope, origin)| (scope.clone(), origin.clone())).collect();
-        changed.sort();
-        changed.dedup();
-        Some(changed)
+        Some(newer.map(|(_, registry, key)| (registry.clone(), key.clone())).collect())
     }
 }

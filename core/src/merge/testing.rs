@@ -1,6 +1,6 @@
 //! Short words for tests.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) fn ready(scope: &Scope) -> Event {
 }
 
 pub(crate) fn commit(scope: &Scope) -> Event {
-    Event::Commit { scope: scope.clone(), resume: None }
+    Event::Commit { scope: scope.clone(), resume: None, age: Duration::ZERO }
 }
 
 pub(crate) fn replace(scope: &Scope, origin: &str, version: &str, resources: Vec<Resource>) -> Event {

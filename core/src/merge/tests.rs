@@ -1,5 +1,7 @@
 //! What becomes visible when, and what never goes by silence.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::{testing::*, *};
@@ -198,16 +200,18 @@ fn the_journal_names_what_changed_or_says_that_it_does_not_know() {
     merge.apply(replace(&scope, "s2", "2", Vec::new()), START);
     merge.apply(commit(&scope), START);
     let changed = merge.snapshot().changes_since(before).unwrap();
-    assert_eq!(changed.iter().map(|(_, origin)| origin.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
-    assert_eq!(merge.snapshot().changes_since(merge.snapshot().generation), Some(Vec::new()));
+    let named = |name: &str| (scope.registry.clone(), ResourceKey::Service(name.parse().unwrap()));
+    assert_eq!(changed, [named("s1"), named("s2")].into());
+    assert_eq!(merge.snapshot().changes_since(merge.snapshot().generation), Some(BTreeSet::new()));
     assert_eq!(merge.snapshot().changes_since(99), None);
     for number in 0..5000_u32 {
-        merge.apply(replace(&scope, "s1", &number.to_string(), origin_of_endpoints("s1", 1)), START);
+        let endpoints = origin_of_endpoints("s1", 1 + u8::try_from(number % 2).unwrap());
+        merge.apply(replace(&scope, "s1", &number.to_string(), endpoints), START);
         merge.apply(commit(&scope), START);
     }
     assert_eq!(merge.snapshot().changes_since(before), None, "too long ago");
     let recent = merge.snapshot().changes_since(merge.snapshot().generation - 10).unwrap();
-    assert_eq!(recent.len(), 1, "each origin once");
+    assert_eq!(recent.len(), 1, "each service once");
 }
 
 #[test]

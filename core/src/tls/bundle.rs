@@ -1,6 +1,6 @@
 //! A trust domain's roots. Several work at once, which is what a root rotation needs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use rustls::{
     CertificateError as Reason, Error, RootCertStore,
@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{
-    certificate::provider,
+    certificate::{Certificate, provider},
     leaf::{Validity, subject},
     moment::{rfc3339, system_time},
     pem::{PemError, read_certificates},
@@ -188,6 +188,14 @@ impl Bundle {
         self.trust_domain == other.trust_domain
             && self.roots.len() == other.roots.len()
             && self.roots.iter().all(holds)
+    }
+
+    /// The first root that a certificate of ours leads to; none when none vouches for it (any more).
+    #[must_use]
+    pub fn root_of(&self, certificate: &Certificate, now: SystemTime) -> Option<&Root> {
+        let (leaf, intermediates) = certificate.chain().split_first()?;
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).ok()?);
+        self.verify(leaf, intermediates, Usage::Client, now).ok()
     }
 
     /// Checks that a chain leads to one of the roots. Each root is asked on its own: an expired one is skipped, which

@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weft_core::{
-    control::{ResumePoint, message::RefusalCode},
+    control::{NodeReport, RelayedState, ResumePoint, message::RefusalCode},
     identity::SpiffeId,
     registry::{Event, RegistryError},
     tls::{Bundle, TlsContext},
@@ -28,6 +28,9 @@ use super::session::{self, Ended};
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause before connecting again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause while a certificate is about to end, as a part of the time that it has left. So a hub that comes
+/// back finds an agent in time however short certificates live, and those of a day cost it a try in ten seconds.
+const PAUSE_SHARE: u32 = 8;
 /// How many wishes may wait for the link.
 const WISHES: usize = 64;
 
@@ -42,6 +45,17 @@ pub struct LinkConfig {
     pub node_name: String,
     /// Who is trusted, and the node's certificate, which may be renewed meanwhile.
     pub tls: Arc<TlsContext>,
+    /// What the node holds: told to the hub after each welcome and when it changes.
+    pub report: watch::Receiver<NodeReport>,
+}
+
+/// How the registries are that the hub follows, as it last told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayedStates {
+    /// When it told.
+    pub told_at: SystemTime,
+    /// One per registry.
+    pub registries: Vec<RelayedState>,
 }
 
 /// How the link is.
@@ -114,7 +128,15 @@ pub struct HubLink {
     wishes: mpsc::Sender<Wish>,
     state: watch::Receiver<LinkState>,
     bundles: watch::Receiver<Arc<[Bundle]>>,
+    relayed: watch::Receiver<Option<Arc<RelayedStates>>>,
     task: Arc<JoinHandle<()>>,
+}
+
+/// Where a session puts what the hub says of itself.
+pub(super) struct Outlets {
+    pub(super) state: watch::Sender<LinkState>,
+    pub(super) bundles: watch::Sender<Arc<[Bundle]>>,
+    pub(super) relayed: watch::Sender<Option<Arc<RelayedStates>>>,
 }
 
 impl HubLink {
@@ -124,8 +146,10 @@ impl HubLink {
         let (wishes, wanted) = mpsc::channel(WISHES);
         let (state, state_reader) = watch::channel(LinkState::Connecting);
         let (bundles, bundle_reader) = watch::channel(Arc::from([]));
-        let task = tokio::spawn(keep(config, wanted, state, bundles));
-        Self { wishes, state: state_reader, bundles: bundle_reader, task: Arc::new(task) }
+        let (relayed, relayed_reader) = watch::channel(None);
+        let task = tokio::spawn(keep(config, wanted, Outlets { state, bundles, relayed }));
+        let task = Arc::new(task);
+        Self { wishes, state: state_reader, bundles: bundle_reader, relayed: relayed_reader, task }
     }
 
     /// How the link is; may be waited on.
@@ -138,6 +162,12 @@ impl HubLink {
     #[must_use]
     pub fn bundles(&self) -> watch::Receiver<Arc<[Bundle]>> {
         self.bundles.clone()
+    }
+
+    /// How the hub's registries are, as last told; none before the first word, and while the hub is away.
+    #[must_use]
+    pub fn relayed(&self) -> watch::Receiver<Option<Arc<RelayedStates>>> {
+        self.relayed.clone()
     }
 
     /// Asks for a certificate. Waits for the link where it is about to connect, not where the hub is away.
@@ -174,31 +204,38 @@ impl HubLink {
 }
 
 /// Connects, serves the stream until it breaks, pauses, and begins again.
-async fn keep(
-    config: LinkConfig,
-    mut wanted: mpsc::Receiver<Wish>,
-    state: watch::Sender<LinkState>,
-    bundles: watch::Sender<Arc<[Bundle]>>,
-) {
+async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Outlets) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, &mut wanted, &state, &bundles).await;
+        let Ended { reason, welcomed } = session::run(&config, &mut wanted, &outlets).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
         tracing::warn!(%reason, hub = %config.address, "no stream to the hub");
-        state.send_modify(|state| match state {
+        outlets.relayed.send_replace(None);
+        outlets.state.send_modify(|state| match state {
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
             state => *state = LinkState::Away { since: SystemTime::now(), reason: reason.clone() },
         });
+        let longest = longest_pause(&config.report.borrow(), SystemTime::now());
         // A hub that welcomes and at once ends the stream must not be asked five times a second.
-        let was_good = welcomed && begun.elapsed() > LONGEST_PAUSE;
-        pause = if was_good { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        let was_good = welcomed && begun.elapsed() > longest;
+        pause = if was_good { FIRST_PAUSE } else { (pause * 2).min(longest) };
         let jittered = pause.mul_f64(fastrand::f64() + 0.5);
         if !refuse_for(jittered, &mut wanted, &reason).await {
             return;
         }
+    }
+}
+
+/// How long to pause at most, so that the certificate that ends first is renewed in time. Where it is too late, there is
+/// no hurry.
+fn longest_pause(report: &NodeReport, now: SystemTime) -> Duration {
+    let ends = report.certificates.iter().map(|held| held.not_after).min();
+    match ends.map(|ends| ends.duration_since(now)) {
+        Some(Ok(left)) => (left / PAUSE_SHARE).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+        Some(Err(_)) | None => LONGEST_PAUSE,
     }
 }
 
@@ -226,5 +263,34 @@ impl Wish {
                 let _heard = events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::control::HeldCertificate;
+
+    use super::*;
+
+    #[test]
+    fn pauses_are_as_short_as_the_certificate_that_ends_first_asks_for() {
+        let now = SystemTime::now();
+        let seconds = Duration::from_secs;
+        let held = |left: u64| HeldCertificate {
+            identity: SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/web").unwrap(),
+            serial: String::new(),
+            not_after: now + seconds(left),
+            root: None,
+        };
+        let longest = |left: &[u64]| {
+            let certificates = left.iter().map(|left| held(*left)).collect();
+            longest_pause(&NodeReport { roots: Vec::new(), certificates }, now)
+        };
+        assert_eq!(longest(&[86_400]), LONGEST_PAUSE);
+        assert_eq!(longest(&[86_400, 16]), seconds(2));
+        assert_eq!(longest(&[1]), FIRST_PAUSE);
+        assert_eq!(longest(&[]), LONGEST_PAUSE);
+        let over = NodeReport { roots: Vec::new(), certificates: vec![held(0)] };
+        assert_eq!(longest_pause(&over, now + seconds(1)), LONGEST_PAUSE);
     }
 }

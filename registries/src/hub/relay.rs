@@ -1,6 +1,12 @@
 //! The registry that the hub relays: what the hub follows, seen from here, each scope under its own registry's name.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -13,14 +19,19 @@ use weft_core::{
 
 use super::link::{HubLink, LinkState};
 
-/// How long a watch waits for a link that is about to connect.
+/// How long a watch waits for a link that is about to connect before it says that there is none.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a watch waits for a link whose fault was said already. The link knows best when to try again, and with its
+/// return the watch must not be in a pause of its own.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Follows the relay of a hub.
 #[derive(Clone)]
 pub struct HubRegistry {
     name: RegistryName,
     link: HubLink,
+    /// Whether it was said that the link is away, since it was last there.
+    said: Arc<AtomicBool>,
 }
 
 impl HubRegistry {
@@ -28,7 +39,7 @@ impl HubRegistry {
     /// watch.
     #[must_use]
     pub fn new(name: RegistryName, link: HubLink) -> Self {
-        Self { name, link }
+        Self { name, link, said: Arc::default() }
     }
 
     /// As the configuration's factory wants it.
@@ -47,13 +58,16 @@ impl HubRegistry {
         };
         let mut state = self.link.state();
         let is_connected = |state: &LinkState| matches!(state, LinkState::Connected { .. });
-        if timeout(PATIENCE, state.wait_for(is_connected)).await.is_err() {
+        let patience = if self.said.load(Ordering::Relaxed) { LONG_PATIENCE } else { PATIENCE };
+        if timeout(patience, state.wait_for(is_connected)).await.is_err() {
             let reason = match &*state.borrow() {
                 LinkState::Away { reason, .. } => reason.clone(),
                 _ => "the hub has not answered yet".to_owned(),
             };
+            self.said.store(true, Ordering::Relaxed);
             return Following::Ended(Some(RegistryError::Unreachable(reason)));
         }
+        self.said.store(false, Ordering::Relaxed);
         Following::Events(self.link.follow(point).await)
     }
 }

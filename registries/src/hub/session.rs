@@ -15,7 +15,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use weft_core::{
     control::{
-        CONNECT_PATH, ControlError, ResumePoint, VERSIONS, WINDOW,
+        CONNECT_PATH, ControlError, NodeReport, RelayedState, ResumePoint, VERSIONS, WINDOW,
         discovery::{Relayed, read_event, read_scope},
         message::{
             Acknowledge, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello, Refusal,
@@ -28,7 +28,7 @@ use weft_core::{
 };
 
 use super::{
-    link::{CertificateFault, LinkConfig, LinkState, Wish},
+    link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Wish},
     transport::connect,
 };
 
@@ -46,18 +46,13 @@ pub(super) struct Ended {
 }
 
 /// Serves one stream until it breaks.
-pub(super) async fn run(
-    config: &LinkConfig,
-    wanted: &mut mpsc::Receiver<Wish>,
-    state: &watch::Sender<LinkState>,
-    bundles: &watch::Sender<Arc<[Bundle]>>,
-) -> Ended {
+pub(super) async fn run(config: &LinkConfig, wanted: &mut mpsc::Receiver<Wish>, outlets: &Outlets) -> Ended {
     let mut session = match open(config).await {
         Ok(session) => session,
         Err(reason) => return Ended { reason, welcomed: false },
     };
-    let reason = match session.welcome(state).await {
-        Ok(()) => session.serve(wanted, bundles).await,
+    let reason = match session.welcome(&outlets.state).await {
+        Ok(()) => session.serve(wanted, outlets).await,
         Err(reason) => return Ended { reason, welcomed: false },
     };
     session.fail_all(&reason);
@@ -88,6 +83,7 @@ async fn open(config: &LinkConfig) -> Result<Session, String> {
         incoming,
         outgoing,
         sequence: 0,
+        report: config.report.clone(),
         next_request: 1,
         asked: HashMap::new(),
         following: None,
@@ -101,6 +97,8 @@ struct Session {
     outgoing: mpsc::Sender<ClientMessage>,
     /// The number of the last message.
     sequence: u64,
+    /// What the node holds.
+    report: watch::Receiver<NodeReport>,
     next_request: u64,
     asked: HashMap<u64, oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>>,
     following: Option<Following>,
@@ -141,15 +139,12 @@ impl Session {
     }
 
     /// Serves the stream; gives the reason of its end.
-    async fn serve(
-        &mut self,
-        wanted: &mut mpsc::Receiver<Wish>,
-        bundles: &watch::Sender<Arc<[Bundle]>>,
-    ) -> String {
+    async fn serve(&mut self, wanted: &mut mpsc::Receiver<Wish>, outlets: &Outlets) -> String {
+        self.report.mark_changed();
         loop {
             let step = tokio::select! {
                 message = self.incoming.message() => match message {
-                    Ok(Some(message)) => self.hear(message, bundles).await,
+                    Ok(Some(message)) => self.hear(message, outlets).await,
                     Ok(None) => Err("the hub ended the stream".to_owned()),
                     Err(status) => Err(status_fault(&status)),
                 },
@@ -157,6 +152,10 @@ impl Session {
                     Some(wish) => self.grant(wish).await,
                     None => Err("nobody uses the link any more".to_owned()),
                 },
+                Ok(()) = self.report.changed() => {
+                    let report = self.report.borrow_and_update().to_message();
+                    self.say(ClientWord::Report(report)).await
+                }
                 sequence = hand_on(&mut self.following) => match sequence {
                     Some(sequence) => self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await,
                     None => { self.following = None; Ok(()) }
@@ -208,17 +207,19 @@ impl Session {
         }
     }
 
-    async fn hear(
-        &mut self,
-        message: ServerMessage,
-        bundles: &watch::Sender<Arc<[Bundle]>>,
-    ) -> Result<(), String> {
+    async fn hear(&mut self, message: ServerMessage, outlets: &Outlets) -> Result<(), String> {
         self.count(&message)?;
         match message.word.ok_or("the hub said a word that this agent does not know")? {
             ServerWord::Welcome(_) => return Err("the hub welcomed us twice".to_owned()),
             ServerWord::Bundles(pushed) => {
                 let read = pushed.bundles.into_iter().map(read_bundle).collect::<Result<Arc<[_]>, _>>()?;
-                bundles.send_replace(read);
+                outlets.bundles.send_replace(read);
+            }
+            ServerWord::RegistryStates(told) => {
+                let read = told.registries.into_iter().map(RelayedState::from_message);
+                let registries = read.collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
+                let states = RelayedStates { told_at: SystemTime::now(), registries };
+                outlets.relayed.send_replace(Some(Arc::new(states)));
             }
             ServerWord::Certificate(certificate) => {
                 if let Some(answer) = self.asked.remove(&certificate.request) {
@@ -319,9 +320,9 @@ fn read_batch(point: &mut ResumePoint, batch: &Discovery) -> Result<VecDeque<Eve
     let read = |encoded: &Bytes| {
         Ok(match read_event(&scope, encoded)? {
             Relayed::Event(event) => event,
-            Relayed::Commit(position) => {
+            Relayed::Commit { position, age } => {
                 point.advance(&scope, position);
-                Event::Commit { scope: scope.clone(), resume: Some(point.to_resume()) }
+                Event::Commit { scope: scope.clone(), resume: Some(point.to_resume()), age }
             }
         })
     };

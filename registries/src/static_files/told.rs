@@ -1,6 +1,9 @@
 //! What was told of each file, so that only what is new is told again. Pure: listings in, events out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use weft_core::{
     config::{Fault, Located},
@@ -63,7 +66,7 @@ impl Told {
             self.ready = true;
             events.push(Event::Ready { scope: self.scope.clone(), completeness: Completeness::Full });
         }
-        events.push(Event::Commit { scope: self.scope.clone(), resume: None });
+        events.push(Event::Commit { scope: self.scope.clone(), resume: None, age: Duration::ZERO });
         events
     }
 

@@ -28,6 +28,8 @@ struct View {
     root_sha256: Vec<String>,
     intermediate_expires_in_s: i64,
     root_key_present: bool,
+    /// Whether one root replaces another: the first signs, and another one leaves.
+    rotating: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -44,6 +46,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             .collect(),
         intermediate_expires_in_s: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
         root_key_present: folder.path().join("root.key").exists(),
+        rotating: folder.rotation()?.is_some(),
     };
     if args.output.is_json() {
         return print_json(&view);

@@ -11,15 +11,13 @@ use weft_core::identity::SpiffeId;
 
 use super::{StateOptions, parse_span};
 use crate::{
-    admin::client::AdminClient,
     cli::{
         output::{OutputOptions, or_dash, print_json, span},
         table::Table,
     },
     hub::{
         authority::DEFAULT_LEAF_LIFETIME,
-        operator::{TokenView, TokenWish, create_token, list_tokens, socket_of},
-        store::EmbeddedStore,
+        operator::{TokenView, TokenWish, create_token, list_tokens, revoke_token},
     },
 };
 
@@ -35,6 +33,8 @@ enum Verb {
     Create(CreateArgs),
     /// List the tokens that the hub knows
     List(ListArgs),
+    /// Make a token worthless
+    Revoke(RevokeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,15 @@ struct ListArgs {
     output: OutputOptions,
 }
 
+#[derive(Debug, clap::Args)]
+struct RevokeArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    /// The token's identifier as `list` shows it, or its first digits
+    #[arg(value_name = "TOKEN", value_parser = parse_id)]
+    id: String,
+}
+
 /// A new token, as the hub's socket answers it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Created {
@@ -75,16 +84,35 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     match args.verb {
         Verb::Create(args) => create(args).await,
         Verb::List(args) => list(args).await,
+        Verb::Revoke(args) => revoke(args).await,
     }
+}
+
+/// Hexadecimal digits, as many as are given.
+fn parse_id(text: &str) -> Result<String, String> {
+    let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("expected the first digits of an identifier, as `weft ca token list` shows it".to_owned())
+    }
+}
+
+async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
+    let revoked: String = match args.state.running_hub() {
+        Some(hub) => hub.post(&format!("/tokens/revoke?id={}", args.id)).await?,
+        None => revoke_token(&args.state.store()?, &args.id)?,
+    };
+    Ok(writeln!(io::stdout(), "token {revoked} is worthless now")?)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let wish = TokenWish { identities: args.identities, node: args.node, lifetime: args.ttl, hub: args.hub };
-    let created = match running_hub(&args.state) {
+    let created = match args.state.running_hub() {
         Some(hub) => hub.post(&format!("/tokens?{}", wish.to_query())).await?,
         None => {
             let authority = args.state.authority().open(DEFAULT_LEAF_LIFETIME, SystemTime::now())?;
-            let store = EmbeddedStore::open(&args.state.state_dir)?;
+            let store = args.state.store()?;
             let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
             let token = create_token(&store, authority.trust_domain(), &root, &wish)?;
             Created { token: token.to_text() }
@@ -98,9 +126,9 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let tokens: Vec<TokenView> = match running_hub(&args.state) {
+    let tokens: Vec<TokenView> = match args.state.running_hub() {
         Some(hub) => hub.get("/tokens").await?,
-        None => list_tokens(&EmbeddedStore::open(&args.state.state_dir)?)?,
+        None => list_tokens(&args.state.store()?)?,
     };
     if args.output.is_json() {
         return print_json(&tokens);
@@ -117,10 +145,4 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         ]);
     }
     Ok(table.print("no tokens")?)
-}
-
-/// A client of the hub that owns the state directory; none when no hub answers there.
-fn running_hub(state: &StateOptions) -> Option<AdminClient> {
-    let socket = socket_of(&state.state_dir);
-    std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| AdminClient::new(&socket))
 }

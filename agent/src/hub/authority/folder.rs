@@ -5,6 +5,7 @@
 //! | `root.pem`, `root.key` | the root; the key may be moved away once the hubs have their intermediates |
 //! | `intermediate.pem`, `intermediate.key` | this hub's intermediate |
 //! | `bundle.pem` | the roots that the mesh trusts; several while one replaces another |
+//! | `next-root.pem` | only while one root replaces another: the new one's key, itself, and itself as the old one signed it |
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use weft_core::identity::TrustDomain;
-use x509_parser::{extensions::GeneralName, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 use super::{
     Authority,
@@ -43,12 +44,24 @@ pub enum FolderError {
         /// What is wrong with it.
         message: String,
     },
+    /// A root is to be replaced, or a hub set up, without the root's key.
+    #[error("{} is missing: only the root's key can do this; put it back for as long as it takes", .0.display())]
+    NoRootKey(PathBuf),
+    /// There is nothing to withdraw.
+    #[error("no root is being replaced; `weft ca rotate` begins it")]
+    NotRotating,
+    /// The new root does not sign yet.
+    #[error("the new root does not sign yet; call `weft ca rotate` again")]
+    NotSigning,
     /// The key of an authority could not be used.
     #[error("cannot sign: {0}")]
     Signing(#[from] rcgen::Error),
 }
 
 impl AuthorityFolder {
+    /// The files that decide what is trusted and who signs: whoever follows the authority follows these.
+    pub const IN_FORCE: [&str; 3] = ["bundle.pem", "intermediate.pem", "next-root.pem"];
+
     /// The authority's files of a hub's state directory.
     #[must_use]
     pub fn of_state(state_dir: &Path) -> Self {
@@ -59,6 +72,14 @@ impl AuthorityFolder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Until when an authority's certificate is valid; none when it is none.
+    #[must_use]
+    pub fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let ends = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(ends))
     }
 
     /// Makes the root and this hub's intermediate.
@@ -72,9 +93,7 @@ impl AuthorityFolder {
         }
         make_private_folder(&self.0)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let below = BasicConstraints::Constrained(1);
-        let root =
-            authority_parameters(trust_domain, "root", below, now, ROOT_LIFETIME)?.self_signed(&key)?;
+        let root = root_parameters(trust_domain, now)?.self_signed(&key)?;
         write_private(&self.file("root.key"), key.serialize_pem().as_bytes())?;
         self.make_intermediate_under(root.der(), key, trust_domain, now)?;
         write_private(&self.file("bundle.pem"), root.pem().as_bytes())?;
@@ -87,13 +106,16 @@ impl AuthorityFolder {
     /// # Errors
     /// When the root's key is not in the folder, or a file is wrong.
     pub fn renew_intermediate(&self, now: SystemTime) -> Result<(), FolderError> {
+        if let Some(next) = self.next_root()? {
+            return self.sign_with(next, now);
+        }
         let root = self.first_certificate("root.pem")?;
-        let key = self.key("root.key")?;
+        let key = self.root_key()?;
         let trust_domain = self.trust_domain(&self.file("root.pem"), &root)?;
         self.make_intermediate_under(&root, key, &trust_domain, now)
     }
 
-    fn make_intermediate_under(
+    pub(super) fn make_intermediate_under(
         &self,
         root: &CertificateDer<'_>,
         root_key: KeyPair,
@@ -117,23 +139,23 @@ impl AuthorityFolder {
     /// # Errors
     /// When a file is missing or does not hold what it should.
     pub fn open(&self, leaf_lifetime: Duration, now: SystemTime) -> Result<Authority, FolderError> {
+        let next = self.next_root()?;
         let ends = self.read_intermediate()?.1;
-        if ends < now + INTERMEDIATE_LIFETIME / 3 && self.file("root.key").exists() {
+        let root_is_here = next.is_some() || self.file("root.key").exists();
+        if ends < now + INTERMEDIATE_LIFETIME / 3 && root_is_here {
             self.renew_intermediate(now)?;
         }
         let (intermediate, intermediate_ends) = self.read_intermediate()?;
         let path = self.file("intermediate.pem");
         let key = self.key("intermediate.pem")?;
         let trust_domain = self.trust_domain(&path, &intermediate)?;
-        let roots = self.roots()?;
-        Ok(Authority {
-            trust_domain,
-            roots,
-            intermediate_ends,
-            issuer: Issuer::from_ca_cert_der(&intermediate, key)?,
-            intermediate,
-            leaf_lifetime,
-        })
+        let mut roots = self.roots()?;
+        // The first is the one that leaves lead to.
+        roots.sort_by_key(|root| !is_issued_by(&intermediate, root));
+        let issuer = Issuer::from_ca_cert_der(&intermediate, key)?;
+        let bridge = next.filter(|next| is_issued_by(&intermediate, &next.root)).map(|next| next.bridge);
+        let above = std::iter::once(intermediate).chain(bridge).collect();
+        Ok(Authority { trust_domain, roots, above, intermediate_ends, issuer, leaf_lifetime })
     }
 
     /// The roots that the mesh trusts, at least one.
@@ -154,20 +176,26 @@ impl AuthorityFolder {
         Ok(roots)
     }
 
-    fn read_intermediate(&self) -> Result<(CertificateDer<'static>, SystemTime), FolderError> {
+    pub(super) fn read_intermediate(&self) -> Result<(CertificateDer<'static>, SystemTime), FolderError> {
         let certificate = self.first_certificate("intermediate.pem")?;
         let path = self.file("intermediate.pem");
-        let ends = parse(&path, &certificate)?.validity().not_after.timestamp();
-        Ok((certificate, UNIX_EPOCH + Duration::from_secs(u64::try_from(ends).unwrap_or(0))))
+        let ends = Self::ends(&certificate).ok_or_else(|| wrong(&path, "not a certificate"))?;
+        Ok((certificate, ends))
     }
 
-    fn first_certificate(&self, name: &str) -> Result<CertificateDer<'static>, FolderError> {
+    pub(super) fn first_certificate(&self, name: &str) -> Result<CertificateDer<'static>, FolderError> {
         let path = self.file(name);
         CertificateDer::from_pem_slice(read_text(&path)?.as_bytes())
             .map_err(|fault| wrong(&path, format!("no certificate in it: {fault}")))
     }
 
-    fn key(&self, name: &str) -> Result<KeyPair, FolderError> {
+    /// The root's key, where it has not been moved away.
+    pub(super) fn root_key(&self) -> Result<KeyPair, FolderError> {
+        let path = self.file("root.key");
+        if path.exists() { self.key("root.key") } else { Err(FolderError::NoRootKey(path)) }
+    }
+
+    pub(super) fn key(&self, name: &str) -> Result<KeyPair, FolderError> {
         let path = self.file(name);
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from_pem_slice(read_text(&path)?.as_bytes())
             .map_err(|fault| wrong(&path, format!("no PKCS #8 key in it: {fault}")))?;
@@ -176,7 +204,7 @@ impl AuthorityFolder {
     }
 
     /// The trust domain that an authority's certificate names.
-    fn trust_domain(
+    pub(super) fn trust_domain(
         &self,
         path: &Path,
         certificate: &CertificateDer<'_>,
@@ -194,20 +222,37 @@ impl AuthorityFolder {
         TrustDomain::new(domain).map_err(|fault| wrong(path, fault.to_string()))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
-fn parse<'a>(
+/// A root. Below it stand its successor, while that replaces it, and an intermediate.
+pub(super) fn root_parameters(
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    authority_parameters(trust_domain, "root", BasicConstraints::Constrained(2), now, ROOT_LIFETIME)
+}
+
+/// Whether a certificate names `issuer` as its issuer: two authorities never share a name.
+pub(super) fn is_issued_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let parsed = |der: &CertificateDer<'_>, name: fn(&X509Certificate<'_>) -> Vec<u8>| {
+        X509Certificate::from_der(der).ok().map(|(_, parsed)| name(&parsed))
+    };
+    let named = parsed(certificate, |parsed| parsed.issuer().as_raw().to_vec());
+    named.is_some() && named == parsed(issuer, |parsed| parsed.subject().as_raw().to_vec())
+}
+
+pub(super) fn parse<'a>(
     path: &Path,
     certificate: &'a CertificateDer<'_>,
-) -> Result<x509_parser::certificate::X509Certificate<'a>, FolderError> {
-    let parsed = x509_parser::certificate::X509Certificate::from_der(certificate);
+) -> Result<X509Certificate<'a>, FolderError> {
+    let parsed = X509Certificate::from_der(certificate);
     parsed.map(|(_, parsed)| parsed).map_err(|fault| wrong(path, format!("not a certificate: {fault}")))
 }
 
-fn wrong(path: &Path, message: impl Into<String>) -> FolderError {
+pub(super) fn wrong(path: &Path, message: impl Into<String>) -> FolderError {
     FolderError::Content { path: path.to_owned(), message: message.into() }
 }
 

@@ -87,12 +87,12 @@ fn a_root_is_made_once_and_an_old_intermediate_is_renewed_where_the_root_key_is(
     assert!(matches!(folder.initialise(&domain(), now), Err(FolderError::Exists(_))));
     let late = now + Duration::from_secs(300 * 24 * 3600);
     let renewed = folder.open(DEFAULT_LEAF_LIFETIME, late).unwrap();
-    assert_ne!(renewed.intermediate, first.intermediate);
+    assert_ne!(renewed.above, first.above);
     assert_eq!(renewed.roots(), first.roots());
     std::fs::remove_file(folder.path().join("root.key")).unwrap();
     let later = late + Duration::from_secs(300 * 24 * 3600);
     let kept = folder.open(DEFAULT_LEAF_LIFETIME, later).unwrap();
-    assert_eq!(kept.intermediate, renewed.intermediate, "without the root's key it stays");
+    assert_eq!(kept.above, renewed.above, "without the root's key it stays");
 }
 
 #[test]
@@ -107,4 +107,103 @@ fn a_leaf_never_outlives_its_intermediate() {
     );
     let over = authority.issue(&identity(), &request, authority.intermediate_ends());
     assert!(matches!(over, Err(IssueError::Expired)));
+}
+
+/// Whether a bundle of these roots bears a leaf out.
+fn is_trusted(chain: &[CertificateDer<'static>], key: &KeyPair, roots: &[CertificateDer<'static>]) -> bool {
+    let bundle = weft_core::tls::Bundle::new(domain(), roots.iter().cloned()).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let certificate = weft_core::tls::Certificate::new(chain.to_vec(), key).unwrap();
+    bundle.root_of(&certificate, SystemTime::now()).is_some()
+}
+
+#[test]
+fn a_new_root_is_trusted_by_who_knows_only_the_old_one_until_that_is_withdrawn() {
+    let (_state, folder, before) = authority();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let request = ProvenRequest::read(&request(CertificateParams::default(), &key)).unwrap();
+    let now = SystemTime::now();
+    let issue = |authority: &Authority| authority.issue(&identity(), &request, now).unwrap().chain;
+    let (old_roots, old_leaf) = (before.roots().to_vec(), issue(&before));
+    assert!(matches!(folder.retire(), Err(FolderError::NotRotating)));
+
+    let rotation = folder.rotate(now).unwrap();
+    let during = folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap();
+    let new_roots = [rotation.new.clone()];
+    assert_eq!(during.roots(), [rotation.new.clone(), old_roots[0].clone()], "the one that signs is first");
+    assert_eq!(rotation.old.as_ref(), Some(&old_roots[0]));
+    let new_leaf = issue(&during);
+    for (leaf, roots, trusted) in [
+        (&new_leaf, &old_roots[..], true),
+        (&new_leaf, &new_roots[..], true),
+        (&old_leaf, during.roots(), true),
+        (&old_leaf, &new_roots[..], false),
+    ] {
+        assert_eq!(is_trusted(leaf, &key, roots), trusted);
+    }
+    assert_eq!(folder.rotate(now).unwrap(), rotation, "a second call changes nothing");
+    folder.renew_intermediate(now).unwrap();
+    let renewed = folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap();
+    assert_eq!(
+        renewed.roots(),
+        during.roots(),
+        "an intermediate that is renewed meanwhile is the new root's"
+    );
+
+    folder.retire().unwrap();
+    let after = folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap();
+    assert_eq!(after.roots(), new_roots);
+    assert!(is_trusted(&issue(&after), &key, &new_roots) && !is_trusted(&issue(&after), &key, &old_roots));
+    assert_eq!(folder.rotation().unwrap(), None);
+    folder.rotate(now).expect("the new root can be replaced in its turn");
+}
+
+#[test]
+fn a_rotation_that_a_crash_interrupted_goes_on_where_it_was() {
+    let (_state, folder, before) = authority();
+    let now = SystemTime::now();
+    let file = |name: &str| folder.path().join(name);
+    let [bundle, intermediate] =
+        ["bundle.pem", "intermediate.pem"].map(|name| std::fs::read(file(name)).unwrap());
+    let rotation = folder.rotate(now).unwrap();
+    // As after a crash behind the first write, and then behind the second.
+    std::fs::write(file("intermediate.pem"), &intermediate).unwrap();
+    assert!(matches!(folder.retire(), Err(FolderError::NotSigning)));
+    let both = folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap();
+    assert_eq!(both.roots(), [before.roots()[0].clone(), rotation.new.clone()], "the old one still signs");
+    std::fs::write(file("bundle.pem"), &bundle).unwrap();
+    assert_eq!(folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap().roots(), before.roots());
+    assert_eq!(folder.rotate(now).unwrap(), rotation);
+
+    // The same for the withdrawal: the root's files are the new one's, and nothing else has happened.
+    std::fs::remove_file(file("root.key")).unwrap();
+    assert!(matches!(folder.renew_intermediate(now), Ok(())), "the next root's key is at hand");
+    folder.retire().unwrap();
+    std::fs::remove_file(file("root.key")).unwrap();
+    assert!(matches!(folder.rotate(now), Err(FolderError::NoRootKey(_))));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+    #[test]
+    fn no_bytes_make_the_reader_of_requests_panic(
+        edits in proptest::collection::vec((0usize..400, proptest::prelude::any::<u8>()), 1..6),
+        cut in 0usize..400,
+    ) {
+        static WISH: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let wish = WISH.get_or_init(|| {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+            let mut wish = CertificateParams::new(vec!["a.example".to_owned(), "10.0.0.1".to_owned()]).unwrap();
+            wish.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+            request(wish, &key)
+        });
+        let mut bytes = wish.clone();
+        for (at, byte) in edits {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let _ = ProvenRequest::read(&bytes);
+        bytes.truncate(cut % bytes.len());
+        proptest::prop_assert!(ProvenRequest::read(&bytes).is_err());
+    }
 }

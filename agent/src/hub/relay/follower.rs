@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::SystemTime,
 };
@@ -105,11 +106,15 @@ impl Follower {
         })
     }
 
-    /// The next batch that this agent should be told, if there is any.
+    /// The next batch that this agent should be told, if there is any. `now` is what ages are counted to.
     ///
     /// # Errors
     /// When it fell so far behind that it must take the full list.
-    pub fn next_batch(&mut self, state: &RelayState) -> Result<Option<Discovery>, ResumeFault> {
+    pub fn next_batch(
+        &mut self,
+        state: &RelayState,
+        now: SystemTime,
+    ) -> Result<Option<Discovery>, ResumeFault> {
         if self.telling.is_none() {
             if let Some(scope) = self.not_begun(state) {
                 let batch = self.batch(&scope, vec![encode_reset()]);
@@ -119,7 +124,7 @@ impl Follower {
             self.telling = self.begin(state)?;
         }
         let Some(mut telling) = self.telling.take() else { return Ok(None) };
-        let (events, ended) = telling.batch();
+        let (events, ended) = telling.batch(now);
         let batch = self.batch(&telling.scope, events);
         if ended {
             let place =
@@ -185,10 +190,10 @@ impl Place {
 
 impl Telling {
     /// The events of one batch, and whether they end the walk.
-    fn batch(&mut self) -> (Vec<Bytes>, bool) {
+    fn batch(&mut self, now: SystemTime) -> (Vec<Bytes>, bool) {
         let mut events = Vec::new();
         let mut size = 0;
-        for (position, piece) in self.relayed.log.range(self.position + 1..) {
+        for (position, piece) in self.relayed.log.range((Bound::Excluded(self.position), Bound::Unbounded)) {
             if size >= BATCH {
                 return (events, false);
             }
@@ -201,7 +206,8 @@ impl Telling {
         if self.full {
             events.push(encode_ready(Completeness::Full));
         }
-        events.push(encode_commit(self.relayed.head));
+        let age = now.duration_since(self.relayed.confirmed_at).unwrap_or_default();
+        events.push(encode_commit(self.relayed.head, age));
         (events, true)
     }
 }

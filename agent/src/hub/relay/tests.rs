@@ -82,7 +82,7 @@ impl Bench {
         let origin = OriginName::new("mesh.toml").unwrap();
         let version = Version(self.version.to_string().into());
         let replace = Event::Replace { scope: scope(), origin, version, resources, faults: Vec::new() };
-        let mut events = vec![replace, Event::Commit { scope: scope(), resume: None }];
+        let mut events = vec![replace, Event::Commit { scope: scope(), resume: None, age: Duration::ZERO }];
         if listed {
             events.insert(0, Event::Reset { scope: scope() });
             events.insert(2, Event::Ready { scope: scope(), completeness: Completeness::Full });
@@ -96,7 +96,7 @@ impl Bench {
     /// Time goes by, and the registry says that nothing changed.
     fn confirm(&mut self, later: Duration) {
         self.now += later;
-        self.merge.apply(Event::Commit { scope: scope(), resume: None }, self.now);
+        self.merge.apply(Event::Commit { scope: scope(), resume: None, age: Duration::ZERO }, self.now);
         self.relay.take(self.merge.snapshot()).unwrap();
     }
 
@@ -108,7 +108,7 @@ impl Bench {
 
     fn told(&self, follower: &mut Follower) -> Vec<Discovery> {
         let reader = self.relay.reader();
-        std::iter::from_fn(|| follower.next_batch(&reader.load()).unwrap()).collect()
+        std::iter::from_fn(|| follower.next_batch(&reader.load(), self.now).unwrap()).collect()
     }
 }
 
@@ -134,9 +134,9 @@ impl Agent {
             size += prost::Message::encoded_len(batch);
             for event in &batch.events {
                 let event = match read_event(&scope(), event).unwrap() {
-                    Relayed::Commit(position) => {
+                    Relayed::Commit { position, .. } => {
                         self.point.advance(&scope(), position);
-                        Event::Commit { scope: scope(), resume: None }
+                        Event::Commit { scope: scope(), resume: None, age: Duration::ZERO }
                     }
                     Relayed::Event(event) => event,
                 };
@@ -286,7 +286,7 @@ fn commits_are_passed_on_when_they_are_due_and_say_that_nothing_changed() {
     let batches = hub.told(&mut follower);
     let [batch] = &batches[..] else { panic!("{batches:?}") };
     assert_eq!(batch.events.len(), 1);
-    assert!(matches!(read_event(&scope(), &batch.events[0]).unwrap(), Relayed::Commit(_)));
+    assert!(matches!(read_event(&scope(), &batch.events[0]).unwrap(), Relayed::Commit { .. }));
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn points_that_cannot_be_resumed_are_refused() {
         hub.say(everything(left, 0));
     }
     assert!(matches!(hub.follower(Some(&agent.point)), Err(ResumeFault::TooOld(_))));
-    assert!(slow.next_batch(&hub.relay.reader().load()).unwrap_err().needs_full_list());
+    assert!(slow.next_batch(&hub.relay.reader().load(), hub.now).unwrap_err().needs_full_list());
     agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
     drop(hub);
     let mut hub = Bench::new(folder.path());
@@ -338,7 +338,7 @@ fn every_full_list_is_begun_before_the_first_one_is_committed() {
         let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume: None };
         let state = relay.reader().load_full();
         let mut follower = Follower::new(subscribe, &store.epoch(), &state).unwrap();
-        std::iter::from_fn(|| follower.next_batch(&state).unwrap()).collect::<Vec<_>>()
+        std::iter::from_fn(|| follower.next_batch(&state, SystemTime::now()).unwrap()).collect::<Vec<_>>()
     };
     for name in names {
         assert_eq!(follow(&relay), [], "nothing is told before all that carry policies were heard");
@@ -346,7 +346,7 @@ fn every_full_list_is_begun_before_the_first_one_is_committed() {
         for event in [
             Event::Reset { scope: scope.clone() },
             Event::Ready { scope: scope.clone(), completeness: Completeness::Full },
-            Event::Commit { scope: scope.clone(), resume: None },
+            Event::Commit { scope: scope.clone(), resume: None, age: Duration::ZERO },
         ] {
             merge.apply(event, SystemTime::now());
         }
@@ -364,7 +364,7 @@ fn every_full_list_is_begun_before_the_first_one_is_committed() {
             Relayed::Event(Event::Reset { scope }) => format!("reset {scope}"),
             Relayed::Event(Event::Ready { scope, .. }) => format!("ready {scope}"),
             Relayed::Event(other) => panic!("{other:?}"),
-            Relayed::Commit(_) => "commit".to_owned(),
+            Relayed::Commit { .. } => "commit".to_owned(),
         })
         .collect();
     assert_eq!(told, ["reset a", "reset b", "ready a", "commit", "ready b", "commit"]);

@@ -12,6 +12,7 @@ use weft_core::{
     name::{RegistryName, ServiceName},
     publish::{Publisher, Reader},
     registry::Scope,
+    resource::ResourceKey,
 };
 
 use super::{
@@ -20,6 +21,9 @@ use super::{
 };
 use crate::hub::store::{RelayRecord, Store, StoreError};
 
+/// No position lies above this one: it would take ages to get there, and what a damaged store says must not be counted
+/// on.
+const HIGHEST: u64 = 1 << 60;
 /// Under this name the store remembers how much of the past was forgotten. No piece is called so.
 const FORGOTTEN: &str = "";
 
@@ -30,6 +34,8 @@ pub struct Relay {
     publisher: Publisher<RelayState>,
     /// The highest position given out.
     position: u64,
+    /// The generation of the last snapshot that was taken over; none before the first.
+    generation: Option<u64>,
     /// Registries that were not confirmed yet and without which nothing is told.
     awaited: BTreeSet<RegistryName>,
 }
@@ -39,6 +45,8 @@ pub struct Relay {
 struct Log {
     /// What is remembered of each piece.
     records: HashMap<Box<str>, RelayRecord>,
+    /// Those pieces that are gone, by position.
+    gone: BTreeMap<u64, Box<str>>,
     /// The pieces of each service, to find those that are gone.
     of_service: HashMap<ServiceName, Vec<Box<str>>>,
     partition: Partition,
@@ -47,6 +55,8 @@ struct Log {
     head: u64,
     /// Whether a first snapshot was compared with what the store remembers.
     begun: bool,
+    /// Whether snapshots were passed over since the last that was taken.
+    behind: bool,
 }
 
 impl Relay {
@@ -54,7 +64,14 @@ impl Relay {
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         let publisher = Publisher::new(RelayState::default());
-        Self { store, logs: BTreeMap::new(), publisher, position: 0, awaited: BTreeSet::new() }
+        Self {
+            store,
+            logs: BTreeMap::new(),
+            publisher,
+            position: 0,
+            generation: None,
+            awaited: BTreeSet::new(),
+        }
     }
 
     /// Tells nothing before each of these registries was confirmed once: those that carry policies. Else an agent could
@@ -76,12 +93,15 @@ impl Relay {
         for registry in registries {
             let mut log = Log::default();
             for (origin, record) in self.store.relayed(registry.as_str())? {
+                if record.position > HIGHEST {
+                    return Err(StoreError::Failed(format!("the relayed piece {origin} has no position")));
+                }
                 self.position = self.position.max(record.position);
                 log.head = log.head.max(record.position);
                 if origin == FORGOTTEN {
                     log.complete_after = record.position;
                 } else {
-                    log.records.insert(origin.into(), record);
+                    log.note(origin.into(), record);
                 }
             }
             self.logs.insert(registry.clone(), log);
@@ -104,11 +124,17 @@ impl Relay {
         if !self.awaited.is_empty() {
             return Ok(());
         }
+        let changed = self.generation.and_then(|generation| snapshot.changes_since(generation));
         let mut state = RelayState::clone(&self.publisher.current());
         let mut any = false;
         for registry in snapshot.partitions.keys().chain(snapshot.scopes.keys().map(|scope| &scope.registry))
         {
-            let Some(confirmed_at) = confirmed_at(snapshot, registry) else { continue };
+            let Some(confirmed_at) = confirmed_at(snapshot, registry) else {
+                if let Some(log) = self.logs.get_mut(registry) {
+                    log.behind = true;
+                }
+                continue;
+            };
             let scope = Scope::whole(registry.clone());
             let known = state.scopes.get(&scope);
             if known
@@ -119,10 +145,17 @@ impl Relay {
             let empty = Partition::default();
             let partition = snapshot.partitions.get(registry).unwrap_or(&empty);
             let log = self.logs.entry(registry.clone()).or_default();
-            log.take(partition, &mut self.position, registry.as_str(), &*self.store)?;
+            let changes = match &changed {
+                Some(changed) if log.begun && !log.behind => {
+                    log.compare_keys(partition, keys_of(changed, registry))
+                }
+                _ => log.compare_all(partition),
+            };
+            log.take(partition, changes, &mut self.position, registry.as_str(), &*self.store)?;
             state.scopes.insert(scope, Arc::new(log.view(confirmed_at)));
             any = true;
         }
+        self.generation = Some(snapshot.generation);
         if any {
             self.publisher.publish(state);
         } else {
@@ -165,15 +198,27 @@ impl Log {
         }
     }
 
-    /// Compares, gives positions, remembers, and only then changes what is published.
+    /// Notes what is remembered of a piece.
+    fn note(&mut self, origin: Box<str>, record: RelayRecord) {
+        if record.gone {
+            self.gone.insert(record.position, origin.clone());
+        }
+        if let Some(before) = self.records.insert(origin, record)
+            && before.position != record.position
+        {
+            self.gone.remove(&before.position);
+        }
+    }
+
+    /// Gives positions to what changed, remembers, and only then changes what is published.
     fn take(
         &mut self,
         partition: &Partition,
+        changes: Changes,
         position: &mut u64,
         registry: &str,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        let changes = self.compare(partition);
         let mut next = *position;
         let mut remembered = Vec::new();
         let mut log = self.published.clone();
@@ -183,13 +228,13 @@ impl Log {
                 Some(encoded) => {
                     let same = known.filter(|known| !known.gone && known.version == encoded.version);
                     same.copied().unwrap_or_else(|| {
-                        next += 1;
+                        next = next.saturating_add(1);
                         RelayRecord { version: encoded.version, position: next, gone: false }
                     })
                 }
                 None => match known {
                     Some(known) if !known.gone => {
-                        next += 1;
+                        next = next.saturating_add(1);
                         RelayRecord { version: 0, position: next, gone: true }
                     }
                     Some(known) => *known,
@@ -216,12 +261,13 @@ impl Log {
         for (origin, record) in remembered {
             match record {
                 _ if origin == FORGOTTEN => {}
-                Some(record) => drop(self.records.insert(origin.into(), record)),
+                Some(record) => self.note(origin.into(), record),
                 None => drop(self.records.remove(origin)),
             }
         }
         for (_, position) in &forgotten {
             log.remove(position);
+            self.gone.remove(position);
         }
         self.complete_after = forgotten_to.unwrap_or(self.complete_after);
         for (service, origins) in changes.services {
@@ -236,51 +282,41 @@ impl Log {
         self.published = log;
         self.partition = partition.clone();
         self.begun = true;
+        self.behind = false;
         Ok(())
     }
 
-    /// What is new, changed or gone since the last partition; everything, the first time.
-    fn compare(&self, now: &Partition) -> Changes {
+    /// What is new, changed or gone among these services, routes and policies.
+    fn compare_keys<'k>(&self, now: &Partition, keys: impl Iterator<Item = &'k ResourceKey>) -> Changes {
         let mut changes = Changes::default();
-        for (name, entry) in &now.services {
-            let before = self.partition.services.get(name);
-            if before.is_some_and(|before| Arc::ptr_eq(before, entry) || before == entry) {
-                continue;
-            }
-            let pieces = service_pieces(&name.to_string(), entry);
-            let origins: Vec<_> = pieces.iter().map(|piece| piece.origin.clone()).collect();
-            let kept: HashSet<_> = origins.iter().collect();
-            let old = self.of_service.get(name).into_iter().flatten();
-            changes.pieces.extend(old.filter(|old| !kept.contains(old)).map(|old| (old.clone(), None)));
-            changes.add(pieces);
-            changes.services.push((name.clone(), Some(origins)));
-        }
-        for (name, origins) in &self.of_service {
-            if !now.services.contains_key(name) {
-                changes.pieces.extend(origins.iter().map(|origin| (origin.clone(), None)));
-                changes.services.push((name.clone(), None));
+        for key in keys {
+            match key {
+                ResourceKey::Service(name) => self.compare_service(name, now, &mut changes),
+                ResourceKey::Route(name) => {
+                    let [before, after] = [&self.partition, now].map(|partition| partition.routes.get(name));
+                    changes.rule(before.map(route_piece), after.map(route_piece));
+                }
+                ResourceKey::Policy(name) => {
+                    let [before, after] =
+                        [&self.partition, now].map(|partition| partition.policies.get(name));
+                    changes.rule(before.map(policy_piece), after.map(policy_piece));
+                }
+                // An endpoint is a change of its service.
+                ResourceKey::Endpoint(..) => {}
             }
         }
-        for (name, route) in &now.routes {
-            if self.partition.routes.get(name) != Some(route) {
-                changes.add([route_piece(route)]);
-            }
-        }
-        for (name, route) in &self.partition.routes {
-            if !now.routes.contains_key(name) {
-                changes.pieces.push((route_piece(route).origin, None));
-            }
-        }
-        for (name, policy) in &now.policies {
-            if self.partition.policies.get(name) != Some(policy) {
-                changes.add([policy_piece(policy)]);
-            }
-        }
-        for (name, policy) in &self.partition.policies {
-            if !now.policies.contains_key(name) {
-                changes.pieces.push((policy_piece(policy).origin, None));
-            }
-        }
+        changes
+    }
+
+    /// The same for all there are and were; and the first time, for what the store remembers.
+    fn compare_all(&self, now: &Partition) -> Changes {
+        let services = now.services.keys().chain(self.of_service.keys()).cloned().map(ResourceKey::Service);
+        let partitions = [&self.partition, now];
+        let routes = partitions.into_iter().flat_map(|it| it.routes.keys().cloned()).map(ResourceKey::Route);
+        let policies =
+            partitions.into_iter().flat_map(|it| it.policies.keys().cloned()).map(ResourceKey::Policy);
+        let keys: HashSet<_> = services.chain(routes).chain(policies).collect();
+        let mut changes = self.compare_keys(now, keys.iter());
         if !self.begun {
             let said: HashSet<_> = changes.pieces.iter().map(|(origin, _)| origin.clone()).collect();
             let missing = self.records.keys().filter(|origin| !said.contains(*origin));
@@ -289,20 +325,47 @@ impl Log {
         changes
     }
 
+    fn compare_service(&self, name: &ServiceName, now: &Partition, changes: &mut Changes) {
+        let known = self.of_service.get(name);
+        let Some(entry) = now.services.get(name) else {
+            if let Some(origins) = known {
+                changes.pieces.extend(origins.iter().map(|origin| (origin.clone(), None)));
+                changes.services.push((name.clone(), None));
+            }
+            return;
+        };
+        let before = self.partition.services.get(name);
+        if before.is_some_and(|before| Arc::ptr_eq(before, entry) || before == entry) {
+            return;
+        }
+        let pieces = service_pieces(&name.to_string(), entry);
+        let origins: Vec<_> = pieces.iter().map(|piece| piece.origin.clone()).collect();
+        let kept: HashSet<_> = origins.iter().collect();
+        let old = known.into_iter().flatten();
+        changes.pieces.extend(old.filter(|old| !kept.contains(old)).map(|old| (old.clone(), None)));
+        changes.add(pieces);
+        changes.services.push((name.clone(), Some(origins)));
+    }
+
     /// The oldest of what is gone, beyond what is kept, with their positions, oldest first.
     fn too_old(&self, newly: &[(&str, Option<RelayRecord>)]) -> Vec<(Box<str>, u64)> {
         let newly_gone = newly.iter().filter(|(_, record)| record.is_some_and(|record| record.gone)).count();
-        if newly_gone == 0 {
+        let excess = (self.gone.len() + newly_gone).saturating_sub(KEPT_GONE);
+        if newly_gone == 0 || excess == 0 {
             return Vec::new();
         }
         let changed: HashSet<_> = newly.iter().map(|(origin, _)| *origin).collect();
-        let old = self.records.iter().filter(|(origin, record)| record.gone && !changed.contains(&***origin));
-        let mut old: Vec<_> = old.map(|(origin, record)| (origin.clone(), record.position)).collect();
-        let excess = (old.len() + newly_gone).saturating_sub(KEPT_GONE);
-        old.sort_by_key(|(_, position)| *position);
-        old.truncate(excess);
-        old
+        let old = self.gone.iter().filter(|(_, origin)| !changed.contains(&***origin));
+        old.take(excess).map(|(position, origin)| (origin.clone(), *position)).collect()
     }
+}
+
+/// What of the changes is one registry's.
+fn keys_of<'c>(
+    changed: &'c BTreeSet<(RegistryName, ResourceKey)>,
+    registry: &'c RegistryName,
+) -> impl Iterator<Item = &'c ResourceKey> {
+    changed.iter().filter(move |(of, _)| of == registry).map(|(_, key)| key)
 }
 
 /// What a comparison found.
@@ -315,6 +378,15 @@ struct Changes {
 }
 
 impl Changes {
+    /// A route or a policy as it was and is.
+    fn rule(&mut self, before: Option<NamedPiece>, after: Option<NamedPiece>) {
+        match (before, after) {
+            (before, Some(after)) if before.as_ref() != Some(&after) => self.add([after]),
+            (Some(before), None) => self.pieces.push((before.origin, None)),
+            _ => {}
+        }
+    }
+
     fn add(&mut self, pieces: impl IntoIterator<Item = NamedPiece>) {
         self.pieces.extend(pieces.into_iter().map(|piece| (piece.origin, Some(piece.encoded))));
     }

@@ -12,7 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use weft_core::identity::SpiffeId;
 
 use super::{
-    ClaimError, JoinClaim, NodeRecord, RelayRecord, SecretHash, Store, StoreError, TokenRecord, judge,
+    ClaimError, JoinClaim, KnownNode, LastReport, NodeRecord, RelayRecord, SecretHash, Store, StoreError,
+    TokenRecord, judge,
 };
 use crate::hub::token::random;
 
@@ -21,6 +22,8 @@ type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const TOKENS: Records = TableDefinition::new("tokens");
 const NODES: Records = TableDefinition::new("nodes");
+/// What each node last told of itself.
+const REPORTS: Records = TableDefinition::new("reports");
 const META: Records = TableDefinition::new("meta");
 /// Serial number to identity and end of validity, in seconds since 1970.
 const SERIALS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition::new("serials");
@@ -51,7 +54,7 @@ impl EmbeddedStore {
         restrict(&path)?;
         let transaction = database.begin_write().map_err(failed)?;
         let epoch = {
-            for table in [TOKENS, NODES, META] {
+            for table in [TOKENS, NODES, REPORTS, META] {
                 transaction.open_table(table).map_err(failed)?;
             }
             transaction.open_table(RELAYED).map_err(failed)?;
@@ -82,7 +85,9 @@ impl Store for EmbeddedStore {
             let mut table = transaction.open_table(TOKENS).map_err(failed)?;
             let now = SystemTime::now();
             let kept = |_: &[u8], value: &[u8]| {
-                parse::<TokenRecord>(value).map_or(true, |record| record.expires + KEPT_AFTER_EXPIRY > now)
+                let expires = parse::<TokenRecord>(value).map(|record| record.expires);
+                expires
+                    .map_or(true, |expires| expires.checked_add(KEPT_AFTER_EXPIRY).is_none_or(|at| at > now))
             };
             table.retain(kept).map_err(failed)?;
             table.insert(hash.as_slice(), encode(record)?.as_slice()).map_err(failed)?;
@@ -100,6 +105,14 @@ impl Store for EmbeddedStore {
             tokens.push((hash, parse(record.value())?));
         }
         Ok(tokens)
+    }
+
+    fn remove_token(&self, hash: SecretHash) -> Result<bool, StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
+            let removed = tokens.remove(hash.as_slice()).map_err(failed)?;
+            Ok(removed.is_some())
+        })
     }
 
     fn claim(&self, claim: &JoinClaim) -> Result<NodeRecord, ClaimError> {
@@ -122,6 +135,48 @@ impl Store for EmbeddedStore {
     fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         get(&transaction.open_table(NODES).map_err(failed)?, name.as_bytes())
+    }
+
+    fn nodes(&self) -> Result<Vec<KnownNode>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let nodes = transaction.open_table(NODES).map_err(failed)?;
+        let reports = transaction.open_table(REPORTS).map_err(failed)?;
+        let mut known = Vec::new();
+        for entry in nodes.iter().map_err(failed)? {
+            let (name, record) = entry.map_err(failed)?;
+            let last = get(&reports, name.value())?;
+            let name = String::from_utf8(name.value().to_vec()).map_err(failed)?;
+            known.push(KnownNode { name, record: parse(record.value())?, last });
+        }
+        Ok(known)
+    }
+
+    fn remove_node(&self, name: &str) -> Result<bool, StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
+            let mut nodes = transaction.open_table(NODES).map_err(failed)?;
+            let mut reports = transaction.open_table(REPORTS).map_err(failed)?;
+            let used_elsewhere = |_: &[u8], value: &[u8]| {
+                let record = parse::<TokenRecord>(value).ok();
+                record.and_then(|record| record.bound).is_none_or(|binding| binding.node != name)
+            };
+            tokens.retain(used_elsewhere).map_err(failed)?;
+            reports.remove(name.as_bytes()).map_err(failed)?;
+            let removed = nodes.remove(name.as_bytes()).map_err(failed)?;
+            Ok(removed.is_some())
+        })
+    }
+
+    fn note_report(&self, name: &str, report: &LastReport) -> Result<(), StoreError> {
+        // Told again at the next connection: it may wait for the next durable step.
+        self.write(Durability::None, |transaction| {
+            let nodes = transaction.open_table(NODES).map_err(failed)?;
+            if nodes.get(name.as_bytes()).map_err(failed)?.is_some() {
+                let mut reports = transaction.open_table(REPORTS).map_err(failed)?;
+                reports.insert(name.as_bytes(), encode(report)?.as_slice()).map_err(failed)?;
+            }
+            Ok(())
+        })
     }
 
     fn note_serial(

@@ -77,3 +77,35 @@ fn relayed_origins_are_remembered_by_registry() {
     assert_eq!(store.relayed("ab").unwrap(), [("x".to_owned(), at(3))]);
     assert_eq!(store.relayed("b").unwrap(), []);
 }
+
+#[test]
+fn a_node_that_was_removed_is_a_stranger_and_its_token_is_worthless() {
+    let (_folder, store) = store();
+    store.add_token([1; 32], &record(Some("one"))).unwrap();
+    store.add_token([2; 32], &record(Some("two"))).unwrap();
+    store.claim(&claim(1, "one", 7)).unwrap();
+    store.claim(&claim(2, "two", 7)).unwrap();
+    let last =
+        LastReport { at: SystemTime::now(), software: "weft".to_owned(), report: NodeReport::default() };
+    store.note_report("one", &last).unwrap();
+    let nodes = store.nodes().unwrap();
+    assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!((&nodes[0].last, &nodes[1].last), (&Some(last.clone()), &None));
+
+    assert!(store.remove_node("one").unwrap() && !store.remove_node("one").unwrap());
+    assert_eq!(store.node("one").unwrap(), None);
+    assert!(matches!(store.claim(&claim(1, "one", 7)), Err(ClaimError::Unknown)), "not even the same pair");
+    store.claim(&claim(2, "two", 7)).expect("another node's token is as it was");
+    store.note_report("one", &last).unwrap();
+    store.add_token([3; 32], &record(Some("one"))).unwrap();
+    store.claim(&claim(3, "one", 9)).unwrap();
+    assert_eq!(store.nodes().unwrap()[0].last, None, "nothing was noted while it was unknown");
+}
+
+#[test]
+fn a_token_that_was_removed_buys_nothing() {
+    let (_folder, store) = store();
+    store.add_token([1; 32], &record(None)).unwrap();
+    assert!(store.remove_token([1; 32]).unwrap() && !store.remove_token([1; 32]).unwrap());
+    assert!(matches!(store.claim(&claim(1, "one", 7)), Err(ClaimError::Unknown)));
+}

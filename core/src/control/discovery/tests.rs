@@ -130,7 +130,10 @@ fn the_brackets_come_back_as_they_were() {
     let ready = |completeness| Relayed::Event(Event::Ready { scope: scope(), completeness });
     assert_eq!(read(encode_ready(Completeness::Full)), ready(Completeness::Full));
     assert_eq!(read(encode_ready(Completeness::Filtered)), ready(Completeness::Filtered));
-    assert_eq!(read(encode_commit(7)), Relayed::Commit(7));
+    assert_eq!(
+        read(encode_commit(7, Duration::from_millis(1500))),
+        Relayed::Commit { position: 7, age: Duration::from_millis(1500) }
+    );
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn ten_endpoints_that_share_their_names_take_less_than_eight_hundred_bytes() {
 fn golden_bytes_of_a_replace() {
     let encoded = encode_replace("o", &[Resource::Endpoint(endpoint(1).into())], &[]);
     assert_eq!(data_encoding::HEXLOWER.encode(&encoded.event), include_str!("golden_replace.hex").trim());
-    assert_eq!(data_encoding::HEXLOWER.encode(&encode_commit(300)), "220308ac02");
+    assert_eq!(data_encoding::HEXLOWER.encode(&encode_commit(300, Duration::ZERO)), "220308ac02");
     assert_eq!(data_encoding::HEXLOWER.encode(&encode_reset()), "1200");
 }
 

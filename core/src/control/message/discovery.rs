@@ -97,6 +97,9 @@ pub struct Commit {
     /// Where to go on after a disconnect.
     #[prost(uint64, tag = "1")]
     pub position: u64,
+    /// How many milliseconds ago the hub's registry last said that this is so.
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
 }
 
 /// Labels as pairs of strings: key, value, key, value.

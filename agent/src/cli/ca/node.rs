@@ -1,0 +1,95 @@
+//! `weft ca node`: through the hub's socket while one runs, else on its store.
+
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
+
+use clap::Subcommand;
+use weft_core::name::NameError;
+
+use super::StateOptions;
+use crate::{
+    cli::{
+        output::{OutputOptions, print_json},
+        status::hub_nodes,
+    },
+    hub::operator::{list_nodes, node_identity, remove_node},
+    view::hub::Node,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the hosts that joined, with what they hold
+    List(ListArgs),
+    /// Forget a host: its stream ends, and it gets no certificate any more
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    /// The host's name
+    #[arg(value_name = "NODE", value_parser = parse_name)]
+    name: String,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::List(args) => list(args).await,
+        Verb::Remove(args) => remove(args).await,
+    }
+}
+
+/// Every host of a hub, from the hub that runs or from its store.
+pub(super) async fn nodes(state: &StateOptions) -> anyhow::Result<Vec<Node>> {
+    match state.running_hub() {
+        Some(hub) => hub.get("/nodes").await,
+        None => Ok(list_nodes(&state.store()?, SystemTime::now())?),
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let nodes = nodes(&args.state).await?;
+    if args.output.is_json() {
+        return print_json(&nodes);
+    }
+    Ok(hub_nodes(&nodes).print("no nodes")?)
+}
+
+async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
+    let (name, before) = (args.name, nodes(&args.state).await?);
+    let removed: String = match args.state.running_hub() {
+        Some(hub) => hub.post(&format!("/nodes/remove?name={name}")).await?,
+        None => remove_node(&args.state.store()?, &name)?,
+    };
+    let held = before.iter().filter(|node| node.name == removed).flat_map(|node| &node.certificates);
+    let left = held.map(|held| held.ends_in).max().unwrap_or_default().max(0);
+    let mut out = io::stdout().lock();
+    writeln!(out, "node {removed} gets no certificate any more")?;
+    if left > 0 {
+        let left = crate::cli::output::span(left);
+        writeln!(out, "what it holds stays valid for {left}; a policy can deny its identities at once")?;
+    }
+    Ok(())
+}
+
+fn parse_name(text: &str) -> Result<String, NameError> {
+    let domain = weft_core::identity::TrustDomain::new("any")?;
+    node_identity(&domain, text).map(|_| text.to_owned())
+}

@@ -1,0 +1,136 @@
+//! What the hub's admin sockets answer.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use http::{Method, StatusCode};
+use weft_core::{flow::Status, publish::Reader, table::Table};
+
+use super::{
+    authority::AuthorityFolder,
+    office::Office,
+    operator::{
+        OperatorError, TokenWish, create_token, list_nodes, list_tokens, remove_node, revoke_token, roots,
+    },
+    roster::Roster,
+};
+use crate::{
+    admin::{Answer, Handler, pages},
+    view::{Version, hub::HubStatus},
+};
+
+/// What everyone may ask.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) folder: AuthorityFolder,
+    pub(super) office: Arc<Office>,
+    pub(super) roster: Arc<Roster>,
+    pub(super) statuses: Reader<Status>,
+    pub(super) tables: Reader<Table>,
+    pub(super) began: Instant,
+}
+
+/// What the operator may ask: all of it.
+#[derive(Debug)]
+pub(super) struct Operator(pub(super) Arc<Page>);
+
+impl Page {
+    fn missing(&self) -> Vec<String> {
+        self.statuses.load().missing().map(|name| format!("registry {name}")).collect()
+    }
+}
+
+impl Handler for Page {
+    fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
+        match (method.as_str(), path) {
+            ("GET", "/livez") => Answer::Text(StatusCode::OK, "ok\n".to_owned()),
+            ("GET", "/readyz") => match self.missing() {
+                missing if missing.is_empty() => Answer::Text(StatusCode::OK, "ready\n".to_owned()),
+                missing => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
+            },
+            ("GET", "/version") => Answer::Text(StatusCode::OK, env!("CARGO_PKG_VERSION").to_owned() + "\n"),
+            _ => Answer::not_found(),
+        }
+    }
+}
+
+impl Handler for Operator {
+    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+        let store = &**self.0.office.store();
+        match (method.as_str(), path) {
+            ("POST", "/tokens") => self.create(query),
+            ("GET", "/tokens") => said(list_tokens(store)),
+            ("POST", "/tokens/revoke") => said(argument(query, "id").and_then(|id| revoke_token(store, id))),
+            ("GET", "/nodes") => said(list_nodes(store, SystemTime::now()).map(|nodes| self.present(nodes))),
+            ("POST", "/nodes/remove") => said(argument(query, "name").and_then(|name| self.remove(name))),
+            ("GET", "/status") => said(self.status()),
+            _ => self.0.answer(method, path, query),
+        }
+    }
+}
+
+impl Operator {
+    fn create(&self, query: &str) -> Answer {
+        let office = &self.0.office;
+        let authority = office.authority();
+        let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
+        let made = TokenWish::from_query(query)
+            .and_then(|wish| create_token(&**office.store(), authority.trust_domain(), &root, &wish));
+        match made {
+            Ok(token) => Answer::json(&serde_json::json!({ "token": token.to_text() })),
+            Err(fault) => Answer::error(StatusCode::BAD_REQUEST, fault),
+        }
+    }
+
+    /// Adds to each node whether it is connected.
+    fn present(&self, mut nodes: Vec<crate::view::hub::Node>) -> Vec<crate::view::hub::Node> {
+        let (connected, now) = (self.0.roster.connected(), SystemTime::now());
+        for node in &mut nodes {
+            if let Some(stream) = connected.get(&node.name) {
+                node.from = Some(stream.from);
+                node.connected_for = now.duration_since(stream.since).ok().map(|since| since.as_secs());
+            }
+        }
+        nodes
+    }
+
+    /// The store first: a stream that begins behind that is refused.
+    fn remove(&self, name: &str) -> Result<String, OperatorError> {
+        let removed = remove_node(&**self.0.office.store(), name)?;
+        self.0.roster.end(name);
+        Ok(removed)
+    }
+
+    fn status(&self) -> Result<HubStatus, OperatorError> {
+        let page = &self.0;
+        let (authority, now) = (page.office.authority(), SystemTime::now());
+        let (status, table) = (page.statuses.load_full(), page.tables.load_full());
+        Ok(HubStatus {
+            version: Version::current().version,
+            pid: std::process::id(),
+            uptime: page.began.elapsed().as_secs(),
+            trust_domain: authority.trust_domain().to_string(),
+            intermediate_ends_in: pages::seconds_until(authority.intermediate_ends(), now),
+            roots: roots(&page.folder, &authority, now)?,
+            missing: page.missing(),
+            registries: pages::registries(&status, &pages::counts(&table)),
+            nodes: self.present(list_nodes(&**page.office.store(), now)?),
+            diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+/// The one argument of a request. Names and digests hold nothing that needs escaping.
+fn argument<'q>(query: &'q str, key: &str) -> Result<&'q str, OperatorError> {
+    let value = query.split_once('=').filter(|(found, _)| *found == key).map(|(_, value)| value);
+    value.ok_or_else(|| OperatorError::Query(format!("expected {key}=…")))
+}
+
+fn said<T: serde::Serialize>(outcome: Result<T, impl Into<OperatorError>>) -> Answer {
+    match outcome.map_err(Into::into) {
+        Ok(value) => Answer::json(&value),
+        Err(fault) => Answer::error(fault.status(), fault),
+    }
+}

@@ -1,0 +1,98 @@
+//! Registries that come, change and go while the flow runs.
+//!
+//! Who is followed in another way keeps its last words until the new list is whole, so that a registry that moves costs
+//! no request; and what a full list lacks is judged as ever: silence is not absence.
+
+use super::{CompileConfig, Flow, Followed, Registries, Source};
+use crate::{
+    driver::{Message, Told},
+    registry::RegistryError,
+};
+
+impl Flow {
+    /// Follows a registry again whose driver broke: a defect of ours, and no reason to live on old words for ever.
+    pub(super) fn mend(&mut self, number: usize) {
+        while let Some(message) = self.drivers.told() {
+            self.take(message);
+        }
+        let Some(followed) = self.followed.iter_mut().find(|followed| followed.number == number) else {
+            return;
+        };
+        tracing::error!(registry = %followed.name(), "following broke; it is begun anew");
+        let error = RegistryError::Unreachable("following it broke inside Weft; see the log".into());
+        let uncommitted = followed.position.clone().end(&error);
+        self.drivers.start_again(followed, &error);
+        self.take(Message { source: number, told: Told::Ended { uncommitted, error } });
+    }
+
+    /// Puts a new list of registries in force.
+    pub(super) fn set_registries(&mut self, registries: Registries) {
+        let Registries { order, mut fresh, joins } = registries;
+        let mut former: Vec<_> = self.followed.drain(..).collect();
+        let mut begun = Vec::new();
+        for name in &order {
+            let new =
+                fresh.iter().position(|source| source.registry.name() == name).map(|at| fresh.remove(at));
+            let old = former.iter().position(|known| known.name() == name).map(|at| former.remove(at));
+            let Some(followed) = self.succeed(old, new, &mut begun) else { continue };
+            self.followed.push(followed);
+        }
+        for gone in former {
+            self.give_up(&gone);
+            gone.forget_state();
+        }
+        let now = (self.now)();
+        for at in 0..self.followed.len() {
+            if begun.contains(&self.followed[at].number) {
+                self.restore(at, now);
+            }
+        }
+        for followed in &mut self.followed {
+            self.drivers.start(followed);
+        }
+        self.refused.clear();
+        let precedence = order;
+        self.compiler.configure(CompileConfig { precedence, joins, ..self.compiler.config().clone() });
+        self.pending.snapshot = true;
+    }
+
+    /// What follows a registry from here on: as before, in another way, or for the first time.
+    fn succeed(
+        &mut self,
+        old: Option<Followed>,
+        new: Option<Source>,
+        begun: &mut Vec<usize>,
+    ) -> Option<Followed> {
+        let Some(source) = new else { return old };
+        let name = source.registry.name().clone();
+        self.merge.set_may_name(&name, source.may_name.clone());
+        let followed = self.begin(source);
+        match old {
+            // Its words stay until the new list is whole.
+            Some(old) if old.speaks_alike(&followed) => {
+                self.drivers.end(old.number);
+                for owner in self.owners.values_mut().filter(|owner| **owner == old.number) {
+                    *owner = followed.number;
+                }
+                old.scopes.iter().for_each(|scope| self.merge.abandon(scope));
+                Some(old.followed_as(followed))
+            }
+            other => {
+                if let Some(old) = other {
+                    self.give_up(&old);
+                    old.forget_state();
+                }
+                begun.push(followed.number);
+                Some(followed)
+            }
+        }
+    }
+
+    /// Forgets all that a registry said.
+    fn give_up(&mut self, gone: &Followed) {
+        self.drivers.end(gone.number);
+        self.owners.retain(|_, owner| *owner != gone.number);
+        gone.scopes.iter().for_each(|scope| self.merge.forget(scope));
+        self.merge.set_may_name(gone.name(), None);
+    }
+}
