@@ -37,7 +37,13 @@ impl FileIdentity {
         let mut publisher = Publisher::new(Credentials::default());
         let reader = publisher.reader();
         let faults = Arc::new(Mutex::new(Vec::new()));
-        let mut keeper = Keeper { folder, workloads, faults: faults.clone(), loaded: BTreeMap::new() };
+        let mut keeper = Keeper {
+            folder,
+            workloads,
+            faults: faults.clone(),
+            loaded: BTreeMap::new(),
+            files: Watched::new([]),
+        };
         keeper.load(&mut publisher);
         let task = tokio::spawn(async move { keeper.follow(publisher).await });
         Self { reader, faults, task }
@@ -68,14 +74,15 @@ struct Keeper {
     faults: Arc<Mutex<Vec<String>>>,
     /// The texts that each workload's certificate was made from, so that what did not change stays the same value.
     loaded: BTreeMap<PathBuf, (String, String)>,
+    /// Watched from before they are read, so that no change falls between the two.
+    files: Watched,
 }
 
 impl Keeper {
     async fn follow(mut self, mut publisher: Publisher<Credentials>) {
         loop {
-            let mut files = Watched::new(self.files());
             tokio::select! {
-                () = files.changed() => {}
+                () = self.files.changed() => {}
                 changed = self.workloads.changed() => {
                     if changed.is_err() {
                         return;
@@ -86,9 +93,9 @@ impl Keeper {
         }
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    fn files_of(&self, workloads: &[Arc<Workload>]) -> Vec<PathBuf> {
         let mut files = vec![self.folder.join("bundle.pem")];
-        for workload in self.workloads.borrow().iter() {
+        for workload in workloads {
             files.extend([self.certificate_file(workload), self.key_file(workload)]);
         }
         files
@@ -109,6 +116,7 @@ impl Keeper {
         let mut faults = Vec::new();
         let mut changed = false;
         let workloads = self.workloads.borrow_and_update().clone();
+        self.files.watch_instead(self.files_of(&workloads));
         for workload in workloads.iter() {
             match self.certificate(workload) {
                 Ok(Some(certificate)) => {

@@ -42,7 +42,7 @@ impl Gates {
         Self {
             registries: registries.collect(),
             certificates: certificates.collect(),
-            inbound: config.inbound.as_ref().map(|_| readiness.hold("the inbound port")),
+            inbound: config.inbound.as_ref().map(|_| hold_inbound(readiness)),
             fault: None,
         }
     }
@@ -57,6 +57,14 @@ impl Gates {
         let new = config.registries.iter().map(|plan| &plan.name.value).filter(|name| !follows(before, name));
         for name in new.filter(|_| !readiness.is_ready()) {
             self.registries.insert(name.clone(), readiness.hold(format!("registry {name}")));
+        }
+    }
+
+    /// A new configuration may ask for an inbound port where there was none: it stays closed like any other until policy is
+    /// known.
+    pub fn need_inbound_of(&mut self, config: &AgentConfig, readiness: &Readiness) {
+        if config.inbound.is_some() && !self.registries.is_empty() && self.inbound.is_none() {
+            self.inbound = Some(hold_inbound(readiness));
         }
     }
 
@@ -92,4 +100,8 @@ impl Gates {
     pub fn is_closed(&self) -> bool {
         self.inbound.is_some()
     }
+}
+
+fn hold_inbound(readiness: &Readiness) -> Guard {
+    readiness.hold("the inbound port")
 }

@@ -49,23 +49,37 @@ fn now() -> u64 {
 /// The keys that differ and that a running process cannot change; empty when `new` can be taken over.
 #[must_use]
 pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
+    // Every field by its name: one that is added must be put on one side or the other.
+    let AgentConfig {
+        trust_domain,
+        state_dir,
+        run_dir,
+        workers,
+        admin,
+        identity,
+        hub,
+        access_log,
+        metric_prefix,
+        // These a running process takes over.
+        registries: _,
+        drain_deadline: _,
+        fault_header: _,
+        inbound: _,
+        joins: _,
+        workloads: _,
+    } = old;
+    // A configuration without a workload may name no trust domain.
+    let both_name_one = trust_domain.is_some() && new.trust_domain.is_some();
     let fixed = [
-        ("trust_domain", same_where_known(old, new)),
-        ("state_dir", old.state_dir == new.state_dir),
-        ("run_dir", old.run_dir == new.run_dir),
-        ("workers", old.workers == new.workers),
-        ("[admin]", old.admin == new.admin),
-        ("[identity]", old.identity == new.identity),
-        ("[hub]", old.hub == new.hub),
-        ("[metrics]", old.metric_prefix == new.metric_prefix),
+        ("trust_domain", !both_name_one || *trust_domain == new.trust_domain),
+        ("state_dir", *state_dir == new.state_dir),
+        ("run_dir", *run_dir == new.run_dir),
+        ("workers", *workers == new.workers),
+        ("[admin]", *admin == new.admin),
+        ("[identity]", *identity == new.identity),
+        ("[hub]", *hub == new.hub),
+        ("[access_log]", *access_log == new.access_log),
+        ("[metrics]", *metric_prefix == new.metric_prefix),
     ];
     fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
-}
-
-/// A configuration without a workload may name no trust domain.
-fn same_where_known(old: &AgentConfig, new: &AgentConfig) -> bool {
-    match (&old.trust_domain, &new.trust_domain) {
-        (Some(old), Some(new)) => old == new,
-        _ => true,
-    }
 }

@@ -38,6 +38,8 @@ struct Agent {
     parts: Parts,
     gates: Gates,
     inspect: Arc<Inspect>,
+    /// The file that the configuration is read from, watched from before it was.
+    file: Watched,
     /// Closes the admin sockets when it is dropped.
     admin: Admin,
 }
@@ -55,6 +57,7 @@ pub async fn run(path: &Path, overrides: Overrides) -> anyhow::Result<ExitCode> 
 
 impl Agent {
     async fn start(path: &Path, overrides: Overrides) -> anyhow::Result<Self> {
+        let file = Watched::new([path.to_owned()]);
         let (config, warnings) = load_agent(path, &overrides)?;
         log_warnings(&warnings);
         let readiness = Readiness::default();
@@ -77,22 +80,22 @@ impl Agent {
             drain: Notify::new(),
         });
         let admin = admin(&config, &inspect).await?;
-        Ok(Self { path: path.to_owned(), overrides, config, parts, gates, inspect, admin })
+        Ok(Self { path: path.to_owned(), overrides, config, parts, gates, inspect, file, admin })
     }
 
     /// Comes up, serves, and takes over new configurations, until it is asked to end.
     async fn serve(&mut self, signals: &mut Signals) {
-        let mut file = Watched::new([self.path.clone()]);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let inspect = self.inspect.clone();
         loop {
             tokio::select! {
                 _ = looks.tick(), if inspect.lifecycle.phase() == Phase::Starting => self.look(),
-                () = file.changed() => self.reload().await,
+                () = self.file.changed() => self.reload().await,
                 () = inspect.drain.notified() => return,
                 request = signals.next() => match request {
                     Request::Reload => {
                         self.parts.proxy.records().reopen_log();
+                        self.file.skip();
                         self.reload().await;
                     }
                     Request::Stop => return,
@@ -154,6 +157,7 @@ impl Agent {
             fixed.join(", ")
         );
         log_warnings(&warnings);
+        self.gates.need_inbound_of(&config, &self.inspect.readiness);
         let inbound = if self.gates.is_closed() { Inbound::Closed } else { Inbound::Open };
         self.parts.reload(&config, inbound).await?;
         self.gates.follow(&config, &self.config, &self.inspect.readiness);

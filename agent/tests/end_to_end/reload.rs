@@ -69,13 +69,32 @@ fn a_bad_file_keeps_the_old_configuration_and_says_so_everywhere() {
 
     // What only a restart can change is refused too, and named.
     let settings = std::mem::replace(&mut mesh.settings, "workers = 5\n".into());
-    mesh.write_config("near", "");
+    mesh.write_config("near", "\n[access_log]\npath = \"stdout\"\n");
     let status = status_when(&mesh, "the reload is refused", |status| status["config"]["refused"] == 2);
-    assert!(status["config"]["fault"].as_str().unwrap().contains("workers"));
+    let fault = status["config"]["fault"].as_str().unwrap();
+    assert!(fault.contains("workers") && fault.contains("[access_log]"), "{fault}");
 
     mesh.settings = settings;
     mesh.write_config("near", "");
     status_when(&mesh, "a good file is taken over", |status| status["config"]["fault"].is_null());
+}
+
+#[test]
+fn an_agent_that_cannot_come_up_follows_its_file() {
+    let application = Application::start("echo");
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    mesh.write();
+    // Nobody certifies `ghost`.
+    let ghost = format!("\n[[workload]]\nname = \"ghost\"\nidentity = \"{}\"\n", identity("ghost"));
+    mesh.write_config("near", &ghost);
+    mesh.spawn("near");
+    status_when(&mesh, "the certificate is missing", |status| {
+        status["phase"] == "starting" && status["missing"] == serde_json::json!(["certificate of ghost"])
+    });
+    mesh.write_config("near", "");
+    mesh.ready("near");
 }
 
 #[test]
