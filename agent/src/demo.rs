@@ -63,7 +63,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         live(&mut demo, &mut signals).await
     };
     demo.children.end().await;
-    demo.layout.remove();
+    demo.layout.remove().await;
     outcome
 }
 
@@ -74,20 +74,23 @@ async fn bring_up(signals: &mut Signals) -> anyhow::Result<Demo> {
         let layout = Layout::create()?;
         let mut children = Children::new(&layout);
         let started = tokio::select! {
-            started = start(&layout, &mut children) => started,
-            _ = signals.next() => Err(anyhow::anyhow!("stopped before the mesh was up")),
+            started = start(&layout, &mut children) => Some(started),
+            _ = signals.next() => None,
         };
-        let Err(error) = started else { return Ok(Demo::observe(layout, children)) };
-        let again = attempts < ATTEMPTS && children.logged("Address already in use");
-        if !again {
+        if let Some(Ok(())) = started {
+            return Ok(Demo::observe(layout, children));
+        }
+        let again = started.is_some() && attempts < ATTEMPTS && children.has_no_port();
+        if started.is_some() && !again {
             children.print_logs();
         }
         children.end().await;
-        layout.remove();
-        if !again {
-            return Err(error);
+        layout.remove().await;
+        match started {
+            Some(Err(error)) if !again => return Err(error),
+            Some(_) => attempts += 1,
+            None => anyhow::bail!("stopped before the mesh was up"),
         }
-        attempts += 1;
     }
 }
 
@@ -103,8 +106,8 @@ async fn start(layout: &Layout, children: &mut Children) -> anyhow::Result<()> {
 
 impl Demo {
     fn observe(layout: Layout, children: Children) -> Self {
-        let load = Load::start(layout.loadgen_outbound, &layout.web_host());
         let observations = Observations::start(&layout);
+        let load = Load::start(layout.loadgen_outbound, &layout.web_host());
         Self { layout, children, load, observations }
     }
 }
@@ -118,10 +121,7 @@ async fn live(demo: &mut Demo, signals: &mut Signals) -> anyhow::Result<ExitCode
                 demo.children.look().await;
                 screen.draw(demo)?;
             }
-            _ = signals.next() => {
-                screen.leave()?;
-                return Ok(ExitCode::SUCCESS);
-            }
+            _ = signals.next() => return Ok(ExitCode::SUCCESS),
         }
     }
 }

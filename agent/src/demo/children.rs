@@ -1,7 +1,8 @@
 //! The processes of a demonstration: the binary's own verbs, as a user would start them.
 //!
 //! Each child holds the reading end of a pipe whose writing end is ours: when we end, however that happens, it reads
-//! the end of its input and ends too. One of them removes the folder when nobody else is left to do it.
+//! the end of its input and ends too. Two of them, the first and the last that need no agent, remove the folder when nobody
+//! else is left to do it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// After how long a child that died is started again, as systemd would.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
+/// What a child says when somebody was faster to take its port.
+const PORT_TAKEN: &str = "Address already in use";
 
 /// One process.
 #[derive(Debug)]
@@ -63,8 +66,8 @@ impl Children {
     }
 
     pub(super) async fn start_hub(&mut self, layout: &Layout) -> anyhow::Result<()> {
-        let config = layout.hub_config();
-        self.start("hub", &["hub", "--config", path(&config)])?;
+        let (config, root) = (layout.hub_config(), layout.root());
+        self.start("hub", &["hub", "--config", path(&config), "--remove-at-end", path(root)])?;
         self.listening(layout.hub).await
     }
 
@@ -145,6 +148,10 @@ impl Children {
                 return Ok(());
             }
             self.all_run()?;
+            // The agent would wait for its port for ever.
+            if self.has_no_port() {
+                bail!("agent {} finds its port taken", agent.name);
+            }
             if Instant::now() > deadline {
                 let missing = status.map(|status| status.missing.join(", "))?;
                 bail!("agent {} is not ready: missing {missing}", agent.name);
@@ -204,10 +211,15 @@ impl Children {
         }
     }
 
-    /// Whether any child has complained of `what`.
-    pub(super) fn logged(&self, what: &str) -> bool {
+    /// Whether any child found its port taken.
+    pub(super) fn has_no_port(&self) -> bool {
         let log = |process: &Process| fs::read_to_string(log_path(&self.logs, &process.name));
-        self.processes.iter().any(|process| log(process).is_ok_and(|log| log.contains(what)))
+        self.processes.iter().any(|process| log(process).is_ok_and(|log| log.contains(PORT_TAKEN)))
+    }
+
+    /// The number of the process of that name, while it runs.
+    pub(super) fn pid_of(&self, name: &str) -> Option<u32> {
+        self.processes.iter().find(|process| process.name == name).and_then(Process::pid)
     }
 
     /// Prints the end of every log to standard error.
@@ -240,9 +252,16 @@ fn command(arguments: &[impl AsRef<std::ffi::OsStr>]) -> anyhow::Result<Command>
     let binary = std::env::current_exe().context("the binary's own path is unknown")?;
     let mut command = Command::new(binary);
     command.args(arguments).kill_on_drop(true);
-    for variable in ["WEFT_SOCKET", "WEFT_CONFIG", "NOTIFY_SOCKET"] {
-        command.env_remove(variable);
+    // What the user has set for a mesh of their own is not meant for this one.
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        let ours = name.starts_with("WEFT_") && !name.starts_with("WEFT_LOG");
+        if ours || name == "NOTIFY_SOCKET" {
+            command.env_remove(&variable);
+        }
     }
+    // A process group of its own: Ctrl-C is for us, and we end the others in order.
+    command.process_group(0);
     Ok(command)
 }
 
@@ -250,8 +269,6 @@ fn spawn(logs: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Child>
     let log = OpenOptions::new().create(true).append(true).open(log_path(logs, name))?;
     let mut command = command(arguments)?;
     command.arg("--end-with-stdin").stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-    // A process group of its own: Ctrl-C is for us, and we end the others in order.
-    command.process_group(0);
     command.spawn().with_context(|| format!("{name} does not start"))
 }
 

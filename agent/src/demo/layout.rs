@@ -1,9 +1,10 @@
 //! Where everything of a demonstration lies: its folder, its ports, and the files that a user would write.
 
 use std::{
-    fs,
+    fs, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -14,6 +15,8 @@ use weft_core::identity::{SpiffeId, TrustDomain};
 pub(super) const LEAF_LIFETIME: &str = "9s";
 /// The trust domain.
 const TRUST_DOMAIN: &str = "demo.mesh";
+/// The longest path, in bytes, in which the demonstration's folder may lie: a Unix socket's has at most 107.
+const LONGEST_PLACE: usize = 60;
 /// Shares of the two versions, in percent.
 pub(super) const SHARES: [(&str, u32); 2] = [("v1", 75), ("v2", 25)];
 
@@ -55,9 +58,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn create() -> anyhow::Result<Self> {
-        let folder =
-            tempfile::Builder::new().prefix("weft-demo-").tempdir().context("no temporary folder")?;
-        folder.path().to_str().context("the path of the temporary folder is not UTF-8")?;
+        let folder = folder()?;
         let mut ports = Ports::default();
         let mut agent = |name: &'static str, accounts: &'static [&'static str]| -> anyhow::Result<_> {
             let own = folder.path().join(name);
@@ -99,11 +100,20 @@ impl Layout {
         "web.default.mesh".into()
     }
 
-    /// Removes the folder and all in it.
-    pub(super) fn remove(self) {
-        let path = self.root().to_owned();
-        if let Err(error) = self.folder.close() {
-            eprintln!("weft: {} could not be removed: {error}", path.display());
+    /// Removes the folder and all in it. A process that is just being killed may still write there: tries more than once.
+    pub(super) async fn remove(self) {
+        let path = self.folder.keep();
+        let mut left = 50;
+        while let Err(error) = fs::remove_dir_all(&path) {
+            if error.kind() == io::ErrorKind::NotFound {
+                return;
+            }
+            left -= 1;
+            if left == 0 {
+                eprintln!("weft: {} could not be removed: {error}", path.display());
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -174,6 +184,16 @@ impl Layout {
         }
         text
     }
+}
+
+/// A new folder, where temporary files belong unless the paths of Unix sockets would not fit there.
+fn folder() -> anyhow::Result<TempDir> {
+    let mut place = std::path::absolute(std::env::temp_dir())?;
+    if place.as_os_str().len() > LONGEST_PLACE || place.to_str().is_none() {
+        place = "/tmp".into();
+    }
+    let made = tempfile::Builder::new().prefix("weft-demo-").tempdir_in(&place);
+    made.with_context(|| format!("no folder can be made in {} (TMPDIR names another place)", place.display()))
 }
 
 /// The identity of an account of the demonstration.

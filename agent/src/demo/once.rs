@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, Write},
     process::ExitCode,
     time::Duration,
@@ -13,7 +14,7 @@ use super::{
     Demo,
     layout::{SHARES, identity},
     load::Tally,
-    observe::Call,
+    observe::{Call, Sides},
 };
 use crate::lifecycle::Signals;
 
@@ -99,6 +100,7 @@ fn judge(demo: &Demo) -> Report {
     }
     reasons.extend(judge_split(&tally));
     reasons.extend(judge_calls(&calls));
+    reasons.extend(judge_coverage(&tally, &calls, demo.observations.missed()));
     for account in ["web", "reviews"] {
         let seen = rotations_by_identity.get(&identity(account)).copied().unwrap_or(0);
         if seen < ROTATIONS_EACH {
@@ -113,7 +115,7 @@ fn judge(demo: &Demo) -> Report {
     Report {
         requests: tally.requests,
         failed: tally.failed,
-        callers: calls.into_iter().map(|(call, count)| Caller::new(call, count)).collect(),
+        callers: calls.into_iter().map(|(call, sides)| Caller::new(call, sides.count())).collect(),
         rotations: rotations_by_identity.values().sum(),
         rotations_by_identity,
         p50_us: tally.latency.value_at_quantile(0.5),
@@ -146,23 +148,45 @@ fn judge_split(tally: &Tally) -> Option<String> {
     })
 }
 
-/// Whether both hops, and nothing else, were mutual TLS with the expected identities.
-fn judge_calls(calls: &BTreeMap<Call, u64>) -> Vec<String> {
+/// The two hops of every request.
+fn hops() -> [Call; 2] {
     let call = |source: &str, destination: &str| Call {
         source: identity(source),
         destination: identity(destination),
         mutual_tls: true,
     };
-    let expected = [call("loadgen", "web"), call("web", "reviews")];
-    let missing = expected.iter().filter(|call| !calls.contains_key(call)).map(|call| ("nobody saw", call));
-    let surplus = calls.keys().filter(|call| !expected.contains(call)).map(|call| ("unexpected", call));
-    missing
-        .chain(surplus)
-        .map(|(what, call)| {
-            let security = if call.mutual_tls { "mutual TLS" } else { "plaintext" };
-            format!("{what}: {} -> {} by {security}", call.source, call.destination)
-        })
-        .collect()
+    [call("loadgen", "web"), call("web", "reviews")]
+}
+
+/// Whether both hops, and nothing else, were mutual TLS with the expected identities, as both sides saw it.
+fn judge_calls(calls: &BTreeMap<Call, Sides>) -> Vec<String> {
+    let hops = hops();
+    let mut wrong = Vec::new();
+    for hop in &hops {
+        let sides = calls.get(hop).copied().unwrap_or_default();
+        for (side, count) in [("calling", sides.calling), ("called", sides.called)] {
+            if count == 0 {
+                wrong.push(format!("the {side} side did not see: {hop}"));
+            }
+        }
+    }
+    wrong.extend(calls.keys().filter(|call| !hops.contains(call)).map(|call| format!("unexpected: {call}")));
+    wrong
+}
+
+/// Whether most answered requests were seen on both hops. Taps begin a moment late and may miss some.
+fn judge_coverage(tally: &Tally, calls: &BTreeMap<Call, Sides>, missed: u64) -> Vec<String> {
+    let answered: u64 = tally.by_version.values().sum();
+    let seen = |hop: &Call| calls.get(hop).map_or(0, |sides| sides.called);
+    let few = hops().into_iter().filter(|hop| seen(hop) + missed < answered / 2);
+    few.map(|hop| format!("of {answered} answered requests only {} were: {hop}", seen(&hop))).collect()
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let security = if self.mutual_tls { "mutual TLS" } else { "plaintext" };
+        write!(f, "{} -> {} by {security}", self.source, self.destination)
+    }
 }
 
 fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -185,4 +209,28 @@ fn print(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "wrong: {reason}")?;
     }
     writeln!(out, "verdict: {}", report.verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_hop_in_plaintext_or_seen_from_one_side_only_is_wrong() {
+        let both = Sides { calling: 100, called: 100 };
+        let good: BTreeMap<Call, Sides> = hops().into_iter().map(|hop| (hop, both)).collect();
+        assert!(judge_calls(&good).is_empty());
+
+        let mut plain = good.clone();
+        let hop = Call { destination: "reviews.default".into(), mutual_tls: false, ..hops()[1].clone() };
+        plain.insert(hop, Sides { calling: 1, called: 0 });
+        let wrong = judge_calls(&plain);
+        assert!(wrong.len() == 1 && wrong[0].ends_with("-> reviews.default by plaintext"), "{wrong:?}");
+
+        for sides in [Sides { calling: 0, called: 1 }, Sides { calling: 1, called: 0 }] {
+            let mut half = good.clone();
+            half.insert(hops()[0].clone(), sides);
+            assert_eq!(judge_calls(&half).len(), 1, "{half:?}");
+        }
+    }
 }

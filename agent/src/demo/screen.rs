@@ -4,30 +4,32 @@ use std::{
     collections::VecDeque,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{
-    Demo,
-    children::Process,
-    layout::{Layout, SHARES},
-};
+use super::{Demo, children::Process, layout::SHARES};
 
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Over how long the rate is taken.
 const RATE_OVER: Duration = Duration::from_secs(3);
 
-const CLEAR_TO_END_OF_LINE: &str = "\x1b[K";
-const HOME: &str = "\x1b[H";
-const CLEAR_BELOW: &str = "\x1b[J";
-const OTHER_SCREEN: &str = "\x1b[?1049h\x1b[?25l";
-const FORMER_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
+/// How many lines a terminal has that does not say.
+const ROWS: usize = 24;
 
+const CLEAR_TO_END_OF_LINE: &str = "\x1b[K";
+const CLEAR_BELOW: &str = "\x1b[J";
+/// Without the cursor, and with lines cut at the edge: one that went on in the next would be counted as one all the same.
+const DRAWING: &str = "\x1b[?25l\x1b[?7l";
+const DRAWN: &str = "\x1b[?7h\x1b[?25h";
+
+/// The live table. On a terminal it is drawn over itself, below what to try next, and stays when the demonstration ends.
 pub(super) struct Screen {
     terminal: bool,
     began: Instant,
-    drawn: bool,
+    /// How many lines the last table had on the terminal.
+    drawn: usize,
     last_line: Option<Instant>,
     /// Which processes ran when the last line was printed: a change is told at once.
     running: Vec<Option<u32>>,
@@ -40,7 +42,7 @@ impl Screen {
         Self {
             terminal: io::stdout().is_terminal(),
             began: Instant::now(),
-            drawn: false,
+            drawn: 0,
             last_line: None,
             running: Vec::new(),
             history: VecDeque::new(),
@@ -49,38 +51,39 @@ impl Screen {
 
     pub(super) fn draw(&mut self, demo: &Demo) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if !self.terminal {
-            let running: Vec<_> = demo.children.processes.iter().map(Process::pid).collect();
-            if running != self.running || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
-                self.running = running;
-                if self.last_line.is_none() {
-                    writeln!(out, "{}", try_next(&demo.layout))?;
-                }
-                self.last_line = Some(Instant::now());
-                writeln!(out, "{}", self.page(demo))?;
-            }
-            return out.flush();
+        let running: Vec<_> = demo.children.processes.iter().map(Process::pid).collect();
+        let due = running != self.running || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if !self.terminal && !due {
+            return Ok(());
         }
-        if !self.drawn {
-            self.drawn = true;
-            write!(out, "{OTHER_SCREEN}")?;
+        if self.last_line.is_none() {
+            writeln!(out, "{}\n", try_next(demo))?;
         }
-        write!(out, "{HOME}")?;
-        for line in format!("{}\n{}", self.page(demo), try_next(&demo.layout)).lines() {
-            write!(out, "{line}{CLEAR_TO_END_OF_LINE}\r\n")?;
+        self.running = running;
+        self.last_line = Some(Instant::now());
+        let page = self.page(demo);
+        if self.terminal {
+            self.redraw(&mut out, &page)?
+        } else {
+            writeln!(out, "{page}")?
         }
-        write!(out, "{CLEAR_BELOW}")?;
         out.flush()
     }
 
-    /// Gives the terminal back.
-    pub(super) fn leave(&self) -> io::Result<()> {
-        if self.drawn {
-            let mut out = io::stdout().lock();
-            write!(out, "{FORMER_SCREEN}")?;
-            out.flush()?;
+    /// Draws over the last table as much of this one as the terminal has lines for.
+    fn redraw(&mut self, out: &mut impl Write, page: &str) -> io::Result<()> {
+        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row));
+        let room = if rows == 0 { ROWS } else { rows } - 1;
+        write!(out, "{DRAWING}")?;
+        if self.drawn > 0 {
+            write!(out, "\x1b[{}A\r", self.drawn)?;
         }
-        Ok(())
+        self.drawn = 0;
+        for line in page.lines().take(room) {
+            write!(out, "{line}{CLEAR_TO_END_OF_LINE}\r\n")?;
+            self.drawn += 1;
+        }
+        write!(out, "{CLEAR_BELOW}{DRAWN}")
     }
 
     fn page(&mut self, demo: &Demo) -> String {
@@ -136,10 +139,10 @@ impl Screen {
             writeln!(page, "  last failure: {failure}")?;
         }
         writeln!(page)?;
-        writeln!(page, "{}", self.strong("WHO CALLED WHOM (as the called side's agent certified it)"))?;
-        for (call, count) in demo.observations.calls() {
-            let security = if call.mutual_tls { "mTLS" } else { "PLAIN" };
-            writeln!(page, "{} -> {}  {security}  {count}", call.source, call.destination)?;
+        writeln!(page, "{}", self.strong("WHO CALLED WHOM (as the agents of both sides saw it)"))?;
+        for (call, sides) in demo.observations.calls() {
+            let security = if call.mutual_tls { "mTLS".into() } else { self.alarm("PLAINTEXT") };
+            writeln!(page, "{} -> {}  {security}  {}", call.source, call.destination, sides.count())?;
         }
         let denied = demo.observations.denied();
         if denied > 0 {
@@ -200,22 +203,53 @@ impl Screen {
     }
 }
 
-/// The commands to try next.
-fn try_next(layout: &Layout) -> String {
-    let weft = std::env::current_exe().map_or_else(|_| "weft".into(), |path| path.display().to_string());
-    let [one, two] = &layout.agents;
-    format!(
-        "try next, in another terminal:\n  \
-         change the split    edit the weights in {routes}\n  \
-         look at every call  {weft} tap --socket {two}\n  \
-         what an agent knows {weft} endpoints --socket {one}\n  \
-         its certificates    {weft} certs --socket {one}\n  \
-         kill reviews v2, or an agent: kill -9 with a PID from above, and watch\n  \
-         be refused          curl -i -H 'Host: reviews.default.mesh' http://{loadgen}/   (only web may call reviews)\n\
-         Ctrl-C ends everything and leaves nothing behind",
-        routes = layout.routes_file().display(),
-        one = one.socket().display(),
-        two = two.socket().display(),
-        loadgen = layout.loadgen_outbound,
-    )
+/// The commands to try next: each line can be copied as it is.
+fn try_next(demo: &Demo) -> String {
+    let (layout, children) = (&demo.layout, &demo.children);
+    let weft = std::env::current_exe().map_or_else(|_| "weft".into(), |path| quoted(&path));
+    let [one, two] = layout.agents.each_ref().map(|agent| quoted(&agent.socket()));
+    let routes = quoted(&layout.routes_file());
+    let share = SHARES[0].1;
+    let kill = |name: &str| {
+        let pid = children.pid_of(name).map_or_else(|| "PID".into(), |pid| pid.to_string());
+        format!("kill -9 {pid}   # is back after a few seconds, as under systemd")
+    };
+    let commands = [
+        ("change the split", format!("sed -i 's/weight = {share}/weight = 25/' {routes}   # half and half")),
+        ("kill reviews v2", kill("reviews v2")),
+        ("kill an agent", kill("agent one")),
+        ("look at every call", format!("{weft} tap --socket {two}")),
+        ("what an agent knows", format!("{weft} endpoints --socket {one}")),
+        ("its certificates", format!("{weft} certs --socket {one}")),
+        (
+            "be refused",
+            format!("curl -i -H 'Host: reviews.default.mesh' http://{}/", layout.loadgen_outbound),
+        ),
+    ];
+    let mut text = "try next, in another terminal:\n".to_owned();
+    for (what, command) in commands {
+        text.push_str(&format!("  {what:<20}{command}\n"));
+    }
+    text.push_str("Ctrl-C ends everything and leaves nothing behind");
+    text
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
+    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_would_split_them() {
+        let cases = [("/a/b-1.sock", "/a/b-1.sock"), ("/a b/c", "'/a b/c'"), ("/it's", "'/it'\\''s'")];
+        for (path, expected) in cases {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
+    }
 }
