@@ -22,7 +22,7 @@ pub use endpoint::{EndpointKey, EndpointSet, EndpointState, LazyState, Upstream}
 pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};
 
 use crate::{
-    name::{HostName, PortName, ServiceKey, ServiceName},
+    name::{HostName, PortName, RegistryName, ServiceKey, ServiceName},
     resource::AppProtocol,
     workload::{Workload, WorkloadPort},
 };
@@ -114,6 +114,8 @@ pub struct View {
 pub struct InboundPort {
     /// The port as configured.
     pub port: WorkloadPort,
+    /// The registry that declares the service: of several, the one whose word counts most. None when nobody does.
+    pub registry: Option<RegistryName>,
     /// Who may do what there.
     pub authorization: Arc<Authorization>,
 }

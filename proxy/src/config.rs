@@ -92,28 +92,51 @@ pub enum AllowedLocal {
     Any,
 }
 
-/// Bounds that keep one caller from using up what all share.
+/// Bounds that keep one caller from using up what all share. Of the whole process where they do not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Handshakes and hellos under way at a time per source address.
+    /// Connections of local processes and of other agents at a time; more are closed at once.
+    pub connections: u32,
+    /// Handshakes and hellos under way at a time.
+    pub handshakes: u32,
+    /// The same per source address.
     pub handshakes_per_address: u32,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long a hello may take.
     pub hello: Duration,
-    /// How long the header of a local request may take, from its first byte, give or take a second.
+    /// How long a local process may keep a connection for requests without having said anything on it.
+    pub first_byte: Duration,
+    /// How long the header of a request of HTTP/1 may take, from its first byte, give or take a second.
     pub header: Duration,
+    /// The largest header of a request, in bytes over all fields, at least [`Self::LEAST_HEADER_BYTES`].
+    pub header_bytes: u32,
+    /// Requests at a time on one connection of HTTP/2, at least 1.
+    pub streams: u32,
+    /// How long an opaque connection may have nothing to say; none is for ever.
+    pub opaque_idle: Option<Duration>,
     /// Bytes per worker that peers may send unread, over all multiplexed connections.
     pub window_bytes: u64,
+}
+
+impl Limits {
+    /// What `header_bytes` must not go below.
+    pub const LEAST_HEADER_BYTES: u32 = 8 * 1024;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections: 100_000,
+            handshakes: 4096,
             handshakes_per_address: 256,
             handshake: Duration::from_secs(5),
             hello: Duration::from_secs(5),
+            first_byte: Duration::from_secs(60),
             header: Duration::from_secs(30),
+            header_bytes: 64 * 1024,
+            streams: 256,
+            opaque_idle: None,
             window_bytes: 1 << 30,
         }
     }

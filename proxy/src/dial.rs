@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::HandshakeKind};
 use weft_core::{
+    identity::SpiffeId,
     name::RuleName,
     publish::Reader,
     table::Upstream,
@@ -16,7 +17,12 @@ use weft_core::{
     workload::Workload,
 };
 
-use crate::{connect::connect_fault, fault::Fault, resilience::Observation};
+use crate::{
+    connect::connect_fault,
+    fault::Fault,
+    quiet::{About, Quiet},
+    resilience::Observation,
+};
 
 /// What dialling needs to know.
 #[derive(Clone, Debug)]
@@ -25,6 +31,8 @@ pub(crate) struct Dialer {
     pub(crate) tls: Arc<TlsContext>,
     /// Who we are and whom we trust.
     pub(crate) credentials: Reader<Credentials>,
+    /// Which warnings were given lately.
+    pub(crate) quiet: Arc<Quiet>,
 }
 
 /// The local workload in whose name connections are made. Its number is unique in the process.
@@ -49,6 +57,29 @@ pub(crate) struct Dialled {
     pub(crate) checked_at: UnixTime,
     /// The serial number of our certificate on it.
     pub(crate) own_serial: String,
+}
+
+/// On what grounds the other agent on an open stream is believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Grounds {
+    chain: Arc<[CertificateDer<'static>]>,
+    expected: SpiffeId,
+    checked_at: UnixTime,
+}
+
+impl Dialled {
+    /// The grounds on which it was accepted.
+    pub(crate) fn grounds(&self) -> Grounds {
+        let (chain, expected) = (self.chain.clone().into(), self.peer.identity.clone());
+        Grounds { chain, expected, checked_at: self.checked_at }
+    }
+}
+
+impl Grounds {
+    /// Whether our bundles still bear it out. Age ends nothing.
+    pub(crate) fn hold(&self, dialer: &Dialer) -> bool {
+        dialer.tls.check_server(&self.chain, &self.expected, self.checked_at).is_ok()
+    }
 }
 
 /// Connects to the agent of `upstream` in the name of `caller`. Has no deadline of its own.
@@ -116,7 +147,9 @@ async fn attempt(
     };
     let own = &caller.workload.identity;
     let (config, certificate) = dialer.tls.client_config_and_certificate(own, framing).map_err(|error| {
-        tracing::warn!(%error, "cannot dial");
+        if let Some(kept_back) = dialer.quiet.admit(About::Own(caller.workload.name.clone())) {
+            tracing::warn!(%error, kept_back, "cannot dial");
+        }
         Fault::NotReady
     })?;
     let tcp = TcpStream::connect(address).await.map_err(|error| connect_fault(&error))?;
@@ -136,7 +169,9 @@ async fn attempt(
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let checked_at = UnixTime::now();
     let peer = dialer.tls.check_server(&chain, expected, checked_at).map_err(|error| {
-        tracing::warn!(%address, %error, "another agent is not who it should be");
+        if let Some(kept_back) = dialer.quiet.admit(About::Called(address)) {
+            tracing::warn!(%address, %error, kept_back, "another agent is not who it should be");
+        }
         Missed { resumed, ..Fault::WrongIdentity.into() }
     })?;
     exchange::write_hello(&mut stream, &hello(caller, upstream, original))

@@ -93,6 +93,8 @@ faults! {
     RateLimited = "rate_limited", "the rate limit was reached";
     /// This agent drains and takes nothing new.
     Draining = "draining", "the agent drains";
+    /// The drain's deadline came before the answer; the application may have acted on the request.
+    Drained = "drained", "the agent's drain ended before the answer";
     /// Policy or trust is not known yet.
     NotReady = "not_ready", "the agent is not ready";
     /// A fault of the agent itself.

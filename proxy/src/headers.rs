@@ -18,7 +18,7 @@ mod trace;
 pub use forwarded::Forwarded;
 pub use grpc::{grpc_status, is_grpc};
 pub use hop::{clean_request, clean_response};
-pub use host::{Host, admit};
+pub use host::{Host, admit, named_host};
 pub use request_id::RequestId;
 pub use survey::{Seen, Survey};
 pub use trace::{TraceContext, TraceId};

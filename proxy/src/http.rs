@@ -3,9 +3,11 @@
 
 pub(crate) mod application;
 pub(crate) mod body;
+pub(crate) mod expect;
 pub(crate) mod finish;
 pub(crate) mod head;
 pub(crate) mod multiplexed;
+pub(crate) mod observed;
 pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod serve;

@@ -42,6 +42,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
     let marking = heads.clone();
     let service = service_fn(move |mut request| {
         let upstream = handler.clone();
+        // Before hyper reads on: it may find the caller's end.
+        upstream.head.request();
         let flawed = marking.mark(&mut request);
         async move {
             let mut response = handle::handle(upstream, request).await;
@@ -51,12 +53,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             Ok::<_, std::convert::Infallible>(response)
         }
     });
+    let limits = &worker.limits;
     match framing {
         Framing::Http2 => {
-            let connection = serve::http2().serve_connection(TokioIo::new(stream), service);
+            let connection = serve::http2(limits).serve_connection(TokioIo::new(stream), service);
             serve::serve(
                 connection,
                 |connection| connection.graceful_shutdown(),
+                || serve::Caller::Present,
                 drain,
                 renewals,
                 replace_at,
@@ -64,11 +68,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             .await;
         }
         Framing::Http1 => {
-            let io = TokioIo::new(Strict::new(stream, &heads));
-            let connection = serve::http1().serve_connection(io, service).with_upgrades();
+            let io = TokioIo::new(Strict::new(stream, &heads, upstream.head.clone()));
+            let connection = serve::http1(limits).serve_connection(io, service).with_upgrades();
+            let head = &upstream.head;
+            let caller =
+                || if head.is_half_closed() { serve::Caller::HalfClosed } else { serve::Caller::Present };
             serve::serve(
                 connection,
                 |connection| connection.graceful_shutdown(),
+                caller,
                 drain,
                 renewals,
                 replace_at,

@@ -24,6 +24,7 @@ mod stream;
 mod socket;
 mod connect;
 mod slots;
+mod quiet;
 mod http;
 mod dial;
 mod command;

@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use crate::{
-    command::{Command, Handoff, ListenerId, Role},
+    command::{Command, Handoff, ListenerId, Load, Role},
     executor::LocalExecutor,
     inbound, outbound,
+    quiet::About,
     socket::Socket,
     stream::LocalStream,
     worker::Worker,
@@ -137,6 +138,13 @@ fn is_peers(error: &io::Error) -> bool {
 /// Serves a connection here, or hands it to the worker that has the fewest.
 fn place(worker: &Rc<Worker>, id: ListenerId, role: &Role, stream: LocalStream) {
     let loads = &worker.peers.loads;
+    let limit = worker.limits.connections;
+    if loads.iter().map(Load::get).fold(0, u32::saturating_add) >= limit {
+        if let Some(kept_back) = worker.dialer.quiet.admit(About::Connections) {
+            tracing::warn!(limit, kept_back, "a connection is closed: there are as many as there may be");
+        }
+        return;
+    }
     let fewest = (0..loads.len()).min_by_key(|&index| loads[index].get()).unwrap_or(worker.index);
     if fewest == worker.index || loads[worker.index].get() <= loads[fewest].get() + UNEVEN {
         return serve(worker, role, stream);

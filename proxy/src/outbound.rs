@@ -2,6 +2,7 @@
 
 mod admit;
 mod attempt;
+mod framing;
 mod handle;
 mod http1;
 mod record;
@@ -18,10 +19,11 @@ use weft_core::{resource::TlsMode, table::Upstream};
 use crate::{
     command::OutboundRole,
     http::{
-        head::{HeadWatch, Watched},
+        head::HeadWatch,
         serve,
         strict::{Heads, Strict},
     },
+    quiet::About,
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -57,23 +59,25 @@ pub(crate) async fn serve(
     let downstream = Rc::new(Downstream { worker, role, local_address, peer_address, head: head.clone() });
     let way = tcp::way(&downstream);
     if let Err(refusal) = admitted {
-        tracing::warn!(workload = %downstream.role.caller.workload.name, %refusal, "a local process is refused");
+        let workload = &downstream.role.caller.workload.name;
+        if let Some(kept_back) = downstream.worker.dialer.quiet.admit(About::Local(workload.clone())) {
+            tracing::warn!(%workload, %refusal, kept_back, "a local process is refused");
+        }
         return Box::pin(admit::refuse(stream, &refusal, way.is_none())).await;
     }
     if let Some(way) = way {
         return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
-    let limit = downstream.worker.limits.header;
-    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, limit).await else { return };
-    if spoken == Spoken::Http2 {
-        head.release();
-    }
-    let stream = Watched::new(Prefixed::new(prefix, stream), head);
+    let limits = downstream.worker.limits;
+    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, &limits).await else { return };
+    let stream = Prefixed::new(prefix, stream);
     let heads = Rc::new(Heads::default());
     let marking = heads.clone();
     let handler = downstream.clone();
     let service = service_fn(move |mut request| {
         let downstream = handler.clone();
+        // Before hyper reads on: it may find the caller's end.
+        downstream.head.request();
         let flawed = marking.mark(&mut request);
         async move {
             let mut response = handle::handle(downstream, request).await;
@@ -85,14 +89,28 @@ pub(crate) async fn serve(
     });
     match spoken {
         Spoken::Http1 => {
-            let io = TokioIo::new(Strict::new(stream, &heads));
-            let connection = serve::http1().serve_connection(io, service).with_upgrades();
-            serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None).await;
+            let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
+            let connection = serve::http1(&limits).serve_connection(io, service).with_upgrades();
+            let caller = || {
+                if !head.is_half_closed() {
+                    return serve::Caller::Present;
+                }
+                let gone = addresses.is_some_and(|addresses| admit::is_gone(&downstream.worker, addresses));
+                if gone { serve::Caller::Gone } else { serve::Caller::HalfClosed }
+            };
+            serve::serve(connection, |connection| connection.graceful_shutdown(), caller, drain, None, None)
+                .await;
         }
         Spoken::Http2 => {
-            let connection = serve::http2().serve_connection(TokioIo::new(stream), service);
-            let served =
-                serve::serve(connection, |connection| connection.graceful_shutdown(), drain, None, None);
+            let connection = serve::http2(&limits).serve_connection(TokioIo::new(stream), service);
+            let served = serve::serve(
+                connection,
+                |connection| connection.graceful_shutdown(),
+                || serve::Caller::Present,
+                drain,
+                None,
+                None,
+            );
             Box::pin(served).await;
         }
     }

@@ -105,8 +105,13 @@ impl Proxy {
             peers: peers.clone(),
             records: records.clone(),
             table: table.clone(),
-            dialer: Dialer { tls: Arc::new(TlsContext::new(credentials.clone())), credentials },
+            dialer: Dialer {
+                tls: Arc::new(TlsContext::new(credentials.clone())),
+                credentials,
+                quiet: Arc::default(),
+            },
             limits: config.limits,
+            slots: Arc::default(),
             fault_header: config.fault_header,
         };
         let mut this = Self {

@@ -38,6 +38,7 @@ pub(crate) struct Start {
     pub(crate) dialer: Dialer,
     pub(crate) records: Arc<Records>,
     pub(crate) limits: Limits,
+    pub(crate) slots: Arc<Slots>,
     pub(crate) fault_header: bool,
 }
 
@@ -68,7 +69,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         recorder: start.records.recorder(),
         budgets: RetryBudgets::default(),
         sockets: RefCell::default(),
-        slots: Slots::default(),
+        slots: start.slots,
         heads: RefCell::default(),
         cut: Cell::new(0),
     });

@@ -6,14 +6,34 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
     rc::Rc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// The value of a worker's drain signal when nothing new is accepted and what is under way finishes; 0 before.
 pub(crate) const DRAINING: u32 = 1;
 /// The same when the deadline is over: what is left is closed politely.
 pub(crate) const CLOSING: u32 = 2;
+
+/// Waits for `future`, at most until the drain's deadline is over; none then. With `woken`, the task is polled at that
+/// moment anyway.
+pub(crate) async fn until_closing<F: Future>(
+    drain: &Rc<Signal>,
+    woken: bool,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut listener = (!woken).then(|| drain.listen());
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let value = listener.as_mut().map_or_else(|| drain.value(), |listener| listener.poll(context));
+        if value >= CLOSING { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
 
 /// A counter that many local tasks wait on.
 #[derive(Debug, Default)]
@@ -82,8 +102,6 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, task::Poll};
-
     use super::*;
 
     #[tokio::test(flavor = "local")]

@@ -1,36 +1,77 @@
-//! Bounds on what one source address may have under way before it is known.
+//! Bounds on what may be under way before anybody is known, over all workers.
 
-use std::{cell::RefCell, collections::HashMap, net::IpAddr};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-/// Handshakes and hellos under way, by source address.
+use crate::config::Limits;
+
+/// Handshakes and hellos under way. Its lock is held for a look into a map, once before and once after a handshake.
 #[derive(Debug, Default)]
-pub(crate) struct Slots(RefCell<HashMap<IpAddr, u32, foldhash::fast::RandomState>>);
+pub(crate) struct Slots(Mutex<Taken>);
 
-/// A place among the handshakes of a source address; given back when dropped.
+#[derive(Debug, Default)]
+struct Taken {
+    all: u32,
+    by_address: HashMap<IpAddr, u32, foldhash::fast::RandomState>,
+}
+
+/// A place among the handshakes; given back when dropped.
 pub(crate) struct Slot<'a>(&'a Slots, IpAddr);
 
 impl Slots {
-    /// A place, unless the address has `limit` already.
-    pub(crate) fn take(&self, address: IpAddr, limit: u32) -> Option<Slot<'_>> {
-        let mut slots = self.0.borrow_mut();
-        let count = slots.entry(address).or_default();
-        if *count >= limit {
+    /// A place, unless there are as many as there may be, from this address or of all.
+    pub(crate) fn take(&self, address: IpAddr, limits: &Limits) -> Option<Slot<'_>> {
+        let mut taken = self.lock();
+        if taken.all >= limits.handshakes {
+            return None;
+        }
+        let count = taken.by_address.entry(address).or_default();
+        if *count >= limits.handshakes_per_address {
             return None;
         }
         *count += 1;
-        drop(slots);
+        taken.all += 1;
         Some(Slot(self, address))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut slots = self.0.0.borrow_mut();
-        if let Some(count) = slots.get_mut(&self.1) {
+        let mut taken = self.0.lock();
+        taken.all -= 1;
+        if let Some(count) = taken.by_address.get_mut(&self.1) {
             *count -= 1;
             if *count == 0 {
-                slots.remove(&self.1);
+                taken.by_address.remove(&self.1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_all_and_all_cannot_take_more() {
+        let limits = Limits { handshakes: 3, handshakes_per_address: 2, ..Limits::default() };
+        let slots = Slots::default();
+        let take = |address: [u8; 4]| slots.take(address.into(), &limits);
+        let (first, _second) = (take([1; 4]).unwrap(), take([1; 4]).unwrap());
+        assert!(take([1; 4]).is_none());
+        let _third = take([2; 4]).unwrap();
+        assert!(take([3; 4]).is_none());
+        drop(first);
+        assert!(take([3; 4]).is_some() && take([1; 4]).is_some());
+        drop((_second, _third));
+        let taken = slots.lock();
+        assert_eq!((taken.all, taken.by_address.len()), (0, 0));
     }
 }

@@ -24,6 +24,35 @@ pub(crate) enum LocalStream {
     Unix(UnixStream),
 }
 
+/// A stream whose other end can be asked after once it has ended its side.
+pub(crate) trait OtherEnd {
+    /// Whether nobody holds it any more, as far as the stream itself can tell: a TCP stream cannot.
+    fn is_gone(&self) -> bool;
+}
+
+impl OtherEnd for LocalStream {
+    /// A Unix socket hangs up when its other end is closed, and not when it is shut down for writing.
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Self::Unix(stream) = self else { return false };
+        let mut asked = [PollFd::new(stream, PollFlags::empty())];
+        let answered = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        answered.is_ok() && asked[0].revents().contains(PollFlags::HUP)
+    }
+}
+
+impl OtherEnd for tokio_rustls::server::TlsStream<TcpStream> {
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+impl<T: OtherEnd> OtherEnd for Prefixed<T> {
+    fn is_gone(&self) -> bool {
+        self.inner.is_gone()
+    }
+}
+
 /// A connection to an instance: through another agent, or straight to an application outside the mesh.
 #[derive(Debug)]
 pub(crate) enum MeshStream {

@@ -60,8 +60,8 @@ pub(crate) struct Worker {
     pub(crate) budgets: RetryBudgets,
     /// The kernel's word on who connects; opened when it is first asked.
     pub(crate) sockets: RefCell<Option<SocketTable>>,
-    /// Handshakes under way.
-    pub(crate) slots: Slots,
+    /// Handshakes under way, of all workers.
+    pub(crate) slots: Arc<Slots>,
     /// Local connections whose requests must have whole headers in time.
     pub(crate) heads: RefCell<Vec<Weak<HeadWatch>>>,
     /// Connections that were cut at the drain's deadline.
@@ -83,11 +83,10 @@ impl Worker {
         Counted(self.clone())
     }
 
-    /// Resolves when an open stream is to end: after the drain's deadline, or when trust or policy changed and
-    /// `is_allowed` says no.
-    pub(crate) async fn stop(&self, is_allowed: impl Fn() -> bool) -> Stop {
+    /// Resolves when an open stream is to end: after the drain's deadline, or when trust or policy changed since
+    /// `decided`, the value of [`Self::decisions`] before it was allowed, and `is_allowed` says no.
+    pub(crate) async fn stop(&self, mut decided: u32, is_allowed: impl Fn() -> bool) -> Stop {
         let (mut drain, mut decisions) = (self.drain.listen(), self.decisions.listen());
-        let mut decided = self.decisions.value();
         poll_fn(|context| {
             if drain.poll(context) >= CLOSING {
                 return Poll::Ready(Stop::Drain);

@@ -2,18 +2,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says so")]
 
+#[path = "mesh/agent.rs"]
+mod agent;
 #[path = "mesh/application.rs"]
 mod application;
 #[path = "mesh/authority.rs"]
 mod authority;
 #[path = "mesh/bytes.rs"]
 mod bytes_and_streams;
+#[path = "mesh/callers.rs"]
+mod callers;
 #[path = "mesh/change.rs"]
 mod change;
 #[path = "mesh/client.rs"]
 mod client;
+#[path = "mesh/drain.rs"]
+mod drain;
+#[path = "mesh/expect.rs"]
+mod expect;
 #[path = "mesh/http.rs"]
 mod http_calls;
+#[path = "mesh/limits.rs"]
+mod limits;
 #[path = "mesh/listeners.rs"]
 mod listeners;
 #[path = "mesh/retry.rs"]

@@ -58,11 +58,18 @@ impl Policies {
     ) -> std::collections::HashMap<(ServiceName, u16), Arc<InboundPort>, foldhash::fast::RandomState> {
         let ports = workload.ports.iter().map(|port| {
             let key = (port.service.clone(), port.address.port());
-            let authorization = self.authorization(workload, port, &owners(&port.service));
+            let owners = owners(&port.service);
+            let authorization = self.authorization(workload, port, &owners);
+            let registry = owners.first();
             let before = old.and_then(|view| view.inbound.get(&key));
-            let same = before.filter(|b| b.port == *port && is_same(&b.authorization, &authorization));
+            let same = before.filter(|before| {
+                before.port == *port
+                    && before.registry.as_ref() == registry
+                    && is_same(&before.authorization, &authorization)
+            });
             let inbound = same.cloned().unwrap_or_else(|| {
-                Arc::new(InboundPort { port: port.clone(), authorization: Arc::new(authorization) })
+                let (port, authorization) = (port.clone(), Arc::new(authorization));
+                Arc::new(InboundPort { port, registry: registry.cloned(), authorization })
             });
             (key, inbound)
         });

@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64},
+        atomic::{AtomicU8, AtomicU32, AtomicU64},
     },
 };
 
@@ -41,6 +41,8 @@ pub struct EndpointState {
     pub ejections: AtomicU32,
     /// Until when it gets no requests, in milliseconds since the process began; 0 when it was never ejected.
     pub ejected_until: AtomicU64,
+    /// The framing that its agent asked for, in the data path's own numbers; 0 while it asked for none.
+    pub framing: AtomicU8,
 }
 
 /// The place of an endpoint's [`EndpointState`], made when it is first asked for: of a hundred thousand endpoints an

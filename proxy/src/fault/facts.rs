@@ -152,6 +152,9 @@ impl Fault {
             Self::Overloaded => local(Capacity, 503, Unavailable).retry(Always).flags("UO", "UO,URX"),
             Self::RateLimited => local(Capacity, 429, ResourceExhausted).flag("RL"),
             Self::Draining => local(Capacity, 503, Unavailable).retry(Always).flags("LR", "LR,URX"),
+            Self::Drained => {
+                local(Capacity, 503, Unavailable).retry(RetryRule::Idempotent).flags("LR", "LR,URX")
+            }
             Self::NotReady => local(Capacity, 503, Unavailable).retry(Always),
             Self::Internal => local(Kind::Internal, 500, Grpc::Internal),
             Self::NoEndpoint => facts(Upstream, NotFound, 503, Unavailable).flag("UH"),

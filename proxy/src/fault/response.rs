@@ -106,7 +106,9 @@ mod tests {
     #[test]
     fn what_an_application_may_have_seen_is_never_always_safe() {
         use Fault::*;
-        for fault in [ConnectionLost, PeerSilent, StreamReset, BadResponse, ResponseTimeout, ResponseCut] {
+        for fault in
+            [ConnectionLost, PeerSilent, StreamReset, BadResponse, ResponseTimeout, ResponseCut, Drained]
+        {
             assert_ne!(fault.facts().retry, RetryRule::Always, "{fault:?}");
         }
         for fault in [Denied, PeerDenied, ResponseCut, CallerGone, BadPath] {

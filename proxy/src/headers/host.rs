@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, Version,
+    HeaderMap, HeaderValue, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request::Parts,
     uri::{Authority, Scheme},
@@ -48,6 +48,15 @@ pub fn admit<'a>(parts: &'a Parts, survey: Survey) -> Result<Host<'a>, Fault> {
         return Err(Fault::BadHost);
     }
     Host::parse(authority.as_str())
+}
+
+/// The host as a request names it: `:authority` or that of an absolute URI, else `Host`.
+#[must_use]
+pub fn named_host(parts: &Parts) -> Option<HeaderValue> {
+    match parts.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => parts.headers.get(HOST).cloned(),
+    }
 }
 
 fn same_authority(host: &str, authority: &Authority) -> bool {

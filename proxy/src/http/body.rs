@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{application::AppBody, multiplexed::MeshBody, replay::Replay};
+use super::{application::AppBody, expect::Held, multiplexed::MeshBody, replay::Replay};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub(crate) enum Body {
     Counted(Incoming, Received),
     /// A request's body that can be sent a second time, up to a limit.
     Replay(Box<Replay>),
+    /// A request's body that is kept back until the next hop wants it.
+    Held(Box<Held>),
     /// From a multiplexed connection to another agent or to an application.
     Mesh(MeshBody),
     /// From a connection to an application, which goes back to its pool at the end.
@@ -74,6 +76,7 @@ impl HttpBody for Body {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Self::Replay(body) => body.poll_frame(context),
+            Self::Held(body) => body.poll_frame(context),
             Self::Mesh(body) => body.poll_frame(context),
             Self::Application(body) => body.poll_frame(context),
         }
@@ -85,6 +88,7 @@ impl HttpBody for Body {
             Self::Full(text) => text.is_none(),
             Self::Incoming(body) | Self::Counted(body, _) => body.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
+            Self::Held(body) => body.is_end_stream(),
             Self::Mesh(body) => body.is_end_stream(),
             Self::Application(body) => body.is_end_stream(),
         }
@@ -96,6 +100,7 @@ impl HttpBody for Body {
             Self::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Incoming(body) | Self::Counted(body, _) => body.size_hint(),
             Self::Replay(body) => body.size_hint(),
+            Self::Held(body) => body.size_hint(),
             Self::Mesh(body) => body.size_hint(),
             Self::Application(body) => body.size_hint(),
         }

@@ -10,22 +10,50 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::body::{Body, BodyError};
-use crate::signal::{CLOSING, Listener};
+use crate::{
+    fault::Fault,
+    signal::{CLOSING, Listener},
+};
 
 /// Takes note of how a request ended; dropped when that is done.
 pub(crate) trait Finish {
     /// The response ends with these trailers.
     fn trailers(&mut self, trailers: &HeaderMap);
 
-    /// The response's body ended: with `sent` bytes, and complete or not.
-    fn finish(&mut self, sent: u64, complete: bool);
+    /// The response's body ended after `sent` bytes.
+    fn finish(&mut self, sent: u64, end: End);
+}
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Its last byte went to the caller.
+    Complete,
+    /// The caller left before that.
+    CallerGone,
+    /// What was to be passed on broke off.
+    Cut,
+    /// It was not done by the drain's deadline.
+    Drained,
+}
+
+impl End {
+    /// What is to be blamed for it.
+    pub(crate) fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Complete => None,
+            Self::CallerGone => Some(Fault::CallerGone),
+            Self::Cut => Some(Fault::ResponseCut),
+            Self::Drained => Some(Fault::Drained),
+        }
+    }
 }
 
 /// A response's body, with what is to be recorded at its end.
 pub(crate) struct ResponseBody<F: Finish> {
     body: Body,
     sent: u64,
-    complete: bool,
+    end: End,
     /// Tells when the drain's deadline is over.
     drain: Listener,
     finish: F,
@@ -34,8 +62,8 @@ pub(crate) struct ResponseBody<F: Finish> {
 impl<F: Finish> ResponseBody<F> {
     /// Passes `body` on and calls `finish` at its end.
     pub(crate) fn new(body: Body, drain: Listener, finish: F) -> Self {
-        let complete = body.is_end_stream();
-        Self { body, sent: 0, complete, drain, finish }
+        let end = if body.is_end_stream() { End::Complete } else { End::CallerGone };
+        Self { body, sent: 0, end, drain, finish }
     }
 }
 
@@ -49,22 +77,24 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
-            return if this.drain.poll(context) >= CLOSING {
-                Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())))
-            } else {
-                Poll::Pending
-            };
+            if this.drain.poll(context) < CLOSING {
+                return Poll::Pending;
+            }
+            this.end = End::Drained;
+            return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
         };
         match &frame {
-            None => this.complete = true,
+            None => this.end = End::Complete,
             Some(Ok(frame)) => {
                 this.sent += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
-                this.complete = frame.is_trailers() || this.body.is_end_stream();
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.end = End::Complete;
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     this.finish.trailers(trailers);
                 }
             }
-            Some(Err(_)) => this.complete = false,
+            Some(Err(_)) => this.end = End::Cut,
         }
         Poll::Ready(frame)
     }
@@ -80,6 +110,6 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
 
 impl<F: Finish> Drop for ResponseBody<F> {
     fn drop(&mut self) {
-        self.finish.finish(self.sent, self.complete);
+        self.finish.finish(self.sent, self.end);
     }
 }

@@ -1,21 +1,16 @@
-//! Callers that begin the header of a request and do not end it.
+//! What a connection of HTTP/1 waits for: callers that begin the header of a request and do not end it, and callers that
+//! have said all and wait for their answer.
 //!
 //! hyper's own limit also ends connections that idle between two requests, which costs a caller that does not retry its
 //! next one. Here only a header that was begun has a limit. No connection has a timer: the worker looks at all of them
 //! now and then, and a connection pays for a read with one load.
 
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    task::Context,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// No byte of a further request came.
 const IDLE: u32 = 0;
@@ -31,6 +26,7 @@ const BUSY: u32 = u32::MAX;
 pub(crate) struct HeadWatch {
     state: AtomicU32,
     late: AtomicBool,
+    half_closed: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -50,6 +46,37 @@ impl HeadWatch {
         self.state.store(RELEASED, Relaxed);
     }
 
+    /// A request is due: from here on its header has as long as if its first byte had come.
+    pub(crate) fn begin(&self) {
+        self.change(|state| state == IDLE, BEGUN);
+    }
+
+    /// The caller ended its side. True if it waits for an answer: then that is remembered, and the end is to be kept
+    /// from hyper, which takes it for the caller's departure.
+    pub(super) fn half_close(&self) -> bool {
+        let waits = self.state.load(Relaxed) == BUSY;
+        self.half_closed.store(waits, Relaxed);
+        waits
+    }
+
+    /// Whether the caller ended its side and waits for an answer. The connection is to end with that answer.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Relaxed)
+    }
+
+    /// Takes note of a read that gave nothing: `begun` if a header's beginning was read before. True if the connection
+    /// is to end, because a header is late.
+    pub(super) fn starved(&self, context: &Context<'_>, begun: bool) -> bool {
+        if begun {
+            self.begin();
+        }
+        if !(BEGUN..RELEASED).contains(&self.state.load(Relaxed)) {
+            return false;
+        }
+        self.waker.register(context.waker());
+        self.late.load(Relaxed)
+    }
+
     /// Ends the connection if it was begun `limit` sweeps ago.
     pub(crate) fn sweep(&self, limit: u32) {
         let state = self.state.load(Relaxed);
@@ -67,72 +94,5 @@ impl HeadWatch {
         if from(self.state.load(Relaxed)) {
             self.state.store(to, Relaxed);
         }
-    }
-}
-
-/// A stream whose reads are watched. One whose header is late fails.
-#[derive(Debug)]
-pub(crate) struct Watched<T> {
-    inner: T,
-    watch: Arc<HeadWatch>,
-}
-
-impl<T> Watched<T> {
-    /// Tells `watch` of what is read.
-    pub(crate) fn new(inner: T, watch: Arc<HeadWatch>) -> Self {
-        Self { inner, watch }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.inner).poll_read(context, buffer);
-        let state = self.watch.state.load(Relaxed);
-        if outcome.is_ready() {
-            if state == IDLE && buffer.filled().len() > before {
-                self.watch.state.store(BEGUN, Relaxed);
-            }
-        } else if (BEGUN..RELEASED).contains(&state) {
-            if self.watch.late.load(Relaxed) {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.watch.waker.register(context.waker());
-        }
-        outcome
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

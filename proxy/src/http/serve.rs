@@ -10,45 +10,58 @@ use std::{
 use hyper::server::conn::{http1, http2};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::multiplexed::{STREAM_WINDOW, STREAMS};
+use super::multiplexed::STREAM_WINDOW;
 use crate::{
+    config::Limits,
     executor::LocalExecutor,
     signal::{CLOSING, DRAINING, Listener},
 };
 
 /// How long a connection may take to send its last frames after the drain's deadline.
 const LAST_FRAMES: Duration = Duration::from_millis(250);
-/// The largest header of a request, in bytes, over all fields.
-const MAX_HEADER: u32 = 64 * 1024;
 
 /// How hyper serves HTTP/1. Never with `pipeline_flush`: it keeps back the 400 to a head that cannot be parsed for as long
 /// as that head lies in the buffer, which is for ever.
-pub(crate) fn http1() -> http1::Builder {
+pub(crate) fn http1(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.auto_date_header(false).max_buf_size(MAX_HEADER as usize);
+    builder
+        .auto_date_header(false)
+        .max_buf_size(limits.header_bytes.max(Limits::LEAST_HEADER_BYTES) as usize);
     builder
 }
 
 /// How hyper serves HTTP/2: each stream its window, and the connection as much as all of them together, so that streams
 /// that nobody reads cannot stop the others.
-pub(crate) fn http2() -> http2::Builder<LocalExecutor> {
+pub(crate) fn http2(limits: &Limits) -> http2::Builder<LocalExecutor> {
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .max_concurrent_streams(STREAMS)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams))
+        .max_concurrent_streams(limits.streams)
         .max_send_buf_size(256 * 1024)
-        .max_header_list_size(MAX_HEADER);
+        .max_header_list_size(limits.header_bytes);
     builder
 }
 
-/// Polls `connection` to its end. When the worker drains, when `replaceable` has risen, or at
-/// `replace_at`, `finish` is called: the connection takes nothing new and ends when what it has is done. After the
-/// drain's deadline it has a moment for its last frames.
+/// What a caller has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// It may say more.
+    Present,
+    /// It has said all, and waits for its answer.
+    HalfClosed,
+    /// It is gone.
+    Gone,
+}
+
+/// Polls `connection` to its end. When the worker drains, when `replaceable` has risen, at `replace_at`, or when
+/// `caller` has said all, `finish` is called: the connection takes nothing new and ends when what it has is done. After
+/// the drain's deadline it has a moment for its last frames. It ends at once when the caller is gone.
 pub(crate) async fn serve<C: Future>(
     connection: C,
     finish: impl Fn(Pin<&mut C>),
+    caller: impl Fn() -> Caller,
     mut drain: Listener,
     mut replaceable: Option<Listener>,
     replace_at: Option<Instant>,
@@ -76,9 +89,13 @@ pub(crate) async fn serve<C: Future>(
             if finishing {
                 return Poll::Pending;
             }
+            let caller = caller();
+            if caller == Caller::Gone {
+                return Poll::Ready(());
+            }
             let renewed = replaceable.as_mut().is_some_and(|listener| listener.poll_risen(context));
             let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());
-            if phase < DRAINING && !renewed && !old {
+            if phase < DRAINING && caller == Caller::Present && !renewed && !old {
                 return Poll::Pending;
             }
             finishing = true;

@@ -5,7 +5,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::Body;
+use super::{body::Body, expect};
 use crate::{executor::LocalExecutor, fault::Fault};
 
 /// Sends a request on `io` and waits for the response's head. A connection that both sides switch is given up to
@@ -20,7 +20,7 @@ where
     let (mut sender, connection) =
         http1::handshake::<_, Body>(TokioIo::new(io)).await.map_err(|_| Fault::NotDispatched)?;
     LocalExecutor.spawn(connection.with_upgrades());
-    sender.send_request(request).await.map_err(|error| match error {
+    sender.send_request(expect::hold(request)).await.map_err(|error| match error {
         error if error.is_canceled() => Fault::NotDispatched,
         error if error.is_parse() => Fault::BadResponse,
         _ => Fault::ConnectionLost,

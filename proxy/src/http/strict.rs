@@ -6,6 +6,9 @@
 //! its number ([`Heads`]): it and all that follow on the connection are to be refused. Nothing is buffered but the
 //! beginning of a line that is not complete yet, and bodies are skipped without being looked at.
 //!
+//! Because it knows where a message ends, [`Strict`] also tells [`HeadWatch`] of headers that do not come to an end, and
+//! keeps the end of a caller's side from hyper while the caller waits for an answer.
+//!
 //! Chunk sizes are followed only to find the next head; what is wrong with them is hyper's to refuse. After a request
 //! for another protocol nothing more is looked at.
 
@@ -21,7 +24,8 @@ use http::{HeaderValue, Request, Response, header::CONNECTION};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::fault::Fault;
+use super::head::HeadWatch;
+use crate::{fault::Fault, stream::OtherEnd};
 
 /// How much of an incomplete line is kept. No line that matters here is longer.
 const LINE: usize = 256;
@@ -62,12 +66,13 @@ impl Heads {
 pub(crate) struct Strict<T> {
     inner: T,
     scan: Scan,
+    watch: Arc<HeadWatch>,
 }
 
 impl<T> Strict<T> {
-    /// Looks at what is read from `inner`, for `heads`.
-    pub(crate) fn new(inner: T, heads: &Heads) -> Self {
-        Self { inner, scan: Scan { first_flaw: heads.first_flaw.clone(), ..Scan::default() } }
+    /// Looks at what is read from `inner`, for `heads`, and tells `watch` how far it came.
+    pub(crate) fn new(inner: T, heads: &Heads, watch: Arc<HeadWatch>) -> Self {
+        Self { inner, scan: Scan { first_flaw: heads.first_flaw.clone(), ..Scan::default() }, watch }
     }
 }
 
@@ -117,6 +122,16 @@ struct Head {
 }
 
 impl Scan {
+    /// Whether all messages that were begun have ended.
+    fn is_between(&self) -> bool {
+        self.part == Part::Head && !self.is_in_head()
+    }
+
+    /// Whether the beginning of a head was read.
+    fn is_in_head(&self) -> bool {
+        self.part == Part::Head && (self.head.begun || !self.line.is_empty())
+    }
+
     /// Looks at the next bytes of the stream.
     fn look(&mut self, bytes: &[u8]) {
         let mut at = 0;
@@ -260,16 +275,33 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
+impl<T: AsyncRead + OtherEnd + Unpin> AsyncRead for Strict<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.watch.is_half_closed() {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        self.scan.look(&buffer.filled()[before..]);
-        read
+        match Pin::new(&mut this.inner).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => {
+                this.scan.look(&buffer.filled()[before..]);
+                this.watch.begin();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(()))
+                if this.scan.is_between() && !this.inner.is_gone() && this.watch.half_close() =>
+            {
+                Poll::Pending
+            }
+            Poll::Pending if this.watch.starved(cx, this.scan.is_in_head()) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            outcome => outcome,
+        }
     }
 }
 
@@ -357,7 +389,7 @@ mod tests {
     #[test]
     fn the_flawed_request_is_marked_and_all_after_it() {
         let heads = Heads::default();
-        let mut strict = Strict::new((), &heads);
+        let mut strict = Strict::new((), &heads, Arc::default());
         strict.scan.look(format!("{GET}GET / HTTP/1.1\nhost: a\r\n\r\n").as_bytes());
         let marked = || {
             let mut request = Request::new(());

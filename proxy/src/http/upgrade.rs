@@ -31,10 +31,20 @@ pub(crate) fn restore(headers: &mut HeaderMap, upgrade: HeaderValue) {
     headers.insert(UPGRADE, upgrade);
 }
 
-/// Carries bytes once both sides have switched.
-pub(crate) async fn carry(caller: OnUpgrade, called: OnUpgrade, stop: impl Future<Output = Stop>) {
+/// Carries bytes once both sides have switched to `protocol`.
+pub(crate) async fn carry(
+    caller: OnUpgrade,
+    called: OnUpgrade,
+    protocol: Option<HeaderValue>,
+    stop: impl Future<Output = Stop>,
+) {
     let (Ok(caller), Ok(called)) = futures_util::join!(caller, called) else { return };
-    copy::copy(Switched::new(caller), Switched::new(called), stop, None, |_, _| {}).await;
+    let (caller, called) = (Switched::new(caller), Switched::new(called));
+    if protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        copy::copy_websocket(caller, called, stop).await;
+    } else {
+        copy::copy(caller, called, stop, None, |_, _| {}).await;
+    }
 }
 
 /// A connection after the switch. It cannot be reset from here; dropping it closes it.

@@ -76,7 +76,8 @@ async fn multiplexed(origin: &std::rc::Rc<Origin>, request: Request<Body>) -> Re
     }
 }
 
-/// Asks the application to switch protocols, on a connection of its own, and carries the bytes when it does.
+/// Asks the application to switch protocols, on a connection of its own, and carries the bytes when it does, until trust
+/// or policy changes after `decided` and denies it.
 ///
 /// # Errors
 /// Why there is no response.
@@ -85,6 +86,7 @@ pub(crate) async fn switch(
     serving: &Serving,
     caller: hyper::upgrade::OnUpgrade,
     request: Request<Body>,
+    decided: u32,
 ) -> Result<Response<Body>, Fault> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let stream = connect(serving.port.port.address, CONNECT).await?;
@@ -94,15 +96,17 @@ pub(crate) async fn switch(
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, true);
     if let Some((called, wanted)) = switched {
-        if let Some(wanted) = wanted {
+        if let Some(wanted) = wanted.clone() {
             upgrade::restore(response.headers_mut(), wanted);
         }
+        upstream.head.release();
         let upstream = upstream.clone();
         let counted = upstream.worker.count();
         LocalExecutor.spawn(async move {
             let _counted = counted;
-            let stop = upstream.worker.stop(|| tcp::is_switch_allowed(&upstream, &method, uri.path()));
-            upgrade::carry(caller, called, stop).await;
+            let stop =
+                upstream.worker.stop(decided, || tcp::is_switch_allowed(&upstream, &method, uri.path()));
+            upgrade::carry(caller, called, wanted, stop).await;
         });
     }
     Ok(response.map(Body::Incoming))

@@ -1,8 +1,8 @@
 //! One incoming request: normalise, decide, forward.
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
-use http::{HeaderValue, Request, Uri, Version, header::HOST, request::Parts};
+use http::{Request, Uri, Version, header::HOST, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use weft_core::{
@@ -21,9 +21,10 @@ use crate::{
     headers::{self, RequestId, Survey, TraceContext},
     http::{
         body::{Body, Received},
-        upgrade,
+        expect, upgrade,
     },
     normalise::{EncodedSlash, normalise_uri},
+    signal::until_closing,
 };
 
 /// A refusal and the rule behind it.
@@ -31,7 +32,9 @@ type Refusal = (Fault, Option<RuleName>);
 
 /// Answers one request. Whatever goes wrong is an answer too.
 pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -> Answer {
+    let (drain, decided) = (&upstream.worker.drain, upstream.worker.decisions.value());
     let (mut parts, body) = request.into_parts();
+    let is_http1 = parts.version < Version::HTTP_2;
     let mut report = Report::new(upstream.clone(), parts.version, parts.method.clone());
     let upgrade = (parts.version == Version::HTTP_11).then(|| upgrade::wanted(&parts.headers)).flatten();
     let serving = match prepare(&upstream, &mut parts, &mut report) {
@@ -41,35 +44,33 @@ pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -
     report.serving = Some(serving.clone());
     let body = match body.is_end_stream() {
         true => Body::Empty,
-        false => Body::Counted(body, report.received.insert(Received::default()).clone()),
+        false => Body::Counted(body, report.seen.received.insert(Received::default()).clone()),
     };
     if let Some(wanted) = upgrade {
         upgrade::restore(&mut parts.headers, wanted);
         let mut request = Request::from_parts(parts, body);
         let caller = hyper::upgrade::on(&mut request);
-        return match Box::pin(forward::switch(&upstream, &serving, caller, request)).await {
-            Ok(response) => report.answer(response),
-            Err(fault) => report.refuse(fault, None),
-        };
+        let mut switching = Box::pin(forward::switch(&upstream, &serving, caller, request, decided));
+        let outcome = until_closing(drain, true, switching.as_mut()).await;
+        return report.conclude(outcome.unwrap_or(Err(Fault::Drained)));
     }
     parts.extensions.clear();
-    match forward::forward(&serving, Request::from_parts(parts, body)).await {
-        Ok(response) => report.answer(response),
-        Err(fault) => report.refuse(fault, None),
-    }
+    let forwarding = pin!(forward::forward(&serving, expect::hold(Request::from_parts(parts, body))));
+    let outcome = until_closing(drain, is_http1, forwarding).await;
+    report.conclude(outcome.unwrap_or(Err(Fault::Drained)))
 }
 
 /// Checks and decides, then edits the request in place.
 fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Result<Rc<Serving>, Refusal> {
     let fault = |fault| (fault, None);
     let survey = Survey::of(&parts.headers);
-    report.grpc = headers::is_grpc(&parts.headers);
-    report.host = host_value(parts);
+    report.seen.grpc = headers::is_grpc(&parts.headers);
+    report.seen.host = headers::named_host(parts);
     let serving = upstream.serving().ok_or((Fault::NotHere, None))?;
     report.serving = Some(serving.clone());
     let slashes = if serving.layer_7 { EncodedSlash::Refuse } else { EncodedSlash::Keep };
     normalise_uri(&mut parts.uri, slashes).map_err(fault)?;
-    report.uri = parts.uri.clone();
+    report.seen.uri = parts.uri.clone();
     headers::admit(parts, survey).map_err(fault)?;
     if !upstream.is_trusted() {
         return Err(fault(Fault::Untrusted));
@@ -78,27 +79,20 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     let identity = &upstream.caller.source.identity;
     let input = PolicyInput { identity, port: upstream.target.port, request: Some(request) };
     match serving.port.authorization.decide(&input) {
-        Decision::Allowed(rule) => report.verdict.rule = rule,
+        Decision::Allowed(rule) => report.seen.verdict.rule = rule,
         Decision::Denied(rule) | Decision::NotAllowed(rule) => {
-            report.verdict.rule = Some(rule.clone());
+            report.seen.verdict.rule = Some(rule.clone());
             return Err((Fault::Denied, Some(rule)));
         }
     }
     headers::clean_request(&mut parts.headers, survey);
-    upstream.forwarded.apply(&mut parts.headers, survey, report.host.clone());
-    report.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
-    report.trace = Some(TraceContext::advance(&mut parts.headers, survey));
+    upstream.forwarded.apply(&mut parts.headers, survey, report.seen.host.clone());
+    report.seen.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
+    report.seen.trace = Some(TraceContext::advance(&mut parts.headers, survey));
     if serving.plain.is_none() {
         to_http1(parts, report);
     }
     Ok(serving)
-}
-
-fn host_value(parts: &Parts) -> Option<HeaderValue> {
-    match parts.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => parts.headers.get(HOST).cloned(),
-    }
 }
 
 /// HTTP/1.1 names the host in Host, and the path alone in the request line.
@@ -106,7 +100,7 @@ fn to_http1(parts: &mut Parts, report: &Report) {
     if parts.uri.authority().is_some() {
         let path = parts.uri.path_and_query().cloned();
         parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-        if let Some(host) = report.host.clone() {
+        if let Some(host) = report.seen.host.clone() {
             parts.headers.insert(HOST, host);
         }
     }

@@ -22,7 +22,7 @@ use weft_core::{
 };
 
 use super::target::{Caller, Target, Upstream};
-use crate::{connect::connect, signal::DRAINING, worker::Worker};
+use crate::{connect::connect, quiet::About, signal::DRAINING, worker::Worker};
 
 /// How long a connection to the application may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
     let peer_address = stream.peer_addr().ok()?;
     let local_address = stream.local_addr().ok()?;
     let limits = &worker.limits;
-    let _slot = worker.slots.take(peer_address.ip(), limits.handshakes_per_address)?;
+    let _slot = worker.slots.take(peer_address.ip(), limits)?;
     let accepting = TlsAcceptor::from(worker.dialer.tls.server_config()).accept(stream);
     let mut stream = match timeout(limits.handshake, accepting).await.ok()? {
         Ok(stream) => stream,
@@ -117,7 +117,9 @@ async fn greet(
         exchange::ExchangeError::Stream(_) => Answer::Malformed { reason: "it is not complete".into() },
     })?;
     let peer = checked.map_err(|error| {
-        tracing::warn!(peer = %peer_address, %error, "a caller is not trusted");
+        if let Some(kept_back) = worker.dialer.quiet.admit(About::Caller(peer_address.ip())) {
+            tracing::warn!(peer = %peer_address, %error, kept_back, "a caller is not trusted");
+        }
         Answer::Untrusted
     })?;
     let version = hello.common_version().ok_or(Answer::Version { ours: OUR_VERSIONS })?;
@@ -130,7 +132,7 @@ async fn greet(
     let target = Target { identity: certificate.identity().clone(), service, port };
     let source = Source { workload: source_workload, identity: peer.identity, labels: source_labels };
     let caller = Caller { source, chain, checked_at, peer_address, local_address };
-    let upstream = Upstream::new(worker.clone(), target, caller).ok_or(Answer::NotHere)?;
+    let upstream = Upstream::new(worker.clone(), target, caller, framing).ok_or(Answer::NotHere)?;
     accept_framing(&upstream, framing)?;
     let application = match (framing, upstream.serving()) {
         // Before the answer: what cannot be delivered here is tried elsewhere.

@@ -13,10 +13,19 @@ use weft_core::{
     name::{RegistryName, ServiceKey, ServiceName},
     resource::AppProtocol,
     table::{InboundPort, Table, View},
+    wire::Framing,
     workload::Source,
 };
 
-use crate::{headers::Forwarded, http::application::AppPool, pool::Origin, worker::Worker};
+use crate::{
+    headers::Forwarded,
+    http::{application::AppPool, head::HeadWatch},
+    pool::Origin,
+    worker::Worker,
+};
+
+/// In records, the registry of a service that no registry declares: Istio's word for what is not known.
+const UNDECLARED: &str = "unknown";
 
 /// What a hello asked for, and as whom we answered.
 #[derive(Debug)]
@@ -50,6 +59,10 @@ pub(crate) struct Upstream {
     pub(crate) target: Target,
     pub(crate) caller: Caller,
     pub(crate) forwarded: Forwarded,
+    /// Told of every request of HTTP/1.
+    pub(crate) head: Arc<HeadWatch>,
+    /// The worker's decisions before the connection was admitted.
+    pub(crate) decided_at: u32,
     serving: RefCell<Option<Rc<Serving>>>,
     /// The table's generation and the worker's decisions when `serving` was looked up.
     table: Cell<u64>,
@@ -63,7 +76,7 @@ pub(crate) struct Serving {
     pub(crate) port: Arc<InboundPort>,
     /// The local workload.
     pub(crate) view: Arc<View>,
-    /// For records: the service, with a registry when policy knows it.
+    /// For records: the service, with the registry that declares it, or [`UNDECLARED`].
     pub(crate) service: ServiceKey,
     /// Whether a rule needs requests to be told apart.
     pub(crate) layer_7: bool,
@@ -75,10 +88,20 @@ pub(crate) struct Serving {
 
 impl Upstream {
     /// None when nothing here serves the target.
-    pub(crate) fn new(worker: Rc<Worker>, target: Target, caller: Caller) -> Option<Rc<Self>> {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        target: Target,
+        caller: Caller,
+        framing: Framing,
+    ) -> Option<Rc<Self>> {
+        let decided_at = worker.decisions.value();
+        let head = if framing == Framing::Http1 { worker.watch_head() } else { Arc::default() };
+        head.begin();
         let this = Self {
             forwarded: Forwarded::new(caller.peer_address.ip()),
-            decided: Cell::new(worker.decisions.value()),
+            head,
+            decided_at,
+            decided: Cell::new(decided_at),
             worker,
             target,
             caller,
@@ -114,7 +137,7 @@ impl Upstream {
         let mut views = table.views.iter().filter(|view| view.workload.identity == self.target.identity);
         let (view, port) = views.find_map(|view| Some((view, view.inbound.get(&key)?)))?;
         let is_http2 = matches!(port.port.protocol, AppProtocol::Http2 | AppProtocol::Grpc);
-        let registry = RegistryName::new("local").ok()?;
+        let registry = port.registry.clone().or_else(|| RegistryName::new(UNDECLARED).ok())?;
         Some(Rc::new(Serving {
             port: port.clone(),
             view: view.clone(),

@@ -20,9 +20,11 @@ pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>,
     let mut record = Record { upstream, serving, verdict: Verdict::default(), began: Instant::now() };
     let worker = &upstream.worker;
     let series = worker.recorder.open_connection(&record.outcome(0, 0, record.began), record.began);
-    let stop = worker.stop(|| is_allowed(upstream));
-    let carried =
-        copy::copy(stream, application, stop, None, |received, sent| series.add(received, sent)).await;
+    let stop = worker.stop(upstream.decided_at, || is_allowed(upstream));
+    let carried = copy::copy(stream, application, stop, worker.limits.opaque_idle, |received, sent| {
+        series.add(received, sent)
+    })
+    .await;
     match carried.end {
         End::Reset(Side::Called) => record.blame(Fault::ResponseCut),
         End::Reset(Side::Caller) => record.blame(Fault::CallerGone),

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     command::OutboundRole,
     config::AllowedLocal,
-    source::{Refusal, SocketTable, Users, unix_caller},
+    source::{LocalCaller, Refusal, SocketTable, Users, unix_caller},
     stream::LocalStream,
     worker::Worker,
 };
@@ -28,20 +28,27 @@ pub(crate) fn admit(
     let AllowedLocal::Uids(uids) = &role.allowed else { return Ok(()) };
     let caller = match (stream, addresses) {
         (LocalStream::Unix(stream), _) => unix_caller(stream)?,
-        (LocalStream::Tcp(_), Some((peer, local))) => {
-            let mut table = worker.sockets.borrow_mut();
-            if table.is_none() {
-                *table = Some(SocketTable::open().map_err(Refusal::Unknown)?);
-            }
-            let table =
-                table.as_mut().ok_or_else(|| Refusal::Unknown(std::io::ErrorKind::NotFound.into()))?;
-            table.caller(peer, local)?
-        }
+        (LocalStream::Tcp(_), Some(addresses)) => tcp_caller(worker, addresses)?,
         (LocalStream::Tcp(_), None) => {
             return Err(Refusal::Unknown(std::io::ErrorKind::NotConnected.into()));
         }
     };
     Users(uids.clone()).admit(caller)
+}
+
+fn tcp_caller(worker: &Worker, (peer, local): (SocketAddr, SocketAddr)) -> Result<LocalCaller, Refusal> {
+    let mut table = worker.sockets.borrow_mut();
+    if table.is_none() {
+        *table = Some(SocketTable::open().map_err(Refusal::Unknown)?);
+    }
+    let table = table.as_mut().ok_or_else(|| Refusal::Unknown(std::io::ErrorKind::NotFound.into()))?;
+    table.caller(peer, local)
+}
+
+/// Whether the process that ended its side of a connection has closed it altogether: the two look alike on the wire, but
+/// the kernel knows whether a process still holds the socket. What cannot be told counts as held.
+pub(crate) fn is_gone(worker: &Worker, addresses: (SocketAddr, SocketAddr)) -> bool {
+    matches!(tcp_caller(worker, addresses), Err(Refusal::Closed { .. }))
 }
 
 /// Tells a refused process why, once it has said something: an answer to nothing confuses clients. What it said is not

@@ -12,7 +12,7 @@ use weft_core::{
     wire::Framing,
 };
 
-use super::{Downstream, http1, is_plain, record::Report};
+use super::{Downstream, framing, http1, is_plain, record::Report};
 use crate::{
     balance::{self, Picked},
     clock::milliseconds,
@@ -25,6 +25,7 @@ use crate::{
         upgrade,
     },
     resilience::{Attempt, Cause, HealthSettings, Observation, Refused, observe},
+    signal::until_closing,
 };
 
 /// How often a request that was never dispatched is put on another connection without counting as tried.
@@ -68,14 +69,19 @@ pub(crate) async fn run(
     let Some(rule) = report.routed.as_ref().map(|routed| routed.rule.clone()) else {
         return Err(Fault::Internal);
     };
-    match rule.request_timeout {
-        None => attempts(downstream, &rule, head, body, single, report).await,
-        Some(limit) => {
-            // Pinned here and lent: moving a future of kilobytes costs more than starting the timer.
-            let attempts = pin!(attempts(downstream, &rule, head, body, single, report));
-            tokio::time::timeout(limit, attempts).await.unwrap_or(Err(Fault::ResponseTimeout))
-        }
-    }
+    let drain = &downstream.worker.drain;
+    let is_http1 = report.seen.version < Version::HTTP_2;
+    // Pinned here and lent: moving a future of kilobytes costs more than starting the timer.
+    let attempts = pin!(attempts(downstream, &rule, head, body, single, report));
+    let answered = until_closing(drain, is_http1, attempts);
+    let outcome = match rule.request_timeout {
+        None => answered.await,
+        Some(limit) => match tokio::time::timeout(limit, answered).await {
+            Ok(outcome) => outcome,
+            Err(_) => return Err(Fault::ResponseTimeout),
+        },
+    };
+    outcome.unwrap_or(Err(Fault::Drained))
 }
 
 async fn attempts(
@@ -114,7 +120,7 @@ async fn attempts(
             Tried::Failed { missed, body: left, response } => {
                 body = left;
                 let observation = missed.observation();
-                report.verdict.rule = missed.rule;
+                report.seen.verdict.rule = missed.rule;
                 (Cause::Fault(missed.fault), observation, response.ok_or(missed.fault))
             }
         };
@@ -173,16 +179,42 @@ async fn send(
     if is_plain(picked.upstream()) {
         return Box::pin(plain(downstream, picked, rule, protocol, head, body, single)).await;
     }
+    let state = &picked.upstream().state;
+    let learnt = framing::learnt(state);
     if single {
-        return Box::pin(one_by_one(downstream, picked, rule, Framing::Http1, head, body)).await;
+        let framing = learnt.unwrap_or(Framing::Http1);
+        return Box::pin(one_by_one(downstream, picked, rule, (framing, true), head, body)).await;
     }
+    let (head, body) = match learnt {
+        None => (head, body),
+        Some(framing) => match Box::pin(as_learnt(downstream, picked, rule, framing, head, body)).await {
+            Ok(tried) => return tried,
+            Err(unsent) => unsent,
+        },
+    };
     let origin = downstream.worker.pool.mesh(&downstream.role.caller, picked.upstream());
     match origin.lease(rule.connect_timeout).await {
         Ok(lease) => shared_outcome(lease.send(shared_head(head), body).await, By::Agent),
         Err(Missed { framing: Some(framing @ (Framing::Http1 | Framing::Tcp)), .. }) => {
-            Box::pin(one_by_one(downstream, picked, rule, framing, head, body)).await
+            framing::learn(state, framing);
+            Box::pin(one_by_one(downstream, picked, rule, (framing, false), head, body)).await
         }
         Err(missed) => Tried::failed((missed, body)),
+    }
+}
+
+/// One try in the framing that the agent asked for once. Gives the request back if it asks for the usual one now.
+async fn as_learnt(
+    downstream: &Rc<Downstream>,
+    picked: &Picked,
+    rule: &CompiledRouteRule,
+    framing: Framing,
+    head: Request<()>,
+    body: Body,
+) -> Result<Tried, (Request<()>, Body)> {
+    match one_by_one(downstream, picked, rule, (framing, false), head.clone(), body).await {
+        Tried::Failed { missed: Missed { framing: Some(Framing::Http2), .. }, body, .. } => Err((head, body)),
+        tried => Ok(tried),
     }
 }
 
@@ -203,12 +235,12 @@ fn shared_outcome(outcome: Result<(Response<MeshBody>, Option<Body>), StreamFail
     }
 }
 
-/// One try on a connection of its own to another agent.
+/// One try on a connection of its own to another agent, in a framing. `single` is a request that cannot go by HTTP/2.
 async fn one_by_one(
     downstream: &Rc<Downstream>,
     picked: &Picked,
     rule: &CompiledRouteRule,
-    framing: Framing,
+    (framing, single): (Framing, bool),
     mut head: Request<()>,
     body: Body,
 ) -> Tried {
@@ -216,7 +248,7 @@ async fn one_by_one(
     let spent = spent(&body);
     let (parts, ()) = head.into_parts();
     let request = Request::from_parts(parts, body);
-    match http1::send(downstream, picked.upstream(), rule.connect_timeout, framing, request).await {
+    match http1::send(downstream, picked.upstream(), rule.connect_timeout, framing, single, request).await {
         Ok((response, Framing::Tcp)) => answered(response.map(Body::Incoming), spent, By::Application),
         Ok((response, _)) => answered(response.map(Body::Incoming), spent, By::Agent),
         Err((missed, body)) => Tried::failed((missed, kept(body, spent))),

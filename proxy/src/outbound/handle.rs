@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use http::{
     HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{EXPECT, HOST},
+    header::{EXPECT, HOST, UPGRADE},
     request::Parts,
 };
 use http_body::Body as _;
@@ -12,10 +12,11 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     Downstream, attempt,
-    record::{Answer, Report, host_value},
+    record::{Answer, Report},
     route,
 };
 use crate::{
+    dial::Grounds,
     executor::LocalExecutor,
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
@@ -29,7 +30,7 @@ use crate::{
 
 /// Answers one request. Whatever goes wrong is an answer too.
 pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
-    downstream.head.request();
+    let decided = downstream.worker.decisions.value();
     let switch = wanted_switch(&mut request);
     let (mut parts, body) = request.into_parts();
     let single = switch.is_some()
@@ -42,7 +43,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
     let body = match body.is_end_stream() {
         true => Body::Empty,
         false => {
-            let received = report.received.insert(Received::default()).clone();
+            let received = report.seen.received.insert(Received::default()).clone();
             Body::Replay(Box::new(Replay::new(body, received)))
         }
     };
@@ -54,7 +55,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
     match attempt::run(&downstream, head, body, single, &mut report).await {
         Ok(mut response) => {
             if let Some((_, caller)) = switch {
-                carry_switched(&downstream, caller, &mut response);
+                carry_switched(&downstream, caller, &mut response, decided);
             }
             report.answer(response)
         }
@@ -72,28 +73,38 @@ fn wanted_switch(request: &mut Request<Incoming>) -> Option<(HeaderValue, OnUpgr
 }
 
 /// Once the application has switched, its bytes and the caller's are carried as they are.
-fn carry_switched(downstream: &Rc<Downstream>, caller: OnUpgrade, response: &mut Response<Body>) {
+/// When trust changes after `decided`, the other agent must still be believed.
+fn carry_switched(
+    downstream: &Rc<Downstream>,
+    caller: OnUpgrade,
+    response: &mut Response<Body>,
+    decided: u32,
+) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
     downstream.head.release();
+    let grounds: Option<Grounds> = response.extensions_mut().remove();
+    let protocol = response.headers().get(UPGRADE).cloned();
     let called = hyper::upgrade::on(response);
     let downstream = downstream.clone();
     let counted = downstream.worker.count();
     LocalExecutor.spawn(async move {
         let _counted = counted;
-        let stop = downstream.worker.stop(|| true);
-        upgrade::carry(caller, called, stop).await;
+        let worker = &downstream.worker;
+        let is_trusted = || grounds.as_ref().is_none_or(|grounds| grounds.hold(&worker.dialer));
+        let stop = worker.stop(decided, is_trusted);
+        upgrade::carry(caller, called, protocol, stop).await;
     });
 }
 
 /// Checks the request, finds out where it goes, and edits its headers in place.
 fn prepare(downstream: &Downstream, parts: &mut Parts, report: &mut Report) -> Result<(), Fault> {
     let survey = Survey::of(&parts.headers);
-    report.grpc = headers::is_grpc(&parts.headers);
-    report.host = host_value(&parts.headers, &parts.uri);
+    report.seen.grpc = headers::is_grpc(&parts.headers);
+    report.seen.host = headers::named_host(parts);
     normalise_uri(&mut parts.uri, EncodedSlash::Keep)?;
-    report.uri = parts.uri.clone();
+    report.seen.uri = parts.uri.clone();
     let host = headers::admit(parts, survey)?;
     let routed = route::route(&downstream.worker.table.load(), &downstream.role, &host, parts)?;
     report.routed = Some(routed);
@@ -103,8 +114,8 @@ fn prepare(downstream: &Downstream, parts: &mut Parts, report: &mut Report) -> R
     }
     let headers = &mut parts.headers;
     headers::clean_request(headers, survey);
-    report.request_id = Some(RequestId::ensure(headers, survey));
-    report.trace = Some(TraceContext::advance(headers, survey));
+    report.seen.request_id = Some(RequestId::ensure(headers, survey));
+    report.seen.trace = Some(TraceContext::advance(headers, survey));
     Ok(())
 }
 
@@ -112,7 +123,7 @@ fn prepare(downstream: &Downstream, parts: &mut Parts, report: &mut Report) -> R
 fn to_origin_form(parts: &mut Parts, report: &Report) -> Result<(), Fault> {
     let path = parts.uri.path_and_query().cloned();
     parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-    parts.headers.insert(HOST, report.host.clone().ok_or(Fault::BadHost)?);
+    parts.headers.insert(HOST, report.seen.host.clone().ok_or(Fault::BadHost)?);
     Ok(())
 }
 

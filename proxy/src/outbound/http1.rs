@@ -3,11 +3,11 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::HOST};
 use hyper::body::Incoming;
 use weft_core::{table::Upstream, wire::Framing};
 
-use super::Downstream;
+use super::{Downstream, framing::learn};
 use crate::{
     connect::connect,
     dial::{self, Missed},
@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// Sends the request to the agent of `upstream` by `framing`, which is `weft-h1/1`, or `weft-tcp/1` where the agent takes
-/// only opaque bytes: to it, a request of HTTP/1 is that too. When the agent names the other of the two, that is used.
-/// Returns the framing with the response.
+/// only opaque bytes: to it, a request of HTTP/1 is that too. When the agent names the other of the two, that is used,
+/// and remembered. `single` is a request that cannot go by HTTP/2.
+/// Returns the framing with the response, and with a response that switches the grounds on which the agent is believed.
 ///
 /// # Errors
 /// Why there is no response, and what is left of the body.
@@ -26,6 +27,7 @@ pub(crate) async fn send(
     upstream: &Arc<Upstream>,
     limit: Duration,
     mut framing: Framing,
+    single: bool,
     request: Request<Body>,
 ) -> Result<(Response<Incoming>, Framing), (Missed, Body)> {
     let dialer = &downstream.worker.dialer;
@@ -34,16 +36,30 @@ pub(crate) async fn send(
         let dialing = dial::dial(dialer, &downstream.role.caller, upstream, framing, None);
         match tokio::time::timeout(limit, dialing).await {
             Ok(Ok(dialled)) => break dialled,
-            Ok(Err(Missed { framing: Some(wanted @ (Framing::Http1 | Framing::Tcp)), .. })) if !redialled => {
-                framing = wanted;
-                redialled = true;
+            Ok(Err(missed)) => {
+                if let Some(wanted) = missed.framing {
+                    learn(&upstream.state, wanted);
+                    // To an agent that serves HTTP, this is the way of a request that HTTP/2 cannot carry.
+                    let wanted = if wanted == Framing::Http2 && single { Framing::Http1 } else { wanted };
+                    if !redialled && matches!(wanted, Framing::Http1 | Framing::Tcp) {
+                        framing = wanted;
+                        redialled = true;
+                        continue;
+                    }
+                }
+                return Err((missed, request.into_body()));
             }
-            Ok(Err(missed)) => return Err((missed, request.into_body())),
             Err(_) => return Err((Fault::ConnectTimeout.into(), request.into_body())),
         }
     };
+    let grounds = dialled.grounds();
     match single::exchange(dialled.stream, request).await {
-        Ok(response) => Ok((response, framing)),
+        Ok(mut response) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                response.extensions_mut().insert(grounds);
+            }
+            Ok((response, framing))
+        }
         Err(fault) => Err((fault.into(), Body::Full(None))),
     }
 }

@@ -5,7 +5,6 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    config::Limits,
     signal::{DRAINING, Listener},
     stream::LocalStream,
 };
@@ -31,13 +31,14 @@ pub(crate) enum Spoken {
 }
 
 /// Reads until it is clear what is spoken, at most 24 bytes, which are given back. None when the connection ends, or
-/// the worker drains, before that, or `limit` passes between the first byte and the last of these.
+/// the worker drains, before that, when the first byte does not come in time, or the last of these.
 pub(crate) async fn sniff(
     stream: &mut LocalStream,
     drain: &mut Listener,
-    limit: Duration,
+    limits: &Limits,
 ) -> Option<(Spoken, Bytes)> {
     let mut late: Pin<&mut Option<Sleep>> = pin!(None);
+    let mut begun = false;
     let mut bytes = [0; PREFACE.len()];
     let mut buffer = ReadBuf::new(&mut bytes);
     poll_fn(|context| {
@@ -47,10 +48,10 @@ pub(crate) async fn sniff(
                 Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending if before == 0 && drain.poll(context) >= DRAINING => return Poll::Ready(None),
-                Poll::Pending if before == 0 => return Poll::Pending,
                 Poll::Pending => {
-                    if late.is_none() {
-                        late.set(Some(sleep(limit)));
+                    if late.is_none() || before > 0 && !begun {
+                        begun = before > 0;
+                        late.set(Some(sleep(if begun { limits.header } else { limits.first_byte })));
                     }
                     let late = late.as_mut().as_pin_mut();
                     return late.map_or(Poll::Pending, |late| late.poll(context).map(|()| None));

@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use weft_core::{
     context::{Outcome, Protocol, Reached, Reporter, Verdict},
     table::{CompiledRouteRule, DestinationPort, EndpointState},
@@ -19,7 +17,7 @@ use crate::{
     balance::{self, Picked},
     clock::milliseconds,
     connect::connect,
-    dial::{self, Dialled, Missed},
+    dial::{self, Grounds, Missed},
     fault::Fault,
     resilience::{Attempt, Cause, HealthSettings, observe},
     stream::{LocalStream, MeshStream},
@@ -47,6 +45,7 @@ pub(crate) fn way(downstream: &Downstream) -> Option<Result<Way, Fault>> {
 /// Carries one connection from its first byte to its last.
 pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way: Result<Way, Fault>) {
     let began = Instant::now();
+    let decided = downstream.worker.decisions.value();
     let mut record = Record { downstream, way: None, picked: None, verdict: Verdict::default(), began };
     let outcome = match way {
         Ok(way) => {
@@ -58,11 +57,11 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way:
     let (received, sent) = match outcome {
         Ok((picked, upstream)) => {
             record.picked = Some(picked);
-            let carried = carry(downstream, &record, stream, upstream).await;
+            let carried = carry(downstream, &record, stream, upstream, decided).await;
             match carried.end {
                 End::Reset(copy::Side::Called) => record.blame(Fault::ResponseCut),
                 End::Reset(copy::Side::Caller) => record.blame(Fault::CallerGone),
-                End::Denied => record.blame(Fault::Untrusted),
+                End::Denied => record.blame(Fault::WrongIdentity),
                 _ => {}
             }
             (carried.received, carried.sent)
@@ -83,24 +82,23 @@ async fn carry(
     record: &Record<'_>,
     stream: LocalStream,
     upstream: Instance,
+    decided: u32,
 ) -> copy::Copied {
     let worker = &downstream.worker;
     let series = worker.recorder.open_connection(&record.outcome(0, 0, Instant::now()), Instant::now());
-    let expected = record.picked.as_ref().and_then(|picked| picked.endpoint.identity.clone());
-    let trusted = || match (&upstream.trust, &expected) {
-        (Some((chain, checked_at)), Some(expected)) => {
-            worker.dialer.tls.check_server(chain, expected, *checked_at).is_ok()
-        }
-        _ => true,
-    };
-    let stop = worker.stop(trusted);
-    copy::copy(stream, upstream.stream, stop, None, |received, sent| series.add(received, sent)).await
+    let is_trusted = || upstream.grounds.as_ref().is_none_or(|grounds| grounds.hold(&worker.dialer));
+    let stop = worker.stop(decided, is_trusted);
+    copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
+        series.add(received, sent)
+    })
+    .await
 }
 
 /// A connection to an instance.
 struct Instance {
     stream: MeshStream,
-    trust: Option<(Vec<rustls_pki_types::CertificateDer<'static>>, rustls_pki_types::UnixTime)>,
+    /// None without TLS.
+    grounds: Option<Grounds>,
 }
 
 /// Picks and dials until an instance takes the connection. Whatever fails here may be tried elsewhere.
@@ -130,14 +128,13 @@ async fn dial(downstream: &Downstream, picked: &Picked, limit: Duration) -> Resu
     let upstream = picked.upstream();
     if super::is_plain(upstream) {
         let stream = connect(upstream.endpoint.address, limit).await?;
-        return Ok(Instance { stream: MeshStream::Plain(stream), trust: None });
+        return Ok(Instance { stream: MeshStream::Plain(stream), grounds: None });
     }
     let caller = &downstream.role.caller;
     let original = downstream.local_address;
-    let Dialled { stream, chain, checked_at, .. } =
-        dial::dial(&downstream.worker.dialer, caller, upstream, Framing::Tcp, original).await?;
-    let stream: TlsStream<TcpStream> = stream;
-    Ok(Instance { stream: MeshStream::Mesh(Box::new(stream)), trust: Some((chain, checked_at)) })
+    let dialled = dial::dial(&downstream.worker.dialer, caller, upstream, Framing::Tcp, original).await?;
+    let grounds = Some(dialled.grounds());
+    Ok(Instance { stream: MeshStream::Mesh(Box::new(dialled.stream)), grounds })
 }
 
 /// What is recorded of the connection.

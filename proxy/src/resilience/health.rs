@@ -74,6 +74,7 @@ impl Observation {
             | Fault::NotHere
             | Fault::PeerDraining
             | Fault::Draining
+            | Fault::Drained
             | Fault::NotReady
             | Fault::HelloFailed
             | Fault::PeerUntrusted

@@ -12,6 +12,7 @@
 //! in a part of memory that is in the cache.
 
 mod direction;
+mod websocket;
 
 use std::{
     future::{Future, poll_fn},
@@ -29,6 +30,7 @@ use tokio::{
 pub use direction::SCRATCH;
 
 use direction::{Direction, with_scratch};
+use websocket::Sender;
 
 /// How long a polite close waits for the other side's end. What it sends in that time is read and dropped: closing a
 /// socket that has unread bytes would be a reset.
@@ -132,8 +134,31 @@ where
     A: AsyncRead + AsyncWrite + Abort + Unpin,
     B: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    let mut pair =
-        Pair { caller, called, inward: Direction::default(), outward: Direction::default(), count };
+    let pair = Pair { caller, called, inward: Direction::default(), outward: Direction::default(), count };
+    carry(pair, stop, idle).await
+}
+
+/// As [`copy`], for a connection that speaks WebSocket (RFC 6455) from its first byte on. When it is closed politely,
+/// both sides get a Close with status 1001, after the frame that is under way.
+pub async fn copy_websocket<A, B>(caller: A, called: B, stop: impl Future<Output = Stop>) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Abort + Unpin,
+    B: AsyncRead + AsyncWrite + Abort + Unpin,
+{
+    let (inward, outward) = (Direction::of_frames(Sender::Client), Direction::of_frames(Sender::Server));
+    carry(Pair { caller, called, inward, outward, count: |_, _| {} }, stop, None).await
+}
+
+async fn carry<A, B, C>(
+    mut pair: Pair<A, B, C>,
+    stop: impl Future<Output = Stop>,
+    idle: Option<Duration>,
+) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Abort + Unpin,
+    B: AsyncRead + AsyncWrite + Abort + Unpin,
+    C: FnMut(u64, u64),
+{
     let stop = pin!(stop);
     let end = tokio::select! {
         biased;
@@ -212,8 +237,8 @@ where
         let closing = poll_fn(|context| {
             let sent_in = inward.poll(context, caller, called, |_| {}).is_ready();
             let sent_out = outward.poll(context, called, caller, |_| {}).is_ready();
-            caller_ended = caller_ended || discard(context, caller).is_ready();
-            called_ended = called_ended || discard(context, called).is_ready();
+            caller_ended = caller_ended || !inward.is_open() && discard(context, caller).is_ready();
+            called_ended = called_ended || !outward.is_open() && discard(context, called).is_ready();
             if sent_in && sent_out && caller_ended && called_ended { Poll::Ready(()) } else { Poll::Pending }
         });
         // Whoever has not ended by now is reset by the drop if it goes on sending.

@@ -15,7 +15,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
 /// An HTTP/1.1 application. It answers with what it saw: its name, the request line, and the headers, a line each, then
 /// the body. `/slow` answers after `x-delay` milliseconds.
@@ -87,4 +91,31 @@ async fn answer(
     bytes.push(b'\n');
     bytes.extend_from_slice(&body);
     Ok(Response::builder().status(status).header("x-instance", name).body(Full::new(bytes.into())).unwrap())
+}
+
+/// Reads the head of a message, byte by byte.
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// An application that reads the head of a request on each connection, and then does with it what `script` says.
+pub(crate) async fn scripted<F, S>(script: S) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+    S: Fn(String, TcpStream) -> F + Send + Sync + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = Arc::new(script);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let script = script.clone();
+            tokio::spawn(async move { script(read_head(&mut stream).await, stream).await });
+        }
+    });
+    address
 }

@@ -16,17 +16,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use weft_core::{
-    name::{HostName, RuleName},
-    resource::AppProtocol,
-    table::{CompiledOperation, CompiledPolicy, CompiledRule},
-};
+use weft_core::resource::AppProtocol;
 use weft_proxy::OutboundKind;
 
 use crate::{
     authority::Authority,
     client::Client1,
-    world::{Host, Serving, calling_host, calling_table, endpoint, open_to_domain, serving_host},
+    world::{
+        Serving, bound, calling_host, calling_table, endpoint, identity, next, open_to_domain, pair,
+        serving_host,
+    },
 };
 
 /// Sends back what it gets, and ends when the caller does.
@@ -43,21 +42,6 @@ async fn echo() -> SocketAddr {
         }
     });
     address
-}
-
-fn pair(
-    authority: &Authority,
-    address: SocketAddr,
-    protocol: AppProtocol,
-    kind: OutboundKind,
-) -> (Host, Host) {
-    let reviews = serving_host(authority, Serving { address, protocol, authorization: open_to_domain() });
-    let table = calling_table(vec![endpoint("r1", address, &reviews)], protocol, 1);
-    (calling_host(authority, table, kind), reviews)
-}
-
-fn bound() -> OutboundKind {
-    OutboundKind::Upstream { service: HostName::new("reviews").unwrap(), port: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -90,19 +74,21 @@ async fn an_open_stream_ends_when_policy_denies_it_and_not_before() {
         stream.read_exact(&mut byte).await.unwrap();
         let mut authorization = open_to_domain();
         if denies {
-            let to = vec![CompiledOperation::default()];
-            let rule = CompiledRule { name: RuleName::new("static/none/0").unwrap(), from: Vec::new(), to };
-            let name = RuleName::new("static/none").unwrap();
-            authorization.deny = vec![std::sync::Arc::new(CompiledPolicy { name, rules: vec![rule] })];
+            authorization.deny = vec![crate::world::deny_all()];
         }
         let generation = reviews.table.current().generation + 1;
         reviews.table.publish(crate::world::serving_table(&view.workload, authorization, generation));
     }
     let ended = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut byte)).await.unwrap();
-    assert!(!matches!(ended, Ok(1)), "{ended:?}");
-    let mut refused = TcpStream::connect(web.outbound()).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(10), refused.read(&mut byte)).await.unwrap();
-    assert!(!matches!(ended, Ok(1)), "{ended:?}");
+    assert!(ended.is_err(), "{ended:?}");
+    // The reset of the refused connection may come before the connect has looked at its socket.
+    let refused = tokio::time::timeout(Duration::from_secs(10), async {
+        let mut refused = TcpStream::connect(web.outbound()).await?;
+        refused.write_all(b"x").await?;
+        refused.read(&mut byte).await
+    });
+    let ended = refused.await.unwrap();
+    assert!(ended.is_err(), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -166,6 +152,30 @@ async fn a_connection_switches_end_to_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_switched_connection_ends_when_its_caller_no_longer_trusts_it_and_not_before() {
+    let authority = Authority::new();
+    let (mut web, _reviews) = pair(&authority, switching().await, AppProtocol::Http, OutboundKind::ByHost);
+    let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+    let request = b"GET /chat HTTP/1.1\r\nHost: reviews\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    crate::application::read_head(&mut stream).await;
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).await.unwrap();
+    let renewed = (*web.credentials.current()).clone().with_identity(authority.issue(&identity("web")));
+    web.credentials.publish(renewed);
+    for _ in 0..20 {
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+        tokio::task::yield_now().await;
+    }
+    // The same certificate, and trust in other roots.
+    let others = (*web.credentials.current()).clone().with_bundle(Authority::new().bundle("test.mesh"));
+    web.credentials.publish(others);
+    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut hello)).await.unwrap();
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn http_1_0_is_answered_and_closed() {
     let authority = Authority::new();
     let application = crate::application::Application::start("v1").await;
@@ -179,9 +189,12 @@ async fn http_1_0_is_answered_and_closed() {
 
 type Streamed = BoxBody<Bytes, Infallible>;
 
-/// An h2c application that answers at once, sends back each chunk as it comes, and ends with a trailer.
-async fn streaming() -> SocketAddr {
-    async fn answer(request: Request<Incoming>) -> Result<Response<Streamed>, Infallible> {
+/// An h2c application that answers at once, sends back each chunk as it comes, and ends with this gRPC status.
+async fn streaming(status: &'static str) -> SocketAddr {
+    async fn answer(
+        request: Request<Incoming>,
+        status: &'static str,
+    ) -> Result<Response<Streamed>, Infallible> {
         let (sender, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(4);
         tokio::spawn(async move {
             let mut body = request.into_body();
@@ -191,7 +204,7 @@ async fn streaming() -> SocketAddr {
                 }
             }
             let trailers =
-                HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+                HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
             let _ = sender.send(Ok(Frame::trailers(trailers))).await;
         });
         Ok(Response::builder().header("content-type", "application/grpc").body(stream(receiver)).unwrap())
@@ -201,7 +214,12 @@ async fn streaming() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let connection = server2::Builder::new(TokioExecutor::new());
-            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service_fn(answer)));
+            tokio::spawn(
+                connection.serve_connection(
+                    TokioIo::new(stream),
+                    service_fn(move |request| answer(request, status)),
+                ),
+            );
         }
     });
     address
@@ -215,7 +233,9 @@ fn stream(mut receiver: mpsc::Receiver<Result<Frame<Bytes>, Infallible>>) -> Str
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn grpc_streams_both_ways_with_trailers() {
     let authority = Authority::new();
-    let (web, _reviews) = pair(&authority, streaming().await, AppProtocol::Grpc, OutboundKind::ByHost);
+    let address = streaming("5").await;
+    let (web, reviews) = pair(&authority, address, AppProtocol::Grpc, OutboundKind::ByHost);
+    let taps = [web.proxy.tap(), reviews.proxy.tap()];
     let tcp = TcpStream::connect(web.outbound()).await.unwrap();
     let (mut client, connection) =
         hyper::client::conn::http2::handshake::<_, _, Streamed>(TokioExecutor::new(), TokioIo::new(tcp))
@@ -239,7 +259,19 @@ async fn grpc_streams_both_ways_with_trailers() {
     }
     drop(sender);
     let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
-    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!(trailers["grpc-status"], "5");
+    for mut tap in taps {
+        let record = next(&mut tap).await;
+        assert_eq!((record.verdict.grpc_status, record.verdict.status), (Some(5), 200));
+        assert_eq!(record.destination.as_ref().unwrap().service, crate::world::service("reviews"));
+    }
+    for proxy in [&web.proxy, &reviews.proxy] {
+        let metrics = proxy.metrics();
+        let requests = metrics.lines().find(|line| line.starts_with("weft_requests_total{")).unwrap();
+        assert!(
+            requests.contains("grpc_response_status=\"5\"") && requests.contains("request_protocol=\"grpc\"")
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -10,19 +10,18 @@ use http::{Method, Request};
 use http_body_util::Full;
 use tokio::net::TcpListener;
 use weft_core::{
-    context::RequestContext,
     name::{RegistryName, RuleName},
     resource::{AppProtocol, Retries},
     table::{CompiledOperation, CompiledPolicy, CompiledRule, Upstream},
 };
-use weft_proxy::{OutboundKind, TapReceiver, Tapped};
+use weft_proxy::{ListenAddress, OutboundKind};
 
 use crate::{
     application::Application,
     authority::Authority,
     client::{Client1, Client2},
     world::{
-        Host, Serving, calling_host, calling_table, calling_table_with, endpoint, endpoint_at,
+        Host, Serving, calling_host, calling_table, calling_table_with, endpoint, endpoint_at, next,
         open_to_domain, plain_endpoint, serving_host,
     },
 };
@@ -33,13 +32,6 @@ fn serve(authority: &Authority, application: &Application) -> Host {
         authority,
         Serving { address: application.address, protocol: AppProtocol::Http, authorization },
     )
-}
-
-async fn next(tap: &mut TapReceiver) -> Arc<RequestContext> {
-    match tokio::time::timeout(Duration::from_secs(10), tap.next()).await.unwrap() {
-        Some(Tapped::Request(context)) => context,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn request(method: Method, body: &'static str) -> Request<Full<Bytes>> {
@@ -179,6 +171,57 @@ async fn a_request_goes_as_bytes_where_the_receiver_takes_nothing_else() {
     let reply = Client2::connect(web.outbound()).await.call(request).await.unwrap();
     let text = reply.text();
     assert!(text.starts_with("v1\nGET /two HTTP/1.1\n") && text.contains("host: reviews\n"), "{text}");
+}
+
+/// A relay before a mesh port, which counts the connections made through it.
+async fn counted(to: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count: Arc<std::sync::atomic::AtomicU64> = Arc::default();
+    let counter = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counter.fetch_add(1, Relaxed);
+            tokio::spawn(async move {
+                let mut onward = tokio::net::TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+            });
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_framing_that_an_agent_asked_for_is_remembered_until_it_asks_for_another() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let authorization = open_to_domain();
+    let serving = Serving { address: application.address, protocol: AppProtocol::Tcp, authorization };
+    let mut reviews = serving_host(&authority, serving);
+    let ListenAddress::Tcp(mesh) = reviews.proxy.addresses().inbound[0].clone() else { panic!("no TCP") };
+    let (relay, dialled) = counted(mesh).await;
+    let upstream = Arc::new(Upstream {
+        registry: RegistryName::new("static").unwrap(),
+        endpoint: Arc::new(endpoint_at("r1", application.address, relay)),
+        state: Default::default(),
+    });
+    let web =
+        calling_host(&authority, calling_table(vec![upstream], AppProtocol::Http, 1), OutboundKind::ByHost);
+    let mut client = Client1::connect(web.outbound()).await;
+    // The first asks for HTTP/2 and is told to send bytes; the others send bytes at once.
+    for wanted in [2, 3, 4] {
+        assert_eq!(client.call(request(Method::POST, "x")).await.unwrap().status, 200);
+        assert_eq!(dialled.load(Relaxed), wanted);
+    }
+    // Now the port is HTTP: bytes are refused once, and then one connection serves all.
+    let view = reviews.table.current().views[0].clone();
+    let mut workload = (*view.workload).clone();
+    workload.ports[0].protocol = AppProtocol::Http;
+    reviews.table.publish(crate::world::serving_table(&Arc::new(workload), open_to_domain(), 2));
+    for wanted in [6, 6, 6] {
+        assert_eq!(client.call(request(Method::POST, "x")).await.unwrap().status, 200);
+        assert_eq!(dialled.load(Relaxed), wanted);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -3,21 +3,22 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_core::{
+    context::RequestContext,
     identity::{SpiffeId, TrustDomain},
     locality::Locality,
     name::{HostName, InstanceName, PortName, RegistryName, RuleName, ServiceKey, ServiceName, WorkloadName},
     publish::Publisher,
     resource::{AppProtocol, Endpoint, Health, Retries, TlsMode},
     table::{
-        Authorization, CompiledRouteRule, Destination, DestinationPort, EndpointSet, InboundPort, Table,
-        Target, Upstream, View,
+        Authorization, CompiledOperation, CompiledPolicy, CompiledRouteRule, CompiledRule, Destination,
+        DestinationPort, EndpointSet, InboundPort, Table, Target, Upstream, View,
     },
     tls::Credentials,
     workload::{Workload, WorkloadPort},
 };
 use weft_proxy::{
-    AllowedLocal, InboundConfig, ListenAddress, OutboundKind, OutboundListener, Proxy, ProxyConfig,
-    WorkloadListeners,
+    AllowedLocal, InboundConfig, Limits, ListenAddress, OutboundKind, OutboundListener, Proxy, ProxyConfig,
+    TapReceiver, Tapped, WorkloadListeners,
 };
 
 use crate::authority::Authority;
@@ -55,8 +56,20 @@ pub(crate) fn open_to_domain() -> Authorization {
     }
 }
 
+/// A policy, `static/none`, that denies everything.
+pub(crate) fn deny_all() -> Arc<CompiledPolicy> {
+    let to = vec![CompiledOperation::default()];
+    let rule = CompiledRule { name: RuleName::new("static/none/0").unwrap(), from: Vec::new(), to };
+    Arc::new(CompiledPolicy { name: RuleName::new("static/none").unwrap(), rules: vec![rule] })
+}
+
 /// A host that serves `reviews`.
 pub(crate) fn serving_host(authority: &Authority, serving: Serving) -> Host {
+    serving_host_with(authority, serving, Limits::default())
+}
+
+/// The same with other bounds.
+pub(crate) fn serving_host_with(authority: &Authority, serving: Serving, limits: Limits) -> Host {
     let workload = Arc::new(Workload {
         name: WorkloadName::new("reviews").unwrap(),
         identity: identity("reviews"),
@@ -75,6 +88,7 @@ pub(crate) fn serving_host(authority: &Authority, serving: Serving) -> Host {
         workers: 1,
         inbound: Some(InboundConfig { listen: vec!["127.0.0.1:0".parse().unwrap()] }),
         workloads: vec![WorkloadListeners { workload, outbound: Vec::new() }],
+        limits,
         ..ProxyConfig::default()
     };
     let proxy = Proxy::start(config, table.reader(), credentials.reader()).unwrap();
@@ -88,7 +102,8 @@ pub(crate) fn serving_table(
 ) -> Table {
     let port = workload.ports[0].clone();
     let key = (port.service.clone(), port.address.port());
-    let inbound = [(key, Arc::new(InboundPort { port, authorization: Arc::new(authorization) }))];
+    let registry = Some(service("reviews").registry);
+    let inbound = [(key, Arc::new(InboundPort { port, registry, authorization: Arc::new(authorization) }))];
     let view = View {
         workload: workload.clone(),
         inbound: inbound.into_iter().collect(),
@@ -214,5 +229,30 @@ impl Host {
     /// Where its workload connects.
     pub(crate) fn outbound(&self) -> SocketAddr {
         outbound_of(&self.proxy)
+    }
+}
+
+/// A host that calls, and one that serves an application of this protocol.
+pub(crate) fn pair(
+    authority: &Authority,
+    address: SocketAddr,
+    protocol: AppProtocol,
+    kind: OutboundKind,
+) -> (Host, Host) {
+    let reviews = serving_host(authority, Serving { address, protocol, authorization: open_to_domain() });
+    let table = calling_table(vec![endpoint("r1", address, &reviews)], protocol, 1);
+    (calling_host(authority, table, kind), reviews)
+}
+
+/// A listener that leads to `reviews` alone.
+pub(crate) fn bound() -> OutboundKind {
+    OutboundKind::Upstream { service: HostName::new("reviews").unwrap(), port: None }
+}
+
+/// The next record that a tap shows.
+pub(crate) async fn next(tap: &mut TapReceiver) -> Arc<RequestContext> {
+    match tokio::time::timeout(Duration::from_secs(10), tap.next()).await.unwrap() {
+        Some(Tapped::Request(context)) => context,
+        other => panic!("{other:?}"),
     }
 }

@@ -9,6 +9,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::websocket::{Frames, Sender};
+
 /// How many bytes are read at a time: four full TLS records.
 pub const SCRATCH: usize = 64 * 1024;
 
@@ -51,9 +53,23 @@ pub(super) struct Direction {
     state: State,
     unflushed: bool,
     moved: u64,
+    /// Where the frames of WebSocket begin, when they are that.
+    frames: Option<Box<Frames>>,
+    /// Whether only the rest of a frame is still wanted.
+    last_frame: bool,
 }
 
 impl Direction {
+    /// One that carries WebSocket.
+    pub(super) fn of_frames(sender: Sender) -> Self {
+        Self { frames: Some(Box::new(Frames::new(sender))), ..Self::default() }
+    }
+
+    /// Whether it still reads.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
     /// Bytes that the receiver took.
     pub(super) fn moved(&self) -> u64 {
         self.moved
@@ -64,11 +80,21 @@ impl Direction {
         self.state == State::Refused
     }
 
-    /// Reads no more; what is kept is still sent, and then the end.
+    /// Reads no more; what is kept is still sent, and then the end. Of WebSocket, the frame under way is carried to its
+    /// end, and a Close is sent after it.
     pub(super) fn finish(&mut self) {
-        if self.state == State::Open {
-            self.state = State::Ending;
+        if self.state != State::Open {
+            return;
         }
+        match self.frames.as_deref() {
+            Some(frames) if frames.is_between() => self.kept.extend_from_slice(&frames.close()),
+            Some(frames) if frames.is_known() => {
+                self.last_frame = true;
+                return;
+            }
+            _ => {}
+        }
+        self.state = State::Ending;
     }
 
     /// Moves what can be moved. Ready when this direction has ended; with an error if reading failed. `count` is told
@@ -169,6 +195,19 @@ impl Direction {
         if rest.is_empty() {
             self.state = State::Ending;
             return Poll::Ready(Ok(()));
+        }
+        if let Some(frames) = self.frames.as_deref_mut() {
+            if !self.last_frame {
+                frames.follow(rest);
+            } else if let Some(end) = frames.follow_to_boundary(rest) {
+                self.unflushed = true;
+                self.kept = rest[..end].to_vec();
+                self.finish();
+                return Poll::Ready(Ok(()));
+            } else if !frames.is_known() {
+                self.state = State::Ending;
+                return Poll::Ready(Ok(()));
+            }
         }
         self.unflushed = true;
         while !rest.is_empty() {

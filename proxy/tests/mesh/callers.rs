@@ -1,0 +1,137 @@
+//! Callers that say all and wait, and callers that leave.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+use weft_core::{resource::AppProtocol, wire::Framing};
+use weft_proxy::{ListenAddress, OutboundKind};
+
+use crate::{
+    agent::greet,
+    application::{Application, scripted},
+    authority::Authority,
+    world::{Host, bound, next, pair},
+};
+
+/// What comes until the other side ends the connection, which it must in time.
+async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut text = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut text));
+    read.await.unwrap().unwrap();
+    text
+}
+
+async fn say_all(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+/// The calling host with a Unix socket beside its port.
+fn with_unix_socket(mut web: Host, path: &std::path::Path) -> Host {
+    let mut config = crate::world::calling_config(OutboundKind::ByHost, weft_proxy::AllowedLocal::Any);
+    let mut second = config.workloads[0].outbound[0].clone();
+    second.address = ListenAddress::Unix(path.to_owned());
+    config.workloads[0].outbound.push(second);
+    web.proxy.reload(config).unwrap();
+    web
+}
+
+const GET: &str = "GET /one HTTP/1.1\r\nhost: reviews\r\nx-delay: 300\r\n\r\n";
+const POST: &str = "POST /two HTTP/1.1\r\nhost: reviews\r\nx-delay: 300\r\ncontent-length: 4\r\n\r\nbody";
+const CHUNKED: &str = "POST /three HTTP/1.1\r\nhost: reviews\r\nx-delay: 300\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_caller_that_half_closes_gets_its_answer() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, _reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.sock");
+    let web = with_unix_socket(web, &path);
+    for request in [GET, POST, CHUNKED] {
+        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        say_all(&mut stream, request).await;
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("x-delay: 300\n"), "{answer}");
+        assert_eq!(answer.ends_with("\nbody"), request != GET, "{answer}");
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        say_all(&mut stream, request).await;
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+    say_all(&mut stream, &format!("{GET}{POST}")).await;
+    let answers = rest(&mut stream).await;
+    assert!(answers.contains("GET /one ") && answers.ends_with("\nbody"), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn another_agent_that_half_closes_gets_its_answer() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (_web, reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let mut stream = greet(&authority, &reviews, application.address.port(), Framing::Http1).await;
+    say_all(&mut stream, POST).await;
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\nbody"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_caller_that_leaves_ends_its_request_everywhere() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.sock");
+    let web = with_unix_socket(web, &path);
+    let (mut caller, mut called) = (web.proxy.tap(), reviews.proxy.tap());
+    let request = GET.replace("300", "60000");
+    for turn in 1..=2 {
+        let mut tcp = TcpStream::connect(web.outbound()).await.unwrap();
+        let mut unix = UnixStream::connect(&path).await.unwrap();
+        match turn {
+            1 => tcp.write_all(request.as_bytes()).await.unwrap(),
+            _ => unix.write_all(request.as_bytes()).await.unwrap(),
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while application.requests.load(Relaxed) < turn {
+            assert!(std::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop((tcp, unix));
+        for tap in [&mut caller, &mut called] {
+            let record = next(tap).await;
+            assert_eq!((record.verdict.fault, record.verdict.status), (Some("caller_gone"), 499));
+            assert_eq!(record.verdict.flags, "DC");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_application_may_end_its_side_first() {
+    let authority = Authority::new();
+    // Says its word, ends its side, and then reads to the end.
+    let (told, mut heard) = tokio::sync::mpsc::channel(1);
+    let address = scripted(move |head, mut stream| {
+        let told = told.clone();
+        async move {
+            stream.write_all(b"word").await.unwrap();
+            stream.shutdown().await.unwrap();
+            told.send(head + &rest(&mut stream).await).await.unwrap();
+        }
+    })
+    .await;
+    let (web, _reviews) = pair(&authority, address, AppProtocol::Tcp, bound());
+    let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+    stream.write_all(b"first\r\n\r\n").await.unwrap();
+    assert_eq!(rest(&mut stream).await, "word");
+    for _ in 0..100 {
+        stream.write_all(b"later").await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, format!("first\r\n\r\n{}", "later".repeat(100)));
+}
