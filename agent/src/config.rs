@@ -7,6 +7,7 @@ mod admin;
 mod hub;
 mod identity;
 mod join;
+mod limits;
 mod log;
 mod overrides;
 mod workload;
@@ -59,6 +60,8 @@ pub struct AgentConfig {
     pub access_log: AccessLogTarget,
     /// How metrics are named.
     pub metric_prefix: MetricPrefix,
+    /// How much callers may take.
+    pub limits: weft_proxy::Limits,
     /// The registries that are followed, in the order of the file, which is their precedence.
     pub registries: Vec<Plan>,
     /// Which services of different registries are one.

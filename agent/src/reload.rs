@@ -60,6 +60,7 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         hub,
         access_log,
         metric_prefix,
+        limits,
         // These a running process takes over.
         registries: _,
         drain_deadline: _,
@@ -79,6 +80,7 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         ("[identity]", *identity == new.identity),
         ("[hub]", *hub == new.hub),
         ("[access_log]", *access_log == new.access_log),
+        ("[limits]", *limits == new.limits),
         ("[metrics]", *metric_prefix == new.metric_prefix),
     ];
     fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()

@@ -35,7 +35,7 @@ pub fn proxy_config(config: &AgentConfig, inbound: Inbound) -> anyhow::Result<Pr
             config::AccessLogTarget::File(path) => AccessLogTarget::File(path.clone()),
         },
         metric_prefix: config.metric_prefix.as_str().into(),
-        ..ProxyConfig::default()
+        limits: config.limits,
     })
 }
 

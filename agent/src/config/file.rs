@@ -14,7 +14,9 @@ use weft_core::{
 };
 use weft_registries::Plan;
 
-use super::{AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, log, workload};
+use super::{
+    AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, limits, log, workload,
+};
 
 /// How long requests may go on when the agent ends and the file does not say.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
@@ -99,6 +101,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let identity = identity::read(root);
     let access_log = log::read_access_log(root);
     let metric_prefix = log::read_metrics(root);
+    let limits = limits::read(root);
     let registries = registries(root, true);
     for fault in check::hub_registries(&registries, identity.as_ref()) {
         root.report(fault);
@@ -128,6 +131,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         hub: hub_address,
         access_log: access_log?,
         metric_prefix: metric_prefix?,
+        limits,
         registries,
         joins,
         workloads: workloads.into_iter().map(|workload| workload.checked).collect(),
@@ -252,7 +256,7 @@ pub fn kind_of(path: &Path, source: &SourceFile) -> FileKind {
     } else if name.starts_with("hub") || holds(&["ca"]) {
         FileKind::Hub
     } else if name.starts_with("weft")
-        || holds(&["workload", "registry", "admin", "inbound", "identity", "hub"])
+        || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits"])
     {
         FileKind::Agent
     } else if keys("listen") {
