@@ -1,4 +1,8 @@
 //! A hub process that is killed over and over while hosts join: no token ever buys two keys.
+//!
+//! It catches what it is for. A store that judges a claim in one transaction and writes the binding in another, and one that
+//! answers before the binding is on the disk, both fail here with "bought 2 keys", within seconds and at every run: the first
+//! because two keys ask for each token at the same time, the second because the kill comes between answer and disk.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/support.rs"]
