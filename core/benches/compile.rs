@@ -9,7 +9,6 @@ use std::{
     alloc::System,
     collections::{BTreeMap, HashMap},
     env,
-    net::SocketAddr,
     process::Command,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -24,7 +23,7 @@ use weft_core::{
     name::{InstanceName, OriginName, RegistryName, ServiceName},
     publish::Publisher,
     registry::{Completeness, Event, Scope, Version},
-    resource::{AppProtocol, Endpoint, Health, Resource, Service, ServicePort, TlsMode},
+    resource::{Address, AppProtocol, Endpoint, Health, Resource, Service, ServicePort, TlsMode},
     table::Table,
 };
 
@@ -76,7 +75,7 @@ fn service_name(service: u32) -> ServiceName {
 /// What an EndpointSlice with its service says, every text made anew as a converter makes it.
 fn origin(service: u32, version: u32) -> Event {
     let name = service_name(service);
-    let host = format!("{}.{}.svc.cluster.local", name.label, name.namespace);
+    let host = format!("{name}.svc.cluster.local");
     let port = || "http".parse().unwrap();
     let declared = Service {
         name: name.clone(),
@@ -85,8 +84,8 @@ fn origin(service: u32, version: u32) -> Event {
     };
     let endpoints = (0..ENDPOINTS).map(|number| {
         let address =
-            |port| SocketAddr::from(((0x0a00_0000 + service * ENDPOINTS + number).to_be_bytes(), port));
-        let labels = [("app", name.label.as_str()), ("version", if number % 2 == 0 { "v1" } else { "v2" })];
+            |port| Address::from(((0x0a00_0000 + service * ENDPOINTS + number).to_be_bytes(), port));
+        let labels = [("app", name.label()), ("version", if number % 2 == 0 { "v1" } else { "v2" })];
         Resource::Endpoint(Arc::new(Endpoint {
             service: service_name(service),
             port_name: port(),
@@ -137,7 +136,7 @@ fn measure(services: u32) {
     let memory = resident() - idle;
     let live = ALLOCATOR.stats();
     let live = live.bytes_allocated - live.bytes_deallocated;
-    assert_eq!(mesh.tables.current().destinations.len(), services as usize);
+    assert_eq!(mesh.tables.current().destinations().count(), services as usize);
     let mut random = fastrand::Rng::with_seed(3);
     let mut times = Vec::with_capacity(CHANGES as usize);
     let (mut allocations, mut bytes) = (0, 0);

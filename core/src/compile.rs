@@ -26,14 +26,14 @@ pub use join::Join;
 
 use access::Policies;
 use endpoints::previous;
-use hosts::{BareNames, Before, DEFAULT_NAMESPACE, Hosts};
-use join::{canonical, members};
+use hosts::{BareNames, Before, Hosts};
+use join::canonical;
 use unit::{Group, Linker, Noted, Unit};
 
 use crate::{
     diagnostic::Diagnostic,
     merge::{Changes, Snapshot},
-    name::{Namespace, RegistryName, RuleName, ServiceKey, ServiceName},
+    name::{DEFAULT_NAMESPACE, Namespace, RegistryName, RuleName, ServiceKey, ServiceName},
     table::{Directory, EndpointKey, Place, Places, SharedMap, Table, Upstream, View},
     workload::Workload,
 };
@@ -61,8 +61,6 @@ pub struct Compiler {
     places: Places,
     /// Places where no destination stands any more.
     free: Vec<Place>,
-    /// Places by key, joined ones each by its own.
-    keys: SharedMap<ServiceKey, Place>,
     hosts: Hosts,
     bare_names: BareNames,
     policies: Policies,
@@ -86,7 +84,6 @@ impl Compiler {
             dependants: HashMap::default(),
             places: Places::default(),
             free: Vec::new(),
-            keys: SharedMap::default(),
             hosts: Hosts::default(),
             bare_names: BareNames::default(),
             policies: Policies::default(),
@@ -137,7 +134,6 @@ impl Compiler {
         }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
         self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };
-        self.table.destinations = Directory { names: self.keys.clone(), places: self.places.clone() };
         self.table.generation += 1;
         self.table.clone()
     }
@@ -162,11 +158,11 @@ impl Compiler {
             keys.extend(services.map(|key| canonical(&self.config.joins, &key)));
         }
         self.units.clear();
+        self.units.reserve(keys.len());
         self.dependants.clear();
         self.withheld.clear();
         self.noted.clear();
         self.hosts = Hosts::new(self.config.precedence.clone());
-        self.keys.clear();
         self.places = Places::default();
         self.free.clear();
         self.choose_namespaces();
@@ -193,12 +189,12 @@ impl Compiler {
         }
         for (key, before) in &before {
             self.hosts.update(key, before, &self.units, &self.places);
+            for name in self.hosts.changed.drain(..) {
+                self.bare_names.update(&name, &self.hosts.map);
+            }
         }
         for (key, before) in before {
             self.vacate(key, before.place);
-        }
-        for name in std::mem::take(&mut self.hosts.changed) {
-            self.bare_names.update(&name, &self.hosts.map);
         }
     }
 
@@ -208,9 +204,6 @@ impl Compiler {
         if let Some(place) = before.filter(|_| now.is_none()) {
             self.places.set(place, None);
             self.free.push(place);
-            for member in members(&self.config.joins, key) {
-                self.keys.remove(&member);
-            }
         }
     }
 
@@ -263,13 +256,8 @@ impl Compiler {
         match destination {
             None => unit.place = None,
             Some(destination) => {
-                let place = *unit.place.get_or_insert_with(|| {
-                    let place = self.free.pop().unwrap_or_else(|| self.places.next());
-                    for member in members(&self.config.joins, key) {
-                        self.keys.insert(member, place);
-                    }
-                    place
-                });
+                let place =
+                    *unit.place.get_or_insert_with(|| self.free.pop().unwrap_or_else(|| self.places.next()));
                 self.places.set(place, Some(destination));
             }
         }
@@ -338,7 +326,7 @@ fn known_endpoints<'a>(group: &Group, states: &'a States) -> endpoints::Previous
             service,
             port_name: endpoint.port_name.clone(),
             instance: endpoint.instance.clone(),
-            address: endpoint.address,
+            address: endpoint.address.clone(),
         })?;
         let endpoint = &upstream.endpoint;
         Some(((&upstream.registry, &endpoint.port_name, &endpoint.instance), upstream))

@@ -78,11 +78,8 @@ impl From<TrustDomain> for String {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {
+    /// Its parts are found by their slashes when they are asked for: every endpoint carries an identity.
     uri: Arc<str>,
-    /// Where the namespace begins in `uri`; `spiffe://`, the trust domain and `/ns/` come before it.
-    namespace_at: u16,
-    /// Where the account begins in `uri`; `/sa/` comes before it.
-    account_at: u16,
 }
 
 const SCHEME: &str = "spiffe://";
@@ -113,10 +110,7 @@ impl SpiffeId {
         for segment in [namespace, account] {
             check_segment(segment).map_err(fault)?;
         }
-        let namespace_at = SCHEME.len() + domain.len() + "/ns/".len();
-        let account_at = namespace_at + namespace.len() + "/sa/".len();
-        let offset = |at: usize| u16::try_from(at).map_err(|_| fault("it is too long"));
-        Ok(Self { uri: uri.into(), namespace_at: offset(namespace_at)?, account_at: offset(account_at)? })
+        Ok(Self { uri: uri.into() })
     }
 
     /// The hub's identity in a trust domain: `spiffe://<trust-domain>/ns/weft-system/sa/hub`.
@@ -142,7 +136,7 @@ impl SpiffeId {
     /// The trust domain's text.
     #[must_use]
     pub fn trust_domain_str(&self) -> &str {
-        &self.uri[SCHEME.len()..usize::from(self.namespace_at) - "/ns/".len()]
+        self.part(0)
     }
 
     /// The trust domain.
@@ -154,13 +148,18 @@ impl SpiffeId {
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.uri[usize::from(self.namespace_at)..usize::from(self.account_at) - "/sa/".len()]
+        self.part(2)
     }
 
     /// The service account.
     #[must_use]
     pub fn account(&self) -> &str {
-        &self.uri[usize::from(self.account_at)..]
+        self.part(4)
+    }
+
+    /// What stands between the slashes after the scheme: trust domain, `ns`, namespace, `sa`, account.
+    fn part(&self, index: usize) -> &str {
+        self.uri[SCHEME.len()..].split('/').nth(index).unwrap_or_default()
     }
 
     /// The TLS server name that stands for this identity: `<account>.<namespace>.<trust-domain>`, each part as it is

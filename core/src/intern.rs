@@ -12,6 +12,7 @@ type Pairs = Arc<Box<[(Arc<str>, Arc<str>)]>>;
 #[derive(Debug)]
 pub(crate) struct Pool {
     texts: HashSet<Arc<str>, RandomState>,
+    thin_texts: HashSet<Arc<Box<str>>, RandomState>,
     pairs: HashSet<Pairs, RandomState>,
     /// How many entries lead to a sweep.
     sweep_at: usize,
@@ -22,7 +23,12 @@ const SMALLEST_SWEEP: usize = 4096;
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { texts: HashSet::default(), pairs: HashSet::default(), sweep_at: SMALLEST_SWEEP }
+        Self {
+            texts: HashSet::default(),
+            thin_texts: HashSet::default(),
+            pairs: HashSet::default(),
+            sweep_at: SMALLEST_SWEEP,
+        }
     }
 }
 
@@ -34,6 +40,16 @@ impl Pool {
         } else {
             self.make_room();
             self.texts.insert(text.clone());
+        }
+    }
+
+    /// The same for a text that takes one word where it is used.
+    pub(crate) fn thin_text(&mut self, text: &mut Arc<Box<str>>) {
+        if let Some(known) = self.thin_texts.get(&**text) {
+            *text = known.clone();
+        } else {
+            self.make_room();
+            self.thin_texts.insert(text.clone());
         }
     }
 
@@ -54,12 +70,17 @@ impl Pool {
     }
 
     fn make_room(&mut self) {
-        if self.texts.len() + self.pairs.len() < self.sweep_at {
+        if self.len() < self.sweep_at {
             return;
         }
         self.texts.retain(|text| Arc::strong_count(text) > 1);
         self.pairs.retain(|pairs| Arc::strong_count(pairs) > 1);
-        self.sweep_at = (2 * (self.texts.len() + self.pairs.len())).max(SMALLEST_SWEEP);
+        self.thin_texts.retain(|text| Arc::strong_count(text) > 1);
+        self.sweep_at = (2 * self.len()).max(SMALLEST_SWEEP);
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.thin_texts.len() + self.pairs.len()
     }
 }
 

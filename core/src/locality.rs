@@ -10,8 +10,8 @@ use crate::{intern::Pool, name::NameError};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Locality {
-    /// Without trailing slashes. One text and not three: every endpoint carries it.
-    text: Arc<str>,
+    /// Without trailing slashes, none when unknown. One text and not three, and one word: every endpoint carries it.
+    text: Option<Arc<Box<str>>>,
 }
 
 impl Locality {
@@ -28,7 +28,8 @@ impl Locality {
                 return Err(NameError::new("locality", text, "a part is too long or not visible ASCII"));
             }
         }
-        Ok(Self { text: text.trim_end_matches('/').into() })
+        let text = text.trim_end_matches('/');
+        Ok(Self { text: (!text.is_empty()).then(|| Arc::new(text.into())) })
     }
 
     /// The region, such as `eu-west-1`; empty when unknown.
@@ -50,18 +51,24 @@ impl Locality {
     }
 
     fn part(&self, index: usize) -> &str {
-        self.text.split('/').nth(index).unwrap_or_default()
+        self.as_str().split('/').nth(index).unwrap_or_default()
+    }
+
+    fn as_str(&self) -> &str {
+        self.text.as_ref().map_or("", |text| text)
     }
 
     /// Shares the text with all equal ones of the pool.
     pub(crate) fn intern(&mut self, pool: &mut Pool) {
-        pool.text(&mut self.text);
+        if let Some(text) = &mut self.text {
+            pool.thin_text(text);
+        }
     }
 }
 
 impl fmt::Display for Locality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 

@@ -1,13 +1,17 @@
 //! Checked names, each its own type, cheap to clone.
 //!
-//! A name is checked once, where it enters (a file, a registry, a socket); afterwards its type is the proof. All names
-//! are reference-counted strings, so that thousands of endpoints share one `reviews`.
+//! A name is checked once, where it enters (a file, a registry, a socket); afterwards its type is the proof. Names are
+//! reference-counted strings, so that thousands of endpoints share one `reviews`; only instances, which share nothing,
+//! own theirs, and save the counters.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::intern::Pool;
+
+/// The namespace of a service whose name says none.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// Why a text is not the name it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,13 +31,28 @@ impl NameError {
     }
 }
 
-/// Declares a checked string type with the usual conversions.
+/// Declares a checked string type that is shared by all who use it.
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
+        checked_text!($(#[$doc])* $name, Arc<str>, $kind, $check);
+
+        impl $name {
+            /// Shares the text with all equal ones of the pool.
+            #[allow(dead_code)] // Not every kind of name comes in thousands.
+            pub(crate) fn intern(&mut self, pool: &mut Pool) {
+                pool.text(&mut self.0);
+            }
+        }
+    };
+}
+
+/// Declares a checked string type with the usual conversions.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $text:ty, $kind:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
             /// Checks `text`.
@@ -50,12 +69,6 @@ macro_rules! checked_name {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
-            }
-
-            /// Shares the text with all equal ones of the pool.
-            #[allow(dead_code)] // Not every kind of name comes in thousands.
-            pub(crate) fn intern(&mut self, pool: &mut Pool) {
-                pool.text(&mut self.0);
             }
         }
 
@@ -165,9 +178,9 @@ checked_name!(
     /// The name of a service's port, such as `http`.
     PortName, "port name", label
 );
-checked_name!(
+checked_text!(
     /// One instance of a service within its registry: a pod, an allocation, a host and port.
-    InstanceName, "instance name", opaque
+    InstanceName, Box<str>, "instance name", opaque
 );
 checked_name!(
     /// The name of a route or a policy within its registry.
@@ -186,10 +199,8 @@ checked_name!(
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName {
-    /// `reviews` in `reviews.default`.
-    pub label: ServiceLabel,
-    /// `default` in `reviews.default`.
-    pub namespace: Namespace,
+    /// Two labels with a dot between them. One text and not two: every endpoint carries it.
+    text: Arc<str>,
 }
 
 impl ServiceName {
@@ -198,32 +209,61 @@ impl ServiceName {
     /// # Errors
     /// Names the rule that `text` breaks.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let (label, namespace) = text.split_once('.').unwrap_or((text, "default"));
-        Ok(Self { label: ServiceLabel::new(label)?, namespace: Namespace::new(namespace)? })
+        let (label, namespace) = text.split_once('.').unwrap_or((text, DEFAULT_NAMESPACE));
+        ServiceLabel::new(label)?;
+        Namespace::new(namespace)?;
+        let is_whole = text.len() > label.len();
+        Ok(Self { text: if is_whole { text.into() } else { format!("{label}.{namespace}").into() } })
     }
 
-    /// Shares both parts with all equal ones of the pool.
+    /// The whole name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `reviews` in `reviews.default`.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.parts().0
+    }
+
+    /// `default` in `reviews.default`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.text.split_once('.').unwrap_or((&self.text, DEFAULT_NAMESPACE))
+    }
+
+    /// Shares the text with all equal ones of the pool.
     pub(crate) fn intern(&mut self, pool: &mut Pool) {
-        self.label.intern(pool);
-        self.namespace.intern(pool);
+        pool.text(&mut self.text);
     }
 
     /// The host name under which every workload reaches the service: `reviews.default.mesh`.
     #[must_use]
     pub fn mesh_host(&self) -> String {
-        format!("{}.{}.mesh", self.label, self.namespace)
+        format!("{self}.mesh")
+    }
+
+    /// The service's name as a host name, which shares its text.
+    pub(crate) fn host(&self) -> HostName {
+        HostName(self.text.clone())
     }
 }
 
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.label, self.namespace)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{self}\"")
+        write!(f, "{:?}", &*self.text)
     }
 }
 
@@ -243,7 +283,7 @@ impl TryFrom<String> for ServiceName {
 
 impl From<ServiceName> for String {
     fn from(name: ServiceName) -> String {
-        name.to_string()
+        name.text.as_ref().into()
     }
 }
 

@@ -3,14 +3,16 @@
 //! Resources are plain checked data. They say nothing about how they were read and nothing about how they are used:
 //! converters make them, [`crate::merge`] keeps them, [`crate::compile`] turns them into tables.
 
+mod address;
 mod labels;
 mod policy;
 mod route;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use address::Address;
 pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
@@ -150,9 +152,9 @@ pub struct Endpoint {
     /// The instance within the registry.
     pub instance: InstanceName,
     /// The application's own address and port at that instance.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Where that instance's agent accepts mesh traffic; none when it speaks no mesh.
-    pub mesh_address: Option<SocketAddr>,
+    pub mesh_address: Option<Address>,
     /// Who must answer there. An endpoint that requires TLS and has none is never dialled.
     pub identity: Option<SpiffeId>,
     /// Whether plaintext is allowed.

@@ -36,14 +36,17 @@ pub struct Table {
     /// Counts compilations that changed something.
     pub generation: u64,
     /// Destinations by every host name that leads to them, lower case, without a port.
-    pub hosts: Directory<HostName>,
-    /// Destinations by key, in no order.
-    pub destinations: Directory<ServiceKey>,
+    pub hosts: Directory,
     /// What concerns each local workload, in the order of the configuration.
     pub views: Arc<[Arc<View>]>,
 }
 
 impl Table {
+    /// Every destination once, in no order.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.hosts.destinations()
+    }
+
     /// The destination that a host name leads to, whoever asks. `host` is lower case and has no port and no final dot.
     #[must_use]
     pub fn destination(&self, host: &str) -> Option<&Arc<Destination>> {

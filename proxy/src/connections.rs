@@ -64,7 +64,7 @@ pub struct EndpointInfo {
 /// Every endpoint that a rule of `table` can choose, once.
 pub(crate) fn endpoints(table: &Table) -> Vec<EndpointInfo> {
     let now = milliseconds(Instant::now());
-    let ports = table.destinations.values().flat_map(|destination| &destination.ports);
+    let ports = table.destinations().flat_map(|destination| &destination.ports);
     let targets = ports.flat_map(|port| port.rules.iter()).flat_map(|rule| &rule.targets);
     let mut seen = HashSet::new();
     let endpoints =
@@ -81,7 +81,7 @@ fn info(service: &ServiceKey, upstream: &Upstream, now: u64) -> EndpointInfo {
     EndpointInfo {
         service: service.clone(),
         instance: endpoint.instance.clone(),
-        address: endpoint.address,
+        address: endpoint.address.socket(),
         health: endpoint.health,
         in_flight: state.map_or(0, |state| state.in_flight.load(Relaxed)),
         failures: state.map_or(0, |state| state.failures.load(Relaxed)),

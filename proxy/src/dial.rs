@@ -141,10 +141,11 @@ async fn attempt(
 ) -> Result<Dialled, Missed> {
     let endpoint = &upstream.endpoint;
     let (Some(address), Some(expected), Some(name)) =
-        (endpoint.mesh_address, &endpoint.identity, upstream.server_name())
+        (&endpoint.mesh_address, &endpoint.identity, upstream.server_name())
     else {
         return Err(Fault::NoIdentity.into());
     };
+    let address = address.socket();
     let own = &caller.workload.identity;
     let (config, certificate) = dialer.tls.client_config_and_certificate(own, framing).map_err(|error| {
         if let Some(kept_back) = dialer.quiet.admit(About::Own(caller.workload.name.clone())) {
@@ -198,7 +199,7 @@ fn hello(caller: &Caller, upstream: &Upstream, original: Option<SocketAddr>) -> 
         source_labels: caller.workload.labels.clone(),
         original_address: original,
         versions: OUR_VERSIONS,
-        ..Hello::new(endpoint.service.clone(), endpoint.address.port())
+        ..Hello::new(endpoint.service.clone(), endpoint.address.socket().port())
     }
 }
 

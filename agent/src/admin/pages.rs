@@ -107,7 +107,7 @@ impl Counts {
 #[must_use]
 pub fn counts(table: &Table) -> Counts {
     let mut counts = Counts::default();
-    for destination in table.destinations.values() {
+    for destination in table.destinations() {
         let count = counts.0.entry(destination.key.registry.clone()).or_default();
         count.0 += 1;
         count.1 += endpoints_of(destination).len();
@@ -136,7 +136,7 @@ pub fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
 }
 
 fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
-    let mut destinations: Vec<&Arc<Destination>> = table.destinations.values().collect();
+    let mut destinations: Vec<&Arc<Destination>> = table.destinations().collect();
     destinations.sort_by(|a, b| a.key.cmp(&b.key));
     destinations.into_iter()
 }
@@ -157,21 +157,22 @@ fn port_text(port: &DestinationPort) -> String {
 
 fn endpoint(key: &ServiceKey, upstream: &Upstream, now: u64) -> view::Endpoint {
     let endpoint = &upstream.endpoint;
-    let ejected_until = upstream.state.ejected_until.load(Ordering::Relaxed);
+    let state = upstream.state.peek();
+    let ejected_until = state.map_or(0, |state| state.ejected_until.load(Ordering::Relaxed));
     view::Endpoint {
         registry: upstream.registry.to_string(),
         service: key.service.to_string(),
         port: endpoint.port_name.to_string(),
         instance: endpoint.instance.to_string(),
-        address: endpoint.address,
-        mesh_address: endpoint.mesh_address,
+        address: endpoint.address.socket(),
+        mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
         tls: format!("{:?}", endpoint.tls).to_lowercase(),
         labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         weight: endpoint.weight,
         locality: endpoint.locality.to_string(),
         health: format!("{:?}", endpoint.health).to_lowercase(),
-        in_flight: upstream.state.in_flight.load(Ordering::Relaxed),
+        in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
         ejected_for: (ejected_until > now).then(|| (ejected_until - now) as f64 / 1e3),
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn sets(
 ) -> (PortSets, Vec<Diagnostic>) {
     let mut withheld = Withheld::default();
     let mut diagnostics = Vec::new();
-    let mut upstreams = Vec::new();
+    let mut upstreams = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
     let allowed = allowed_identities(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
         let foreign =
@@ -76,12 +76,8 @@ pub(super) fn sets(
     }
     diagnostics.extend(withheld.into_diagnostics(&group.key));
     upstreams.sort_by(|(a_rank, a), (b_rank, b)| {
-        let key = |u: &Arc<Upstream>| (u.endpoint.health, u.endpoint.instance.clone());
-        a.endpoint
-            .port_name
-            .cmp(&b.endpoint.port_name)
-            .then_with(|| key(a).cmp(&key(b)))
-            .then(a_rank.cmp(b_rank))
+        let (a, b) = (&a.endpoint, &b.endpoint);
+        (&a.port_name, a.health, &a.instance, a_rank).cmp(&(&b.port_name, b.health, &b.instance, b_rank))
     });
     let ports = upstreams.chunk_by(|(_, a), (_, b)| a.endpoint.port_name == b.endpoint.port_name);
     let sets = ports.filter_map(|port| {
@@ -151,7 +147,7 @@ fn upstream(registry: &RegistryName, endpoint: &Arc<Endpoint>, previous: &Previo
 
 /// Why an endpoint must not be dialled.
 fn fault(endpoint: &Endpoint) -> Option<&'static str> {
-    match (endpoint.tls, &endpoint.identity, endpoint.mesh_address) {
+    match (endpoint.tls, &endpoint.identity, &endpoint.mesh_address) {
         (TlsMode::Required, None, _) => Some("TLS is required and no identity is named that must answer"),
         (TlsMode::Required, _, None) => Some("TLS is required and no mesh address is announced"),
         _ => None,
@@ -188,6 +184,6 @@ pub(super) fn key(upstream: &Upstream) -> EndpointKey {
         },
         port_name: upstream.endpoint.port_name.clone(),
         instance: upstream.endpoint.instance.clone(),
-        address: upstream.endpoint.address,
+        address: upstream.endpoint.address.clone(),
     }
 }

@@ -10,13 +10,10 @@ use foldhash::fast::RandomState;
 use super::unit::Unit;
 use crate::{
     diagnostic::Diagnostic,
-    name::{HostName, Namespace, RegistryName, ServiceKey},
+    name::{DEFAULT_NAMESPACE, HostName, NameError, Namespace, RegistryName, ServiceKey},
     resource::Service,
     table::{Place, Places, SharedMap},
 };
-
-/// The namespace whose services answer to their bare names everywhere.
-pub(super) const DEFAULT_NAMESPACE: &str = "default";
 
 /// Declarations of one service, most authoritative first.
 type Declarations = [(RegistryName, Arc<Service>)];
@@ -87,20 +84,20 @@ impl Hosts {
         let mut names: Vec<(HostName, Claim)> = Vec::new();
         let Some((first, _)) = declared.first() else { return names };
         let precedence = self.precedence_of(first);
-        let mut add = |text: &str, kind| {
-            if let Ok(name) = HostName::new(text)
+        let mut add = |name: Result<HostName, NameError>, kind| {
+            if let Ok(name) = name
                 && !names.iter().any(|(known, _)| *known == name)
             {
                 names.push((name, Claim { precedence, kind, key: key.clone() }));
             }
         };
-        add(&key.service.mesh_host(), Kind::Own);
-        add(&key.service.to_string(), Kind::Own);
+        add(HostName::new(&key.service.mesh_host()), Kind::Own);
+        add(Ok(key.service.host()), Kind::Own);
         for host in declared.iter().flat_map(|(_, service)| &service.hosts) {
-            add(host.as_str(), Kind::Platform);
+            add(Ok(host.clone()), Kind::Platform);
         }
-        if key.service.namespace.as_str() == DEFAULT_NAMESPACE {
-            add(key.service.label.as_str(), Kind::Bare);
+        if key.service.namespace() == DEFAULT_NAMESPACE {
+            add(HostName::new(key.service.label()), Kind::Bare);
         }
         names
     }
@@ -189,7 +186,7 @@ fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnost
 /// What a service was before its unit changed.
 #[derive(Debug, Default)]
 pub(super) struct Before {
-    pub(super) services: Vec<(RegistryName, Arc<Service>)>,
+    pub(super) services: Box<[(RegistryName, Arc<Service>)]>,
     pub(super) place: Option<Place>,
 }
 

@@ -126,7 +126,7 @@ fn shown(table: &Table) -> Vec<String> {
     for (host, destination) in table.hosts.iter() {
         lines.push(format!("host {host} -> {}", destination.key));
     }
-    for (key, destination) in table.destinations.iter() {
+    for destination in table.destinations() {
         for port in &destination.ports {
             let rules = port.rules.iter().map(|rule| {
                 let targets = rule.targets.iter().map(|target| {
@@ -138,7 +138,7 @@ fn shown(table: &Table) -> Vec<String> {
                 });
                 format!("{} {:?}", rule.name, targets.collect::<Vec<_>>())
             });
-            lines.push(format!("{key} = {} {} {:?}", destination.key, port.name, rules.collect::<Vec<_>>()));
+            lines.push(format!("{} {} {:?}", destination.key, port.name, rules.collect::<Vec<_>>()));
         }
     }
     for view in &*table.views {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The endpoint sets of a service, by port name.
-pub(super) type PortSets = Vec<(PortName, Arc<EndpointSet>)>;
+pub(super) type PortSets = Box<[(PortName, Arc<EndpointSet>)]>;
 
 /// Everything that registries say about one service, joined ones together.
 pub(super) struct Group {
@@ -40,16 +40,16 @@ impl Group {
     }
 
     /// The declarations, most authoritative first.
-    pub(super) fn services(&self) -> Vec<(RegistryName, Arc<Service>)> {
+    pub(super) fn services(&self) -> Box<[(RegistryName, Arc<Service>)]> {
         self.entries()
             .filter_map(|(registry, entry)| Some((registry.clone(), entry.service.clone()?)))
             .collect()
     }
 
     /// The routes of the most authoritative registry that has any.
-    pub(super) fn routes(&self, old: &[ParsedRoute]) -> Vec<ParsedRoute> {
+    pub(super) fn routes(&self, old: &[ParsedRoute]) -> Box<[ParsedRoute]> {
         let Some((registry, entry)) = self.entries().find(|(_, entry)| !entry.routes.is_empty()) else {
-            return Vec::new();
+            return Box::default();
         };
         entry.routes.iter().map(|route| ParsedRoute::new(registry, route, old)).collect()
     }
@@ -59,9 +59,9 @@ impl Group {
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     /// The declarations, most authoritative first; none while there are only endpoints or routes.
-    pub(super) services: Vec<(RegistryName, Arc<Service>)>,
+    pub(super) services: Box<[(RegistryName, Arc<Service>)]>,
     pub(super) sets: PortSets,
-    pub(super) routes: Vec<ParsedRoute>,
+    pub(super) routes: Box<[ParsedRoute]>,
     /// Where its destination stands; none while nothing declares the service.
     pub(super) place: Option<Place>,
 }
@@ -145,7 +145,7 @@ impl Linker<'_> {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Arc<[Arc<CompiledRouteRule>]> {
         let mut rules = Vec::new();
-        for parsed in &unit.routes {
+        for parsed in &*unit.routes {
             for (rule, ready) in parsed.route.rules.iter().zip(&parsed.rules) {
                 let Some(matches) = &ready.matches else { continue };
                 let targets = if rule.backends.is_empty() {

@@ -150,12 +150,11 @@ impl Merge {
                 }
             }
         }
-        let key = |endpoint: &Endpoint| (endpoint.port_name.clone(), endpoint.instance.clone());
         if origins.len() > 1 {
             found.sort_by(|(a, a_last), (b, b_last)| {
                 (&a.port_name, &a.instance, a_last).cmp(&(&b.port_name, &b.instance, b_last))
             });
-            found.dedup_by_key(|(endpoint, _)| key(endpoint));
+            found.dedup_by(|(a, _), (b, _)| (&a.port_name, &a.instance) == (&b.port_name, &b.instance));
         }
         found.into_iter().map(|(endpoint, _)| endpoint.clone()).collect()
     }

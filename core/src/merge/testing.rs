@@ -1,6 +1,6 @@
 //! Short words for tests.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
@@ -47,12 +47,12 @@ pub(crate) fn service(name: &str) -> Service {
 
 pub(crate) fn endpoint(service: &str, number: u8) -> Endpoint {
     let service: ServiceName = service.parse().unwrap();
-    let identity = format!("spiffe://demo.mesh/ns/{}/sa/{}", service.namespace, service.label);
+    let identity = format!("spiffe://demo.mesh/ns/{}/sa/{}", service.namespace(), service.label());
     Endpoint {
-        instance: InstanceName::new(&format!("{}-{number}", service.label)).unwrap(),
+        instance: InstanceName::new(&format!("{}-{number}", service.label())).unwrap(),
         port_name: "http".parse().unwrap(),
-        address: SocketAddr::from(([10, 0, 0, number], 8080)),
-        mesh_address: Some(SocketAddr::from(([10, 0, 0, number], 15008))),
+        address: ([10, 0, 0, number], 8080).into(),
+        mesh_address: Some(([10, 0, 0, number], 15008).into()),
         identity: Some(SpiffeId::parse(&identity).unwrap()),
         tls: TlsMode::Required,
         labels: Default::default(),

@@ -3,11 +3,12 @@
 //! A destination has half a dozen names and changes with each of its endpoints; its names hardly ever change. So a change
 //! of endpoints puts one new destination in one place, and no map of names is copied, not even in part.
 
-use std::{borrow::Borrow, hash::Hash, sync::Arc};
+use std::sync::Arc;
 
 use imbl::Vector;
 
 use super::{Destination, SharedMap};
+use crate::name::HostName;
 
 /// Where a destination stands; the same as long as the destination exists.
 pub type Place = u32;
@@ -39,55 +40,37 @@ impl Places {
     }
 }
 
-/// Destinations by some kind of name; a copy shares all but what differs.
-#[derive(Clone, Debug)]
-pub struct Directory<K> {
-    pub(crate) names: SharedMap<K, Place>,
+/// Destinations by host name; a copy shares all but what differs.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    pub(crate) names: SharedMap<HostName, Place>,
     pub(crate) places: Places,
 }
 
-impl<K> Default for Directory<K> {
-    fn default() -> Self {
-        Self { names: SharedMap::default(), places: Places::default() }
-    }
-}
-
-impl<K: Hash + Eq + Clone> Directory<K> {
+impl Directory {
     /// The destination that a name leads to.
     #[must_use]
-    pub fn get<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&Arc<Destination>>
-    where
-        K: Borrow<Q>,
-    {
+    pub fn get(&self, name: &str) -> Option<&Arc<Destination>> {
         self.places.get(*self.names.get(name)?)
     }
 
-    /// Lets a name lead to a destination. For tables that are made by hand: the compiler shares places between names.
-    pub fn insert(&mut self, name: K, destination: Arc<Destination>) {
-        let place = self.places.next();
+    /// Lets a name lead to a destination, which may have other names already. For tables that are made by hand: it looks
+    /// through all places.
+    pub fn insert(&mut self, name: HostName, destination: Arc<Destination>) {
+        let known = (0..self.places.next())
+            .find(|place| self.places.get(*place).is_some_and(|there| Arc::ptr_eq(there, &destination)));
+        let place = known.unwrap_or_else(|| self.places.next());
         self.places.set(place, Some(destination));
         self.names.insert(name, place);
     }
 
     /// Every name with its destination, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &Arc<Destination>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&HostName, &Arc<Destination>)> {
         self.names.iter().filter_map(|(name, place)| Some((name, self.places.get(*place)?)))
     }
 
-    /// The destination of every name, in no order.
-    pub fn values(&self) -> impl Iterator<Item = &Arc<Destination>> {
-        self.iter().map(|(_, destination)| destination)
-    }
-
-    /// How many names there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+    /// Every destination once, whether or not a name leads to it, in no order.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<Destination>> {
+        self.places.0.iter().flatten()
     }
 }

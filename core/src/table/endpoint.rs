@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use crate::{
     name::{InstanceName, PortName, RegistryName, ServiceKey},
-    resource::Endpoint,
+    resource::{Address, Endpoint},
 };
 
 /// What makes two endpoints of successive tables the same one: registry, service, port, instance and address.
@@ -25,7 +25,7 @@ pub struct EndpointKey {
     /// The instance.
     pub instance: InstanceName,
     /// Where it is reached.
-    pub address: std::net::SocketAddr,
+    pub address: Address,
 }
 
 /// Counters of one endpoint, shared by every worker and every table that knows it. Aligned to a cache line: they are

@@ -292,7 +292,8 @@ async fn plain(
     body: Body,
     single: bool,
 ) -> Tried {
-    let (worker, address, limit) = (&downstream.worker, picked.endpoint.address, rule.connect_timeout);
+    let (worker, address, limit) =
+        (&downstream.worker, picked.endpoint.address.socket(), rule.connect_timeout);
     if matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc) && !single {
         return match worker.pool.plain(address).lease(limit).await {
             Ok(lease) => shared_outcome(lease.send(shared_head(head), body).await, By::Application),

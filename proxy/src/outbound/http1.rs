@@ -73,7 +73,7 @@ pub(crate) async fn send_plain(
     limit: Duration,
     request: Request<Body>,
 ) -> Result<Response<Incoming>, (Missed, Body)> {
-    let stream = match connect(upstream.endpoint.address, limit).await {
+    let stream = match connect(upstream.endpoint.address.socket(), limit).await {
         Ok(stream) => stream,
         Err(fault) => return Err((fault.into(), request.into_body())),
     };

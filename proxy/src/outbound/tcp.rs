@@ -127,7 +127,7 @@ async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance),
 async fn dial(downstream: &Downstream, picked: &Picked, limit: Duration) -> Result<Instance, Missed> {
     let upstream = picked.upstream();
     if super::is_plain(upstream) {
-        let stream = connect(upstream.endpoint.address, limit).await?;
+        let stream = connect(upstream.endpoint.address.socket(), limit).await?;
         return Ok(Instance { stream: MeshStream::Plain(stream), grounds: None });
     }
     let caller = &downstream.role.caller;
@@ -163,7 +163,9 @@ impl Record<'_> {
                 workload: None,
                 instance: endpoint.map(|endpoint| &endpoint.instance),
                 identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint.and_then(|endpoint| endpoint.mesh_address),
+                address: endpoint
+                    .and_then(|endpoint| endpoint.mesh_address.as_ref())
+                    .map(|address| address.socket()),
             }),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,

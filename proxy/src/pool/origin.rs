@@ -276,7 +276,7 @@ impl Origin {
                     service: endpoint.service.clone(),
                 },
                 instance: endpoint.instance.clone(),
-                address: endpoint.mesh_address.unwrap_or(endpoint.address),
+                address: endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket(),
                 peer: trust.peer.identity.clone(),
                 peer_serial: trust.peer.serial.clone(),
                 streams: pooled.connection.streams(),

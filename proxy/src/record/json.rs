@@ -21,9 +21,7 @@ pub(super) fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {
         Value::Service(service) => {
             // Both parts are labels, which need no escaping.
             out.push(b'"');
-            out.extend_from_slice(service.label.as_str().as_bytes());
-            out.push(b'.');
-            out.extend_from_slice(service.namespace.as_str().as_bytes());
+            out.extend_from_slice(service.as_str().as_bytes());
             out.push(b'"');
         }
     }

@@ -132,8 +132,8 @@ pub(crate) fn endpoint_at(instance: &str, application: SocketAddr, mesh: SocketA
         service: service("reviews").service,
         port_name: PortName::new("main").unwrap(),
         instance: InstanceName::new(instance).unwrap(),
-        address: application,
-        mesh_address: Some(mesh),
+        address: application.into(),
+        mesh_address: Some(mesh.into()),
         identity: Some(identity("reviews")),
         tls: TlsMode::Required,
         labels: Default::default(),
@@ -185,8 +185,7 @@ pub(crate) fn calling_table_with(
     };
     let destination = Arc::new(Destination { key: service("reviews"), ports: vec![Arc::new(port)] });
     let mut table = Table { generation, ..Table::default() };
-    table.hosts.insert(HostName::new("reviews").unwrap(), destination.clone());
-    table.destinations.insert(service("reviews"), destination);
+    table.hosts.insert(HostName::new("reviews").unwrap(), destination);
     table
 }
 

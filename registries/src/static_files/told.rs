@@ -116,8 +116,10 @@ impl Told {
     /// A loopback mesh address leads every host to itself; it is right only where all is on one host.
     fn loopback(&self, located: &Located<Resource>) -> Option<Fault> {
         let Resource::Endpoint(endpoint) = &located.value else { return None };
-        let address =
-            endpoint.mesh_address.filter(|address| address.ip().is_loopback() && !self.allow_loopback)?;
+        let address = endpoint.mesh_address.as_ref()?.socket();
+        if !address.ip().is_loopback() || self.allow_loopback {
+            return None;
+        }
         let message = format!("the mesh address {address} leads every other host to itself");
         let fault = Fault::warning(located.place.clone(), message);
         Some(fault.help("where all is on one host, say `allow_loopback = true` in `[[registry]]`"))

@@ -69,7 +69,7 @@ fn piece(origin: Box<str>, resources: &[Resource]) -> NamedPiece {
 
 /// A service's name is at most 127 bytes, so 64 bits of a hash fit behind it and tell its endpoints apart.
 fn endpoint_origin(service: &str, endpoint: &Endpoint) -> Box<str> {
-    let family = if endpoint.address.is_ipv6() { "6" } else { "4" };
+    let family = if endpoint.address.socket().is_ipv6() { "6" } else { "4" };
     let within = format!("{}/{}/{family}", endpoint.port_name, endpoint.instance);
     let hash = data_encoding::HEXLOWER.encode(&sha256(within.as_bytes())[..8]);
     format!("endpoint/{service}/{hash}").into()

@@ -70,8 +70,11 @@ pub(super) fn write_endpoint(strings: &mut StringWriter, endpoint: &Endpoint) ->
         service: strings.number(&endpoint.service.to_string()),
         port_name: strings.number(endpoint.port_name.as_str()),
         instance: endpoint.instance.to_string(),
-        address: write_address(endpoint.address),
-        mesh_address: endpoint.mesh_address.map_or(Bytes::new(), write_address),
+        address: write_address(endpoint.address.socket()),
+        mesh_address: endpoint
+            .mesh_address
+            .as_ref()
+            .map_or(Bytes::new(), |mesh| write_address(mesh.socket())),
         identity: endpoint.identity.as_ref().map_or(0, |identity| strings.number(identity.as_str())),
         labels: strings.labels(&endpoint.labels),
         weight: (endpoint.weight != 1).then_some(endpoint.weight.into()),
@@ -98,8 +101,8 @@ pub(super) fn read_endpoint(
         service: strings.name("endpoint's service", endpoint.service, ServiceName::new)?,
         port_name: strings.name("endpoint's port", endpoint.port_name, PortName::new)?,
         instance: named("instance", InstanceName::new(&endpoint.instance))?,
-        address: read_address("address", &endpoint.address)?,
-        mesh_address: mesh.map(|bytes| read_address("mesh_address", bytes)).transpose()?,
+        address: read_address("address", &endpoint.address)?.into(),
+        mesh_address: mesh.map(|bytes| read_address("mesh_address", bytes)).transpose()?.map(Into::into),
         identity: strings.identity(endpoint.identity)?,
         labels: strings.labels(endpoint.labels)?,
         weight: endpoint.weight.map_or(Ok(1), |weight| narrow("weight", weight))?,

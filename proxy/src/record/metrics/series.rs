@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use weft_core::{
     context::{Outcome, Reporter},
     identity::SpiffeId,
-    name::{ServiceKey, WorkloadName},
+    name::{ServiceKey, ServiceName, WorkloadName},
 };
 
 use super::{
@@ -82,8 +82,7 @@ impl SeriesKey {
         );
         hasher.write(outcome.source.identity.as_str().as_bytes());
         if let Some(destination) = outcome.destination {
-            destination.service.service.label.hash(&mut hasher);
-            destination.service.service.namespace.hash(&mut hasher);
+            destination.service.service.hash(&mut hasher);
             if let Some(identity) = destination.identity {
                 hasher.write(identity.as_str().as_bytes());
             }
@@ -96,7 +95,6 @@ impl SeriesKey {
         let mut out = String::with_capacity(512);
         let security = if self.mutual_tls { "mutual_tls" } else { "none" };
         let service = self.service.as_ref().map(|key| &key.service);
-        let service_text = service.map(ToString::to_string);
         let (status, grpc) = (self.status.to_string(), self.grpc_status.map(|status| status.to_string()));
         let identity = self.identity.as_ref();
         let values = [
@@ -104,9 +102,9 @@ impl SeriesKey {
             self.source_workload.as_ref().map(AsRef::as_ref),
             Some(self.source.namespace()),
             Some(self.source.as_str()),
-            service_text.as_deref(),
-            service.map(|name| name.label.as_str()),
-            service.map(|name| name.namespace.as_str()),
+            service.map(ServiceName::as_str),
+            service.map(ServiceName::label),
+            service.map(ServiceName::namespace),
             self.workload.as_ref().map(AsRef::as_ref),
             identity.map(SpiffeId::namespace),
             identity.map(SpiffeId::as_str),
