@@ -86,7 +86,9 @@ impl Report {
                 workload: None,
                 instance: endpoint.map(|endpoint| &endpoint.instance),
                 identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint.and_then(|endpoint| endpoint.mesh_address.as_ref()).map(|address| address.socket()),
+                address: endpoint
+                    .and_then(|endpoint| endpoint.mesh_address.as_ref())
+                    .map(|address| address.socket()),
             }),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,
