@@ -1,7 +1,8 @@
 //! Turns a [`Snapshot`] into a [`Table`], incrementally and purely.
 //!
 //! Invariants:
-//! - compiling change by change yields the same table as compiling everything at once;
+//! - compiling change by change yields the same table as compiling everything at once, but for last good forms of what
+//!   is faulty now;
 //! - a change of one endpoint compiles its service and those whose routes lead there, and copies the path to them in
 //!   the shared maps; nothing else;
 //! - an endpoint keeps its [`EndpointState`](crate::table::EndpointState) as long as its
@@ -25,6 +26,7 @@ use foldhash::fast::RandomState;
 pub use join::Join;
 
 use access::Policies;
+use conditions::ParsedRoutes;
 use endpoints::previous;
 use hosts::{BareNames, Before, Hosts};
 use join::canonical;
@@ -122,15 +124,18 @@ impl Compiler {
         if everything {
             self.compile_everything(snapshot);
         } else {
-            let keys = changes.services.iter().map(|key| canonical(&self.config.joins, key)).collect();
-            self.compile_services(snapshot, &keys, None);
+            let keys: BTreeSet<_> =
+                changes.services.iter().map(|key| canonical(&self.config.joins, key)).collect();
+            let routes = keys.iter().filter_map(|key| self.units.get(key)).flat_map(|unit| &unit.routes);
+            let routes = routes.map(|route| (route.key(), route.clone())).collect();
+            self.compile_services(snapshot, &keys, &Kept { states: None, routes });
         }
         if bare_names_anew {
             self.fill_bare_names();
         }
         let policies_changed = everything || changes.policies;
         if policies_changed {
-            self.policies.update(snapshot);
+            self.policies.update(snapshot, &self.config.precedence);
         }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
         self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };
@@ -144,13 +149,15 @@ impl Compiler {
         let noted = self.withheld.values().chain(self.noted.values());
         let mut all: Vec<_> = noted.flatten().cloned().collect();
         all.extend(self.hosts.diagnostics());
-        all.extend(self.policies.diagnostics().cloned());
+        all.extend(self.policies.diagnostics());
         all
     }
 
     fn compile_everything(&mut self, snapshot: &Snapshot) {
         let old = self.units.values().flat_map(|unit| &unit.sets).flat_map(|(_, set)| &set.all);
         let states: States = old.map(|upstream| (endpoints::key(upstream), upstream.clone())).collect();
+        let routes = self.units.values().flat_map(|unit| &unit.routes);
+        let routes = routes.map(|route| (route.key(), route.clone())).collect();
         let mut keys = BTreeSet::new();
         for (registry, partition) in &snapshot.partitions {
             let services = partition.services.keys();
@@ -166,19 +173,14 @@ impl Compiler {
         self.places = Places::default();
         self.free.clear();
         self.choose_namespaces();
-        self.compile_services(snapshot, &keys, Some(&states));
+        self.compile_services(snapshot, &keys, &Kept { states: Some(states), routes });
     }
 
     /// Compiles the given services and those whose routes lead to them.
-    fn compile_services(
-        &mut self,
-        snapshot: &Snapshot,
-        keys: &BTreeSet<ServiceKey>,
-        states: Option<&States>,
-    ) {
+    fn compile_services(&mut self, snapshot: &Snapshot, keys: &BTreeSet<ServiceKey>, kept: &Kept) {
         let mut before = Vec::with_capacity(keys.len());
         for key in keys {
-            before.push((key, self.gather(snapshot, key, states)));
+            before.push((key, self.gather(snapshot, key, kept)));
         }
         let mut link = keys.clone();
         for key in keys {
@@ -208,7 +210,7 @@ impl Compiler {
     }
 
     /// Takes over what registries say about one service: endpoints and parsed routes. Returns what it was until now.
-    fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, states: Option<&States>) -> Before {
+    fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, kept: &Kept) -> Before {
         let group = Group::new(snapshot, &self.config.joins, key);
         let old = self.units.remove(key).unwrap_or_default();
         let before = Before { services: old.services, place: old.place };
@@ -226,11 +228,11 @@ impl Compiler {
             return before;
         }
         let mut known = previous(&old.sets);
-        if let Some(states) = states {
+        if let Some(states) = &kept.states {
             known.extend(known_endpoints(&group, states));
         }
         let (sets, diagnostics) = endpoints::sets(&group, &old.sets, &known);
-        let routes = group.routes(&old.routes);
+        let routes = group.routes(&kept.routes);
         let unit = Unit { services: group.services(), sets, routes, place: before.place };
         for backend in linker.backends(&unit.routes) {
             if backend != *key {
@@ -335,6 +337,14 @@ fn known_endpoints<'a>(group: &Group, states: &'a States) -> endpoints::Previous
 }
 
 type States = HashMap<EndpointKey, Arc<Upstream>, RandomState>;
+
+/// What was in force of services that are compiled anew.
+struct Kept {
+    /// Every endpoint, where all services are compiled anew; none where each still has its own.
+    states: Option<States>,
+    /// Parsed routes: one that moves to another service keeps its last good form, too.
+    routes: ParsedRoutes,
+}
 
 #[cfg(test)]
 mod properties;

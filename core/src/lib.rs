@@ -1,4 +1,5 @@
-//! Weft's model and its pure logic: no sockets, no files but the persisted state of the driver.
+//! Weft's model and its pure logic: no sockets, and no files but the persisted state of
+//! the flow and what the configuration reader is asked to read.
 //!
 //! ```text
 //!   Registry ──events──> driver ──> merge ──Snapshot──> compile ──Table──> publish ──Reader<Table>──> proxy
@@ -10,6 +11,7 @@ mod intern;
 pub mod name;
 pub mod identity;
 pub mod locality;
+pub mod path;
 pub mod resource;
 pub mod workload;
 pub mod context;

@@ -168,3 +168,11 @@ pub struct Endpoint {
     /// Whether it can take requests.
     pub health: Health,
 }
+
+impl Endpoint {
+    /// Whether it can only be reached as the identity that it names.
+    #[must_use]
+    pub fn is_mutual(&self) -> bool {
+        self.tls == TlsMode::Required && self.identity.is_some()
+    }
+}

@@ -10,6 +10,7 @@ use crate::{
     diagnostic::Diagnostic,
     merge::Snapshot,
     name::{RegistryName, RuleName, ServiceKey, ServiceName},
+    path::{EncodedSlash, PathFault, normalise},
     resource::{Action, Operation, Policy, PolicyRule, PolicyTarget},
     table::{Authorization, CompiledOperation, CompiledPolicy, CompiledRule, InboundPort, PathRule, View},
     workload::{Workload, WorkloadPort},
@@ -27,11 +28,17 @@ struct Ready {
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     ready: BTreeMap<(RegistryName, RuleName), Ready>,
+    /// The most authoritative registry that has policies: what it allows for the whole mesh counts everywhere.
+    authority: Option<RegistryName>,
 }
 
 impl Policies {
     /// Compiles what changed. Costs a comparison per policy that did not.
-    pub(super) fn update(&mut self, snapshot: &Snapshot) {
+    pub(super) fn update(&mut self, snapshot: &Snapshot, precedence: &[RegistryName]) {
+        let has_any = |registry: &&RegistryName| {
+            snapshot.partitions.get(*registry).is_some_and(|partition| !partition.policies.is_empty())
+        };
+        self.authority = ranked(snapshot, precedence).find(has_any).cloned();
         let mut old = std::mem::take(&mut self.ready);
         for (registry, partition) in &snapshot.partitions {
             for (name, policy) in &partition.policies {
@@ -45,8 +52,21 @@ impl Policies {
         }
     }
 
-    pub(super) fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.ready.values().flat_map(|ready| &ready.diagnostics)
+    pub(super) fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
+        let faulty = self.ready.values().flat_map(|ready| &ready.diagnostics).cloned();
+        faulty.chain(self.ready.iter().filter_map(|((registry, _), ready)| self.overruled(registry, ready)))
+    }
+
+    /// What a lesser registry allows for more than its own services.
+    fn overruled(&self, registry: &RegistryName, ready: &Ready) -> Option<Diagnostic> {
+        let authority = self.authority.as_ref().filter(|authority| *authority != registry)?;
+        let wide = !matches!(ready.declared.target, PolicyTarget::Service(_));
+        (wide && ready.declared.action == Action::Allow).then(|| {
+            let message = format!(
+                "allows something only at services of its own registry: {authority} ranks before {registry}"
+            );
+            Diagnostic::warning(&ready.compiled.name, message)
+        })
     }
 
     /// What one workload serves. Ports whose protection did not change stay the very same as in `old`.
@@ -76,8 +96,9 @@ impl Policies {
         ports.collect()
     }
 
-    /// Policies of every registry protect a workload by its identity or as part of the mesh. Those that name a service
-    /// count when their registry owns the service's name; of others, only what they deny counts: to restrict is safe.
+    /// What any registry denies counts. What a registry allows counts at services whose names it owns; for the whole
+    /// mesh or an identity, also what the most authoritative registry with policies allows. So no lesser registry lets
+    /// anybody in, or shuts others out by allowing somebody, where it has no say.
     fn authorization(
         &self,
         workload: &Workload,
@@ -90,14 +111,16 @@ impl Policies {
             allow: Vec::new(),
         };
         for ((registry, _), ready) in &self.ready {
-            let owned = owners.is_empty() || owners.contains(registry);
             let deny = ready.declared.action == Action::Deny;
-            let selected = match &ready.declared.target {
-                PolicyTarget::Mesh => true,
-                PolicyTarget::Identity(identity) => *identity == workload.identity,
-                PolicyTarget::Service(service) => *service == port.service && (owned || deny),
+            let owned = owners.contains(registry);
+            let (selected, counts) = match &ready.declared.target {
+                PolicyTarget::Mesh => (true, owned || self.authority.as_ref() == Some(registry)),
+                PolicyTarget::Identity(identity) => {
+                    (*identity == workload.identity, owned || self.authority.as_ref() == Some(registry))
+                }
+                PolicyTarget::Service(service) => (*service == port.service, owned || owners.is_empty()),
             };
-            if selected {
+            if selected && (deny || counts) {
                 let list = if deny { &mut authorization.deny } else { &mut authorization.allow };
                 list.push(ready.compiled.clone());
             }
@@ -118,10 +141,17 @@ pub(super) fn owners(
         let partition = snapshot.partitions.get(*registry);
         partition.and_then(|p| p.services.get(name)).is_some_and(|entry| entry.service.is_some())
     };
-    let mut all = precedence.iter().chain(snapshot.partitions.keys().filter(|r| !precedence.contains(r)));
-    let Some(owner) = all.find(declares) else { return Vec::new() };
+    let Some(owner) = ranked(snapshot, precedence).find(declares) else { return Vec::new() };
     let key = ServiceKey { registry: owner.clone(), service: name.clone() };
     members(joins, &key).into_iter().map(|key| key.registry).collect()
+}
+
+/// All registries, most authoritative first.
+fn ranked<'a>(
+    snapshot: &'a Snapshot,
+    precedence: &'a [RegistryName],
+) -> impl Iterator<Item = &'a RegistryName> {
+    precedence.iter().chain(snapshot.partitions.keys().filter(|registry| !precedence.contains(registry)))
 }
 
 fn is_same(a: &Authorization, b: &Authorization) -> bool {
@@ -155,36 +185,67 @@ fn compile_rule(
     (to.is_empty() == rule.to.is_empty()).then(|| CompiledRule { name, from: rule.from.clone(), to })
 }
 
-/// A faulty method never widens what is allowed and never narrows what is denied.
+/// A faulty condition never widens what is allowed and never narrows what is denied.
 fn compile_operation(
     rule: &RuleName,
     operation: &Operation,
     action: Action,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<CompiledOperation> {
-    let mut methods = Vec::new();
-    for text in &operation.methods {
-        match parse_method(text) {
-            Ok(method) => methods.push(method),
-            Err(fault) => {
-                let follows = match action {
-                    Action::Allow => "it allows nothing",
-                    Action::Deny => "the operation is denied for every method",
-                };
-                diagnostics.push(Diagnostic::error(rule, format!("{fault}: {follows}")));
-                if action == Action::Deny {
-                    methods.clear();
-                    break;
+    let mut parts = Parts { rule, action, diagnostics };
+    let methods = parts.valid(&operation.methods, "method", |_, text| parse_method(text))?;
+    let paths = parts.valid(&operation.paths, "path", Parts::path)?;
+    Some(CompiledOperation { methods, paths, ports: operation.ports.clone() })
+}
+
+/// What conditions of an operation are read for.
+struct Parts<'a> {
+    rule: &'a RuleName,
+    action: Action,
+    diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl Parts<'_> {
+    /// The conditions that hold a meaning; none at all to leave the operation out. An empty list matches everything.
+    fn valid<T>(
+        &mut self,
+        texts: &[String],
+        what: &str,
+        mut parse: impl FnMut(&mut Self, &str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let mut valid = Vec::with_capacity(texts.len());
+        for text in texts {
+            match (parse(self, text), self.action) {
+                (Ok(condition), _) => valid.push(condition),
+                (Err(fault), Action::Deny) => {
+                    let message = format!("{fault}: the operation is denied for every {what}");
+                    self.diagnostics.push(Diagnostic::error(self.rule, message));
+                    return Some(Vec::new());
+                }
+                (Err(fault), Action::Allow) => {
+                    let message = format!("{fault}: nothing is allowed by it");
+                    self.diagnostics.push(Diagnostic::error(self.rule, message));
                 }
             }
         }
+        (valid.is_empty() == texts.is_empty()).then_some(valid)
     }
-    if methods.is_empty() && !operation.methods.is_empty() && action == Action::Allow {
-        return None;
+
+    /// A path in the form in which requests are compared with it. What a relay passes on was not read by our reader of
+    /// files, which refuses others.
+    fn path(&mut self, text: &str) -> Result<PathRule, String> {
+        let canonical = match normalise(text, EncodedSlash::Refuse) {
+            Ok(canonical) => canonical,
+            Err(PathFault::EncodedSlash) => return Err(format!("no request has the path \"{text}\"")),
+            Err(PathFault::Malformed) => return Err(format!("\"{text}\" is not a path")),
+        };
+        if canonical != text {
+            let message = format!("\"{text}\" is not in canonical form: it is taken as \"{canonical}\"");
+            self.diagnostics.push(Diagnostic::warning(self.rule, message));
+        }
+        Ok(match canonical.strip_suffix('*') {
+            Some(prefix) => PathRule::Prefix(prefix.to_owned()),
+            None => PathRule::Exact(canonical.into_owned()),
+        })
     }
-    let paths = operation.paths.iter().map(|path| match path.strip_suffix('*') {
-        Some(prefix) => PathRule::Prefix(prefix.to_owned()),
-        None => PathRule::Exact(path.clone()),
-    });
-    Some(CompiledOperation { methods, paths: paths.collect(), ports: operation.ports.clone() })
 }

@@ -1,13 +1,15 @@
 //! Conditions of routes, parsed once: regular expressions are built when a route changes and never else.
 
-use std::sync::Arc;
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
 use http::{HeaderName, Method};
 use regex::{Regex, RegexBuilder};
 
 use crate::{
     diagnostic::Diagnostic,
     name::{RegistryName, RuleName},
+    path::{EncodedSlash, normalise},
     resource::{HeaderMatch, PathMatch, Route, RouteMatch, ValueMatch},
     table::{CompiledHeader, CompiledMatch, CompiledPath, CompiledValue},
 };
@@ -30,6 +32,9 @@ pub(super) struct ParsedRoute {
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
+/// Parsed routes by registry and name.
+pub(super) type ParsedRoutes = HashMap<(RegistryName, RuleName), ParsedRoute, RandomState>;
+
 /// The parsed part of one rule.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedRule {
@@ -40,9 +45,9 @@ pub(super) struct ParsedRule {
 }
 
 impl ParsedRoute {
-    /// Parses a route, or takes it from `old`, the service's routes until now.
-    pub(super) fn new(registry: &RegistryName, route: &Arc<Route>, old: &[Self]) -> Self {
-        let before = old.iter().find(|old| old.declared.name == route.name && old.registry == *registry);
+    /// Parses a route, or takes it from `old`, the routes until now.
+    pub(super) fn new(registry: &RegistryName, route: &Arc<Route>, old: &ParsedRoutes) -> Self {
+        let before = old.get(&(registry.clone(), route.name.clone()));
         if let Some(before) = before.filter(|before| before.declared == *route) {
             return before.clone();
         }
@@ -57,7 +62,7 @@ impl ParsedRoute {
             rules.push(ParsedRule { name, matches: matches.ok().map(Into::into) });
         }
         match before {
-            Some(before) if !diagnostics.is_empty() => {
+            Some(before) if !diagnostics.is_empty() && before.is_good() => {
                 let message = "the route is faulty: its last good form stays in force";
                 diagnostics.push(Diagnostic::warning(format_args!("{registry}/{}", route.name), message));
                 Self { declared: route.clone(), diagnostics, ..before.clone() }
@@ -70,6 +75,18 @@ impl ParsedRoute {
                 diagnostics,
             },
         }
+    }
+}
+
+impl ParsedRoute {
+    /// The key in [`ParsedRoutes`].
+    pub(super) fn key(&self) -> (RegistryName, RuleName) {
+        (self.registry.clone(), self.declared.name.clone())
+    }
+
+    /// Whether every rule of what is in force has a meaning.
+    fn is_good(&self) -> bool {
+        self.rules.iter().all(|rule| rule.matches.is_some())
     }
 }
 
@@ -88,14 +105,21 @@ fn unnamed() -> RuleName {
 fn parse_match(condition: &RouteMatch) -> Result<CompiledMatch, String> {
     let path = condition.path.as_ref().map(|path| {
         Ok::<_, String>(match path {
-            PathMatch::Exact(path) => CompiledPath::Exact(path.clone()),
-            PathMatch::Prefix(prefix) => CompiledPath::Prefix(prefix.trim_end_matches('/').to_owned()),
+            PathMatch::Exact(path) => CompiledPath::Exact(canonical(path)?.into_owned()),
+            PathMatch::Prefix(prefix) => {
+                CompiledPath::Prefix(canonical(prefix)?.trim_end_matches('/').to_owned())
+            }
             PathMatch::Regex(pattern) => CompiledPath::Regex(whole(pattern)?),
         })
     });
     let method = condition.method.as_ref().map(|method| parse_method(method));
     let headers: Result<_, _> = condition.headers.iter().map(parse_header).collect();
     Ok(CompiledMatch { path: path.transpose()?, method: method.transpose()?, headers: headers? })
+}
+
+/// A path in the form in which requests are compared with it.
+fn canonical(path: &str) -> Result<Cow<'_, str>, String> {
+    normalise(path, EncodedSlash::Keep).map_err(|_| format!("\"{path}\" is not a path"))
 }
 
 fn parse_header(header: &HeaderMatch) -> Result<CompiledHeader, String> {

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use super::unit::{Group, PortSets};
 use crate::{
     diagnostic::Diagnostic,
+    identity::SpiffeId,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
     table::{EndpointKey, EndpointSet, LazyState, Upstream},
@@ -61,8 +62,9 @@ pub(super) fn sets(
     let mut upstreams = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
     let allowed = allowed_identities(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
-        let foreign =
-            entry.endpoints.iter().find(|e| allowed.as_ref().is_some_and(|all| !all.contains(&&e.identity)));
+        let foreign = allowed.as_ref().filter(|(first, _)| *first != registry).and_then(|(_, identities)| {
+            entry.endpoints.iter().find(|endpoint| !is_proved(endpoint, identities))
+        });
         if let Some(foreign) = foreign {
             diagnostics.push(refused_join(group, registry, foreign));
             continue;
@@ -154,22 +156,32 @@ fn fault(endpoint: &Endpoint) -> Option<&'static str> {
     }
 }
 
-type Identities<'a> = HashSet<&'a Option<crate::identity::SpiffeId>, RandomState>;
+type Identities<'a> = HashSet<&'a SpiffeId, RandomState>;
 
-/// The identities of a joined service: those of its most authoritative member that has endpoints. None when nothing is
-/// joined, and nothing need be equal.
-fn allowed_identities<'a>(group: &'a Group) -> Option<Identities<'a>> {
+/// The most authoritative member of a joined service that has endpoints, with the identities that these prove. None
+/// where nothing is joined, and nothing need be equal.
+fn allowed_identities<'a>(group: &'a Group) -> Option<(&'a RegistryName, Identities<'a>)> {
     let mut speaking = group.entries().filter(|(_, entry)| !entry.endpoints.is_empty());
-    let first = speaking.next()?.1;
+    let (registry, first) = speaking.next()?;
     speaking.next()?;
-    Some(first.endpoints.iter().map(|endpoint| &endpoint.identity).collect())
+    let proved = first.endpoints.iter().filter(|endpoint| endpoint.tls == TlsMode::Required);
+    Some((registry, proved.filter_map(|endpoint| endpoint.identity.as_ref()).collect()))
+}
+
+/// Whether whoever answers at the endpoint must prove to be one of these. An identity in plaintext is a mere text.
+fn is_proved(endpoint: &Endpoint, identities: &Identities) -> bool {
+    let identity = endpoint.identity.as_ref();
+    endpoint.tls == TlsMode::Required && identity.is_some_and(|identity| identities.contains(identity))
 }
 
 fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {
-    let identity = endpoint.identity.as_ref().map_or_else(|| "no identity".to_owned(), ToString::to_string);
+    let named = match &endpoint.identity {
+        _ if endpoint.tls == TlsMode::Off => "is reached in plaintext and proves nothing".to_owned(),
+        None => "names no identity".to_owned(),
+        Some(identity) => format!("names {identity}, which that service's endpoints do not"),
+    };
     let message = format!(
-        "not joined with {}: its endpoint {} names {identity}, which that service's endpoints do not; joined \
-         services need equal identities",
+        "not joined with {}: its endpoint {} {named}; joined services need equal identities",
         group.key, endpoint.instance
     );
     Diagnostic::error(format_args!("{registry}/{}", group.key.service), message).and_at(&group.key)

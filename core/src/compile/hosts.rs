@@ -62,7 +62,7 @@ impl Hosts {
         let now = unit.map(|unit| &unit.services[..]).unwrap_or_default();
         let place = unit.and_then(|unit| unit.place);
         let mut pairs = before.services.iter().zip(now);
-        if before.services.len() == now.len() && place == before.place && pairs.all(|(a, b)| a.1 == b.1) {
+        if before.services.len() == now.len() && place == before.place && pairs.all(|(a, b)| a == b) {
             return;
         }
         let names = self.claims(key, now);
@@ -177,7 +177,7 @@ fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnost
     let way = if winner.registry == loser.registry {
         "by its name".to_owned()
     } else {
-        "by the declared order of registries; a [[join]] would make them one".to_owned()
+        "by the order of registries; a [[join]] would make them one".to_owned()
     };
     let message = format!("{winner} and {loser} both claim {}: {winner} has it, {way}", names.join(", "));
     Diagnostic::warning(loser, message).and_at(winner)

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{RegistryName, ServiceKey, ServiceName};
 
-/// A declaration that services of the same name in several registries are one. They need equal identities: an
-/// identity that only one of them names would let that registry add endpoints to another's service.
+/// A declaration that services of the same name in several registries are one. They need equal identities, proved by
+/// mutual TLS: what only one of them names would let that registry add endpoints to another's service. The measure is
+/// the most authoritative registry that has endpoints at the time: while it has none, the next one serves the name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The registries, most authoritative first: it names the service, its ports and its routes. At least two.

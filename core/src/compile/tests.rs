@@ -1,5 +1,8 @@
 //! Tables of what compiles to what; random histories are in `properties`.
 
+mod changes;
+mod policies;
+
 use std::net::SocketAddr;
 
 use super::*;

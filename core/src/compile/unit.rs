@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    conditions::ParsedRoute,
+    conditions::{ParsedRoute, ParsedRoutes},
     endpoints::subset,
     join::{Join, canonical, members},
 };
@@ -47,7 +47,7 @@ impl Group {
     }
 
     /// The routes of the most authoritative registry that has any.
-    pub(super) fn routes(&self, old: &[ParsedRoute]) -> Box<[ParsedRoute]> {
+    pub(super) fn routes(&self, old: &ParsedRoutes) -> Box<[ParsedRoute]> {
         let Some((registry, entry)) = self.entries().find(|(_, entry)| !entry.routes.is_empty()) else {
             return Box::default();
         };
@@ -122,7 +122,6 @@ impl Linker<'_> {
             let message = format!("there are endpoints for its port \"{name}\", which it does not declare");
             diagnostics.push(Diagnostic::warning(key, message));
         }
-        diagnostics.dedup();
         (Some(Arc::new(destination)), diagnostics)
     }
 

@@ -25,11 +25,12 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyTarget {
-    /// Every workload.
+    /// Every workload. What is allowed so counts at services of the policy's own registry, and everywhere when the
+    /// registry is the most authoritative one that has policies.
     Mesh,
-    /// Instances of a service of the same registry.
+    /// Instances of a service. What is allowed so counts when the policy's registry owns the service's name.
     Service(ServiceName),
-    /// Workloads with this identity.
+    /// Workloads with this identity, as far as for the whole mesh.
     Identity(SpiffeId),
 }
 
@@ -66,6 +67,20 @@ pub enum PrincipalMatch {
     TrustDomain(TrustDomain),
 }
 
+impl PrincipalMatch {
+    /// Whether the condition holds for an identity.
+    #[must_use]
+    pub fn matches(&self, identity: &SpiffeId) -> bool {
+        match self {
+            Self::Identity(wanted) => wanted == identity,
+            Self::Namespace(domain, namespace) => {
+                identity.trust_domain_str() == domain.as_str() && identity.namespace() == namespace
+            }
+            Self::TrustDomain(domain) => identity.trust_domain_str() == domain.as_str(),
+        }
+    }
+}
+
 /// A condition on what is asked. On opaque bytes, an ALLOW rule with methods or paths never matches and a DENY rule
 /// with them always does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,12 +91,4 @@ pub struct Operation {
     pub paths: Vec<String>,
     /// Ports of the application; none at all matches every port.
     pub ports: Vec<u16>,
-}
-
-impl Operation {
-    /// Whether the operation needs requests to be told apart.
-    #[must_use]
-    pub fn is_layer_7(&self) -> bool {
-        !self.methods.is_empty() || !self.paths.is_empty()
-    }
 }

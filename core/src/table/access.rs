@@ -112,7 +112,7 @@ impl Authorization {
     #[must_use]
     pub fn is_layer_7(&self) -> bool {
         let mut rules = self.deny.iter().chain(&self.allow).flat_map(|policy| &policy.rules);
-        rules.any(|rule| rule.to.iter().any(|to| !to.methods.is_empty() || !to.paths.is_empty()))
+        rules.any(|rule| rule.to.iter().any(CompiledOperation::is_layer_7))
     }
 }
 
@@ -127,29 +127,22 @@ fn first_match<'a>(
 impl CompiledRule {
     fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
         let from =
-            self.from.is_empty() || self.from.iter().any(|principal| principal_matches(principal, input));
+            self.from.is_empty() || self.from.iter().any(|principal| principal.matches(input.identity));
         from && (self.to.is_empty() || self.to.iter().any(|to| to.matches(input, on_bytes)))
     }
 }
 
-fn principal_matches(principal: &PrincipalMatch, input: &PolicyInput<'_>) -> bool {
-    match principal {
-        PrincipalMatch::Identity(identity) => identity == input.identity,
-        PrincipalMatch::Namespace(domain, namespace) => {
-            input.identity.trust_domain_str() == domain.as_str() && input.identity.namespace() == namespace
-        }
-        PrincipalMatch::TrustDomain(domain) => input.identity.trust_domain_str() == domain.as_str(),
-    }
-}
-
 impl CompiledOperation {
+    fn is_layer_7(&self) -> bool {
+        !self.methods.is_empty() || !self.paths.is_empty()
+    }
+
     fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
         if !self.ports.is_empty() && !self.ports.contains(&input.port) {
             return false;
         }
         let Some(request) = &input.request else {
-            let layer_7 = !self.methods.is_empty() || !self.paths.is_empty();
-            return !layer_7 || matches!(on_bytes, OnBytes::Matches);
+            return !self.is_layer_7() || matches!(on_bytes, OnBytes::Matches);
         };
         (self.methods.is_empty() || self.methods.contains(request.method))
             && (self.paths.is_empty() || self.paths.iter().any(|rule| rule.holds(request.path)))

@@ -2,6 +2,7 @@
 
 use crate::{
     config::{Fault, Section, Value, nearest},
+    path::{EncodedSlash, PathFault, normalise},
     resource::ResourceKey,
 };
 
@@ -40,22 +41,30 @@ pub(super) fn method(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A path as it is matched: after normalisation, so it begins with `/` and has no query, fragment, dot segment or
-/// doubled slash; one that had would never match.
-pub(super) fn path(value: &Value<'_>) -> Option<String> {
+/// A path as it is matched: in its canonical form, without a query or a fragment. One that is not in that form would
+/// never match, a DENY would deny nothing; so it is refused, and its canonical spelling told.
+pub(super) fn path(value: &Value<'_>, slashes: EncodedSlash) -> Option<String> {
     let text = value.text("a path, such as \"/api\"")?;
+    let fault =
+        |message: &str| Fault::error(value.place(), message).expected("expected a path, such as \"/api\"");
     let fault = if !text.starts_with('/') {
-        "a path begins with `/`"
+        fault("a path begins with `/`")
     } else if text.contains(['?', '#']) {
-        "a path has no query and no fragment"
-    } else if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains("//") {
-        "paths are matched after normalisation: a path with `.`, `..` or `//` would never match"
-    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "a path holds visible ASCII characters; write others percent-encoded"
+        fault("a path has no query and no fragment")
     } else {
-        return Some(text.to_owned());
+        match normalise(text, slashes) {
+            Ok(canonical) if canonical == text => return Some(text.to_owned()),
+            Ok(canonical) => fault("paths are matched in their canonical form: this one would never match")
+                .help(format!("its canonical form is `{canonical}`")),
+            Err(PathFault::EncodedSlash) => fault(
+                "requests with an encoded slash are refused where rules on paths apply: this one would never match",
+            ),
+            Err(PathFault::Malformed) => {
+                fault("requests with such a path are refused: this one would never match")
+            }
+        }
     };
-    value.reject(fault, "expected a path, such as \"/api\"");
+    value.report(fault);
     None
 }
 

@@ -93,4 +93,8 @@ fn check_tls(section: &Section<'_>, tls: TlsMode) {
         let fault = Fault::error(section.key_place("mesh"), "`mesh` beside tls = \"off\"");
         section.report(fault.expected("plaintext goes to `address`: leave one of the two out"));
     }
+    if tls == TlsMode::Off && section.has("identity") {
+        let fault = Fault::error(section.key_place("identity"), "`identity` beside tls = \"off\"");
+        section.report(fault.expected("nobody proves who he is in plaintext: leave one of the two out"));
+    }
 }

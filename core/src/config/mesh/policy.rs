@@ -5,6 +5,7 @@ use crate::{
     config::{Fault, Located, Port, Readable, Section, Value},
     identity::{SpiffeId, TrustDomain},
     name::{Namespace, RuleName, ServiceName},
+    path::EncodedSlash,
     resource::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch, Resource},
 };
 
@@ -80,9 +81,9 @@ fn operation(section: &Section<'_>) -> Option<Operation> {
     Some(Operation { methods: methods?, paths: paths?, ports: ports? })
 }
 
-/// A path, or a prefix that ends in `*`.
+/// A path, or a prefix that ends in `*`: ports with rules on paths refuse encoded slashes, so none stands here.
 fn path(value: &Value<'_>) -> Option<String> {
-    let path = common::path(value)?;
+    let path = common::path(value, EncodedSlash::Refuse)?;
     if path[..path.len() - 1].contains('*') {
         value.reject("`*` stands only at the end of a path", "expected a path such as \"/api/*\"");
         return None;

@@ -6,6 +6,7 @@ use super::{MeshFile, common};
 use crate::{
     config::{Fault, Located, Section, Value},
     name::{RuleName, ServiceName},
+    path::EncodedSlash,
     resource::{
         Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, Endpoint, HeaderMatch, PathMatch,
         Resource, Retries, Route, RouteMatch, RouteRule, ValueMatch,
@@ -95,8 +96,8 @@ fn route_match(section: &Section<'_>) -> Option<RouteMatch> {
 
 fn path_match(section: &Section<'_>) -> Option<PathMatch> {
     match common::exactly_one(section, &["exact", "prefix", "regex"])? {
-        ("exact", value) => common::path(&value).map(PathMatch::Exact),
-        ("prefix", value) => common::path(&value).map(PathMatch::Prefix),
+        ("exact", value) => common::path(&value, EncodedSlash::Keep).map(PathMatch::Exact),
+        ("prefix", value) => common::path(&value, EncodedSlash::Keep).map(PathMatch::Prefix),
         (_, value) => common::pattern(&value).map(PathMatch::Regex),
     }
 }

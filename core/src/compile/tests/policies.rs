@@ -1,0 +1,153 @@
+//! Whose policies count where, and what becomes of conditions that could never hold.
+
+use http::Method;
+
+use super::*;
+use crate::{
+    context::PolicyRequest,
+    resource::{Operation, PrincipalMatch},
+};
+
+fn identity(account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://demo.mesh/ns/default/sa/{account}")).unwrap()
+}
+
+fn policy(name: &str, target: PolicyTarget, action: Action, rule: PolicyRule) -> Resource {
+    Resource::Policy(Arc::new(Policy { name: name.parse().unwrap(), target, action, rules: vec![rule] }))
+}
+
+fn from(account: &str) -> PolicyRule {
+    PolicyRule { from: vec![PrincipalMatch::Identity(identity(account))], ..PolicyRule::default() }
+}
+
+fn to_paths(paths: &[&str]) -> PolicyRule {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    PolicyRule { to: vec![Operation { paths, ..Operation::default() }], ..PolicyRule::default() }
+}
+
+fn decide(table: &Table, account: &str, path: &str) -> bool {
+    let port = table.views[0].inbound.values().next().unwrap();
+    let request = Some(PolicyRequest { method: &Method::GET, path });
+    port.authorization.decide(&PolicyInput { identity: &identity(account), port: 8080, request }).is_allowed()
+}
+
+fn world(serves: &str) -> World {
+    let workloads = vec![workload("default", Some(serves))];
+    let precedence = registries(&["kubernetes", "consul"]);
+    World::new(CompileConfig { workloads, precedence, ..CompileConfig::default() })
+}
+
+#[test]
+fn a_lesser_registry_allows_nothing_beyond_its_own_services() {
+    let own_identity = PolicyTarget::Identity(identity("local"));
+    for target in [PolicyTarget::Mesh, own_identity] {
+        let mut world = world("web");
+        let mut origin = origin_of_endpoints("web", 1);
+        let friends = PolicyTarget::Service("web".parse().unwrap());
+        origin.push(policy("friends", friends, Action::Allow, from("friend")));
+        world.say(&scope("kubernetes"), "web", origin);
+        let let_in = policy("let-in", target.clone(), Action::Allow, from("stranger"));
+        let table = world.say(&scope("consul"), "wide", vec![let_in]);
+        assert!(decide(&table, "friend", "/") && !decide(&table, "stranger", "/"), "{target:?}");
+        assert!(world.diagnosed("kubernetes ranks before consul"));
+        let keep_out = policy("keep-out", target, Action::Deny, from("friend"));
+        let table = world.say(&scope("consul"), "wide", vec![keep_out]);
+        assert!(!decide(&table, "friend", "/"), "to restrict is everybody's right");
+        assert!(!world.diagnosed("ranks before"));
+    }
+}
+
+#[test]
+fn a_lesser_registry_does_not_shut_out_by_allowing() {
+    let mut world = world("web");
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
+    let deny = policy("nobody", PolicyTarget::Mesh, Action::Deny, from("nobody"));
+    world.say(&scope("kubernetes"), "policy", vec![deny]);
+    let wide = policy("wide", PolicyTarget::Mesh, Action::Allow, from("stranger"));
+    let table = world.say(&scope("consul"), "wide", vec![wide.clone()]);
+    assert!(decide(&table, "friend", "/"), "the default of the port stays");
+    // Where it owns the service, its word counts; so does the most authoritative registry's everywhere.
+    world.say(&scope("kubernetes"), "web", Vec::new());
+    let mut origin = origin_of_endpoints("web", 1);
+    origin.push(wide.clone());
+    let table = world.say(&scope("consul"), "wide", origin);
+    assert!(!decide(&table, "friend", "/") && decide(&table, "stranger", "/"));
+    let table = world.say(&scope("kubernetes"), "policy", vec![policy_of_all(&wide)]);
+    assert!(decide(&table, "friend", "/"));
+}
+
+/// The same policy, but for everybody.
+fn policy_of_all(policy: &Resource) -> Resource {
+    let Resource::Policy(policy) = policy else { unreachable!("a policy was made") };
+    Resource::Policy(Arc::new(Policy { rules: vec![PolicyRule::default()], ..Policy::clone(policy) }))
+}
+
+#[test]
+fn a_condition_on_a_path_holds_for_its_canonical_form_or_is_told() {
+    let cases = [
+        ("/caf%c3%a9/*", "/caf%C3%A9/menu", "is taken as \"/caf%C3%A9/*\""),
+        ("/%61dmin", "/admin", "is taken as \"/admin\""),
+        ("/x|y", "/x%7Cy", "is taken as \"/x%7Cy\""),
+        ("/a%2Fb", "/anything", "denied for every path"),
+        ("/100%", "/anything", "denied for every path"),
+    ];
+    for (written, asked, told) in cases {
+        let mut world = world("web");
+        let keep_out = policy("keep-out", PolicyTarget::Mesh, Action::Deny, to_paths(&[written]));
+        let table = world.say(&scope("kubernetes"), "file", vec![keep_out]);
+        assert!(!decide(&table, "friend", asked), "{written}");
+        assert!(world.diagnosed(told), "{written}: {:?}", world.compiler.diagnostics());
+        let allowed = policy("keep-out", PolicyTarget::Mesh, Action::Allow, to_paths(&[written]));
+        let table = world.say(&scope("kubernetes"), "file", vec![allowed]);
+        assert_eq!(decide(&table, "friend", asked), asked != "/anything", "{written}");
+    }
+    let mut world = world("web");
+    let fine = policy("fine", PolicyTarget::Mesh, Action::Deny, to_paths(&["/caf%C3%A9/*"]));
+    world.say(&scope("kubernetes"), "file", vec![fine]);
+    assert!(world.compiler.diagnostics().is_empty());
+}
+
+#[test]
+fn routes_of_a_relay_match_canonical_paths() {
+    let mut world = World::new(CompileConfig::default());
+    let with = |path: PathMatch| {
+        let mut origin = origin_of_endpoints("reviews", 1);
+        origin.push(route("reviews", vec![rule("one", Some(path), Vec::new())]));
+        origin
+    };
+    let table = world.say(&scope("static"), "file", with(PathMatch::Prefix("/caf%c3%a9/".into())));
+    let first = &table.destination("reviews").unwrap().ports[0].rules[0];
+    assert!(first.applies("/caf%C3%A9/x", &Method::GET, &http::HeaderMap::new()));
+    world.say(&scope("static"), "file", with(PathMatch::Exact("/100%".into())));
+    assert!(world.diagnosed("is not a path"));
+}
+
+#[test]
+fn a_join_takes_no_endpoint_that_proves_nothing() {
+    let joins = vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new() }];
+    let precedence = registries(&["kubernetes", "consul"]);
+    let mut world = World::new(CompileConfig { joins, precedence, ..CompileConfig::default() });
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
+    let plain = Endpoint {
+        instance: "evil".parse().unwrap(),
+        address: "10.6.6.6:80".parse().unwrap(),
+        mesh_address: None,
+        tls: TlsMode::Off,
+        ..endpoint("web", 9)
+    };
+    let nameless = Endpoint { identity: None, ..plain.clone() };
+    for intruder in [plain.clone(), nameless.clone()] {
+        let table = world.say(&scope("consul"), "web", vec![declared("web"), of(intruder)]);
+        assert_eq!(instances(table.destination("web").unwrap(), 0, 0), ["web-1"]);
+        assert!(world.diagnosed("proves nothing"));
+    }
+    // Nor do two services outside the mesh become one by having no identity, both.
+    let mut world = World::new(world.compiler.config().clone());
+    world.say(
+        &scope("kubernetes"),
+        "web",
+        vec![declared("web"), of(Endpoint { instance: "first".parse().unwrap(), ..nameless.clone() })],
+    );
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), of(nameless)]);
+    assert_eq!(instances(table.destination("web").unwrap(), 0, 0), ["first"]);
+}
