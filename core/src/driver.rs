@@ -7,15 +7,15 @@
 mod backoff;
 mod state;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use backoff::Backoff;
-pub use state::{Saved, StateError, StateFile};
+pub use state::{Saved, StateError, StateFile, Summary};
 
 use crate::registry::{Event, Registry, RegistryError, Resume, Scope};
 
@@ -30,6 +30,12 @@ pub enum Told {
         uncommitted: Vec<Scope>,
         /// Why.
         error: RegistryError,
+    },
+    /// The stream was ended because a full list was wanted, which the next one begins with: nothing uncommitted of these
+    /// scopes will ever be committed.
+    ListedAnew {
+        /// Scopes with uncommitted words.
+        uncommitted: Vec<Scope>,
     },
 }
 
@@ -70,6 +76,7 @@ impl Counters {
                 self.disconnects += 1;
                 self.gaps += u64::from(matches!(error, RegistryError::Gap(_)));
             }
+            Told::ListedAnew { .. } => {}
         }
     }
 }
@@ -80,6 +87,16 @@ pub struct Driver {
     source: usize,
     backoff: Backoff,
     position: Position,
+    wanted: Arc<Notify>,
+}
+
+/// How a stream ended.
+enum End {
+    /// Nobody listens any more.
+    Unheard,
+    /// A full list is wanted.
+    Wanted,
+    Failed(RegistryError),
 }
 
 /// Where to go on after a disconnect.
@@ -126,11 +143,19 @@ impl Position {
         }
     }
 
+    /// The stream is over. Returns the scopes of which something is left unsaid: words, or the end of a list.
     pub(crate) fn end(&mut self, error: &RegistryError) -> Vec<Scope> {
         if matches!(error, RegistryError::Gap(_)) {
             self.resume = None;
         }
-        self.listing.clear();
+        self.open.extend(self.listing.drain());
+        self.open.drain().collect()
+    }
+
+    /// The stream was ended to get a full list.
+    pub(crate) fn begin_anew(&mut self) -> Vec<Scope> {
+        self.resume = None;
+        self.open.extend(self.listing.drain());
         self.open.drain().collect()
     }
 }
@@ -139,42 +164,56 @@ impl Driver {
     /// Follows `registry`, known as number `source`, from `resume` where there is one.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>, source: usize, backoff: Backoff, resume: Option<Resume>) -> Self {
-        Self { registry, source, backoff, position: Position::at(resume) }
+        Self { registry, source, backoff, position: Position::at(resume), wanted: Arc::default() }
+    }
+
+    /// Rung, it has the registry list everything again.
+    #[must_use]
+    pub fn bell(&self) -> Arc<Notify> {
+        self.wanted.clone()
     }
 
     /// Follows until nobody listens any more.
     pub async fn run(mut self, telling: mpsc::Sender<Message>) {
         loop {
-            let Some(error) = self.follow(&telling).await else { return };
-            let uncommitted = self.position.end(&error);
-            let pause = self.backoff.next(&error);
-            let message = Message { source: self.source, told: Told::Ended { uncommitted, error } };
-            if telling.send(message).await.is_err() {
+            let (told, pause) = match self.follow(&telling).await {
+                End::Unheard => return,
+                End::Wanted => (Told::ListedAnew { uncommitted: self.position.begin_anew() }, Duration::ZERO),
+                End::Failed(error) => {
+                    let uncommitted = self.position.end(&error);
+                    let pause = self.backoff.next(&error);
+                    (Told::Ended { uncommitted, error }, pause)
+                }
+            };
+            if telling.send(Message { source: self.source, told }).await.is_err() {
                 return;
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// One stream, from its beginning to its end; none when nobody listens any more.
-    async fn follow(&mut self, telling: &mpsc::Sender<Message>) -> Option<RegistryError> {
+    /// One stream, from its beginning to its end.
+    async fn follow(&mut self, telling: &mpsc::Sender<Message>) -> End {
         let scope = Scope::whole(self.registry.name().clone());
         let mut stream = self.registry.watch(scope, self.position.resume.clone());
         loop {
             let next = tokio::select! {
                 next = stream.next() => next,
-                () = telling.closed() => return None,
+                () = self.wanted.notified() => return End::Wanted,
+                () = telling.closed() => return End::Unheard,
             };
             let event = match next {
                 Some(Ok(event)) => event,
-                Some(Err(error)) => return Some(error),
-                None => return Some(RegistryError::Unreachable("the stream ended".into())),
+                Some(Err(error)) => return End::Failed(error),
+                None => return End::Failed(RegistryError::Unreachable("the stream ended".into())),
             };
             self.position.note(&event);
             if matches!(event, Event::Commit { .. }) {
                 self.backoff.succeeded();
             }
-            telling.send(Message { source: self.source, told: Told::Event(event) }).await.ok()?;
+            if telling.send(Message { source: self.source, told: Told::Event(event) }).await.is_err() {
+                return End::Unheard;
+            }
         }
     }
 }

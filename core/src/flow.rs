@@ -7,11 +7,12 @@
 mod drivers;
 mod followed;
 mod handle;
+mod owners;
 mod registries;
 mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeMap,
     fmt,
     future::Future,
     path::PathBuf,
@@ -19,7 +20,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use foldhash::fast::RandomState;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -32,15 +32,14 @@ pub use status::{RegistryStatus, ScopeStatus, Status};
 use drivers::{Drivers, Heard};
 use followed::{Followed, committed_scope};
 use handle::Command;
+use owners::{Claim, Owners};
 
 use crate::{
     compile::{CompileConfig, Compiler, Join},
-    diagnostic::Diagnostic,
     driver::{Backoff, Message, StateFile, Told},
     merge::{Applied, Merge, Snapshot},
-    name::RegistryName,
     publish::{Publisher, Reader},
-    registry::{Registry, Scope},
+    registry::{Event, Registry, Scope},
     resource::PrincipalMatch,
     table::Table,
     workload::Workload,
@@ -52,8 +51,6 @@ const CHANNEL: usize = 1024;
 const BATCH: usize = 8192;
 /// How often the flow looks after what is not urgent: writes, old tables, the status of a busy registry.
 const TICK: Duration = Duration::from_secs(1);
-/// How many scopes that somebody spoke of and may not are remembered at most.
-const REFUSED: usize = 64;
 /// A status is published at most so often, but for the first change after a pause, which is published at once.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
 
@@ -61,7 +58,7 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 pub struct Source {
     /// The registry.
     pub registry: Arc<dyn Registry>,
-    /// Which identities it may name; none means any.
+    /// Which identities it may name, and of a relay all that it speaks for; none means any.
     pub may_name: Option<Vec<PrincipalMatch>>,
     /// How it is tried again.
     pub backoff: Backoff,
@@ -84,10 +81,8 @@ impl fmt::Debug for Source {
 /// What a flow is made of.
 #[derive(Debug)]
 pub struct FlowConfig {
-    /// The registries, most authoritative first, each of another name.
+    /// The registries, most authoritative first, each of another name. What a relay speaks for ranks in its place.
     pub sources: Vec<Source>,
-    /// Registries that only a relay names, after those above, most authoritative first.
-    pub further_precedence: Vec<RegistryName>,
     /// Which services of different registries are one.
     pub joins: Vec<Join>,
     /// The local workloads.
@@ -102,14 +97,7 @@ impl FlowConfig {
     /// A flow of these registries with no workloads, no joins and no state on disk.
     #[must_use]
     pub fn new(sources: Vec<Source>) -> Self {
-        Self {
-            sources,
-            further_precedence: Vec::new(),
-            joins: Vec::new(),
-            workloads: Vec::new(),
-            state_dir: None,
-            now: SystemTime::now,
-        }
+        Self { sources, joins: Vec::new(), workloads: Vec::new(), state_dir: None, now: SystemTime::now }
     }
 }
 
@@ -117,16 +105,13 @@ impl FlowConfig {
 pub struct Flow {
     merge: Merge,
     compiler: Compiler,
-    /// In the order of the configuration.
+    /// In the order of the configuration, most authoritative first.
     followed: Vec<Followed>,
     /// The number of the next registry that is followed.
     next_number: usize,
     drivers: Drivers,
     state_dir: Option<PathBuf>,
-    /// Who may speak of each scope: whoever spoke of it first.
-    owners: HashMap<Scope, usize, RandomState>,
-    /// Who spoke of what they may not.
-    refused: BTreeSet<(usize, Scope)>,
+    owners: Owners,
     tables: Publisher<Table>,
     snapshots: Publisher<Snapshot>,
     statuses: Publisher<Status>,
@@ -149,24 +134,21 @@ impl Flow {
     #[must_use]
     pub fn new(config: FlowConfig) -> Self {
         let now = (config.now)();
-        let names = config.sources.iter().map(|source| source.registry.name().clone());
-        let precedence = names.chain(config.further_precedence).collect();
         let may_name = config
             .sources
             .iter()
             .filter_map(|source| Some((source.registry.name().clone(), source.may_name.clone()?)));
         let merge = Merge::new(may_name.collect::<BTreeMap<_, _>>());
         let (sender, commands) = mpsc::channel(16);
-        let workloads = config.workloads;
+        let (joins, workloads) = (config.joins, config.workloads);
         let mut flow = Self {
             merge,
-            compiler: Compiler::new(CompileConfig { precedence, joins: config.joins, workloads }),
+            compiler: Compiler::new(CompileConfig { precedence: Vec::new(), joins, workloads }),
             followed: Vec::new(),
             next_number: 0,
             drivers: Drivers::new(CHANNEL),
             state_dir: config.state_dir,
-            owners: HashMap::default(),
-            refused: BTreeSet::new(),
+            owners: Owners::default(),
             tables: Publisher::new(Table::default()),
             snapshots: Publisher::new(Snapshot::default()),
             statuses: Publisher::new(Status::default()),
@@ -179,9 +161,11 @@ impl Flow {
             let followed = flow.begin(source);
             flow.followed.push(followed);
         }
+        flow.set_owners();
         for at in 0..flow.followed.len() {
             flow.restore(at, now);
         }
+        flow.rank();
         flow.publish(true);
         flow
     }
@@ -256,26 +240,32 @@ impl Flow {
         let saved = self.followed[at].restore(now);
         self.merge.restore_required_tls(saved.required_tls);
         for scope in saved.scopes {
-            if self.is_owner(at, &scope.scope) {
+            if self.may_say(at, &scope.scope) {
                 self.merge.restore(scope, now);
             }
         }
         self.pending.snapshot = true;
     }
 
-    /// Whether this registry speaks for the scope. No registry speaks for another but a relay, and it not for one that
-    /// is followed here.
-    fn is_owner(&mut self, at: usize, scope: &Scope) -> bool {
-        let number = self.followed[at].number;
-        if let Some(owner) = self.owners.get(scope) {
-            return *owner == number;
+    /// Whether this source speaks for the scope.
+    fn may_say(&mut self, at: usize, scope: &Scope) -> bool {
+        let followed = &mut self.followed[at];
+        match self.owners.claim(followed, &scope.registry) {
+            Claim::Refused => return false,
+            Claim::Held => followed.note_scope(scope),
+            Claim::New => {
+                followed.note_scope(scope);
+                self.merge.set_relay(&scope.registry, Some(followed.name()));
+                self.rank();
+            }
         }
-        let named = self.followed.iter().position(|followed| *followed.name() == scope.registry);
-        let owner = self.followed[at].may_speak_of(scope) && named.is_none_or(|named| named == at);
-        if owner {
-            self.owners.insert(scope.clone(), number);
-        }
-        owner
+        true
+    }
+
+    /// Brings the order of all registries up to date.
+    fn rank(&mut self) {
+        let precedence = self.owners.precedence(&self.followed);
+        self.compiler.configure(CompileConfig { precedence, ..self.compiler.config().clone() });
     }
 
     fn take(&mut self, message: Message) {
@@ -286,37 +276,47 @@ impl Flow {
         };
         let now = (self.now)();
         self.pending.status = true;
-        if let Told::Event(event) = &told
-            && !self.is_owner(source, event.scope())
-        {
-            self.refuse(source, event.scope().clone());
-            return;
-        }
-        self.followed[source].note(&told, now);
+        let refused = matches!(&told, Told::Event(event) if !self.may_say(source, event.scope()));
+        self.followed[source].note(&told, refused, now);
         match told {
+            Told::Event(_) if refused => {}
             Told::Event(event) => {
+                let may_rank_anew = matches!(event, Event::Reset { .. } | Event::Commit { .. });
+                if may_rank_anew && self.followed[source].note_relayed() {
+                    self.rank();
+                }
                 let committed = committed_scope(&event);
                 let applied = self.merge.apply(event, now);
                 if let Some(scope) = committed {
                     let state = self.merge.snapshot().scopes.get(&scope);
                     self.followed[source].committed(state, applied == Applied::Changed);
                     self.pending.snapshot = true;
+                    self.lack_unlisted(source, now);
                 }
             }
             Told::Ended { uncommitted, error } => {
                 tracing::debug!(registry = %self.followed[source].name(), %error, "stream ended");
-                uncommitted.iter().for_each(|scope| self.merge.abandon(scope));
+                self.abandon(source, &uncommitted);
+            }
+            Told::ListedAnew { uncommitted } => self.abandon(source, &uncommitted),
+        }
+    }
+
+    /// When a relay has listed all that it speaks for, what it spoke of before and does no more is doubted, and goes.
+    fn lack_unlisted(&mut self, source: usize, now: SystemTime) {
+        for scope in self.followed[source].unlisted() {
+            self.followed[source].save_soon();
+            if self.merge.lack(&scope, now) {
+                self.followed[source].drop_scope(&scope);
             }
         }
     }
 
-    /// Remembers, and says once, that a registry spoke for another.
-    fn refuse(&mut self, source: usize, scope: Scope) {
-        if self.refused.len() < REFUSED && !self.refused.contains(&(source, scope.clone())) {
-            let registry = self.followed[source].name();
-            tracing::warn!(%registry, %scope, "ignored: this registry may not speak of that scope");
-            self.refused.insert((source, scope));
-        }
+    /// Forgets what a source said and never committed. What others say of scopes that are theirs stays.
+    fn abandon(&mut self, source: usize, uncommitted: &[Scope]) {
+        let number = self.followed[source].number;
+        let own = uncommitted.iter().filter(|scope| self.owners.source(&scope.registry) == Some(number));
+        own.for_each(|scope| self.merge.abandon(scope));
     }
 
     fn obey(&mut self, command: Command) {
@@ -330,13 +330,21 @@ impl Flow {
                 self.set_registries(registries);
                 self.answer(reply, ());
             }
-            Command::DropUnconfirmed(scope, reply) => {
-                let dropped = self.merge.drop_unconfirmed(scope.as_ref());
-                self.pending.snapshot |= dropped > 0;
+            Command::DropUnconfirmed(registry, reply) => {
+                let dropped = self.merge.drop_unconfirmed(registry.as_ref());
+                if dropped > 0 {
+                    self.pending.snapshot = true;
+                    self.followed.iter_mut().for_each(Followed::save_soon);
+                }
                 self.answer(reply, dropped);
             }
             Command::AllowPlaintext(service, reply) => {
                 let held = self.merge.allow_plaintext(&service);
+                let number = self.owners.source(&service.registry).filter(|_| held);
+                if let Some(source) = self.followed.iter_mut().find(|it| Some(it.number) == number) {
+                    source.save_soon();
+                    source.list_anew();
+                }
                 self.answer(reply, held);
             }
         }
@@ -370,10 +378,7 @@ impl Flow {
         let snapshot = self.merge.snapshot();
         let mut diagnostics: Vec<_> = self.merge.diagnostics().cloned().collect();
         diagnostics.extend(self.compiler.diagnostics());
-        diagnostics.extend(self.refused.iter().map(|(source, scope)| {
-            let message = format!("what it says of \"{scope}\" is ignored: no registry speaks for another");
-            Diagnostic::error(self.followed[*source].name(), message)
-        }));
+        diagnostics.extend(self.owners.diagnostics(&self.followed));
         let status = Status {
             registries: self.followed.iter().map(|followed| followed.status(snapshot)).collect(),
             diagnostics,
@@ -388,6 +393,10 @@ impl Flow {
     fn tick(&mut self, saves: &mut Saves) {
         if self.pending.status {
             self.publish_status();
+        }
+        let now = (self.now)();
+        for followed in &mut self.followed {
+            followed.settle_unconfirmed(self.merge.snapshot(), now);
         }
         self.tables.sweep();
         self.snapshots.sweep();

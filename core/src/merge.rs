@@ -32,7 +32,7 @@ pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snaps
 use absence::{Absence, Fate};
 use intake::Intake;
 use partition::Touched;
-use staging::{Seen, Staging};
+use staging::Staging;
 
 use crate::{
     diagnostic::Diagnostic,
@@ -98,8 +98,8 @@ pub struct SavedScope {
 }
 
 impl Merge {
-    /// Starts empty. `may_name` limits which identities a registry may name; a registry that is missing there may name
-    /// any.
+    /// Starts empty. `may_name` limits which identities a registry, and whatever comes through it, may name; a registry
+    /// that is missing there may name any.
     #[must_use]
     pub fn new(may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>) -> Self {
         Self { intake: Intake::new(may_name), ..Self::default() }
@@ -109,7 +109,10 @@ impl Merge {
     /// [`PLAINTEXT_FROM_STATE`] is in force like [`Self::restore`]d state of that age.
     pub fn apply(&mut self, event: Event, now: SystemTime) -> Applied {
         match event {
-            Event::Reset { scope } => self.staged.entry(scope).or_default().reset(),
+            Event::Reset { scope } => {
+                let held = self.snapshot.scopes.get(&scope).map_or(0, |state| state.origins.len());
+                self.staged.entry(scope).or_default().reset(held);
+            }
             Event::Replace { scope, origin, version, resources, faults } => {
                 let resources = resources.into();
                 let words = Origin { name: origin, version, resources, faults, unconfirmed_since: None };
@@ -138,25 +141,43 @@ impl Merge {
         }
     }
 
+    /// A relay's full list of all that it speaks for lacks the scope altogether. Silence is not absence: its origins are
+    /// unconfirmed first, and go with a list that lacks the scope still [`BELIEVED_AFTER`] later. Returns whether nothing
+    /// of it is left.
+    pub fn lack(&mut self, scope: &Scope, now: SystemTime) -> bool {
+        let Some(state) = self.snapshot.scopes.get(scope).cloned() else { return true };
+        let changes = absent(&state, Absence::of_scope(), |_| true, now);
+        self.install(scope, state, changes, false);
+        if self.snapshot.scopes.get(scope).is_some_and(|state| !state.origins.is_empty()) {
+            return false;
+        }
+        self.forget(scope);
+        true
+    }
+
     /// Replaces which identities a registry may name, from its next words on.
     pub fn set_may_name(&mut self, registry: &RegistryName, allowed: Option<Vec<PrincipalMatch>>) {
         self.intake.set_may_name(registry, allowed);
     }
 
-    /// Whether a full list of the scope is under way.
-    #[must_use]
-    pub fn is_listing(&self, scope: &Scope) -> bool {
-        self.staged.get(scope).is_some_and(Staging::is_listing)
+    /// From here on, what is said of `registry` comes through `relay`, whose `may_name` rules it; with none it speaks for
+    /// itself.
+    pub fn set_relay(&mut self, registry: &RegistryName, relay: Option<&RegistryName>) {
+        match relay {
+            Some(relay) => drop(self.intake.relays.insert(registry.clone(), relay.clone())),
+            None => drop(self.intake.relays.remove(registry)),
+        }
     }
 
     /// Puts in force what was kept over a restart. What is older than [`PLAINTEXT_FROM_STATE`] yields only endpoints
     /// that speak mutual TLS, until the registry confirms it.
     pub fn restore(&mut self, saved: SavedScope, now: SystemTime) {
-        let age = now.duration_since(saved.committed_at).unwrap_or_default();
+        // A clock that was set back tells no age: the worst is taken.
+        let is_young = |age: Duration| age <= PLAINTEXT_FROM_STATE;
         let state = ScopeState {
             completeness: saved.completeness,
             committed_at: Some(saved.committed_at),
-            stale: age > PLAINTEXT_FROM_STATE,
+            stale: !now.duration_since(saved.committed_at).is_ok_and(is_young),
             ..ScopeState::default()
         };
         let mut changes = Vec::with_capacity(saved.origins.len());
@@ -165,7 +186,11 @@ impl Merge {
                 self.intake.restored(&saved.scope.registry, origin.resources, &mut origin.faults);
             changes.push((origin.name.clone(), Some(Arc::new(origin))));
         }
+        // Which ports stay in TLS was kept with the state. The state itself says it no more: part of it is what was
+        // made of the registry's words.
+        let required_tls = self.intake.required_tls.clone();
         self.install(&saved.scope, state, changes, false);
+        self.intake.required_tls = required_tls;
     }
 
     /// Puts in force which ports stay in TLS, as kept over a restart. Comes before [`Merge::restore`].
@@ -188,11 +213,12 @@ impl Merge {
         self.intake.required_tls.len() < before
     }
 
-    /// Drops the unconfirmed origins of a scope, or of all: the operator's word that they are gone. Returns how many.
-    pub fn drop_unconfirmed(&mut self, only: Option<&Scope>) -> usize {
+    /// Drops the unconfirmed origins of a registry, or of all: the operator's word that they are gone. Returns how many.
+    pub fn drop_unconfirmed(&mut self, only: Option<&RegistryName>) -> usize {
         let unconfirmed = self.snapshot.unconfirmed();
         let mut dropped = 0;
-        for (scope, origins) in unconfirmed.into_iter().filter(|(scope, _)| only.is_none_or(|s| s == scope)) {
+        let is_meant = |scope: &Scope| only.is_none_or(|registry| *registry == scope.registry);
+        for (scope, origins) in unconfirmed.into_iter().filter(|(scope, _)| is_meant(scope)) {
             dropped += origins.len();
             let state = self.snapshot.scopes.get(&scope).cloned().unwrap_or_default();
             let changes = origins.into_iter().map(|(name, _)| (name, None)).collect();
@@ -231,17 +257,22 @@ impl Merge {
         let staged = self.staged.get_mut(scope).map(Staging::take).unwrap_or_default();
         let mut state = self.snapshot.scopes.get(scope).cloned().unwrap_or_default();
         state.committed_at = Some(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
-        // A relay may pass on what is old: what holds for a file of that age holds for it.
-        let stale = age > PLAINTEXT_FROM_STATE;
-        let judged_anew = std::mem::replace(&mut state.stale, stale) != stale;
         let mut changes = Vec::with_capacity(staged.replaced.len());
         for (name, origin) in staged.replaced {
             changes.push((name, (!origin.is_empty()).then_some(origin)));
         }
-        if let Some((seen, completeness)) = staged.ended {
-            state.completeness = Some(completeness);
-            changes.extend(absent(&state, &seen, completeness, now));
+        if let Some(ended) = staged.ended {
+            state.completeness = Some(ended.completeness);
+            let missing = |origin: &Origin| !ended.seen.contains(&origin.name);
+            let count = state.origins.values().filter(|origin| missing(origin)).count();
+            let absence = Absence::new(ended.completeness, ended.held, count);
+            changes.extend(absent(&state, absence, missing, now));
         }
+        // A part of a list confirms nothing about the rest of it. And a relay may pass on what is old: what holds for a
+        // file of that age holds for it.
+        let listing = self.staged.get(scope).is_some_and(Staging::is_listing);
+        let stale = age > PLAINTEXT_FROM_STATE || (listing && state.stale);
+        let judged_anew = std::mem::replace(&mut state.stale, stale) != stale;
         if self.install(scope, state, changes, judged_anew) { Applied::Changed } else { Applied::Confirmed }
     }
 
@@ -298,32 +329,36 @@ fn mark(set: &mut OrdSet<OriginName>, name: &OriginName, is_in: bool) {
 /// What becomes of the origins that a full list lacks.
 fn absent(
     state: &ScopeState,
-    seen: &Seen,
-    completeness: Completeness,
+    absence: Absence,
+    missing: impl Fn(&Origin) -> bool,
     now: SystemTime,
 ) -> Vec<(OriginName, Option<Arc<Origin>>)> {
-    let missing: Vec<_> = state.origins.values().filter(|origin| !seen.contains(&origin.name)).collect();
-    let absence = Absence { completeness, held: state.origins.len(), missing: missing.len() };
-    let fates = missing.into_iter().map(|origin| (origin, absence.fate(origin.unconfirmed_since, now)));
+    let missing = state.origins.values().filter(|origin| missing(origin));
+    let fates = missing.map(|origin| (origin, absence.fate(origin.unconfirmed_since, now)));
     fates
         .filter_map(|(origin, fate)| match fate {
             Fate::Goes => Some((origin.name.clone(), None)),
-            Fate::Unconfirmed => Some((origin.name.clone(), Some(Arc::new(unconfirmed(origin, now))))),
-            Fate::Stays => None,
+            Fate::Stays if !state.stale => None,
+            Fate::Unconfirmed | Fate::Stays => {
+                Some((origin.name.clone(), Some(Arc::new(unconfirmed(origin, state.stale, now)))))
+            }
         })
         .collect()
 }
 
-/// The same origin with its endpoints ranked last. Its routes and policies stay as they are.
-fn unconfirmed(origin: &Origin, now: SystemTime) -> Origin {
-    let resources = origin.resources.iter().map(|resource| match resource {
+/// The same origin with its endpoints ranked last, and without those that prove nothing where its words are stale. Its
+/// routes and policies stay as they are.
+fn unconfirmed(origin: &Origin, stale: bool, now: SystemTime) -> Origin {
+    let kept = origin.resources.iter().filter_map(|resource| match resource {
+        Resource::Endpoint(endpoint) if stale && !endpoint.is_mutual() => None,
         Resource::Endpoint(endpoint) => {
             let endpoint = Endpoint { health: Health::Unconfirmed, ..Endpoint::clone(endpoint) };
-            Resource::Endpoint(Arc::new(endpoint))
+            Some(Resource::Endpoint(Arc::new(endpoint)))
         }
-        other => other.clone(),
+        other => Some(other.clone()),
     });
-    Origin { resources: resources.collect(), unconfirmed_since: Some(now), ..origin.clone() }
+    let unconfirmed_since = origin.unconfirmed_since.or(Some(now));
+    Origin { resources: kept.collect(), unconfirmed_since, ..origin.clone() }
 }
 
 #[cfg(test)]

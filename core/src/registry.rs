@@ -152,6 +152,12 @@ pub trait Registry: Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// Of a relay: the registries that it speaks for, most authoritative first, as told before the words that follow. A
+    /// registry that is missing comes after those, by name.
+    fn relayed(&self) -> Arc<[RegistryName]> {
+        Arc::default()
+    }
+
     /// Follows `scope` for ever, from `resume` where that is still possible. A stream that cannot go on without a gap
     /// ends with [`RegistryError::Gap`]; the driver then watches again without a resume point, and the registry
     /// begins with [`Event::Reset`].

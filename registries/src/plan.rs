@@ -64,16 +64,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads a `[[registry]]` section.
+    /// Reads a `[[registry]]` section. Without a name the registry is called `prefix` and its kind: what a hub follows and
+    /// what its agents follow themselves must not meet under one name.
     #[must_use]
-    pub fn read(section: &mut Section<'_>) -> Option<Self> {
+    pub fn read(section: &mut Section<'_>, prefix: &str) -> Option<Self> {
         let words: Vec<(&str, Kind)> = crate::KINDS.iter().map(|kind| (kind.word, *kind)).collect();
         let kind = section.require_value("kind", "what it is, such as kind = \"static\"");
         let kind = kind.and_then(|value| value.word(&words));
         let name: Option<Located<RegistryName>> = match section.get("name") {
             Some(value) => weft_core::config::Readable::read(&value),
             None => kind.and_then(|kind| {
-                let name = RegistryName::new(kind.word).ok()?;
+                let name = RegistryName::new(&format!("{prefix}{}", kind.word)).ok()?;
                 Some(Located { value: name, place: section.place() })
             }),
         };

@@ -2,7 +2,8 @@
 //!
 //! Three words are kept apart. A file that is gone has said so: its resources go. A file that cannot be understood has
 //! said nothing: its last good resources stay, and the fault is told. A folder that cannot be read has said nothing
-//! either: the watch ends with an error and nothing is touched.
+//! either: the watch ends with an error and nothing is touched. Nor has a folder that came in place of another one, or
+//! that is found empty (a mount that is not there): its list is told as one that may hide something.
 //!
 //! ```text
 //!   watch (when to look) ──> folder (what is there) ──> told (what is new) ──> events
@@ -73,13 +74,14 @@ impl Settings for StaticSettings {
 pub struct StaticRegistry {
     name: RegistryName,
     settings: StaticSettings,
+    seen: watch::Seen,
 }
 
 impl StaticRegistry {
     /// Opens nothing yet: [`Registry::watch`] does.
     #[must_use]
     pub fn new(name: RegistryName, settings: StaticSettings) -> Self {
-        Self { name, settings }
+        Self { name, settings, seen: watch::Seen::default() }
     }
 }
 
@@ -94,6 +96,6 @@ impl Registry for StaticRegistry {
 
     /// Always begins with a full list: listing a folder costs nothing, so there is no point to resume from.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), scope).boxed()
+        watch::follow(self.settings.clone(), scope, self.seen.clone()).boxed()
     }
 }

@@ -1,10 +1,15 @@
 //! The static registry against a real folder: each change of the folder is the right word, and nothing else is.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{StreamExt, stream::BoxStream};
 use weft_core::{
+    merge::{Merge, Origin, SavedScope, ScopeState},
     name::RegistryName,
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Scope},
     resource::Resource,
@@ -51,7 +56,7 @@ async fn until_commit(events: &mut Events<'_>) -> (Vec<Word>, bool) {
     loop {
         match next(events).await.unwrap() {
             Event::Reset { .. } => full = true,
-            Event::Ready { completeness, .. } => assert!(full && completeness == Completeness::Full),
+            Event::Ready { .. } => assert!(full),
             Event::Replace { origin, resources, faults, .. } => {
                 words.push(Word { origin: origin.to_string(), resources, faults });
             }
@@ -221,28 +226,106 @@ async fn a_folder_that_is_missing_is_an_error_and_no_absence() {
     }
 }
 
+/// Takes a registry's words in until `holds`.
+async fn merge_until(merge: &mut Merge, events: &mut Events<'_>, holds: impl Fn(&Merge) -> bool) {
+    while !holds(merge) {
+        merge.apply(next(events).await.unwrap(), SystemTime::now());
+    }
+}
+
+fn services(merge: &Merge) -> usize {
+    merge.snapshot().partitions.get(&name()).map_or(0, |partition| partition.services.len())
+}
+
+fn scope_state(merge: &Merge) -> Option<&ScopeState> {
+    merge.snapshot().scopes.get(&Scope::whole(name()))
+}
+
+fn unconfirmed(merge: &Merge) -> usize {
+    scope_state(merge).map_or(0, |state| state.unconfirmed.len())
+}
+
+fn completeness(merge: &Merge) -> Option<Completeness> {
+    scope_state(merge)?.completeness
+}
+
+fn polled(path: &Path) -> StaticRegistry {
+    let poll = Duration::from_millis(100);
+    StaticRegistry::new(name(), StaticSettings { path: path.to_owned(), poll, allow_loopback: false })
+}
+
 #[tokio::test]
-async fn a_folder_made_anew_under_its_name_is_followed() {
+async fn another_folder_under_the_name_deletes_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("mesh.d");
     fs::create_dir(&path).unwrap();
-    let poll = Duration::from_millis(100);
-    let settings = StaticSettings { path: path.clone(), poll, allow_loopback: false };
-    let registry = StaticRegistry::new(name(), settings);
-    let mut events = watch(&registry);
-    until_commit(&mut events).await;
+    for file in ["a", "b", "c"] {
+        put(&path, &format!("{file}.toml"), &service(file));
+    }
+    let registry = polled(&path);
+    let (mut events, mut merge) = (watch(&registry), Merge::default());
+    merge_until(&mut merge, &mut events, |merge| completeness(merge) == Some(Completeness::Full)).await;
     let other = parent.path().join("other");
-    fs::create_dir(&other).unwrap();
-    put(&other, "a.toml", &service("a"));
-    fs::rename(&other, &path).unwrap();
+    for (kept, present) in [("away", &[][..]), ("back", &["d"])] {
+        fs::create_dir(&other).unwrap();
+        for file in present {
+            put(&other, &format!("{file}.toml"), &service(file));
+        }
+        fs::rename(&path, parent.path().join(kept)).unwrap();
+        fs::rename(&other, &path).unwrap();
+        // While there is none, the watch may end; a driver then watches again.
+        loop {
+            match next(&mut events).await {
+                Ok(event) => drop(merge.apply(event, SystemTime::now())),
+                Err(_) => events = watch(&registry),
+            }
+            if unconfirmed(&merge) == 3 && services(&merge) == 3 + present.len() {
+                break;
+            }
+        }
+        assert_eq!(completeness(&merge), Some(Completeness::Filtered));
+    }
+    // The first one is back.
+    fs::rename(&path, parent.path().join("last")).unwrap();
+    fs::rename(parent.path().join("away"), &path).unwrap();
     loop {
-        let (words, full) = until_commit(&mut events).await;
-        if !words.is_empty() {
-            assert!(full, "another folder is a list of its own, not a deletion of what the first one held");
-            assert_eq!(words[0].origin, "a.toml");
-            return;
+        match next(&mut events).await {
+            Ok(event) => drop(merge.apply(event, SystemTime::now())),
+            Err(_) => events = watch(&registry),
+        }
+        if unconfirmed(&merge) == 1 {
+            break;
         }
     }
+    assert_eq!(services(&merge), 4, "three are confirmed, and the fourth is not");
+}
+
+#[tokio::test]
+async fn an_empty_folder_says_nothing_of_what_was_known_and_an_emptied_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.toml", &service("a"));
+    let registry = polled(folder.path());
+    let (mut events, mut merge) = (watch(&registry), Merge::default());
+    merge_until(&mut merge, &mut events, |merge| services(merge) == 1).await;
+    let state = scope_state(&merge).unwrap();
+    let saved = SavedScope {
+        scope: Scope::whole(name()),
+        completeness: state.completeness,
+        committed_at: state.committed_at.unwrap(),
+        origins: state.origins.values().map(|origin| Origin::clone(origin)).collect(),
+    };
+
+    // A process that starts before the folder is mounted.
+    let mount_point = tempfile::tempdir().unwrap();
+    let early = polled(mount_point.path());
+    let (mut words, mut restored) = (watch(&early), Merge::default());
+    restored.restore(saved, SystemTime::now());
+    merge_until(&mut restored, &mut words, |merge| unconfirmed(merge) == 1).await;
+    assert_eq!(services(&restored), 1);
+
+    // Deleting the last file of a folder that is watched is a word.
+    fs::remove_file(folder.path().join("a.toml")).unwrap();
+    merge_until(&mut merge, &mut events, |merge| services(merge) == 0).await;
 }
 
 #[tokio::test]

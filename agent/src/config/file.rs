@@ -180,7 +180,7 @@ fn registries(root: &Section<'_>, of_agent: bool) -> Vec<Plan> {
     let mut sections = root.sections("registry");
     let mut plans = Vec::new();
     for section in &mut sections {
-        let Some(plan) = Plan::read(section) else { continue };
+        let Some(plan) = Plan::read(section, if of_agent { "" } else { "hub-" }) else { continue };
         if plan.kind == "hub" && !(of_agent && root.has("hub")) {
             let message = match of_agent {
                 true => "this registry follows the hub, and there is no `[hub]`",

@@ -121,6 +121,7 @@ impl Hub {
         let shared = Shared {
             office: office.clone(),
             relay: relay.reader(),
+            registries: config.registries.iter().map(|plan| plan.name.value.to_string()).collect(),
             bundles: keeper.bundles(),
             tls: tls.clone(),
             roster: roster.clone(),

@@ -52,6 +52,8 @@ pub(super) const OUTGOING: usize = 4;
 pub(super) struct Shared {
     pub(super) office: Arc<Office>,
     pub(super) relay: Reader<RelayState>,
+    /// The registries that are relayed, most authoritative first.
+    pub(super) registries: Arc<[String]>,
     /// The bundles in force.
     pub(super) bundles: watch::Receiver<Bundles>,
     /// Who is trusted.
@@ -141,6 +143,7 @@ impl Stream {
             version,
             epoch: Bytes::copy_from_slice(&self.shared.office.store().epoch()),
             granted: granted.iter().map(ToString::to_string).collect(),
+            registries: self.shared.registries.to_vec(),
         };
         self.say(ServerWord::Welcome(welcome)).await
     }

@@ -172,6 +172,9 @@ pub struct Welcome {
     /// The SPIFFE URIs that this node may ask certificates for, beside its own.
     #[prost(string, repeated, tag = "3")]
     pub granted: Vec<String>,
+    /// The registries that the hub relays, most authoritative first.
+    #[prost(string, repeated, tag = "4")]
+    pub registries: Vec<String>,
 }
 
 /// All trust bundles in force.

@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     merge::{Origin, RequiredTls, SavedScope, Snapshot},
-    name::{OriginName, PortName, ServiceKey},
+    name::{OriginName, PortName, RegistryName, ServiceKey},
     registry::{Completeness, OriginFault, Resume, Scope, Version},
     resource::Resource,
 };
 
 /// The version of the file's form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +49,27 @@ pub enum StateError {
     },
 }
 
+/// What a state file says of its registry as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Where to go on.
+    pub resume: Option<Resume>,
+    /// Whether all that was awaited of the registry was heard: a file can be written in the middle of a first list.
+    pub ready: bool,
+    /// Of a relay: the registries it speaks for, most authoritative first.
+    pub relayed: Vec<RegistryName>,
+    /// A digest of what decided which of its words were taken over. Under other rules `resume` lies beyond words that
+    /// were refused then and would be taken over now.
+    pub rules: String,
+}
+
 /// What a state file held.
 #[derive(Debug, Default)]
 pub struct Saved {
+    /// The registry as a whole.
+    pub summary: Summary,
     /// Everything by scope.
     pub scopes: Vec<SavedScope>,
-    /// Where to go on.
-    pub resume: Option<Resume>,
     /// Ports that stay in TLS.
     pub required_tls: Vec<(ServiceKey, PortName)>,
 }
@@ -71,7 +85,7 @@ pub struct StateFile {
 enum Line {
     Head {
         format: u32,
-        resume: Option<Resume>,
+        summary: Summary,
     },
     RequiredTls(ServiceKey, PortName),
     Scope {
@@ -130,7 +144,7 @@ impl StateFile {
         }
     }
 
-    /// Writes the given scopes of a snapshot with the point to go on from, in place of what was there.
+    /// Writes the given scopes of a snapshot and what belongs to them, in place of what was there.
     ///
     /// # Errors
     /// When the file system refuses; what was there is then still there.
@@ -138,10 +152,10 @@ impl StateFile {
         &self,
         snapshot: &Snapshot,
         scopes: &[Scope],
-        resume: Option<&Resume>,
+        summary: &Summary,
         required_tls: &RequiredTls,
     ) -> Result<(), StateError> {
-        self.write_io(snapshot, scopes, resume, required_tls)
+        self.write_io(snapshot, scopes, summary, required_tls)
             .map_err(|source| StateError::Io { path: self.path.clone(), source })
     }
 
@@ -149,7 +163,7 @@ impl StateFile {
         &self,
         snapshot: &Snapshot,
         scopes: &[Scope],
-        resume: Option<&Resume>,
+        summary: &Summary,
         required_tls: &RequiredTls,
     ) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
@@ -159,7 +173,7 @@ impl StateFile {
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         let mut writer = Writer { out: BufWriter::new(file), digest: Context::new(&SHA256) };
-        writer.line(&Line::Head { format: FORMAT, resume: resume.cloned() })?;
+        writer.line(&Line::Head { format: FORMAT, summary: summary.clone() })?;
         let ours = |key: &ServiceKey| scopes.iter().any(|scope| scope.registry == key.registry);
         for (service, port) in required_tls.iter().filter(|(service, _)| ours(service)) {
             writer.line(&Line::RequiredTls(service.clone(), port.clone()))?;
@@ -234,7 +248,7 @@ impl Saved {
             Line::Head { format, .. } if format != FORMAT => {
                 return Err(format!("its form is {format}, this version reads {FORMAT}"));
             }
-            Line::Head { resume, .. } if number == 1 => self.resume = resume,
+            Line::Head { summary, .. } if number == 1 => self.summary = summary,
             Line::RequiredTls(service, port) => self.required_tls.push((service, port)),
             Line::Scope { scope, completeness, committed_at } => {
                 let committed_at = time(committed_at);

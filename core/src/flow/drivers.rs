@@ -38,7 +38,7 @@ impl Drivers {
     }
 
     /// Follows a registry from its position on; nothing happens when it is followed.
-    pub(super) fn start(&mut self, followed: &Followed) {
+    pub(super) fn start(&mut self, followed: &mut Followed) {
         if !self.running.contains_key(&followed.number) {
             self.spawn(followed, None);
         }
@@ -50,9 +50,10 @@ impl Drivers {
         self.spawn(followed, Some(pause));
     }
 
-    fn spawn(&mut self, followed: &Followed, pause: Option<std::time::Duration>) {
+    fn spawn(&mut self, followed: &mut Followed, pause: Option<std::time::Duration>) {
         let (registry, resume) = (followed.registry.clone(), followed.position.resume.clone());
         let driver = Driver::new(registry, followed.number, followed.backoff.clone(), resume);
+        followed.hang(driver.bell());
         let telling = self.telling.clone();
         let task = self.tasks.spawn(async move {
             if let Some(pause) = pause {

@@ -6,15 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Source,
     status::{RegistryStatus, ScopeStatus},
 };
 use crate::{
-    driver::{Backoff, Counters, Position, Saved, StateFile, Told},
-    merge::{RequiredTls, ScopeState, Snapshot},
+    driver::{Backoff, Counters, Position, Saved, StateFile, Summary, Told},
+    merge::{BELIEVED_AFTER, RequiredTls, ScopeState, Snapshot},
     name::RegistryName,
     registry::{Event, Registry, RegistryError, Scope},
 };
@@ -37,6 +39,21 @@ pub(super) struct Followed {
     counters: Counters,
     connected: bool,
     ready: bool,
+    /// Whether the end of a list was heard that is not for this source to speak of.
+    refused_list: bool,
+    /// The scopes that a stream which began without a point to go on from lists; none when it went on, or when all of
+    /// them are committed.
+    listed: Option<BTreeSet<Scope>>,
+    /// Of a relay: the registries it speaks for, most authoritative first.
+    relayed: Arc<[RegistryName]>,
+    /// Which identities it may name, as a text.
+    limits: String,
+    /// What decides which of its words are taken over, see [`Summary::rules`].
+    rules: String,
+    /// Rung, it has the registry list everything again; none before it is followed.
+    bell: Option<Arc<Notify>>,
+    /// When it was last rung because of what is unconfirmed.
+    asked_at: Option<Instant>,
     restored_age: Option<Duration>,
     last_error: Option<String>,
     down_since: Option<SystemTime>,
@@ -59,7 +76,7 @@ pub(super) struct Save {
     file: StateFile,
     snapshot: Snapshot,
     scopes: Vec<Scope>,
-    position: Position,
+    summary: Summary,
     required_tls: RequiredTls,
 }
 
@@ -67,14 +84,14 @@ impl Save {
     /// Writes; returns how long that took, or why it failed.
     pub(super) fn write(self) -> Result<Duration, String> {
         let began = std::time::Instant::now();
-        let resume = self.position.resume.as_ref();
-        let written = self.file.write(&self.snapshot, &self.scopes, resume, &self.required_tls);
+        let written = self.file.write(&self.snapshot, &self.scopes, &self.summary, &self.required_tls);
         written.map(|()| began.elapsed()).map_err(|error| error.to_string())
     }
 }
 
 impl Followed {
     pub(super) fn new(number: usize, source: Source, state_file: Option<StateFile>) -> Self {
+        let limits = format!("{:?}", source.may_name);
         Self {
             number,
             backoff: source.backoff,
@@ -84,6 +101,13 @@ impl Followed {
             counters: Counters::default(),
             connected: false,
             ready: false,
+            refused_list: false,
+            listed: Some(BTreeSet::new()),
+            relayed: Arc::default(),
+            limits,
+            rules: String::new(),
+            bell: None,
+            asked_at: None,
             restored_age: None,
             last_error: None,
             down_since: None,
@@ -107,11 +131,14 @@ impl Followed {
             None
         });
         let saved = saved.unwrap_or_default();
-        self.scopes = saved.scopes.iter().map(|scope| scope.scope.clone()).collect();
-        self.position = Position::at(saved.resume.clone());
+        let Summary { resume, ready, relayed, rules } = saved.summary.clone();
+        // Under other rules, what was refused lies behind the point: only a full list brings it.
+        self.position = Position::at(resume.filter(|_| rules == self.rules));
+        self.begin_stream();
+        self.relayed = relayed.into();
+        self.ready = ready;
         let oldest = saved.scopes.iter().map(|scope| scope.committed_at).min();
         self.restored_age = oldest.map(|at| now.duration_since(at).unwrap_or_default());
-        self.ready = saved.scopes.iter().any(|scope| scope.completeness.is_some());
         if let Some(age) = self.restored_age {
             tracing::info!(registry = %self.name(), age_seconds = age.as_secs(), "last good state restored from disk");
         }
@@ -120,13 +147,31 @@ impl Followed {
 
     /// Whether another one of its name may take its place and leave its words in force meanwhile.
     pub(super) fn speaks_alike(&self, other: &Self) -> bool {
-        self.registry.capabilities().relay == other.registry.capabilities().relay
+        self.is_relay() == other.is_relay()
     }
 
     /// The same words, followed as `other` says from here on. A point to go on from is the former registry's.
     pub(super) fn followed_as(self, other: Self) -> Self {
-        let Self { number, backoff, registry, .. } = other;
-        Self { number, backoff, registry, position: Position::default(), connected: false, ..self }
+        let Self { number, backoff, registry, limits, .. } = other;
+        Self {
+            number,
+            backoff,
+            registry,
+            limits,
+            position: Position::default(),
+            listed: Some(BTreeSet::new()),
+            connected: false,
+            ..self
+        }
+    }
+
+    /// Takes note of what is followed, in any order. Returns whether other words are taken over from now on than before.
+    pub(super) fn set_rules(&mut self, followed: &[RegistryName]) -> bool {
+        let mut names: Vec<_> = followed.iter().collect();
+        names.sort();
+        let text = format!("{names:?} {}", self.limits);
+        let rules = HEXLOWER.encode(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..16]);
+        std::mem::replace(&mut self.rules, rules.clone()) != rules
     }
 
     /// Removes the state on disk.
@@ -137,30 +182,112 @@ impl Followed {
         }
     }
 
-    /// Whether this registry may speak of a scope at all: its own, and as a relay those of others.
-    pub(super) fn may_speak_of(&self, scope: &Scope) -> bool {
-        scope.registry == *self.name() || self.registry.capabilities().relay
+    /// Whether this registry speaks for others.
+    pub(super) fn is_relay(&self) -> bool {
+        self.registry.capabilities().relay
     }
 
-    /// Takes note of what was said, before it is applied.
-    pub(super) fn note(&mut self, told: &Told, now: SystemTime) {
+    /// Of a relay: the registries it speaks for, most authoritative first.
+    pub(super) fn relayed(&self) -> &[RegistryName] {
+        &self.relayed
+    }
+
+    /// Takes note of a scope that is this registry's to speak of.
+    pub(super) fn note_scope(&mut self, scope: &Scope) {
+        if !self.scopes.contains(scope) {
+            self.scopes.insert(scope.clone());
+        }
+    }
+
+    /// Speaks no more of a registry. Returns the scopes of it.
+    pub(super) fn leave(&mut self, registry: &RegistryName) -> Vec<Scope> {
+        let left: Vec<_> = self.scopes.iter().filter(|it| it.registry == *registry).cloned().collect();
+        self.scopes.retain(|scope| scope.registry != *registry);
+        left
+    }
+
+    /// Takes note of the bell that has the registry list everything again.
+    pub(super) fn hang(&mut self, bell: Arc<Notify>) {
+        self.bell = Some(bell);
+    }
+
+    /// Takes note of what was said, before it is applied; `refused` when it will not be.
+    pub(super) fn note(&mut self, told: &Told, refused: bool, now: SystemTime) {
         self.counters.count(told);
         match told {
             Told::Event(event) => {
                 self.position.note(event);
-                self.scopes.insert(event.scope().clone());
+                if let (Event::Reset { scope }, Some(listed)) = (event, &mut self.listed) {
+                    listed.insert(scope.clone());
+                }
                 self.note_connected();
+                if refused {
+                    self.note_refused(event);
+                }
             }
             Told::Ended { error, .. } => {
                 self.position.end(error);
+                self.begin_stream();
                 self.note_disconnected(error, now);
+            }
+            Told::ListedAnew { .. } => {
+                self.position.begin_anew();
+                self.begin_stream();
             }
         }
     }
 
+    fn begin_stream(&mut self) {
+        self.listed = self.position.resume.is_none().then(BTreeSet::new);
+    }
+
+    /// The scopes that a full list of all of them lacks, once it is committed.
+    pub(super) fn unlisted(&mut self) -> Vec<Scope> {
+        if !self.position.is_whole() || self.listed.as_ref().is_none_or(BTreeSet::is_empty) {
+            return Vec::new();
+        }
+        let listed = self.listed.take().unwrap_or_default();
+        self.scopes.difference(&listed).cloned().collect()
+    }
+
+    /// Speaks no more of a scope.
+    pub(super) fn drop_scope(&mut self, scope: &Scope) {
+        self.scopes.remove(scope);
+        self.save_soon();
+    }
+
+    /// What a relay may not say need not be waited for: it is ready when all else was said, too.
+    fn note_refused(&mut self, event: &Event) {
+        match event {
+            Event::Ready { .. } => self.refused_list = self.is_relay(),
+            Event::Commit { .. } if self.refused_list && self.position.is_whole() => self.note_ready(),
+            _ => {}
+        }
+    }
+
+    fn note_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            self.unsaved = Unsaved::Change;
+        }
+    }
+
+    /// Asks a relay for its order of registries. Returns whether that is another than before.
+    pub(super) fn note_relayed(&mut self) -> bool {
+        let relayed = self.registry.relayed();
+        let changed = relayed != self.relayed;
+        if changed {
+            self.relayed = relayed;
+            self.unsaved = Unsaved::Change;
+        }
+        changed
+    }
+
     /// Takes note of a commit after it was applied.
     pub(super) fn committed(&mut self, state: Option<&ScopeState>, changed: bool) {
-        self.ready |= self.position.is_whole() && state.is_some_and(|state| state.completeness.is_some());
+        if self.position.is_whole() && state.is_some_and(|state| state.completeness.is_some()) {
+            self.note_ready();
+        }
         self.unsaved = match self.unsaved {
             _ if changed => Unsaved::Change,
             Unsaved::Nothing => Unsaved::Confirmation(Instant::now() + CONFIRM_EVERY),
@@ -186,6 +313,37 @@ impl Followed {
         self.connected = false;
         self.last_error = Some(error.to_string());
         self.down_since.get_or_insert(now);
+    }
+
+    /// Has what is held written soon: the operator's word must outlive the process.
+    pub(super) fn save_soon(&mut self) {
+        self.unsaved = Unsaved::Change;
+        self.next_save = None;
+    }
+
+    /// Has the registry list everything again.
+    pub(super) fn list_anew(&self) {
+        if let Some(bell) = &self.bell {
+            bell.notify_one();
+        }
+    }
+
+    /// Has the registry list everything again when something has been unconfirmed for so long that a list which still
+    /// lacks it is believed; no registry lists by itself while nothing breaks.
+    pub(super) fn settle_unconfirmed(&mut self, snapshot: &Snapshot, now: SystemTime) {
+        let rested = self.asked_at.is_none_or(|at| at.elapsed() >= BELIEVED_AFTER);
+        if !self.connected || !rested {
+            return;
+        }
+        let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age >= BELIEVED_AFTER);
+        let states = self.scopes.iter().filter_map(|scope| snapshot.scopes.get(scope));
+        let mut unconfirmed = states.flat_map(|state| {
+            state.unconfirmed.iter().filter_map(|name| state.origins.get(name)?.unconfirmed_since)
+        });
+        if unconfirmed.any(is_old) {
+            self.asked_at = Some(Instant::now());
+            self.list_anew();
+        }
     }
 
     /// Whether there is a first full list that no file holds: it is written at once, so that a process which dies right
@@ -217,7 +375,12 @@ impl Followed {
             file,
             snapshot: snapshot.clone(),
             scopes: self.scopes.iter().cloned().collect(),
-            position: self.position.clone(),
+            summary: Summary {
+                resume: self.position.resume.clone(),
+                ready: self.ready,
+                relayed: self.relayed.to_vec(),
+                rules: self.rules.clone(),
+            },
             required_tls: required_tls.clone(),
         })
     }

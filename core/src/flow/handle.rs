@@ -8,7 +8,6 @@ use super::Source;
 use crate::{
     compile::Join,
     name::{RegistryName, ServiceKey},
-    registry::Scope,
     workload::Workload,
 };
 
@@ -28,7 +27,7 @@ pub struct Registries {
 pub(super) enum Command {
     Workloads(Vec<Arc<Workload>>, oneshot::Sender<()>),
     Registries(Registries, oneshot::Sender<()>),
-    DropUnconfirmed(Option<Scope>, oneshot::Sender<usize>),
+    DropUnconfirmed(Option<RegistryName>, oneshot::Sender<usize>),
     AllowPlaintext(ServiceKey, oneshot::Sender<bool>),
 }
 
@@ -52,14 +51,14 @@ impl FlowHandle {
         self.ask(|reply| Command::Registries(registries, reply)).await
     }
 
-    /// Drops the unconfirmed origins of one scope, or of all: the operator's word that they are gone. Returns how many
-    /// went.
-    pub async fn drop_unconfirmed(&self, scope: Option<Scope>) -> Option<usize> {
-        self.ask(|reply| Command::DropUnconfirmed(scope, reply)).await
+    /// Drops the unconfirmed origins of one registry, or of all: the operator's word that they are gone. Returns how
+    /// many went. Outlives the process.
+    pub async fn drop_unconfirmed(&self, registry: Option<RegistryName>) -> Option<usize> {
+        self.ask(|reply| Command::DropUnconfirmed(registry, reply)).await
     }
 
-    /// Lets a service's endpoints speak plaintext again, from the next time that their registry says so. Returns
-    /// whether any of its ports was held to TLS.
+    /// Lets a service's endpoints speak plaintext again where their registry says so, which is asked for a full list
+    /// at once. Returns whether any port was held to TLS. Outlives the process.
     pub async fn allow_plaintext(&self, service: ServiceKey) -> Option<bool> {
         self.ask(|reply| Command::AllowPlaintext(service, reply)).await
     }

@@ -41,6 +41,8 @@ impl Flow {
             self.give_up(&gone);
             gone.forget_state();
         }
+        self.owners.forget_refusals();
+        self.set_owners();
         let now = (self.now)();
         for at in 0..self.followed.len() {
             if begun.contains(&self.followed[at].number) {
@@ -50,10 +52,28 @@ impl Flow {
         for followed in &mut self.followed {
             self.drivers.start(followed);
         }
-        self.refused.clear();
-        let precedence = order;
-        self.compiler.configure(CompileConfig { precedence, joins, ..self.compiler.config().clone() });
+        self.compiler.configure(CompileConfig { joins, ..self.compiler.config().clone() });
+        self.rank();
         self.pending.snapshot = true;
+    }
+
+    /// Every source speaks for itself. A relay passes on no more what is followed here now, and says anew what it was
+    /// refused under other rules.
+    pub(super) fn set_owners(&mut self) {
+        let names: Vec<_> = self.followed.iter().map(|followed| followed.name().clone()).collect();
+        for at in 0..self.followed.len() {
+            if self.followed[at].set_rules(&names) && self.followed[at].is_relay() {
+                self.followed[at].list_anew();
+            }
+            let Some(former) = self.owners.follow(&self.followed[at]) else { continue };
+            let name = &names[at];
+            if let Some(relay) = self.followed.iter_mut().find(|followed| followed.number == former) {
+                for scope in relay.leave(name) {
+                    self.merge.forget(&scope);
+                }
+            }
+            self.merge.set_relay(name, None);
+        }
     }
 
     /// What follows a registry from here on: as before, in another way, or for the first time.
@@ -71,9 +91,7 @@ impl Flow {
             // Its words stay until the new list is whole.
             Some(old) if old.speaks_alike(&followed) => {
                 self.drivers.end(old.number);
-                for owner in self.owners.values_mut().filter(|owner| **owner == old.number) {
-                    *owner = followed.number;
-                }
+                self.owners.succeed(old.number, followed.number);
                 old.scopes.iter().for_each(|scope| self.merge.abandon(scope));
                 Some(old.followed_as(followed))
             }
@@ -91,8 +109,11 @@ impl Flow {
     /// Forgets all that a registry said.
     fn give_up(&mut self, gone: &Followed) {
         self.drivers.end(gone.number);
-        self.owners.retain(|_, owner| *owner != gone.number);
-        gone.scopes.iter().for_each(|scope| self.merge.forget(scope));
+        self.owners.release(gone.number);
+        for scope in &gone.scopes {
+            self.merge.forget(scope);
+            self.merge.set_relay(&scope.registry, None);
+        }
         self.merge.set_may_name(gone.name(), None);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::*;
 use crate::{
     merge::testing::{origin_of_endpoints, ready, replace, reset, scope},
-    name::OriginName,
+    name::{OriginName, RegistryName},
     registry::{Capabilities, Event, RegistryError, Resume},
 };
 

@@ -1,5 +1,8 @@
 //! A flow over scripted registries, on paused time.
 
+mod relays;
+mod unconfirmed;
+
 use std::time::Duration;
 
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -7,7 +10,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::*;
 use crate::{
     merge::testing::{commit, origin_of_endpoints, ready, replace, reset, scope},
-    name::ServiceKey,
+    name::{RegistryName, ServiceKey},
     registry::{
         Capabilities, Event, RegistryError, Resume,
         scripted::{Script, scripted},
@@ -23,11 +26,22 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// A clock that goes with paused time.
+fn paused_now() -> SystemTime {
+    thread_local!(static BEGAN: std::cell::OnceCell<Instant> = const { std::cell::OnceCell::new() });
+    SystemTime::UNIX_EPOCH + BEGAN.with(|began| began.get_or_init(Instant::now).elapsed())
+}
+
 fn start(state_dir: Option<PathBuf>) -> Running {
     let name = RegistryName::new("static").unwrap();
     let capabilities = Capabilities { configuration: true, resume: true, ..Capabilities::default() };
     let (registry, script) = scripted(name, capabilities);
-    let flow = Flow::new(FlowConfig { state_dir, ..FlowConfig::new(vec![Source::new(registry)]) });
+    run(script, FlowConfig { state_dir, ..FlowConfig::new(vec![Source::new(registry)]) })
+}
+
+/// Runs a flow, of which the script is kept.
+fn run(script: Script, config: FlowConfig) -> Running {
+    let flow = Flow::new(config);
     let (stop, stopped) = oneshot::channel();
     Running {
         script,

@@ -24,29 +24,33 @@ pub(super) enum Fate {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Absence {
     /// Whether the list says that it is all there is.
-    pub(super) completeness: Completeness,
-    /// How many origins the scope had.
-    pub(super) held: usize,
-    /// How many of them the list lacks.
-    pub(super) missing: usize,
+    full: bool,
+    /// Whether it lacks so much that it is not believed at once.
+    doubted: bool,
 }
 
 impl Absence {
+    /// A list that lacks `missing` of the `held` origins that the scope had.
+    pub(super) fn new(completeness: Completeness, held: usize, missing: usize) -> Self {
+        let doubted = held >= DOUBTED_FROM && missing * 2 > held;
+        Self { full: completeness == Completeness::Full, doubted }
+    }
+
+    /// A list of all scopes that lacks this one altogether.
+    pub(super) fn of_scope() -> Self {
+        Self { full: true, doubted: true }
+    }
+
     /// Decides about one missing origin.
     pub(super) fn fate(self, unconfirmed_since: Option<SystemTime>, now: SystemTime) -> Fate {
-        let full = self.completeness == Completeness::Full;
         match unconfirmed_since {
-            Some(since) if full && now.duration_since(since).is_ok_and(|age| age >= BELIEVED_AFTER) => {
+            Some(since) if self.full && now.duration_since(since).is_ok_and(|age| age >= BELIEVED_AFTER) => {
                 Fate::Goes
             }
             Some(_) => Fate::Stays,
-            None if full && !self.is_doubted() => Fate::Goes,
+            None if self.full && !self.doubted => Fate::Goes,
             None => Fate::Unconfirmed,
         }
-    }
-
-    fn is_doubted(self) -> bool {
-        self.held >= DOUBTED_FROM && self.missing * 2 > self.held
     }
 }
 
@@ -73,8 +77,11 @@ mod tests {
             (Full, 3, 1, Some(now + Duration::from_secs(5)), Stays),
         ];
         for (completeness, held, missing, since, expected) in cases {
-            let absence = Absence { completeness, held, missing };
+            let absence = Absence::new(completeness, held, missing);
             assert_eq!(absence.fate(since, now), expected, "{absence:?} {since:?}");
+        }
+        for (since, expected) in [(None, Unconfirmed), (ago(599), Stays), (ago(600), Goes)] {
+            assert_eq!(Absence::of_scope().fate(since, now), expected);
         }
     }
 }

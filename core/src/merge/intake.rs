@@ -19,8 +19,10 @@ pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;
 /// The rules by which a registry's words are taken in.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// Which identities each registry may name; a registry that is missing here may name any.
+    /// Which identities each followed registry may name; one that is missing here may name any.
     may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>,
+    /// Through which followed registry others come.
+    pub(super) relays: BTreeMap<RegistryName, RegistryName>,
     /// Ports whose endpoints stay in TLS whatever the registry says now: a lost tag is never a downgrade.
     pub(super) required_tls: RequiredTls,
     pool: Pool,
@@ -119,14 +121,9 @@ impl Intake {
     }
 
     fn may_name(&self, registry: &RegistryName, identity: &SpiffeId) -> bool {
-        let Some(allowed) = self.may_name.get(registry) else { return true };
-        allowed.iter().any(|pattern| match pattern {
-            PrincipalMatch::Identity(wanted) => wanted == identity,
-            PrincipalMatch::Namespace(domain, namespace) => {
-                identity.trust_domain_str() == domain.as_str() && identity.namespace() == namespace
-            }
-            PrincipalMatch::TrustDomain(domain) => identity.trust_domain_str() == domain.as_str(),
-        })
+        let followed = self.relays.get(registry).unwrap_or(registry);
+        let allowed = self.may_name.get(followed);
+        allowed.is_none_or(|allowed| allowed.iter().any(|pattern| pattern.matches(identity)))
     }
 
     fn share(&mut self, resource: &mut Resource) {

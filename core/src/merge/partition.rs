@@ -93,10 +93,15 @@ impl Merge {
         }
         let routes = old.map_or_else(Box::default, |entry| entry.routes.clone());
         let (service, contradiction) = self.service_of(registry, &name, &origins);
-        let endpoints = self.endpoints_of(registry, &name, &origins);
+        let all = self.endpoints_of(registry, &name, &origins, false);
         let key = ServiceKey { registry: registry.clone(), service: name };
         self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
-        self.note_required_tls(&key, old.map_or(&[], |entry| &entry.endpoints), &endpoints);
+        // What is not in force counts too: a port with plaintext beside TLS is none that is all TLS.
+        self.note_required_tls(&key, old.map_or(&[], |entry| &entry.endpoints), &all);
+        let endpoints = match self.snapshot.scopes.values().any(|state| state.stale) {
+            true => self.endpoints_of(registry, &key.service, &origins, true),
+            false => all,
+        };
         let entry = ServiceEntry { service, endpoints, routes, origins: origins.into() };
         if old.is_none_or(|old| **old != entry) {
             self.set_entry(partition, key, entry);
@@ -131,12 +136,14 @@ impl Merge {
         (stands.map(|(service, _)| service.clone()), contradiction)
     }
 
-    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one.
+    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one. `in_force` leaves
+    /// out what proves nothing and is stale.
     fn endpoints_of(
         &self,
         registry: &RegistryName,
         name: &ServiceName,
         origins: &[OriginKey],
+        in_force: bool,
     ) -> Box<[Arc<Endpoint>]> {
         let mut found = Vec::new();
         for key in origins {
@@ -145,7 +152,7 @@ impl Merge {
             let Some(origin) = state.origins.get(&key.name) else { continue };
             for resource in of_service(&origin.resources, name) {
                 let Resource::Endpoint(endpoint) = resource else { continue };
-                if !state.stale || is_mutual(endpoint) {
+                if !(in_force && state.stale) || endpoint.is_mutual() {
                     found.push((endpoint, origin.unconfirmed_since.is_some()));
                 }
             }
@@ -280,9 +287,4 @@ impl Merge {
             None => drop(self.conflicts.remove(&(registry.clone(), key))),
         }
     }
-}
-
-/// Whether an endpoint can only be reached as the identity it names.
-fn is_mutual(endpoint: &Endpoint) -> bool {
-    endpoint.tls == TlsMode::Required && endpoint.identity.is_some()
 }

@@ -18,8 +18,22 @@ pub(super) type Seen = HashSet<OriginName, RandomState>;
 enum List {
     #[default]
     None,
-    Open(Seen),
-    Ended(Seen, Completeness),
+    Open {
+        seen: Seen,
+        /// How many origins the scope had when the list began.
+        held: usize,
+    },
+    Ended(Ended),
+}
+
+/// A full list that is over.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The origins that it named.
+    pub(super) seen: Seen,
+    /// How many origins the scope had when it began. Its own first parts do not count: how a list is cut decides nothing.
+    pub(super) held: usize,
+    pub(super) completeness: Completeness,
 }
 
 /// What is staged for one scope.
@@ -33,18 +47,18 @@ pub(super) struct Staging {
 #[derive(Debug, Default)]
 pub(super) struct Staged {
     pub(super) replaced: BTreeMap<OriginName, Arc<Origin>>,
-    /// The origins that a full list named, when one ended.
-    pub(super) ended: Option<(Seen, Completeness)>,
+    /// The full list that ended, if one did.
+    pub(super) ended: Option<Ended>,
 }
 
 impl Staging {
-    /// A full list begins: it says again whatever was said before it.
-    pub(super) fn reset(&mut self) {
-        *self = Self { list: List::Open(Seen::default()), replaced: BTreeMap::new() };
+    /// A full list begins: it says again whatever was said before it. The scope has so many origins.
+    pub(super) fn reset(&mut self, held: usize) {
+        *self = Self { list: List::Open { seen: Seen::default(), held }, replaced: BTreeMap::new() };
     }
 
     pub(super) fn replace(&mut self, origin: Arc<Origin>) {
-        if let List::Open(seen) | List::Ended(seen, _) = &mut self.list {
+        if let List::Open { seen, .. } | List::Ended(Ended { seen, .. }) = &mut self.list {
             seen.insert(origin.name.clone());
         }
         self.replaced.insert(origin.name.clone(), origin);
@@ -57,8 +71,8 @@ impl Staging {
 
     /// The full list is over. Without a beginning it proves no absence.
     pub(super) fn ready(&mut self, completeness: Completeness) {
-        if let List::Open(seen) = &mut self.list {
-            self.list = List::Ended(std::mem::take(seen), completeness);
+        if let List::Open { seen, held } = &mut self.list {
+            self.list = List::Ended(Ended { seen: std::mem::take(seen), held: *held, completeness });
         }
     }
 
@@ -67,7 +81,7 @@ impl Staging {
     pub(super) fn take(&mut self) -> Staged {
         let replaced = std::mem::take(&mut self.replaced);
         match std::mem::take(&mut self.list) {
-            List::Ended(seen, completeness) => Staged { replaced, ended: Some((seen, completeness)) },
+            List::Ended(ended) => Staged { replaced, ended: Some(ended) },
             list => {
                 self.list = list;
                 Staged { replaced, ended: None }
@@ -75,8 +89,8 @@ impl Staging {
         }
     }
 
-    /// Whether a full list is under way: what is visible is not all there is, and no point to go on from.
+    /// Whether a full list is under way: what is visible is not all there is.
     pub(super) fn is_listing(&self) -> bool {
-        matches!(self.list, List::Open(_))
+        matches!(self.list, List::Open { .. })
     }
 }

@@ -1,5 +1,7 @@
 //! What becomes visible when, and what never goes by silence.
 
+mod age;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -89,7 +91,7 @@ fn a_filtered_list_removes_nothing_and_the_operator_may() {
     list(&mut merge, &scope, 1, Completeness::Filtered, seconds(10));
     list(&mut merge, &scope, 1, Completeness::Filtered, seconds(99_999));
     assert_eq!(healths(&merge, &scope).len(), 3);
-    assert_eq!(merge.drop_unconfirmed(Some(&super::testing::scope("other"))), 0);
+    assert_eq!(merge.drop_unconfirmed(Some(&RegistryName::new("other").unwrap())), 0);
     assert_eq!(merge.drop_unconfirmed(None), 2);
     assert_eq!(healths(&merge, &scope), [Health::Healthy]);
 }

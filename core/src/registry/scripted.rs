@@ -18,6 +18,7 @@ pub struct Scripted {
     capabilities: Capabilities,
     words: AsyncMutex<mpsc::Receiver<Word>>,
     watched: watch::Sender<Vec<Option<Resume>>>,
+    relayed: Arc<Mutex<Arc<[RegistryName]>>>,
 }
 
 /// Tells a [`Scripted`] registry what to say.
@@ -25,6 +26,7 @@ pub struct Scripted {
 pub struct Script {
     words: mpsc::Sender<Word>,
     watched: Mutex<watch::Receiver<Vec<Option<Resume>>>>,
+    relayed: Arc<Mutex<Arc<[RegistryName]>>>,
 }
 
 /// A registry and its script. Every stream goes on with what was not said on the one before.
@@ -32,8 +34,10 @@ pub struct Script {
 pub fn scripted(name: RegistryName, capabilities: Capabilities) -> (Arc<Scripted>, Script) {
     let (words, receiver) = mpsc::channel(1024);
     let (watched, watching) = watch::channel(Vec::new());
-    let registry = Scripted { name, capabilities, words: AsyncMutex::new(receiver), watched };
-    (Arc::new(registry), Script { words, watched: Mutex::new(watching) })
+    let relayed = Arc::<Mutex<_>>::default();
+    let registry =
+        Scripted { name, capabilities, words: AsyncMutex::new(receiver), watched, relayed: relayed.clone() };
+    (Arc::new(registry), Script { words, watched: Mutex::new(watching), relayed })
 }
 
 impl Script {
@@ -46,6 +50,11 @@ impl Script {
     /// Ends the stream.
     pub async fn fail(&self, error: RegistryError) {
         let _gone = self.words.send(Err(error)).await;
+    }
+
+    /// Tells, as a relay, which registries it speaks for, most authoritative first.
+    pub fn relay(&self, registries: &[RegistryName]) {
+        *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = registries.into();
     }
 
     /// With which resume points streams were asked for so far.
@@ -68,6 +77,10 @@ impl Registry for Scripted {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    fn relayed(&self) -> Arc<[RegistryName]> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn watch(&self, _scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Word> {

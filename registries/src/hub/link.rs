@@ -18,6 +18,7 @@ use tokio::{
 use weft_core::{
     control::{NodeReport, RelayedState, ResumePoint, message::RefusalCode},
     identity::SpiffeId,
+    name::RegistryName,
     registry::{Event, RegistryError},
     tls::{Bundle, TlsContext},
 };
@@ -69,6 +70,8 @@ pub enum LinkState {
         since: SystemTime,
         /// What the hub says this node may be, beside itself.
         granted: Arc<[SpiffeId]>,
+        /// The registries that the hub relays, most authoritative first.
+        registries: Arc<[RegistryName]>,
     },
     /// The hub does not answer, or refuses.
     Away {

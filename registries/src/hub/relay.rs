@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -32,6 +32,8 @@ pub struct HubRegistry {
     link: HubLink,
     /// Whether it was said that the link is away, since it was last there.
     said: Arc<AtomicBool>,
+    /// The registries that the hub relays, as told before the words that follow.
+    relayed: Arc<Mutex<Arc<[RegistryName]>>>,
 }
 
 impl HubRegistry {
@@ -39,7 +41,7 @@ impl HubRegistry {
     /// watch.
     #[must_use]
     pub fn new(name: RegistryName, link: HubLink) -> Self {
-        Self { name, link, said: Arc::default() }
+        Self { name, link, said: Arc::default(), relayed: Arc::default() }
     }
 
     /// As the configuration's factory wants it.
@@ -57,7 +59,13 @@ impl HubRegistry {
             }
         };
         let mut state = self.link.state();
-        let is_connected = |state: &LinkState| matches!(state, LinkState::Connected { .. });
+        let is_connected = |state: &LinkState| match state {
+            LinkState::Connected { registries, .. } => {
+                *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = registries.clone();
+                true
+            }
+            _ => false,
+        };
         let patience = if self.said.load(Ordering::Relaxed) { LONG_PATIENCE } else { PATIENCE };
         if timeout(patience, state.wait_for(is_connected)).await.is_err() {
             let reason = match &*state.borrow() {
@@ -85,6 +93,10 @@ impl Registry for HubRegistry {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { resume: true, health: true, configuration: true, relay: true, register: false }
+    }
+
+    fn relayed(&self) -> Arc<[RegistryName]> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn watch(&self, _scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {

@@ -23,6 +23,7 @@ use weft_core::{
         },
     },
     identity::{SpiffeId, TrustDomain},
+    name::RegistryName,
     registry::{Event, RegistryError},
     tls::Bundle,
 };
@@ -123,14 +124,17 @@ impl Session {
         let message = first.ok_or("the hub ended the stream before its welcome")?;
         self.count(&message)?;
         match message.word {
-            Some(ServerWord::Welcome(Welcome { version, epoch, granted })) => {
+            Some(ServerWord::Welcome(Welcome { version, epoch, granted, registries })) => {
                 if !(VERSIONS.0..=VERSIONS.1).contains(&version) {
                     return Err(format!("the hub chose version {version}, which this agent does not speak"));
                 }
                 let granted = granted.iter().map(|uri| SpiffeId::parse(uri)).collect::<Result<Arc<[_]>, _>>();
                 let granted = granted.map_err(|fault| format!("a grant of the hub: {fault}"))?;
+                let registries = registries.iter().map(|name| RegistryName::new(name));
+                let registries = registries.collect::<Result<Arc<[_]>, _>>();
+                let registries = registries.map_err(|fault| format!("a registry of the hub: {fault}"))?;
                 self.epoch = epoch;
-                state.send_replace(LinkState::Connected { since: SystemTime::now(), granted });
+                state.send_replace(LinkState::Connected { since: SystemTime::now(), granted, registries });
                 Ok(())
             }
             Some(ServerWord::Refusal(refusal)) => Err(refusal.message),

@@ -25,6 +25,8 @@ pub(super) struct Told {
     origins: BTreeMap<OriginName, Said>,
     /// Whether the end of the list was told.
     ready: bool,
+    /// Whether the list is of another folder than the one before.
+    elsewhere: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -35,14 +37,18 @@ struct Said {
 
 impl Told {
     pub(super) fn new(scope: Scope, allow_loopback: bool) -> Self {
-        Self { scope, allow_loopback, origins: BTreeMap::new(), ready: false }
+        Self { scope, allow_loopback, origins: BTreeMap::new(), ready: false, elsewhere: false }
     }
 
     /// The events of the first look: a list, which is full when every file makes sense. Before that nobody knows what
     /// the others say, policies perhaps: a process that starts with nothing must not take the rest for all there is.
-    pub(super) fn full(&mut self, listing: &Listing) -> Vec<Event> {
+    ///
+    /// `elsewhere`: it is another folder under the same name, such as that under a mount that went. What was in the first
+    /// one is hidden then, and not gone; nor is it where a folder is empty that was not seen to be emptied.
+    pub(super) fn full(&mut self, listing: &Listing, elsewhere: bool) -> Vec<Event> {
         self.origins.clear();
         self.ready = false;
+        self.elsewhere = elsewhere;
         let mut events = vec![Event::Reset { scope: self.scope.clone() }];
         events.extend(self.replaced(listing));
         events.extend(self.end(listing));
@@ -64,7 +70,9 @@ impl Told {
         let mut events = Vec::new();
         if !self.ready && listing.files.values().all(|file| file.in_force().is_some()) {
             self.ready = true;
-            events.push(Event::Ready { scope: self.scope.clone(), completeness: Completeness::Full });
+            let hides = self.elsewhere || listing.files.is_empty();
+            let completeness = if hides { Completeness::Filtered } else { Completeness::Full };
+            events.push(Event::Ready { scope: self.scope.clone(), completeness });
         }
         events.push(Event::Commit { scope: self.scope.clone(), resume: None, age: Duration::ZERO });
         events

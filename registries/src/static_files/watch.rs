@@ -6,7 +6,8 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use futures_core::Stream;
@@ -21,15 +22,34 @@ const QUIET: Duration = Duration::from_millis(50);
 /// The longest that looking is put off while changes go on.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
+/// What tells a folder from another one of its name: its device, its number, and when it was made where the file system
+/// says so, as a number is given again.
+type Place = (u64, u64, Option<SystemTime>);
+
+/// Which folder a registry saw last, over all its watches; the inner none when there was no folder at the last look.
+/// Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(Arc<Mutex<Option<Option<Place>>>>);
+
+impl Seen {
+    /// Takes note of the folder that is there now. Returns whether that is another one than at the look before.
+    fn note(&self, now: Option<Place>) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.replace(now).is_some_and(|before| before != now)
+    }
+}
+
 /// Follows the folder until its consumer has enough.
 pub(super) fn follow(
     settings: StaticSettings,
     scope: Scope,
+    seen: Seen,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
     let told = Told::new(scope, settings.allow_loopback);
     let state = State {
         settings,
         told,
+        seen,
         bell: None,
         listing: Listing::default(),
         queue: VecDeque::new(),
@@ -44,6 +64,7 @@ pub(super) fn follow(
 struct State {
     settings: StaticSettings,
     told: Told,
+    seen: Seen,
     /// Rings when the folder changes; none before the first look.
     bell: Option<Bell>,
     listing: Listing,
@@ -77,16 +98,20 @@ impl State {
             }
             None => true,
         };
+        let mut elsewhere = false;
         if anew {
             // The bell is hung before the look, so that no change falls between the two.
-            self.bell = Some(Bell::hang(folder));
+            let bell = Bell::hang(folder);
+            elsewhere = self.seen.note(bell.hung_at);
+            self.bell = Some(bell);
         }
         let (path, before) = (self.settings.path.clone(), std::mem::take(&mut self.listing));
         let read = tokio::task::spawn_blocking(move || Listing::read(&path, &before));
         self.listing = read.await.map_err(io::Error::other)??;
-        // Another folder under the name (a mount that came or went) deleted no file: it is a full list of its own.
-        let look = if anew { Told::full } else { Told::changes };
-        self.queue.extend(look(&mut self.told, &self.listing));
+        self.queue.extend(match anew {
+            true => self.told.full(&self.listing, elsewhere),
+            false => self.told.changes(&self.listing),
+        });
         Ok(())
     }
 }
@@ -101,8 +126,8 @@ fn registry_error(message: String, kind: io::ErrorKind) -> RegistryError {
 /// Rings when something in a folder changes. Where the kernel cannot tell, it never rings and the poll must do.
 struct Bell {
     changes: mpsc::Receiver<()>,
-    /// The folder's device and number: a folder that was moved away and made anew is another.
-    hung_at: Option<(u64, u64)>,
+    /// A folder that was moved away and made anew is another.
+    hung_at: Option<Place>,
     _watcher: Option<RecommendedWatcher>,
 }
 
@@ -144,9 +169,9 @@ impl Bell {
     }
 }
 
-fn place_of(folder: &Path) -> Option<(u64, u64)> {
+fn place_of(folder: &Path) -> Option<Place> {
     let metadata = std::fs::metadata(folder).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 fn watch(folder: PathBuf, ring: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {

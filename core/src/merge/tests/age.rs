@@ -1,0 +1,116 @@
+//! What old state is worth, and what a list in parts says of the rest.
+
+use super::*;
+
+fn plain(number: u8) -> Endpoint {
+    Endpoint { tls: TlsMode::Off, identity: None, mesh_address: None, ..endpoint("db", number) }
+}
+
+fn of(endpoints: impl IntoIterator<Item = Endpoint>) -> Vec<Resource> {
+    endpoints.into_iter().map(|endpoint| Resource::Endpoint(Arc::new(endpoint))).collect()
+}
+
+fn say(merge: &mut Merge, scope: &Scope, origin: &str, endpoints: Vec<Resource>) {
+    merge.apply(replace(scope, origin, "1", endpoints), START);
+    merge.apply(commit(scope), START);
+}
+
+fn saved(merge: &Merge, scope: &Scope, committed_at: SystemTime) -> SavedScope {
+    let origins = merge.snapshot().scopes[scope].origins.values().map(|it| Origin::clone(it)).collect();
+    SavedScope { scope: scope.clone(), completeness: Some(Completeness::Full), committed_at, origins }
+}
+
+fn instances(merge: &Merge) -> Vec<String> {
+    let endpoints = entry(merge, "db").map(|entry| entry.endpoints.to_vec()).unwrap_or_default();
+    endpoints.iter().map(|it| format!("{} {:?}", it.instance, it.tls)).collect()
+}
+
+#[test]
+fn old_state_holds_no_port_to_tls_that_was_never_all_tls() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    let both = || of([endpoint("db", 1), plain(2)]);
+    say(&mut merge, &scope, "file", both());
+    let mut restored = Merge::default();
+    restored.restore(saved(&merge, &scope, START), seconds(7200));
+    assert_eq!(instances(&restored), ["db-1 Required"]);
+    assert!(restored.required_tls().is_empty());
+    let later = seconds(7201);
+    for event in [reset(&scope), replace(&scope, "file", "2", both()), ready(&scope), commit(&scope)] {
+        restored.apply(event, later);
+    }
+    assert_eq!(instances(&restored), ["db-1 Required", "db-2 Off"]);
+    assert!(restored.required_tls().is_empty());
+}
+
+#[test]
+fn a_part_of_a_list_confirms_no_old_plaintext() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    say(&mut merge, &scope, "a", of([endpoint("db", 1)]));
+    say(&mut merge, &scope, "b", of([plain(2)]));
+    let restored = || {
+        let mut restored = Merge::default();
+        restored.restore(saved(&merge, &scope, START), seconds(7200));
+        restored
+    };
+    let begin = |merge: &mut Merge| {
+        for event in [reset(&scope), replace(&scope, "a", "2", of([endpoint("db", 1)])), commit(&scope)] {
+            merge.apply(event, seconds(7201));
+        }
+    };
+    let mut in_parts = restored();
+    begin(&mut in_parts);
+    assert_eq!(instances(&in_parts), ["db-1 Required"], "nobody named the other origin");
+    for event in [replace(&scope, "b", "2", of([plain(2)])), ready(&scope), commit(&scope)] {
+        in_parts.apply(event, seconds(7202));
+    }
+    assert_eq!(instances(&in_parts), ["db-1 Required", "db-2 Off"]);
+    // A list that hides something ends, and still nobody named it.
+    let mut filtered = restored();
+    begin(&mut filtered);
+    filtered
+        .apply(Event::Ready { scope: scope.clone(), completeness: Completeness::Filtered }, seconds(7202));
+    filtered.apply(commit(&scope), seconds(7202));
+    assert_eq!(instances(&filtered), ["db-1 Required"]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_nothing_fresh() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    say(&mut merge, &scope, "file", of([plain(1)]));
+    let mut restored = Merge::default();
+    restored.restore(saved(&merge, &scope, seconds(1000)), START);
+    assert!(instances(&restored).is_empty() && restored.snapshot().scopes[&scope].stale);
+}
+
+#[test]
+fn how_a_list_is_cut_does_not_decide_whether_it_is_believed() {
+    let scope = scope("static");
+    for cut in [false, true] {
+        let mut merge = merge_of(&scope, 10);
+        merge.apply(reset(&scope), seconds(10));
+        for number in 0..10 {
+            let name = format!("new{number}");
+            merge.apply(replace(&scope, &name, "1", origin_of_endpoints(&name, 1)), seconds(10));
+        }
+        if cut {
+            merge.apply(commit(&scope), seconds(10));
+        }
+        merge.apply(ready(&scope), seconds(10));
+        merge.apply(commit(&scope), seconds(10));
+        assert_eq!(merge.snapshot().scopes[&scope].unconfirmed.len(), 10, "cut: {cut}");
+    }
+}
+
+#[test]
+fn a_scope_that_its_relay_lacks_is_doubted_before_it_goes() {
+    let scope = scope("static");
+    let mut merge = merge_of(&scope, 2);
+    assert!(!merge.lack(&scope, seconds(10)));
+    assert_eq!(healths(&merge, &scope), [Health::Unconfirmed; 2]);
+    assert!(!merge.lack(&scope, seconds(609)));
+    assert!(merge.lack(&scope, seconds(610)));
+    assert!(merge.snapshot().scopes.is_empty() && merge.snapshot().partitions.is_empty());
+}
