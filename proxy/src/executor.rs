@@ -21,13 +21,3 @@ impl LocalExecutor {
         tokio::task::spawn_local(future)
     }
 }
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        self.spawn(future);
-    }
-}

@@ -3,6 +3,7 @@
 
 pub(crate) mod application;
 pub(crate) mod body;
+pub(crate) mod burst;
 pub(crate) mod expect;
 pub(crate) mod finish;
 pub(crate) mod head;
@@ -12,5 +13,6 @@ pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod single;
+pub(crate) mod streams;
 pub(crate) mod strict;
 pub(crate) mod upgrade;

@@ -10,20 +10,24 @@ mod route;
 mod sniff;
 mod tcp;
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
-use hyper::service::service_fn;
+use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use weft_core::{resource::TlsMode, table::Upstream};
 
 use crate::{
     command::OutboundRole,
     http::{
+        body::Arriving,
+        burst::{self, Burst},
         head::HeadWatch,
         serve,
+        streams::Streams,
         strict::{Heads, Strict},
     },
     quiet::About,
+    signal::Listener,
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -71,48 +75,57 @@ pub(crate) async fn serve(
     let limits = downstream.worker.limits;
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, &limits).await else { return };
     let stream = Prefixed::new(prefix, stream);
+    match spoken {
+        Spoken::Http1 => serve_http1(downstream, stream, drain).await,
+        Spoken::Http2 => {
+            let answer = move |request| handle::handle(downstream.clone(), request);
+            let streams = Streams::new(stream, &limits, answer);
+            let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
+            let caller = || serve::Caller::Present;
+            Box::pin(serve::serve(streams, finish, caller, &mut drain, None, None)).await;
+        }
+    }
+}
+
+/// Serves burst after burst of requests.
+async fn serve_http1(downstream: Rc<Downstream>, stream: Prefixed<LocalStream>, mut drain: Listener) {
+    let worker = downstream.worker.clone();
+    let addresses = downstream.peer_address.zip(downstream.local_address);
+    let head = downstream.head.clone();
     let heads = Rc::new(Heads::default());
+    let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
     let marking = heads.clone();
-    let handler = downstream.clone();
-    let service = service_fn(move |mut request| {
-        let downstream = handler.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let downstream = downstream.clone();
         // Before hyper reads on: it may find the caller's end.
         downstream.head.request();
         let flawed = marking.mark(&mut request);
         async move {
-            let mut response = handle::handle(downstream, request).await;
+            let mut response = handle::handle(downstream, request.map(Arriving::Http1)).await;
             if flawed {
                 Heads::close(&mut response);
             }
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    match spoken {
-        Spoken::Http1 => {
-            let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
-            let connection = serve::http1(&limits).serve_connection(io, service).with_upgrades();
-            let caller = || {
-                if !head.is_half_closed() {
-                    return serve::Caller::Present;
-                }
-                let gone = addresses.is_some_and(|addresses| admit::is_gone(&downstream.worker, addresses));
-                if gone { serve::Caller::Gone } else { serve::Caller::HalfClosed }
-            };
-            serve::serve(connection, |connection| connection.graceful_shutdown(), caller, drain, None, None)
-                .await;
+    let caller = || {
+        if !head.is_half_closed() {
+            return serve::Caller::Present;
         }
-        Spoken::Http2 => {
-            let connection = serve::http2(&limits).serve_connection(TokioIo::new(stream), service);
-            let served = serve::serve(
-                connection,
-                |connection| connection.graceful_shutdown(),
-                || serve::Caller::Present,
-                drain,
-                None,
-                None,
-            );
-            Box::pin(served).await;
+        let gone = addresses.is_some_and(|addresses| admit::is_gone(&worker, addresses));
+        if gone { serve::Caller::Gone } else { serve::Caller::HalfClosed }
+    };
+    let mut resting = (io, service);
+    loop {
+        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting);
+        // Boxed, so that a resting connection holds no room for it.
+        let finish = |mut burst: Pin<&mut Burst<_, _>>| burst.finish();
+        let served = Box::pin(serve::serve(burst, finish, caller, &mut drain, None, None));
+        let Some(Some(rested)) = served.await else { return };
+        if !burst::rest(&rested.0, &mut drain).await {
+            return;
         }
+        resting = rested;
     }
 }
 

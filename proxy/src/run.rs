@@ -16,6 +16,7 @@ use crate::{
     config::Limits,
     dial::Dialer,
     executor::LocalExecutor,
+    http::burst::Waiting,
     listen::{self, Listeners},
     pool::Pool,
     record::Records,
@@ -71,6 +72,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         sockets: RefCell::default(),
         slots: start.slots,
         heads: RefCell::default(),
+        waiting: Waiting::default(),
         cut: Cell::new(0),
     });
     LocalExecutor.spawn(watch_table(worker.clone()));

@@ -102,6 +102,7 @@ impl fmt::Display for Users {
 pub struct SocketTable {
     socket: Socket,
     request: Vec<u8>,
+    answer: Box<[u8; ANSWER]>,
     sequence: u32,
 }
 
@@ -118,7 +119,7 @@ impl SocketTable {
         socket.bind_auto()?;
         socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
-        Ok(Self { socket, request: Vec::with_capacity(128), sequence: 0 })
+        Ok(Self { socket, request: Vec::with_capacity(128), answer: Box::new([0; ANSWER]), sequence: 0 })
     }
 
     /// Who connected from `peer` to our `local` address. Does not block: the kernel answers within the request.
@@ -153,9 +154,8 @@ impl SocketTable {
         message.serialize(&mut self.request);
         self.socket.send(&self.request, 0)?;
         loop {
-            let mut answer = [0; ANSWER];
-            let length = self.socket.recv(&mut &mut answer[..], 0)?;
-            let answer = answer.get(..length).unwrap_or_default();
+            let length = self.socket.recv(&mut &mut self.answer[..], 0)?;
+            let answer = self.answer.get(..length).unwrap_or_default();
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(answer)
                 .map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
             // An answer to an earlier question, that failed before it was read.

@@ -135,6 +135,17 @@ macro_rules! either_stream {
 }
 
 either_stream!(LocalStream, Tcp, Unix);
+
+impl LocalStream {
+    /// Waits until there is something to read, or an end, without taking it.
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+}
+
 either_stream!(MeshStream, Mesh, Plain);
 
 /// A stream whose first bytes were read already.
@@ -148,6 +159,11 @@ impl<T> Prefixed<T> {
     /// Gives `prefix` before what `inner` gives.
     pub(crate) fn new(prefix: Bytes, inner: T) -> Self {
         Self { prefix, inner }
+    }
+
+    /// The stream itself.
+    pub(crate) fn inner(&self) -> &T {
+        &self.inner
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     command::Peers,
     config::Limits,
     dial::Dialer,
-    http::{application::AppPool, head::HeadWatch},
+    http::{application::AppPool, burst::Waiting, head::HeadWatch},
     pool::Pool,
     record::Recorder,
     resilience::RetryBudgets,
@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) slots: Arc<Slots>,
     /// Local connections whose requests must have whole headers in time.
     pub(crate) heads: RefCell<Vec<Weak<HeadWatch>>>,
+    /// Local connections that wait for a request with all that they need for it.
+    pub(crate) waiting: Waiting,
     /// Connections that were cut at the drain's deadline.
     pub(crate) cut: Cell<u32>,
 }

@@ -26,6 +26,8 @@ mod http_calls;
 mod limits;
 #[path = "mesh/listeners.rs"]
 mod listeners;
+#[path = "mesh/resting.rs"]
+mod resting;
 #[path = "mesh/retry.rs"]
 mod retry;
 #[path = "mesh/source.rs"]

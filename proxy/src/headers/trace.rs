@@ -48,7 +48,11 @@ impl TraceContext {
         if let Ok(mut value) = HeaderValue::from_bytes(&context.to_text()) {
             // As with the request's ID: HPACK would index it in vain.
             value.set_sensitive(true);
-            headers.insert(TRACEPARENT, value);
+            // In place where it can be: an insertion makes room first, and that may move the whole map.
+            match headers.get_mut(TRACEPARENT).filter(|_| received.is_some()) {
+                Some(place) => *place = value,
+                None => drop(headers.insert(TRACEPARENT, value)),
+            }
         }
         context
     }

@@ -4,10 +4,11 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use h2::{Reason, RecvStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -24,6 +25,75 @@ pub(crate) enum BodyError {
     Http2(#[from] h2::Error),
 }
 
+impl BodyError {
+    /// What the stream that it came on was reset with.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Hyper(_) => None,
+            Self::Http2(error) => error.reason(),
+        }
+    }
+}
+
+/// A request's body as it comes from a connection that we serve.
+#[derive(Debug)]
+pub(crate) enum Arriving {
+    /// By HTTP/1.
+    Http1(Incoming),
+    /// By HTTP/2.
+    Stream(RecvStream),
+}
+
+impl Arriving {
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Stream(stream) => poll_stream(stream, context),
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Stream(stream) => stream_size_hint(stream),
+        }
+    }
+}
+
+/// The next frame of an HTTP/2 stream, whose window opens again by what was read.
+pub(super) fn poll_stream(
+    stream: &mut RecvStream,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    match ready!(stream.poll_data(context)) {
+        Some(Ok(chunk)) => {
+            let released = stream.flow_control().release_capacity(chunk.len());
+            Poll::Ready(Some(released.map(|()| Frame::data(chunk)).map_err(Into::into)))
+        }
+        Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+        None => match ready!(stream.poll_trailers(context)) {
+            Ok(None) => Poll::Ready(None),
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Err(error) => Poll::Ready(Some(Err(error.into()))),
+        },
+    }
+}
+
+/// How much there is to come of an HTTP/2 stream: known only once it is nothing.
+pub(super) fn stream_size_hint(stream: &RecvStream) -> SizeHint {
+    if stream.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+}
+
 /// How many bytes of a body were received, for whoever records it at the end.
 pub(crate) type Received = Rc<Cell<u64>>;
 
@@ -35,10 +105,10 @@ pub(crate) enum Body {
     Empty,
     /// Text of our own.
     Full(Option<Bytes>),
-    /// From a connection that hyper serves.
+    /// The answer to a request that had a connection of its own.
     Incoming(Incoming),
-    /// The same, counted.
-    Counted(Incoming, Received),
+    /// A request's body, counted.
+    Counted(Arriving, Received),
     /// A request's body that can be sent a second time, up to a limit.
     Replay(Box<Replay>),
     /// A request's body that is kept back until the next hop wants it.
@@ -69,11 +139,11 @@ impl HttpBody for Body {
             Self::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Counted(body, received) => {
-                let frame = std::task::ready!(Pin::new(body).poll_frame(context));
+                let frame = ready!(body.poll_frame(context));
                 if let Some(chunk) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                     received.set(received.get() + chunk.len() as u64);
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+                Poll::Ready(frame)
             }
             Self::Replay(body) => body.poll_frame(context),
             Self::Held(body) => body.poll_frame(context),
@@ -86,7 +156,8 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(text) => text.is_none(),
-            Self::Incoming(body) | Self::Counted(body, _) => body.is_end_stream(),
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Counted(body, _) => body.is_end_stream(),
             Self::Replay(body) => body.is_end_stream(),
             Self::Held(body) => body.is_end_stream(),
             Self::Mesh(body) => body.is_end_stream(),
@@ -98,7 +169,8 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Incoming(body) | Self::Counted(body, _) => body.size_hint(),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Counted(body, _) => body.size_hint(),
             Self::Replay(body) => body.size_hint(),
             Self::Held(body) => body.size_hint(),
             Self::Mesh(body) => body.size_hint(),

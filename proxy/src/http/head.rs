@@ -1,5 +1,5 @@
-//! What a connection of HTTP/1 waits for: callers that begin the header of a request and do not end it, and callers that
-//! have said all and wait for their answer.
+//! What a connection of HTTP/1 waits for: callers that begin the header of a request and do not end it, callers that
+//! have said all and wait for their answer, and callers that say nothing for a while.
 //!
 //! hyper's own limit also ends connections that idle between two requests, which costs a caller that does not retry its
 //! next one. Here only a header that was begun has a limit. No connection has a timer: the worker looks at all of them
@@ -28,12 +28,21 @@ pub(crate) struct HeadWatch {
     late: AtomicBool,
     half_closed: AtomicBool,
     waker: AtomicWaker,
+    /// Whether the last read found nothing.
+    starved: AtomicBool,
+    /// Whether the last write has to wait.
+    blocked: AtomicBool,
+    /// Whether nothing was read since the last sweep.
+    quiet: AtomicBool,
+    /// Whether nothing was read from one sweep to the next, while no request was under way.
+    stale: AtomicBool,
 }
 
 impl HeadWatch {
     /// A whole header came.
     pub(crate) fn request(&self) {
         self.change(|state| state != RELEASED, BUSY);
+        self.late.store(false, Relaxed);
     }
 
     /// The answer is out.
@@ -64,22 +73,52 @@ impl HeadWatch {
         self.half_closed.load(Relaxed)
     }
 
+    /// Takes note of a read that gave something.
+    pub(super) fn fed(&self) {
+        self.starved.store(false, Relaxed);
+        self.quiet.store(false, Relaxed);
+        self.stale.store(false, Relaxed);
+        self.begin();
+    }
+
     /// Takes note of a read that gave nothing: `begun` if a header's beginning was read before. True if the connection
     /// is to end, because a header is late.
     pub(super) fn starved(&self, context: &Context<'_>, begun: bool) -> bool {
+        self.starved.store(true, Relaxed);
         if begun {
             self.begin();
         }
-        if !(BEGUN..RELEASED).contains(&self.state.load(Relaxed)) {
+        if self.state.load(Relaxed) >= RELEASED {
             return false;
         }
         self.waker.register(context.waker());
         self.late.load(Relaxed)
     }
 
-    /// Ends the connection if it was begun `limit` sweeps ago.
+    /// Takes note of whether a write has to wait.
+    pub(super) fn written(&self, blocked: bool) {
+        self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Whether the last answer is written and all that came was read, as far as the socket is asked.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.load(Relaxed) == IDLE
+            && self.starved.load(Relaxed)
+            && !self.blocked.load(Relaxed)
+            && !self.is_half_closed()
+    }
+
+    /// Whether it waits for a request for so long that it should rest.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Relaxed)
+    }
+
+    /// Ends the connection if a header was begun `limit` sweeps ago, and lets it rest if nothing came since the last.
     pub(crate) fn sweep(&self, limit: u32) {
         let state = self.state.load(Relaxed);
+        if self.quiet.swap(true, Relaxed) && state == IDLE && !self.stale.swap(true, Relaxed) {
+            self.waker.wake();
+        }
         if !(BEGUN..RELEASED).contains(&state) {
             return;
         }

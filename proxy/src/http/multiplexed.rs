@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    body::{Body, BodyError},
+    body::{Body, BodyError, poll_stream, stream_size_hint},
     pump::Pump,
 };
 use crate::{executor::LocalExecutor, fault::Fault};
@@ -229,7 +229,7 @@ impl Lease {
                 return Err(StreamFailure { fault: Fault::NotDispatched, body });
             }
         };
-        let mut pump = (!bodyless).then(|| Pump::new(stream, body));
+        let mut pump = (!bodyless).then(|| Pump::new(stream, body, h2::Reason::CANCEL));
         let outcome = poll_fn(|context| {
             if let Some(pump) = pump.as_mut().filter(|pump| !pump.is_done()) {
                 // A failure of the stream is the answer's too.
@@ -344,18 +344,7 @@ impl MeshBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match std::task::ready!(self.stream.poll_data(context)) {
-            Some(Ok(chunk)) => {
-                let released = self.stream.flow_control().release_capacity(chunk.len());
-                Poll::Ready(Some(released.map(|()| Frame::data(chunk)).map_err(Into::into)))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            None => match std::task::ready!(self.stream.poll_trailers(context)) {
-                Ok(None) => Poll::Ready(None),
-                Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Err(error) => Poll::Ready(Some(Err(error.into()))),
-            },
-        }
+        poll_stream(&mut self.stream, context)
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -363,6 +352,6 @@ impl MeshBody {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        if self.stream.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+        stream_size_hint(&self.stream)
     }
 }

@@ -1,4 +1,4 @@
-//! Feeds a request's body into an HTTP/2 stream as flow control allows.
+//! Feeds a body into an HTTP/2 stream as flow control allows.
 
 use std::{
     future::Future,
@@ -8,25 +8,28 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use http_body::Body as _;
+use http_body::Body;
 
-use super::body::Body;
+use super::body::BodyError;
 
 /// A body on its way into a stream. The future ends when all was handed over, or when the stream or the body failed:
-/// a body that fails resets its stream, a stream that fails is seen by whoever waits for the response.
+/// a body that fails resets its stream, a stream that fails is seen by whoever waits for the response or records it.
 #[derive(Debug)]
-pub(crate) struct Pump {
+pub(crate) struct Pump<B> {
     stream: SendStream<Bytes>,
-    body: Body,
+    body: B,
+    /// What the stream is reset with when the body breaks off for a reason that is not one of HTTP/2's.
+    broken: Reason,
     /// A chunk that waits for capacity.
     waiting: Option<Bytes>,
     done: bool,
 }
 
-impl Pump {
-    /// Begins to send `body`, which has at least a chance of a frame.
-    pub(crate) fn new(stream: SendStream<Bytes>, body: Body) -> Self {
-        Self { stream, body, waiting: None, done: false }
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Pump<B> {
+    /// Begins to send `body`, which has at least a chance of a frame. If it breaks off, the stream is reset with
+    /// `broken`, or with the reason that the body's own stream was reset with.
+    pub(crate) fn new(stream: SendStream<Bytes>, body: B, broken: Reason) -> Self {
+        Self { stream, body, broken, waiting: None, done: false }
     }
 
     /// Whether everything was handed over.
@@ -35,7 +38,10 @@ impl Pump {
     }
 
     /// The body, to be sent again.
-    pub(crate) fn take_body(&mut self) -> Body {
+    pub(crate) fn take_body(&mut self) -> B
+    where
+        B: Default,
+    {
         std::mem::take(&mut self.body)
     }
 
@@ -67,9 +73,9 @@ impl Pump {
                     self.done = true;
                     self.stream.send_data(Bytes::new(), true)?;
                 }
-                Some(Err(_)) => {
+                Some(Err(error)) => {
                     self.done = true;
-                    self.stream.send_reset(Reason::CANCEL);
+                    self.stream.send_reset(error.reason().unwrap_or(self.broken));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     // Nothing to wait for capacity with; the last frame of a stream is often empty.
@@ -104,7 +110,7 @@ impl Pump {
     }
 }
 
-impl Future for Pump {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Future for Pump<B> {
     type Output = Result<(), h2::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -115,7 +121,7 @@ impl Future for Pump {
     }
 }
 
-impl Drop for Pump {
+impl<B> Drop for Pump<B> {
     fn drop(&mut self) {
         if !self.done {
             self.stream.send_reset(Reason::CANCEL);

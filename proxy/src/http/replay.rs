@@ -3,16 +3,12 @@
 //! Only references to the received chunks are kept, and only up to [`REPLAY_LIMIT`]: a longer body is
 //! forgotten, and its request is not sent again once its body was begun.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 
-use super::body::{BodyError, Received};
+use super::body::{Arriving, BodyError, Received};
 
 /// How many bytes of a request's body are kept for a retry.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
@@ -20,7 +16,7 @@ pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 /// The body and what was read of it.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    source: Incoming,
+    source: Arriving,
     received: Received,
     kept: Vec<Bytes>,
     kept_bytes: usize,
@@ -34,7 +30,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     /// Wraps a body of which nothing was read; what is read is added to `received`, once.
-    pub(crate) fn new(source: Incoming, received: Received) -> Self {
+    pub(crate) fn new(source: Arriving, received: Received) -> Self {
         Self { source, received, kept: Vec::new(), kept_bytes: 0, given: 0, spilled: false, finished: false }
     }
 
@@ -57,12 +53,12 @@ impl Replay {
         if self.finished {
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(Pin::new(&mut self.source).poll_frame(context));
+        let frame = std::task::ready!(self.source.poll_frame(context));
         match frame {
             None => self.finished = true,
             Some(Err(error)) => {
                 self.spilled = true;
-                return Poll::Ready(Some(Err(error.into())));
+                return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => {
                 self.keep(&frame);

@@ -1,4 +1,4 @@
-//! Serving a connection with hyper until it ends, drains or is to be replaced.
+//! Serving a connection until it ends, drains or is to be replaced.
 
 use std::{
     future::{Future, poll_fn},
@@ -7,13 +7,11 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::multiplexed::STREAM_WINDOW;
 use crate::{
     config::Limits,
-    executor::LocalExecutor,
     signal::{CLOSING, DRAINING, Listener},
 };
 
@@ -30,20 +28,6 @@ pub(crate) fn http1(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// How hyper serves HTTP/2: each stream its window, and the connection as much as all of them together, so that streams
-/// that nobody reads cannot stop the others.
-pub(crate) fn http2(limits: &Limits) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .auto_date_header(false)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams))
-        .max_concurrent_streams(limits.streams)
-        .max_send_buf_size(256 * 1024)
-        .max_header_list_size(limits.header_bytes);
-    builder
-}
-
 /// What a caller has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
@@ -57,23 +41,24 @@ pub(crate) enum Caller {
 
 /// Polls `connection` to its end. When the worker drains, when `replaceable` has risen, at `replace_at`, or when
 /// `caller` has said all, `finish` is called: the connection takes nothing new and ends when what it has is done. After
-/// the drain's deadline it has a moment for its last frames. It ends at once when the caller is gone.
+/// the drain's deadline it has a moment for its last frames. It ends at once when the caller is gone. Returns what came
+/// of it, or nothing if it was cut.
 pub(crate) async fn serve<C: Future>(
     connection: C,
     finish: impl Fn(Pin<&mut C>),
     caller: impl Fn() -> Caller,
-    mut drain: Listener,
+    drain: &mut Listener,
     mut replaceable: Option<Listener>,
     replace_at: Option<Instant>,
-) {
+) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut replace: Pin<&mut Option<Sleep>> = pin!(replace_at.map(sleep_until));
     let mut closing: Pin<&mut Option<Sleep>> = pin!(None);
     let mut finishing = false;
     poll_fn(|context| {
         loop {
-            if connection.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(end) = connection.as_mut().poll(context) {
+                return Poll::Ready(Some(end));
             }
             let phase = drain.poll(context);
             if phase >= CLOSING {
@@ -83,7 +68,7 @@ pub(crate) async fn serve<C: Future>(
                 if let Some(closing) = closing.as_mut().as_pin_mut()
                     && closing.poll(context).is_ready()
                 {
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
             }
             if finishing {
@@ -91,7 +76,7 @@ pub(crate) async fn serve<C: Future>(
             }
             let caller = caller();
             if caller == Caller::Gone {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             let renewed = replaceable.as_mut().is_some_and(|listener| listener.poll_risen(context));
             let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());
@@ -102,5 +87,5 @@ pub(crate) async fn serve<C: Future>(
             finish(connection.as_mut());
         }
     })
-    .await;
+    .await
 }

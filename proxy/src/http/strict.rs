@@ -10,13 +10,17 @@
 //! keeps the end of a caller's side from hyper while the caller waits for an answer.
 //!
 //! Chunk sizes are followed only to find the next head; what is wrong with them is hyper's to refuse. After a request
-//! for another protocol nothing more is looked at.
+//! for another protocol nothing more is looked at. Whoever looks so closely also knows when the last request is whole, and
+//! says so.
 
 use std::{
     cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -30,14 +34,23 @@ use crate::{fault::Fault, stream::OtherEnd};
 /// How much of an incomplete line is kept. No line that matters here is longer.
 const LINE: usize = 256;
 
-/// The number of the first request of a connection whose head has a flaw, and the flaw. Shared between threads only
-/// because hyper wants its streams so.
-type FirstFlaw = Arc<OnceLock<(u64, Fault)>>;
+/// In the middle of a request.
+const INCOMPLETE: u64 = u64::MAX;
+
+/// What the stream of a connection tells its service. Could be shared between threads only because hyper wants its
+/// streams so.
+#[derive(Debug, Default)]
+struct Findings {
+    /// The number of the first request whose head has a flaw, and the flaw.
+    first_flaw: OnceLock<(u64, Fault)>,
+    /// How many requests came if the last of them is whole, else [`INCOMPLETE`].
+    whole: AtomicU64,
+}
 
 /// The requests of one connection as its service gets them.
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
-    first_flaw: FirstFlaw,
+    findings: Arc<Findings>,
     next: Cell<u64>,
 }
 
@@ -46,13 +59,18 @@ impl Heads {
     /// it has: the connection must end with the answer.
     pub(crate) fn mark<B>(&self, request: &mut Request<B>) -> bool {
         let number = self.next.replace(self.next.get() + 1);
-        match self.first_flaw.get() {
+        match self.findings.first_flaw.get() {
             Some((first, fault)) if *first <= number => {
                 request.extensions_mut().insert(*fault);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether the service got all that was read.
+    pub(crate) fn are_taken(&self) -> bool {
+        self.findings.whole.load(Relaxed) == self.next.get()
     }
 
     /// Ends the connection with this answer.
@@ -72,7 +90,12 @@ pub(crate) struct Strict<T> {
 impl<T> Strict<T> {
     /// Looks at what is read from `inner`, for `heads`, and tells `watch` how far it came.
     pub(crate) fn new(inner: T, heads: &Heads, watch: Arc<HeadWatch>) -> Self {
-        Self { inner, scan: Scan { first_flaw: heads.first_flaw.clone(), ..Scan::default() }, watch }
+        Self { inner, scan: Scan { findings: heads.findings.clone(), ..Scan::default() }, watch }
+    }
+
+    /// The stream itself.
+    pub(crate) fn inner(&self) -> &T {
+        &self.inner
     }
 }
 
@@ -99,7 +122,7 @@ enum Part {
 /// How far the bytes have been looked at.
 #[derive(Debug, Default)]
 struct Scan {
-    first_flaw: FirstFlaw,
+    findings: Arc<Findings>,
     /// How many heads have ended.
     ended: u64,
     part: Part,
@@ -134,6 +157,11 @@ impl Scan {
 
     /// Looks at the next bytes of the stream.
     fn look(&mut self, bytes: &[u8]) {
+        self.follow(bytes);
+        self.findings.whole.store(if self.is_between() { self.ended } else { INCOMPLETE }, Relaxed);
+    }
+
+    fn follow(&mut self, bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() {
             match self.part {
@@ -151,7 +179,7 @@ impl Scan {
                     let end = at + length;
                     if let Err(fault) = self.end_line(&bytes[at..end]) {
                         // Only this sets it, and never twice: nothing is looked at afterwards.
-                        let _set = self.first_flaw.set((self.ended, fault));
+                        let _set = self.findings.first_flaw.set((self.ended, fault));
                         self.part = Part::Opaque;
                         return;
                     }
@@ -289,7 +317,7 @@ impl<T: AsyncRead + OtherEnd + Unpin> AsyncRead for Strict<T> {
         match Pin::new(&mut this.inner).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
                 this.scan.look(&buffer.filled()[before..]);
-                this.watch.begin();
+                this.watch.fed();
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(()))
@@ -307,7 +335,9 @@ impl<T: AsyncRead + OtherEnd + Unpin> AsyncRead for Strict<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Strict<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.watch.written(outcome.is_pending());
+        outcome
     }
 
     fn poll_write_vectored(
@@ -315,7 +345,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Strict<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.watch.written(outcome.is_pending());
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -339,7 +371,7 @@ mod tests {
     fn flaw(text: &str, piece: usize) -> Option<(u64, Fault)> {
         let mut scan = Scan::default();
         text.as_bytes().chunks(piece).for_each(|piece| scan.look(piece));
-        scan.first_flaw.get().copied()
+        scan.findings.first_flaw.get().copied()
     }
 
     fn check(text: &str, wanted: Option<(u64, Fault)>) {
@@ -363,6 +395,25 @@ mod tests {
         }
         check("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\nwhat\never\n\n", None);
         check("CONNECT a:1 HTTP/1.1\r\n\r\nwhat\never\n\n", None);
+    }
+
+    #[test]
+    fn it_is_known_when_the_last_request_is_whole() {
+        let post = "POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nab";
+        let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nt: u\r\n\r\n";
+        for text in [GET, post, chunked] {
+            let heads = Heads::default();
+            let mut strict = Strict::new((), &heads, Arc::default());
+            assert!(heads.are_taken());
+            for (position, byte) in text.bytes().enumerate() {
+                strict.scan.look(&[byte]);
+                assert!(!heads.are_taken(), "{text:?} at {position}");
+            }
+            heads.mark(&mut Request::new(()));
+            assert!(heads.are_taken(), "{text:?}");
+            strict.scan.look(b"G");
+            assert!(!heads.are_taken(), "{text:?}");
+        }
     }
 
     #[test]

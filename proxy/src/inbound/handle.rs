@@ -3,8 +3,6 @@
 use std::{pin::pin, rc::Rc};
 
 use http::{Request, Uri, Version, header::HOST, request::Parts};
-use http_body::Body as _;
-use hyper::body::Incoming;
 use weft_core::{
     context::{PolicyInput, PolicyRequest},
     name::RuleName,
@@ -20,7 +18,7 @@ use crate::{
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
     http::{
-        body::{Body, Received},
+        body::{Arriving, Body, Received},
         expect, upgrade,
     },
     normalise::{EncodedSlash, normalise_uri},
@@ -31,7 +29,7 @@ use crate::{
 type Refusal = (Fault, Option<RuleName>);
 
 /// Answers one request. Whatever goes wrong is an answer too.
-pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Arriving>) -> Answer {
     let (drain, decided) = (&upstream.worker.drain, upstream.worker.decisions.value());
     let (mut parts, body) = request.into_parts();
     let is_http1 = parts.version < Version::HTTP_2;

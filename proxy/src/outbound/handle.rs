@@ -7,8 +7,7 @@ use http::{
     header::{EXPECT, HOST, UPGRADE},
     request::Parts,
 };
-use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 use super::{
     Downstream, attempt,
@@ -21,7 +20,7 @@ use crate::{
     fault::Fault,
     headers::{self, RequestId, Survey, TraceContext},
     http::{
-        body::{Body, Received},
+        body::{Arriving, Body, Received},
         replay::Replay,
         upgrade,
     },
@@ -29,7 +28,7 @@ use crate::{
 };
 
 /// Answers one request. Whatever goes wrong is an answer too.
-pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Incoming>) -> Answer {
+pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Arriving>) -> Answer {
     let decided = downstream.worker.decisions.value();
     let switch = wanted_switch(&mut request);
     let (mut parts, body) = request.into_parts();
@@ -64,7 +63,7 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Inco
 }
 
 /// What an HTTP/1.1 caller wants to switch to, and its connection when it does.
-fn wanted_switch(request: &mut Request<Incoming>) -> Option<(HeaderValue, OnUpgrade)> {
+fn wanted_switch(request: &mut Request<Arriving>) -> Option<(HeaderValue, OnUpgrade)> {
     if request.version() != Version::HTTP_11 {
         return None;
     }

@@ -1,0 +1,134 @@
+//! What HTTP/1 does between two rests.
+//!
+//! For each connection that it serves, hyper keeps two buffers of 8 KB and room for a request's future, from the first
+//! request to the end of the connection. Most connections rest most of the time. So hyper gives one back when every
+//! request that came is answered and nothing came for a while, or when many others wait as well: a resting connection
+//! is little more than a socket. To give it to hyper again costs a fifth of a request, so a few wait with all they need.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http_body::Body;
+use hyper::{
+    Request, Response, body::Incoming, server::conn::http1::UpgradeableConnection, service::Service,
+};
+use hyper_util::rt::TokioIo;
+
+use super::{
+    head::HeadWatch,
+    serve,
+    strict::{Heads, Strict},
+};
+use crate::{
+    config::Limits,
+    signal::{DRAINING, Listener},
+    stream::{LocalStream, Prefixed},
+};
+
+/// How many connections of a worker wait for a request with all that they need for it, 24 KB each.
+const READY: u32 = 128;
+
+/// How many connections of a worker wait so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waiting(Rc<Cell<u32>>);
+
+/// A local connection as hyper reads and writes it.
+pub(crate) type LocalIo = TokioIo<Strict<Prefixed<LocalStream>>>;
+
+/// A connection that hyper serves until it is to rest. Gives it back with its service, or nothing when it has ended.
+pub(crate) struct Burst<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body>
+{
+    connection: Option<UpgradeableConnection<LocalIo, S>>,
+    watch: Arc<HeadWatch>,
+    heads: Rc<Heads>,
+    waiting: Waiting,
+    /// Whether it is one of those that wait.
+    waits: bool,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<S, B> Burst<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError>> + 'static,
+{
+    /// Serves `io`, of which `watch` and `heads` know.
+    pub(crate) fn new(
+        (io, service): (LocalIo, S),
+        limits: &Limits,
+        watch: &Arc<HeadWatch>,
+        heads: &Rc<Heads>,
+        waiting: &Waiting,
+    ) -> Self {
+        let connection = Some(serve::http1(limits).serve_connection(io, service).with_upgrades());
+        let (watch, heads, waiting) = (watch.clone(), heads.clone(), waiting.clone());
+        Self { connection, watch, heads, waiting, waits: false }
+    }
+
+    /// Takes nothing new.
+    pub(crate) fn finish(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            Pin::new(connection).graceful_shutdown();
+        }
+    }
+}
+
+impl<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body> Burst<S, B> {
+    fn set_waits(&mut self, waits: bool) {
+        let count = &self.waiting.0;
+        match (std::mem::replace(&mut self.waits, waits), waits) {
+            (false, true) => count.set(count.get() + 1),
+            (true, false) => count.set(count.get() - 1),
+            _ => {}
+        }
+    }
+}
+
+impl<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body> Drop
+    for Burst<S, B>
+{
+    fn drop(&mut self) {
+        self.set_waits(false);
+    }
+}
+
+impl<S, B> Future for Burst<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Unpin,
+    B: Body<Error: Into<BoxError>> + 'static,
+{
+    type Output = Option<(LocalIo, S)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        if Pin::new(connection).poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        // Settled: hyper has written all, and asked for more, so it holds no byte of a body. Taken: nor of a head.
+        let waits = self.watch.is_settled() && self.heads.are_taken();
+        self.set_waits(waits);
+        if !waits || self.waiting.0.get() <= READY && !self.watch.is_stale() {
+            return Poll::Pending;
+        }
+        let parts = self.connection.take().and_then(UpgradeableConnection::into_parts);
+        Poll::Ready(parts.map(|parts| (parts.io, parts.service)))
+    }
+}
+
+/// Waits for the next byte, or the end. False when the worker drains before.
+pub(crate) async fn rest(io: &LocalIo, drain: &mut Listener) -> bool {
+    let stream = io.inner().inner().inner();
+    poll_fn(|context| match stream.poll_read_ready(context) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if drain.poll(context) >= DRAINING => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}

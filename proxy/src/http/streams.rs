@@ -1,0 +1,151 @@
+//! One HTTP/2 connection of which we are the server: another agent's, or a local caller's.
+//!
+//! Requests come from `h2` straight to whoever answers them. Each has a task of its own, which stays small because the
+//! answering future lies in a box that is gone as soon as the answer's head is there.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason,
+    server::{Builder, Connection, Handshake, SendResponse},
+};
+use http::{Request, Response, header::CONTENT_LENGTH};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    body::{Arriving, BodyError},
+    multiplexed::STREAM_WINDOW,
+    pump::Pump,
+};
+use crate::{config::Limits, executor::LocalExecutor};
+
+/// How many bytes of one answer may wait to be written.
+const MAX_UNSENT: usize = 256 * 1024;
+
+/// A connection whose requests `answer` answers. Ends with the connection.
+pub(crate) struct Streams<T, A> {
+    state: State<T>,
+    answer: A,
+    finishing: bool,
+}
+
+enum State<T> {
+    Greeting(Handshake<T, Bytes>),
+    Serving(Connection<T, Bytes>),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, A> Streams<T, A> {
+    /// Each stream has its window, and the connection as much as all of them together, so that streams that nobody reads
+    /// cannot stop the others.
+    pub(crate) fn new(io: T, limits: &Limits, answer: A) -> Self {
+        let handshake = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams))
+            .max_concurrent_streams(limits.streams)
+            .max_send_buffer_size(MAX_UNSENT)
+            .max_header_list_size(limits.header_bytes)
+            .handshake(io);
+        Self { state: State::Greeting(handshake), answer, finishing: false }
+    }
+
+    /// Takes nothing new, and ends when all is answered.
+    pub(crate) fn finish(&mut self) {
+        self.finishing = true;
+        if let State::Serving(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+}
+
+impl<T, A, F, B> Future for Streams<T, A>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    A: FnMut(Request<Arriving>) -> F + Unpin,
+    F: Future<Output = Response<B>> + 'static,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Greeting(handshake) => {
+                    let Ok(mut connection) = ready!(Pin::new(handshake).poll(context)) else {
+                        return Poll::Ready(());
+                    };
+                    if this.finishing {
+                        connection.graceful_shutdown();
+                    }
+                    this.state = State::Serving(connection);
+                }
+                State::Serving(connection) => {
+                    let Some(Ok((request, respond))) = ready!(connection.poll_accept(context)) else {
+                        return Poll::Ready(());
+                    };
+                    let answer = Box::pin((this.answer)(request.map(Arriving::Stream)));
+                    LocalExecutor.spawn(exchange(answer, respond));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the answer and sends it, until the caller gives up.
+async fn exchange<F, B>(answer: Pin<Box<F>>, mut respond: SendResponse<Bytes>)
+where
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let Some(mut response) = until_reset(answer, &mut respond).await else { return };
+    let body_ended = response.body().is_end_stream();
+    if !body_ended
+        && !response.headers().contains_key(CONTENT_LENGTH)
+        && let Some(length) = response.body().size_hint().exact()
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    let (head, body) = response.into_parts();
+    match respond.send_response(Response::from_parts(head, ()), body_ended) {
+        // A caller that gave up is seen by whoever records the body's end.
+        Ok(stream) if !body_ended => drop(Pump::new(stream, body, Reason::INTERNAL_ERROR).await),
+        Ok(_) => {}
+        Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
+    }
+}
+
+/// The answer; none if the caller resets the stream before.
+async fn until_reset<F: Future>(
+    mut answer: Pin<Box<F>>,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<F::Output> {
+    poll_fn(|context| match answer.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => respond.poll_reset(context).map(|_| None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::body::Body as AnyBody, *};
+
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The task of a request moves it several times.
+    #[test]
+    fn an_exchange_stays_small() {
+        let size = size_of_future(exchange::<std::future::Ready<Response<AnyBody>>, AnyBody>);
+        assert!(size <= LIMIT, "{size}");
+    }
+
+    const LIMIT: usize = 768;
+}
