@@ -26,6 +26,7 @@ use crate::{
         strict::{Heads, Strict},
     },
     pool::lifetime_until,
+    signal::{DRAINING, PARTING},
     worker::{Counted, Worker},
 };
 use handshake::Admitted;
@@ -45,8 +46,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             let answer = move |request| handle::handle(upstream.clone(), request);
             let streams = Streams::new(stream, limits, answer);
             let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
-            let caller = || serve::Caller::Present;
-            serve::serve(streams, finish, caller, &mut drain, renewals, replace_at).await;
+            serve::serve(streams, finish, serve::told, &mut drain, renewals, replace_at).await;
         }
         Framing::Http1 => {
             let heads = Rc::new(Heads::default());
@@ -57,9 +57,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
                 // Before hyper reads on: it may find the caller's end.
                 upstream.head.request();
                 let flawed = heads.mark(&mut request);
+                let drain = upstream.worker.drain.clone();
                 async move {
                     let mut response = handle::handle(upstream, request.map(Arriving::Http1)).await;
-                    if flawed {
+                    if flawed || drain.value() >= DRAINING {
                         Heads::close(&mut response);
                     }
                     Ok::<_, std::convert::Infallible>(response)
@@ -67,9 +68,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             });
             let connection = serve::http1(limits).serve_connection(io, service).with_upgrades();
             let finish = |connection: Pin<&mut UpgradeableConnection<_, _>>| connection.graceful_shutdown();
-            let caller =
-                || if head.is_half_closed() { serve::Caller::HalfClosed } else { serve::Caller::Present };
-            serve::serve(connection, finish, caller, &mut drain, renewals, replace_at).await;
+            // Whoever has a connection accepted may be about to send its request.
+            let next = |phase| match head.is_half_closed() || phase >= PARTING {
+                true => serve::Next::Finish,
+                false => serve::Next::Continue,
+            };
+            serve::serve(connection, finish, next, &mut drain, renewals, replace_at).await;
         }
         Framing::Tcp => {
             if let Some(application) = application {

@@ -10,28 +10,35 @@ mod route;
 mod sniff;
 mod tcp;
 
-use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 use weft_core::{resource::TlsMode, table::Upstream};
 
 use crate::{
     command::OutboundRole,
     http::{
         body::Arriving,
-        burst::{self, Burst},
+        burst::{self, Burst, LocalIo},
         head::HeadWatch,
         serve,
         streams::Streams,
         strict::{Heads, Strict},
     },
     quiet::About,
-    signal::Listener,
+    signal::{DRAINING, Listener},
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
 use sniff::Spoken;
+
+/// How long a caller may take to end its side of a connection.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// One accepted connection of a local workload.
 pub(crate) struct Downstream {
@@ -51,7 +58,6 @@ pub(crate) async fn serve(
     mut stream: LocalStream,
     counted: Counted,
 ) {
-    let _counted = counted;
     let mut drain = worker.drain.listen();
     let (local_address, peer_address) = match &stream {
         LocalStream::Tcp(stream) => (stream.local_addr().ok(), stream.peer_addr().ok()),
@@ -73,22 +79,35 @@ pub(crate) async fn serve(
         return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
     let limits = downstream.worker.limits;
-    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, &limits).await else { return };
+    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, &limits).await else {
+        drop(counted);
+        return Box::pin(part(&mut stream)).await;
+    };
     let stream = Prefixed::new(prefix, stream);
     match spoken {
-        Spoken::Http1 => serve_http1(downstream, stream, drain).await,
+        Spoken::Http1 => {
+            let Some(mut left) = serve_http1(downstream, stream, drain).await else { return };
+            drop(counted);
+            Box::pin(part(left.inner_mut())).await;
+        }
         Spoken::Http2 => {
             let answer = move |request| handle::handle(downstream.clone(), request);
             let streams = Streams::new(stream, &limits, answer);
             let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
-            let caller = || serve::Caller::Present;
-            Box::pin(serve::serve(streams, finish, caller, &mut drain, None, None)).await;
+            Box::pin(serve::serve(streams, finish, serve::told, &mut drain, None, None)).await;
         }
     }
 }
 
-/// Serves burst after burst of requests.
-async fn serve_http1(downstream: Rc<Downstream>, stream: Prefixed<LocalStream>, mut drain: Listener) {
+/// Serves burst after burst of requests. Gives the connection back if the worker drains while it rests.
+///
+/// While the worker drains, the caller is told so with the next answer. One that waits for none may be about to send a
+/// request, and to close the connection would lose it: so it stays for a while yet.
+async fn serve_http1(
+    downstream: Rc<Downstream>,
+    stream: Prefixed<LocalStream>,
+    mut drain: Listener,
+) -> Option<LocalIo> {
     let worker = downstream.worker.clone();
     let addresses = downstream.peer_address.zip(downstream.local_address);
     let head = downstream.head.clone();
@@ -100,33 +119,46 @@ async fn serve_http1(downstream: Rc<Downstream>, stream: Prefixed<LocalStream>, 
         // Before hyper reads on: it may find the caller's end.
         downstream.head.request();
         let flawed = marking.mark(&mut request);
+        let drain = downstream.worker.drain.clone();
         async move {
             let mut response = handle::handle(downstream, request.map(Arriving::Http1)).await;
-            if flawed {
+            if flawed || drain.value() >= DRAINING {
                 Heads::close(&mut response);
             }
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let caller = || {
+    let next = |_| {
         if !head.is_half_closed() {
-            return serve::Caller::Present;
+            return serve::Next::Continue;
         }
         let gone = addresses.is_some_and(|addresses| admit::is_gone(&worker, addresses));
-        if gone { serve::Caller::Gone } else { serve::Caller::HalfClosed }
+        if gone { serve::Next::Abandon } else { serve::Next::Finish }
     };
     let mut resting = (io, service);
     loop {
-        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting);
+        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting, &worker.drain);
         // Boxed, so that a resting connection holds no room for it.
         let finish = |mut burst: Pin<&mut Burst<_, _>>| burst.finish();
-        let served = Box::pin(serve::serve(burst, finish, caller, &mut drain, None, None));
-        let Some(Some(rested)) = served.await else { return };
+        let served = Box::pin(serve::serve(burst, finish, next, &mut drain, None, None));
+        let rested = served.await.flatten()?;
         if !burst::rest(&rested.0, &mut drain).await {
-            return;
+            return Some(rested.0);
         }
         resting = rested;
     }
+}
+
+/// Ends our side, and waits for the caller to end its own: bytes of it that nobody read would reset the connection, and
+/// with it the last answer, if the caller has yet to read it.
+async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let _ = timeout(LAST_WORD, async {
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
 }
 
 /// Whether an endpoint is an application outside the mesh, declared so.

@@ -21,13 +21,16 @@ use crate::{
     pool::Pool,
     record::Records,
     resilience::RetryBudgets,
-    signal::{CLOSING, DRAINING},
+    signal::{CLOSING, DRAINING, PARTING},
     slots::Slots,
     worker::Worker,
 };
 
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
+/// How long a connection without a request may wait for one while the worker drains, and at most half of the deadline:
+/// a caller that is about to send one cannot know that it may not, and one that got an answer was told.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long polite closing may take after the drain's deadline.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -123,18 +126,20 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
 
 /// Waits for the last connection, at most until the deadline and then [`CLOSE`] more.
 async fn drain(worker: &Rc<Worker>, deadline: Duration) -> u32 {
-    let tick = Duration::from_millis(5);
-    let end = Instant::now() + deadline;
-    while worker.load() > 0 && Instant::now() < end {
-        tokio::time::sleep(tick).await;
-    }
+    let began = Instant::now();
+    until_idle(worker, began + GRACE.min(deadline / 2)).await;
+    worker.drain.raise(PARTING);
+    until_idle(worker, began + deadline).await;
     worker.cut.set(worker.load());
     worker.drain.raise(CLOSING);
-    let end = Instant::now() + CLOSE;
-    while worker.load() > 0 && Instant::now() < end {
-        tokio::time::sleep(tick).await;
-    }
+    until_idle(worker, Instant::now() + CLOSE).await;
     worker.cut.get()
+}
+
+async fn until_idle(worker: &Worker, end: Instant) {
+    while worker.load() > 0 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn watch_table(worker: Rc<Worker>) {

@@ -14,8 +14,10 @@ use std::{
 
 /// The value of a worker's drain signal when nothing new is accepted and what is under way finishes; 0 before.
 pub(crate) const DRAINING: u32 = 1;
+/// The same when callers had time to say what they were about to say, or to leave: whoever waits for them waits no more.
+pub(crate) const PARTING: u32 = 2;
 /// The same when the deadline is over: what is left is closed politely.
-pub(crate) const CLOSING: u32 = 2;
+pub(crate) const CLOSING: u32 = 3;
 
 /// Waits for `future`, at most until the drain's deadline is over; none then. With `woken`, the task is polled at that
 /// moment anyway.

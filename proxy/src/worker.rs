@@ -44,7 +44,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     /// Whether answers of our own say why.
     pub(crate) fault_header: Cell<bool>,
-    /// 0 while all goes on, then [`DRAINING`] or [`CLOSING`].
+    /// 0 while all goes on, then [`DRAINING`], [`PARTING`](crate::signal::PARTING) or [`CLOSING`].
     pub(crate) drain: Rc<Signal>,
     /// Raised when policy or trust changed: open streams are decided again.
     pub(crate) decisions: Rc<Signal>,

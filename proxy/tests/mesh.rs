@@ -22,6 +22,8 @@ mod drain;
 mod expect;
 #[path = "mesh/http.rs"]
 mod http_calls;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/limits.rs"]
 mod limits;
 #[path = "mesh/listeners.rs"]
@@ -32,5 +34,7 @@ mod resting;
 mod retry;
 #[path = "mesh/source.rs"]
 mod source;
+#[path = "mesh/versions.rs"]
+mod versions;
 #[path = "mesh/world.rs"]
 mod world;

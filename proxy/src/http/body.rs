@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -120,9 +121,10 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// A body of text.
-    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
-        Self::Full(Some(text.into()))
+    /// The body of an answer of our own to `method`. The answer to HEAD has none, whatever its header says of one
+    /// (RFC 9110 §9.3.2); in HTTP/2 it would be a fault of the stream.
+    pub(crate) fn answer(text: Bytes, method: &Method) -> Self {
+        if text.is_empty() || *method == Method::HEAD { Self::Empty } else { Self::Full(Some(text)) }
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    signal::{DRAINING, Listener},
+    signal::{Listener, PARTING, Signal},
     stream::{LocalStream, Prefixed},
 };
 
@@ -48,6 +48,7 @@ pub(crate) struct Burst<S: Service<Request<Incoming>, Response = Response<B>, Er
     watch: Arc<HeadWatch>,
     heads: Rc<Heads>,
     waiting: Waiting,
+    drain: Rc<Signal>,
     /// Whether it is one of those that wait.
     waits: bool,
 }
@@ -66,10 +67,11 @@ where
         watch: &Arc<HeadWatch>,
         heads: &Rc<Heads>,
         waiting: &Waiting,
+        drain: &Rc<Signal>,
     ) -> Self {
         let connection = Some(serve::http1(limits).serve_connection(io, service).with_upgrades());
         let (watch, heads, waiting) = (watch.clone(), heads.clone(), waiting.clone());
-        Self { connection, watch, heads, waiting, waits: false }
+        Self { connection, watch, heads, waiting, drain: drain.clone(), waits: false }
     }
 
     /// Takes nothing new.
@@ -114,7 +116,9 @@ where
         // Settled: hyper has written all, and asked for more, so it holds no byte of a body. Taken: nor of a head.
         let waits = self.watch.is_settled() && self.heads.are_taken();
         self.set_waits(waits);
-        if !waits || self.waiting.0.get() <= READY && !self.watch.is_stale() {
+        let rests =
+            waits && (self.waiting.0.get() > READY || self.watch.is_stale() || self.drain.value() >= PARTING);
+        if !rests {
             return Poll::Pending;
         }
         let parts = self.connection.take().and_then(UpgradeableConnection::into_parts);
@@ -122,12 +126,12 @@ where
     }
 }
 
-/// Waits for the next byte, or the end. False when the worker drains before.
+/// Waits for the next byte, or the end. False when the worker drains, and has waited long enough.
 pub(crate) async fn rest(io: &LocalIo, drain: &mut Listener) -> bool {
     let stream = io.inner().inner().inner();
     poll_fn(|context| match stream.poll_read_ready(context) {
         Poll::Ready(_) => Poll::Ready(true),
-        Poll::Pending if drain.poll(context) >= DRAINING => Poll::Ready(false),
+        Poll::Pending if drain.poll(context) >= PARTING => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
     .await

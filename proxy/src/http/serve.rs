@@ -28,25 +28,30 @@ pub(crate) fn http1(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// What a caller has left.
+/// What a connection is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Caller {
-    /// It may say more.
-    Present,
-    /// It has said all, and waits for its answer.
-    HalfClosed,
-    /// It is gone.
-    Gone,
+pub(crate) enum Next {
+    /// It takes what comes.
+    Continue,
+    /// It takes nothing new.
+    Finish,
+    /// It ends at once: the caller is gone.
+    Abandon,
 }
 
-/// Polls `connection` to its end. When the worker drains, when `replaceable` has risen, at `replace_at`, or when
-/// `caller` has said all, `finish` is called: the connection takes nothing new and ends when what it has is done. After
-/// the drain's deadline it has a moment for its last frames. It ends at once when the caller is gone. Returns what came
-/// of it, or nothing if it was cut.
+/// What a connection is to do that can tell its caller at any time to send no more requests: it finishes when the worker
+/// drains, of which this is the phase.
+pub(crate) fn told(phase: u32) -> Next {
+    if phase >= DRAINING { Next::Finish } else { Next::Continue }
+}
+
+/// Polls `connection` to its end. When `next` of the phase of the drain says so, when `replaceable` has risen, or at
+/// `replace_at`, `finish` is called: the connection takes nothing new and ends when what it has is done. After the drain's
+/// deadline it has a moment for its last frames. Returns what came of it, or nothing if it was cut.
 pub(crate) async fn serve<C: Future>(
     connection: C,
     finish: impl Fn(Pin<&mut C>),
-    caller: impl Fn() -> Caller,
+    next: impl Fn(u32) -> Next,
     drain: &mut Listener,
     mut replaceable: Option<Listener>,
     replace_at: Option<Instant>,
@@ -74,13 +79,13 @@ pub(crate) async fn serve<C: Future>(
             if finishing {
                 return Poll::Pending;
             }
-            let caller = caller();
-            if caller == Caller::Gone {
+            let next = next(phase);
+            if next == Next::Abandon {
                 return Poll::Ready(None);
             }
             let renewed = replaceable.as_mut().is_some_and(|listener| listener.poll_risen(context));
             let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());
-            if phase < DRAINING && caller == Caller::Present && !renewed && !old {
+            if next == Next::Continue && !renewed && !old {
                 return Poll::Pending;
             }
             finishing = true;

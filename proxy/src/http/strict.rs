@@ -9,9 +9,10 @@
 //! Because it knows where a message ends, [`Strict`] also tells [`HeadWatch`] of headers that do not come to an end, and
 //! keeps the end of a caller's side from hyper while the caller waits for an answer.
 //!
-//! Chunk sizes are followed only to find the next head; what is wrong with them is hyper's to refuse. After a request
-//! for another protocol nothing more is looked at. Whoever looks so closely also knows when the last request is whole, and
-//! says so.
+//! Chunk sizes are followed only to find the next head; what is wrong with them is hyper's to refuse. But a request whose
+//! end is not found is the last one: were hyper to find one, the next would be refused. So nothing that a caller sends
+//! ends the looking. After a switch to another protocol there are no more requests to mark, and what is found among its
+//! bytes means nothing. Whoever looks so closely also knows when the last request is whole, and says so.
 
 use std::{
     cell::Cell,
@@ -24,7 +25,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -73,8 +74,11 @@ impl Heads {
         self.findings.whole.load(Relaxed) == self.next.get()
     }
 
-    /// Ends the connection with this answer.
+    /// Ends the connection with this answer, unless another protocol begins with it.
     pub(crate) fn close<B>(response: &mut Response<B>) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -115,8 +119,8 @@ enum Part {
     ChunkEnd,
     /// Lines after the last chunk.
     Trailer,
-    /// What is not ours to read.
-    Opaque,
+    /// Nothing any more: a flaw was found.
+    Lost,
 }
 
 /// How far the bytes have been looked at.
@@ -140,7 +144,6 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     coded: bool,
-    switches: bool,
     ambiguous: bool,
 }
 
@@ -165,7 +168,7 @@ impl Scan {
         let mut at = 0;
         while at < bytes.len() {
             match self.part {
-                Part::Opaque => return,
+                Part::Lost => return,
                 Part::Body(left) => {
                     let left = skip(&mut at, bytes.len(), left);
                     self.part = if left == 0 { Part::Head } else { Part::Body(left) };
@@ -180,7 +183,7 @@ impl Scan {
                     if let Err(fault) = self.end_line(&bytes[at..end]) {
                         // Only this sets it, and never twice: nothing is looked at afterwards.
                         let _set = self.findings.first_flaw.set((self.ended, fault));
-                        self.part = Part::Opaque;
+                        self.part = Part::Lost;
                         return;
                     }
                     at = end + 1;
@@ -199,16 +202,16 @@ impl Scan {
     /// Reads the line that ends with these bytes, which are followed by LF.
     ///
     /// # Errors
-    /// The flaw that it gives to the head.
+    /// The flaw that it gives to the head, or to the next one if it is not a head's.
     fn end_line(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         if self.line.is_empty() {
-            let Some((b'\r', line)) = bytes.split_last() else { return self.bare() };
+            let Some((b'\r', line)) = bytes.split_last() else { return Err(Fault::BadRequest) };
             return self.read(line);
         }
         self.keep(bytes);
         let mut line = std::mem::take(&mut self.line);
         if self.last != b'\r' {
-            return self.bare();
+            return Err(Fault::BadRequest);
         }
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -219,36 +222,29 @@ impl Scan {
         fine
     }
 
-    /// A line ended without CR: an ambiguity in a head, and hyper's to refuse in a body.
-    fn bare(&mut self) -> Result<(), Fault> {
-        match std::mem::replace(&mut self.part, Part::Opaque) {
-            Part::Head => Err(Fault::BadRequest),
-            _ => Ok(()),
-        }
-    }
-
     fn read(&mut self, line: &[u8]) -> Result<(), Fault> {
         match self.part {
             Part::Head if line.is_empty() && !self.head.begun => {}
             Part::Head if line.is_empty() => {
                 let head = std::mem::take(&mut self.head);
-                self.part = head.body();
                 if head.ambiguous || head.coded && head.length.is_some() {
                     return Err(Fault::AmbiguousLength);
                 }
                 self.ended += 1;
+                self.part = head.body().ok_or(Fault::BadRequest)?;
             }
             Part::Head => self.head.read(line),
             Part::Size => {
                 self.part = match chunk_size(line) {
                     Some(0) => Part::Trailer,
                     Some(size) => Part::Chunk(size),
-                    None => Part::Opaque,
+                    None => return Err(Fault::BadRequest),
                 }
             }
-            Part::ChunkEnd => self.part = if line.is_empty() { Part::Size } else { Part::Opaque },
+            Part::ChunkEnd if line.is_empty() => self.part = Part::Size,
+            Part::ChunkEnd => return Err(Fault::BadRequest),
             Part::Trailer if line.is_empty() => self.part = Part::Head,
-            Part::Trailer | Part::Body(_) | Part::Chunk(_) | Part::Opaque => {}
+            Part::Trailer | Part::Body(_) | Part::Chunk(_) | Part::Lost => {}
         }
         Ok(())
     }
@@ -259,34 +255,32 @@ impl Head {
     fn read(&mut self, line: &[u8]) {
         if !self.begun {
             self.begun = true;
-            self.switches = line.starts_with(b"CONNECT ");
             return;
         }
-        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T' | b'u' | b'U')) {
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
             return;
         }
         let Some(colon) = memchr(b':', line) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-            self.ambiguous |= self.length.is_some() || length.is_none();
+            self.ambiguous |= self.length.is_some() || length.is_none() || line.len() >= LINE;
             self.length = length;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.chunked = !self.coded && value.eq_ignore_ascii_case(b"chunked");
             self.coded = true;
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
-            self.switches = true;
+            // Its end may not have been kept.
+            self.ambiguous |= line.len() >= LINE;
         }
     }
 
-    /// What follows this head. Codings that are not one `chunked` are refused by whoever sees the request.
-    fn body(&self) -> Part {
-        match (self.switches, self.coded, self.length) {
-            (true, ..) => Part::Opaque,
-            (_, true, _) if self.chunked => Part::Size,
-            (_, true, _) => Part::Opaque,
-            (_, false, Some(length)) if length > 0 => Part::Body(length),
-            (_, false, _) => Part::Head,
+    /// What follows this head; nothing that is known after codings that are not one `chunked`, which are refused by
+    /// whoever sees the request.
+    fn body(&self) -> Option<Part> {
+        match (self.coded, self.length) {
+            (true, _) => self.chunked.then_some(Part::Size),
+            (false, Some(length)) if length > 0 => Some(Part::Body(length)),
+            (false, _) => Some(Part::Head),
         }
     }
 }
@@ -388,13 +382,13 @@ mod tests {
         let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n2;x=y\r\n\n\n\r\nA\r\n0123\n56789\r\n0\r\nt: u\r\n\r\n";
         let long = format!("GET / HTTP/1.1\r\ncookie: {}\r\n\r\n", "c".repeat(3 * LINE));
         let flawed = "GET / HTTP/1.1\n\r\n";
-        for text in [GET, post, chunked, &long, "\r\nGET / HTTP/1.1\r\n\r\n"] {
+        let upgrade = "GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+        let connect = "CONNECT a:1 HTTP/1.1\r\n\r\n";
+        for text in [GET, post, chunked, &long, upgrade, connect, "\r\nGET / HTTP/1.1\r\n\r\n"] {
             check(text, None);
             // What comes after it is found, so its end was.
             check(&format!("{text}{GET}{text}{flawed}"), Some((3, Fault::BadRequest)));
         }
-        check("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\nwhat\never\n\n", None);
-        check("CONNECT a:1 HTTP/1.1\r\n\r\nwhat\never\n\n", None);
     }
 
     #[test]
@@ -435,6 +429,20 @@ mod tests {
             check(text, Some((0, fault)));
             check(&format!("{GET}{text}{GET}"), Some((1, fault)));
         }
+        for field in ["Transfer-Encoding:", "content-length: 0"] {
+            let padded = format!("POST / HTTP/1.1\r\n{field}{}chunked\r\n\r\n", " ".repeat(LINE));
+            check(&padded, Some((0, AmbiguousLength)));
+        }
+    }
+
+    #[test]
+    fn after_a_request_without_a_clear_end_there_is_none() {
+        let head = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+        let coded = "POST / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n";
+        for body in ["0\r\nt: u\n\r\n", "0\r\n\n", "0\n", "x\r\n", "1\r\nab\r\n"] {
+            check(&format!("{head}{body}"), Some((1, Fault::BadRequest)));
+        }
+        check(coded, Some((1, Fault::BadRequest)));
     }
 
     #[test]

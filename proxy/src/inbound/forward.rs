@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use super::{
@@ -32,6 +32,10 @@ pub(crate) async fn forward(serving: &Serving, request: Request<Body>) -> Result
         Some(origin) => multiplexed(origin, request).await?,
         None => pooled(serving, request).await?,
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it.
+        return Err(Fault::BadResponse);
+    }
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, true);
     Ok(response)
@@ -91,7 +95,7 @@ pub(crate) async fn switch(
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let stream = connect(serving.port.port.address, CONNECT).await?;
     let mut response = single::exchange(stream, request).await?;
-    let switched = (response.status() == http::StatusCode::SWITCHING_PROTOCOLS)
+    let switched = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| (hyper::upgrade::on(&mut response), upgrade::wanted(response.headers())));
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, true);

@@ -105,6 +105,7 @@ fn to_http1(parts: &mut Parts, report: &Report) {
     if parts.version != Version::HTTP_10 {
         parts.version = Version::HTTP_11;
     }
+    headers::fit_http1(&mut parts.headers);
 }
 
 #[cfg(test)]

@@ -49,10 +49,7 @@ impl Report {
         self.seen.blame(fault, false);
         self.seen.answered(response.status().as_u16(), response.headers());
         let drain = self.upstream.worker.drain.listen();
-        response.map(|text| {
-            let body = if text.is_empty() { Body::Empty } else { Body::text(text) };
-            ResponseBody::new(body, drain, self)
-        })
+        response.map(|text| ResponseBody::new(Body::answer(text, &self.seen.method), drain, self))
     }
 
     /// Answers with what the request came to.

@@ -52,12 +52,15 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Arri
         upgrade::restore(head.headers_mut(), wanted.clone());
     }
     match attempt::run(&downstream, head, body, single, &mut report).await {
-        Ok(mut response) => {
-            if let Some((_, caller)) = switch {
+        Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match switch {
+            Some((_, caller)) => {
                 carry_switched(&downstream, caller, &mut response, decided);
+                report.answer(response)
             }
-            report.answer(response)
-        }
+            // Nobody asked for it.
+            None => report.refuse(Fault::BadResponse),
+        },
+        Ok(response) => report.answer(response),
         Err(fault) => report.refuse(fault),
     }
 }
@@ -79,9 +82,6 @@ fn carry_switched(
     response: &mut Response<Body>,
     decided: u32,
 ) {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return;
-    }
     downstream.head.release();
     let grounds: Option<Grounds> = response.extensions_mut().remove();
     let protocol = response.headers().get(UPGRADE).cloned();

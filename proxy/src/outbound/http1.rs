@@ -3,7 +3,10 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::HOST};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, HOST},
+};
 use hyper::body::Incoming;
 use weft_core::{table::Upstream, wire::Framing};
 
@@ -12,6 +15,7 @@ use crate::{
     connect::connect,
     dial::{self, Missed},
     fault::Fault,
+    headers::fit_http1,
     http::{body::Body, single},
 };
 
@@ -93,5 +97,9 @@ pub(crate) fn to_http1(head: &mut Request<()>) {
     }
     if head.version() == Version::HTTP_2 {
         *head.version_mut() = Version::HTTP_11;
+    }
+    // One that switches says more in its `connection`, and has no cookies in several fields.
+    if !head.headers().contains_key(CONNECTION) {
+        fit_http1(head.headers_mut());
     }
 }

@@ -68,10 +68,7 @@ impl Report {
         self.seen.blame(fault, self.exhausted);
         self.seen.answered(response.status().as_u16(), response.headers());
         let drain = self.downstream.worker.drain.listen();
-        response.map(|text| {
-            let body = if text.is_empty() { Body::Empty } else { Body::text(text) };
-            ResponseBody::new(body, drain, self)
-        })
+        response.map(|text| ResponseBody::new(Body::answer(text, &self.seen.method), drain, self))
     }
 
     fn record(&self, sent: u64) {

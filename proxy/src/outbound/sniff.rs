@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     config::Limits,
-    signal::{DRAINING, Listener},
+    signal::{Listener, PARTING},
     stream::LocalStream,
 };
 
@@ -31,7 +31,7 @@ pub(crate) enum Spoken {
 }
 
 /// Reads until it is clear what is spoken, at most 24 bytes, which are given back. None when the connection ends, or
-/// the worker drains, before that, when the first byte does not come in time, or the last of these.
+/// the worker drains and has waited long enough, before that, when the first byte does not come in time, or the last of these.
 pub(crate) async fn sniff(
     stream: &mut LocalStream,
     drain: &mut Listener,
@@ -47,7 +47,7 @@ pub(crate) async fn sniff(
             match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
                 Poll::Ready(_) => return Poll::Ready(None),
-                Poll::Pending if before == 0 && drain.poll(context) >= DRAINING => return Poll::Ready(None),
+                Poll::Pending if before == 0 && drain.poll(context) >= PARTING => return Poll::Ready(None),
                 Poll::Pending => {
                     if late.is_none() || before > 0 && !begun {
                         begun = before > 0;
