@@ -56,6 +56,7 @@ pub(super) fn workloads(
     faults.extend(trust_domains(workloads, trust_domain));
     faults.extend(workloads.iter().flat_map(own_ports));
     faults.extend(shared_ports(workloads));
+    faults.extend(alike_ports(workloads));
     faults.extend(workloads.iter().flat_map(upstreams_to_itself));
     faults.extend(unix_sockets(workloads));
     faults
@@ -119,6 +120,31 @@ fn shared_ports(workloads: &[RawWorkload]) -> Vec<Fault> {
                 );
                 let fault = Fault::error(port.place.clone(), message);
                 faults.push(fault.related(owner.1.clone(), "first given here"));
+            }
+        }
+    }
+    faults
+}
+
+/// Other agents name a port by identity, service and number: two that differ by nothing but their IP address would be
+/// one to them, and one of the two would get the other's calls.
+fn alike_ports(workloads: &[RawWorkload]) -> Vec<Fault> {
+    let mut first = BTreeMap::new();
+    let mut faults = Vec::new();
+    for workload in workloads {
+        for port in &workload.ports {
+            let (service, address) = (&port.value.service, port.value.address);
+            let key = (workload.identity.value.to_string(), service.clone(), address.port());
+            let (known, place) = *first.entry(key).or_insert((address, &port.place));
+            if known != address {
+                let (number, identity) = (address.port(), &workload.identity.value);
+                let message = format!(
+                    "port {number} of service `{service}` as {identity} is on {known} and on {address}"
+                );
+                let fault = Fault::error(port.place.clone(), message);
+                let fault =
+                    fault.expected("another port number, or another identity: callers name no address");
+                faults.push(fault.related(place.clone(), "first given here"));
             }
         }
     }
