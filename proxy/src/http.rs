@@ -7,6 +7,7 @@ pub(crate) mod burst;
 pub(crate) mod expect;
 pub(crate) mod finish;
 pub(crate) mod head;
+pub(crate) mod heard;
 pub(crate) mod multiplexed;
 pub(crate) mod observed;
 pub(crate) mod pump;

@@ -56,6 +56,12 @@ def main():
         expect("status", error.code(), grpc.StatusCode.FAILED_PRECONDITION)
         expect("message", error.details(), "as you wished: 100 %")
         expect("trailers of an error", dict(error.trailing_metadata()).get("x-trailing"), "yes")
+
+    # Servers of gRPC end a connection on which they are asked for a sign of life too often. Two calls, because a
+    # connection that was used before is asked sooner.
+    for _ in range(2):
+        reply = channel.unary_unary(method("Slow"))(b"6", timeout=DEADLINE)
+        expect("a call that is silent for long", reply, b"6")
     print("passed")
 
 

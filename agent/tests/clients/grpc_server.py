@@ -4,6 +4,7 @@ Usage: grpc_server.py PORT. Prints "ready" once it listens.
 """
 
 import sys
+import time
 from concurrent import futures
 
 import grpc
@@ -12,6 +13,11 @@ import grpc
 def unary(request, context):
     context.send_initial_metadata((("x-initial", "yes"),))
     context.set_trailing_metadata((("x-trailing", "yes"),))
+    return request
+
+
+def slow(request, context):
+    time.sleep(float(request))
     return request
 
 
@@ -36,6 +42,7 @@ def fail(request, context):
 def main():
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Slow": grpc.unary_unary_rpc_method_handler(slow),
         "ServerStream": grpc.unary_stream_rpc_method_handler(server_stream),
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
         "Bidirectional": grpc.stream_stream_rpc_method_handler(bidirectional),

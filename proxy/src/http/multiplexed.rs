@@ -2,11 +2,13 @@
 //!
 //! Requests are handed to `h2` by the task that has them, and that task waits for the response itself: no channel and no
 //! task of its own per request. One driver task per connection reads and writes, so that frames of many requests share
-//! a system call. The driver also finds out that a peer is dead: while requests wait, a PING that stays unanswered for
-//! a second ends the connection, and with it everything on it.
+//! a system call. The driver also finds out that another agent is dead: when requests wait and nothing was heard for half
+//! a second, a PING that stays unanswered for a second ends the connection, and with it everything on it. Applications get
+//! no PING: servers of gRPC allow one in five minutes and end the connection after the third
+//! (<https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>).
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
@@ -21,11 +23,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
-    time::Instant,
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{
     body::{Body, BodyError, poll_stream, stream_size_hint},
+    heard::Heard,
     pump::Pump,
 };
 use crate::{executor::LocalExecutor, fault::Fault};
@@ -34,8 +37,19 @@ use crate::{executor::LocalExecutor, fault::Fault};
 pub(crate) const STREAMS: u32 = 256;
 /// How much of one stream's body may be on its way unread.
 pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
-/// How long a PING may stay unanswered while requests wait.
+/// How long nothing may be heard while requests wait before a PING is sent.
+const HUSH: Duration = Duration::from_millis(500);
+/// How long a PING may stay unanswered.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// Who is on the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// An agent, which answers a PING whenever it is alive.
+    Agent,
+    /// An application, whose host tells us when it is gone.
+    Application,
+}
 
 /// Whether a connection takes requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +78,7 @@ impl Phase {
 
 /// The shared half of a connection; the driver task has the other.
 pub(crate) struct Multiplexed {
-    sender: RefCell<client::SendRequest<Bytes>>,
+    sender: client::SendRequest<Bytes>,
     phase: Cell<Phase>,
     streams: Cell<u32>,
     /// When the last stream ended, or when it was opened.
@@ -105,10 +119,12 @@ impl std::fmt::Debug for Multiplexed {
 impl Multiplexed {
     /// Speaks HTTP/2 on `io`, waits for the peer's SETTINGS (what is sent before may be refused) and starts the driver.
     /// `window` is per stream; the connection's is 256 times that.
-    pub(crate) async fn open<T>(io: T, window: u32) -> Result<Rc<Self>, h2::Error>
+    pub(crate) async fn open<T>(io: T, window: u32, peer: Peer) -> Result<Rc<Self>, h2::Error>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let heard = Rc::new(Cell::new(false));
+        let io = Heard::new(io, heard.clone());
         let (sender, mut connection) = client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(window.saturating_mul(STREAMS))
@@ -126,7 +142,7 @@ impl Multiplexed {
         .await?;
         let now = Instant::now();
         let this = Rc::new(Self {
-            sender: RefCell::new(sender),
+            sender,
             phase: Cell::new(Phase::Open),
             streams: Cell::new(0),
             idle_since: Cell::new(now),
@@ -134,7 +150,11 @@ impl Multiplexed {
             silent: Cell::new(false),
             wake: Notify::new(),
         });
-        LocalExecutor.spawn(drive(connection, this.clone()));
+        let silence = match peer {
+            Peer::Agent => connection.ping_pong().map(|ping| Silence::new(ping, heard)),
+            Peer::Application => None,
+        };
+        LocalExecutor.spawn(drive(connection, silence, this.clone()));
         Ok(this)
     }
 
@@ -166,7 +186,7 @@ impl Multiplexed {
 
     /// How many requests may be under way on it.
     pub(crate) fn capacity(&self) -> u32 {
-        let limit = self.sender.borrow().current_max_send_streams();
+        let limit = self.sender.current_max_send_streams();
         u32::try_from(limit).unwrap_or(STREAMS).min(STREAMS)
     }
 
@@ -213,15 +233,13 @@ impl Lease {
         body: Body,
     ) -> Result<(Response<MeshBody>, Option<Body>), StreamFailure> {
         let bodyless = body.is_end_stream();
-        let sent = poll_fn(|context| {
-            let mut sender = self.0.sender.borrow_mut();
-            sender.poll_ready(context)
-        })
-        .await;
-        let sent = match sent {
-            Ok(()) => self.0.sender.borrow_mut().send_request(head, bodyless),
+        // One of our own: whoever waits on one that others use too may take their wake-ups.
+        let mut sender = self.0.sender.clone();
+        let sent = match poll_fn(|context| sender.poll_ready(context)).await {
+            Ok(()) => sender.send_request(head, bodyless),
             Err(error) => Err(error),
         };
+        drop(sender);
         let (mut answer, stream) = match sent {
             Ok(sent) => sent,
             Err(error) => {
@@ -289,54 +307,80 @@ fn is_fatal(error: &h2::Error) -> bool {
 }
 
 /// Reads and writes until the connection ends or, retired, has nothing left to do.
-async fn drive<T>(mut connection: client::Connection<T, Bytes>, shared: Rc<Multiplexed>)
-where
+async fn drive<T>(
+    mut connection: client::Connection<T, Bytes>,
+    mut silence: Option<Silence>,
+    shared: Rc<Multiplexed>,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut ping = connection.ping_pong();
-    let mut connection = pin!(connection);
-    let mut sleep = pin!(tokio::time::sleep(SILENCE));
-    let mut ticking = false;
-    let mut asked = false;
     let mut woken = pin!(shared.wake.notified());
     poll_fn(|context| {
-        if connection.as_mut().poll(context).is_ready() {
+        if Pin::new(&mut connection).poll(context).is_ready() {
             return Poll::Ready(());
         }
         while woken.as_mut().poll(context).is_ready() {
             woken.set(shared.wake.notified());
         }
-        if shared.phase.get() == Phase::Dead {
+        let (phase, idle) = (shared.phase.get(), shared.streams.get() == 0);
+        if phase == Phase::Dead || phase == Phase::Retired && idle {
             return Poll::Ready(());
         }
-        if shared.streams.get() == 0 {
-            return if shared.phase.get() == Phase::Retired { Poll::Ready(()) } else { Poll::Pending };
-        }
-        if let Some(ping) = ping.as_mut().filter(|_| asked)
-            && let Poll::Ready(answer) = ping.poll_pong(context)
-        {
-            if answer.is_err() {
-                return Poll::Ready(());
-            }
-            asked = false;
-        }
-        loop {
-            if ticking && sleep.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            if ticking && asked {
-                shared.silent.set(true);
-                return Poll::Ready(());
-            }
-            if ticking && let Some(ping) = ping.as_mut() {
-                asked = ping.send_ping(h2::Ping::opaque()).is_ok();
-            }
-            ticking = true;
-            sleep.as_mut().reset(Instant::now() + SILENCE);
-        }
+        let Some(silence) = &mut silence else { return Poll::Pending };
+        silence.poll(context, idle).map(|()| shared.silent.set(true))
     })
     .await;
     shared.demote(Phase::Dead);
+}
+
+/// Finds out that a peer is gone which did not say so.
+struct Silence {
+    ping: h2::PingPong,
+    /// Raised by whatever is read.
+    heard: Rc<Cell<bool>>,
+    /// Whether a PING waits for its answer.
+    asked: bool,
+    /// Whether `tick` counts.
+    waiting: bool,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    fn new(ping: h2::PingPong, heard: Rc<Cell<bool>>) -> Self {
+        Self { ping, heard, asked: false, waiting: false, tick: Box::pin(sleep(HUSH)) }
+    }
+
+    fn wait(&mut self) {
+        let limit = if self.asked { SILENCE } else { HUSH };
+        self.tick.as_mut().reset(Instant::now() + limit);
+    }
+
+    /// Ready when the peer was silent for too long while requests waited for it.
+    fn poll(&mut self, context: &mut Context<'_>, idle: bool) -> Poll<()> {
+        if self.asked && self.ping.poll_pong(context).is_ready() {
+            // An error is the connection's, and ends it.
+            self.asked = false;
+        }
+        if idle {
+            self.waiting = false;
+            return Poll::Pending;
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.heard.set(false);
+            self.wait();
+        }
+        while self.tick.as_mut().poll(context).is_ready() {
+            if !self.heard.replace(false) {
+                if self.asked {
+                    return Poll::Ready(());
+                }
+                self.asked = self.ping.send_ping(h2::Ping::opaque()).is_ok();
+            }
+            self.wait();
+        }
+        Poll::Pending
+    }
 }
 
 impl MeshBody {
@@ -355,3 +399,6 @@ impl MeshBody {
         stream_size_hint(&self.stream)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use crate::{
     dial::{self, Caller, Dialled, Missed},
     executor::LocalExecutor,
     fault::Fault,
-    http::multiplexed::{Lease, Multiplexed, Phase},
+    http::multiplexed::{self, Lease, Multiplexed, Phase},
 };
 
 /// How long a connection may have nothing to do.
@@ -173,7 +173,7 @@ impl Origin {
 
     async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Missed> {
         let stream = connect(address, limit).await?;
-        let connection = Multiplexed::open(stream, window).await.map_err(|_| Fault::ConnectFailed)?;
+        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Application).await.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, None, LIFETIME))
     }
 
@@ -190,7 +190,7 @@ impl Origin {
         let own = dialer.credentials.load().identity(&caller.workload.identity).cloned();
         let own_end = own.map_or(peer.not_after, |own| own.leaf().validity.not_after);
         let lifetime = lifetime_until(own_end.min(peer.not_after));
-        let connection = Multiplexed::open(stream, window).await.map_err(|_| Fault::ConnectFailed)?;
+        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Agent).await.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, Some(Trust { own_serial, peer, chain, checked_at }), lifetime))
     }
 

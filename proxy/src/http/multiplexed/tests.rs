@@ -1,0 +1,155 @@
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split},
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+
+use super::*;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A server that says nothing but what it is told to, and counts PINGs without an answer.
+struct Mute {
+    writer: WriteHalf<DuplexStream>,
+    pings: Rc<Cell<u32>>,
+    asked: Rc<Notify>,
+}
+
+impl Mute {
+    async fn start(io: DuplexStream) -> Self {
+        let (mut reader, mut writer) = split(io);
+        let mut preface = [0; 24];
+        reader.read_exact(&mut preface).await.unwrap();
+        writer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        writer.write_all(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
+        let (pings, asked) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+        spawn_local(Self::read(reader, pings.clone(), asked.clone()));
+        Self { writer, pings, asked }
+    }
+
+    async fn read(mut reader: ReadHalf<DuplexStream>, pings: Rc<Cell<u32>>, asked: Rc<Notify>) {
+        let mut head = [0; 9];
+        while reader.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            reader.read_exact(&mut payload).await.unwrap();
+            match (head[3], head[4] & ACK) {
+                (PING, 0) => pings.set(pings.get() + 1),
+                (HEADERS, _) => asked.notify_one(),
+                _ => {}
+            }
+        }
+    }
+
+    async fn say(&mut self, frame: &[u8]) {
+        self.writer.write_all(frame).await.unwrap();
+    }
+
+    /// Status 200 (RFC 7541, appendix A, index 8); the body follows.
+    async fn answer(&mut self) {
+        self.say(&frame(HEADERS, END_HEADERS, 1, &[0x88])).await;
+    }
+}
+
+async fn connect(peer: Peer) -> (Rc<Multiplexed>, Mute) {
+    let (near, far) = duplex(1 << 20);
+    let (connection, mute) = tokio::join!(Multiplexed::open(near, STREAM_WINDOW, peer), Mute::start(far));
+    (connection.unwrap(), mute)
+}
+
+fn get() -> Request<()> {
+    Request::get("http://reviews/").body(()).unwrap()
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_application_may_be_silent_and_gets_no_ping() {
+    let (connection, mut mute) = connect(Peer::Application).await;
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(mute.pings.get(), 0);
+    mute.answer().await;
+    assert_eq!(call.await.unwrap().unwrap().0.status(), 200);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_agent_gets_a_ping_only_when_it_is_silent() {
+    let (connection, mut mute) = connect(Peer::Agent).await;
+    // A second request begins a new wait, however long the connection idled before.
+    sleep(Duration::from_secs(60)).await;
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    mute.answer().await;
+    let (mut response, _) = call.await.unwrap().unwrap();
+    for _ in 0..20 {
+        sleep(HUSH / 2).await;
+        mute.say(&frame(DATA, 0, 1, b"x")).await;
+        let data = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+        assert_eq!(data.unwrap().unwrap().into_data().unwrap(), "x");
+    }
+    assert_eq!(mute.pings.get(), 0);
+    let began = Instant::now();
+    let end = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+    assert!(end.unwrap().is_err());
+    assert_eq!(mute.pings.get(), 1);
+    let silence = began.elapsed();
+    assert!(silence > SILENCE && silence <= SILENCE * 2, "{silence:?}");
+}
+
+/// Answers every request but `/held` once its body came.
+async fn answer_all(io: DuplexStream) {
+    let mut server = h2::server::Builder::new();
+    let mut server = server.max_concurrent_streams(2).handshake::<_, Bytes>(io).await.unwrap();
+    let mut held = Vec::new();
+    while let Some(Ok((request, mut respond))) = server.accept().await {
+        if request.uri().path() == "/held" {
+            held.push((request, respond));
+            continue;
+        }
+        spawn_local(async move {
+            let mut body = request.into_body();
+            while let Some(chunk) = body.data().await {
+                let _ = body.flow_control().release_capacity(chunk.unwrap().len());
+            }
+            respond.send_response(Response::new(()), true).unwrap();
+        });
+    }
+}
+
+/// The second request takes the last place with a body that needs more than one turn; the third comes before the
+/// connection had a turn at all.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_full_connection_forgets_no_body() {
+    let (near, far) = duplex(1 << 20);
+    spawn_local(answer_all(far));
+    let connection = Multiplexed::open(near, STREAM_WINDOW, Peer::Application).await.unwrap();
+    assert_eq!(connection.capacity(), 2);
+    let request = |path| Request::post(format!("http://reviews/{path}")).body(()).unwrap();
+    let held = spawn_local(connection.lease().send(request("held"), Body::Empty));
+    sleep(Duration::from_millis(1)).await;
+    let large = Body::Full(Some(vec![b'x'; 1_000_000].into()));
+    let second = spawn_local(connection.lease().send(request("large"), large));
+    let third = spawn_local(connection.lease().send(request("third"), Body::Empty));
+    let second = timeout(Duration::from_secs(30), second).await.expect("its body stands still");
+    assert_eq!(second.unwrap().unwrap().0.status(), 200);
+    held.abort();
+    let third = timeout(Duration::from_secs(30), third).await.expect("it was never begun");
+    assert_eq!(third.unwrap().unwrap().0.status(), 200);
+}
