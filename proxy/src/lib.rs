@@ -25,6 +25,7 @@ mod socket;
 mod connect;
 mod slots;
 mod quiet;
+mod standing;
 mod http;
 mod dial;
 mod command;

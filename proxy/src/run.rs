@@ -9,7 +9,10 @@ use std::{
 };
 
 use tokio::{runtime, sync::mpsc, time::Instant};
-use weft_core::{publish::Reader, table::Table};
+use weft_core::{
+    publish::Reader,
+    table::{Table, View},
+};
 
 use crate::{
     command::{Command, Peers},
@@ -21,7 +24,7 @@ use crate::{
     pool::Pool,
     record::Records,
     resilience::RetryBudgets,
-    signal::{CLOSING, DRAINING, PARTING},
+    signal::{CLOSING, DRAINING, PARTING, Signal},
     slots::Slots,
     worker::Worker,
 };
@@ -78,7 +81,7 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         waiting: Waiting::default(),
         cut: Cell::new(0),
     });
-    LocalExecutor.spawn(watch_table(worker.clone()));
+    LocalExecutor.spawn(watch_table(worker.table.clone(), worker.decisions.clone()));
     LocalExecutor.spawn({
         let worker = worker.clone();
         async move { worker.recorder.keep_flushing().await }
@@ -142,19 +145,45 @@ async fn until_idle(worker: &Worker, end: Instant) {
     }
 }
 
-async fn watch_table(worker: Rc<Worker>) {
-    let mut table = worker.table.clone();
+/// Raises `decisions` when what protects a local workload changed. All other changes of the table are news for the next
+/// request only, and must not wake every open stream.
+async fn watch_table(mut table: Reader<Table>, decisions: Rc<Signal>) {
+    let mut before = table.load().views.clone();
     while table.changed().await {
-        worker.decisions.raise(worker.decisions.value() + 1);
+        let views = table.load().views.clone();
+        if !is_protected_alike(&before, &views) {
+            decisions.raise(decisions.value() + 1);
+        }
+        before = views;
     }
+}
+
+/// Whether the same rules stand before the same ports. What did not change is the very same in both
+/// ([`InboundPort`](weft_core::table::InboundPort)s are kept from table to table).
+fn is_protected_alike(before: &[Arc<View>], after: &[Arc<View>]) -> bool {
+    let alike = |(before, after): (&Arc<View>, &Arc<View>)| {
+        let same_port = |key, port| before.inbound.get(key).is_some_and(|old| Arc::ptr_eq(old, port));
+        Arc::ptr_eq(before, after)
+            || before.workload.identity == after.workload.identity
+                && before.inbound.len() == after.inbound.len()
+                && after.inbound.iter().all(|(key, port)| same_port(key, port))
+    };
+    before.len() == after.len() && before.iter().zip(after).all(alike)
 }
 
 /// A change of credentials is a change of trust, or of who we are, or both.
 async fn watch_credentials(worker: Rc<Worker>) {
     let mut credentials = worker.dialer.credentials.clone();
+    let mut trust = credentials.load().trust_generation();
     while credentials.changed().await {
-        worker.decisions.raise(worker.decisions.value() + 1);
+        let now = credentials.load().trust_generation();
+        if std::mem::replace(&mut trust, now) != now {
+            worker.decisions.raise(worker.decisions.value() + 1);
+        }
         worker.renewals.raise(worker.renewals.value() + 1);
         worker.pool.renew();
     }
 }
+
+#[cfg(test)]
+mod tests;

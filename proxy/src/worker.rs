@@ -46,9 +46,9 @@ pub(crate) struct Worker {
     pub(crate) fault_header: Cell<bool>,
     /// 0 while all goes on, then [`DRAINING`], [`PARTING`](crate::signal::PARTING) or [`CLOSING`].
     pub(crate) drain: Rc<Signal>,
-    /// Raised when policy or trust changed: open streams are decided again.
+    /// Raised when what protects a local workload, or trust, changed: open streams are decided again.
     pub(crate) decisions: Rc<Signal>,
-    /// Raised when our own certificates changed.
+    /// Raised when our own certificates changed, or trust.
     pub(crate) renewals: Rc<Signal>,
     /// Multiplexed connections.
     pub(crate) pool: Pool,

@@ -131,8 +131,13 @@ async fn greet(
     let Hello { service, port, source_workload, source_labels, .. } = hello;
     let target = Target { identity: certificate.identity().clone(), service, port };
     let source = Source { workload: source_workload, identity: peer.identity, labels: source_labels };
-    let caller = Caller { source, chain, checked_at, peer_address, local_address };
+    let trust_generation = peer.trust_generation;
+    let caller = Caller { source, chain, checked_at, trust_generation, peer_address, local_address };
     let upstream = Upstream::new(worker.clone(), target, caller, framing).ok_or(Answer::NotHere)?;
+    // What we trust may have changed while the hello was on its way.
+    if !upstream.is_trusted() {
+        return Err(Answer::Untrusted);
+    }
     accept_framing(&upstream, framing)?;
     let application = match (framing, upstream.serving()) {
         // Before the answer: what cannot be delivered here is tried elsewhere.

@@ -21,6 +21,7 @@ use crate::{
     headers::Forwarded,
     http::{application::AppPool, head::HeadWatch},
     pool::Origin,
+    standing::Standing,
     worker::Worker,
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Caller {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// When they were checked. A later check is for what changed in our trust; age ends nothing.
     pub(crate) checked_at: UnixTime,
+    /// Under which of our trust generations.
+    pub(crate) trust_generation: u64,
     /// Where the connection comes from.
     pub(crate) peer_address: SocketAddr,
     /// Where it was accepted.
@@ -64,10 +67,9 @@ pub(crate) struct Upstream {
     /// The worker's decisions before the connection was admitted.
     pub(crate) decided_at: u32,
     serving: RefCell<Option<Rc<Serving>>>,
-    /// The table's generation and the worker's decisions when `serving` was looked up.
+    /// The table's generation when `serving` was looked up.
     table: Cell<u64>,
-    decided: Cell<u32>,
-    trusted: Cell<bool>,
+    standing: Standing,
 }
 
 /// What serves the target now.
@@ -101,13 +103,12 @@ impl Upstream {
             forwarded: Forwarded::new(caller.peer_address.ip()),
             head,
             decided_at,
-            decided: Cell::new(decided_at),
+            standing: Standing::new(caller.trust_generation),
             worker,
             target,
             caller,
             serving: RefCell::default(),
             table: Cell::new(u64::MAX),
-            trusted: Cell::new(true),
         };
         this.serving().map(|_| Rc::new(this))
     }
@@ -124,12 +125,10 @@ impl Upstream {
 
     /// Whether the caller's certificate is still borne out by our bundles.
     pub(crate) fn is_trusted(&self) -> bool {
-        let decisions = self.worker.decisions.value();
-        if self.decided.replace(decisions) != decisions {
-            let checked = self.worker.dialer.tls.check_client(&self.caller.chain, self.caller.checked_at);
-            self.trusted.set(checked.is_ok());
-        }
-        self.trusted.get()
+        let dialer = &self.worker.dialer;
+        let generation = dialer.credentials.load().trust_generation();
+        let check = || dialer.tls.check_client(&self.caller.chain, self.caller.checked_at).is_ok();
+        self.standing.is_good(generation, check)
     }
 
     fn find(&self, table: &Table) -> Option<Rc<Serving>> {

@@ -6,11 +6,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
-use weft_core::{resource::AppProtocol, wire::Framing};
+use weft_core::{
+    resource::AppProtocol,
+    wire::{Answer, Framing},
+};
 use weft_proxy::{ListenAddress, OutboundKind};
 
 use crate::{
-    agent::greet,
+    agent::{self, greet},
     application::{Application, scripted},
     authority::Authority,
     world::{Host, bound, next, pair},
@@ -77,6 +80,19 @@ async fn another_agent_that_half_closes_gets_its_answer() {
     say_all(&mut stream, POST).await;
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\nbody"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trust_that_ends_before_the_hello_counts() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (_web, mut reviews) = pair(&authority, application.address, AppProtocol::Tcp, OutboundKind::ByHost);
+    let mut stream = agent::connect(&authority, &reviews, Framing::Tcp).await;
+    agent::handshake_done(&mut stream).await;
+    let trusting_others = Authority::new().bundle("test.mesh");
+    let credentials = (*reviews.credentials.current()).clone().with_bundle(trusting_others);
+    reviews.credentials.publish(credentials);
+    assert_eq!(agent::hello(&mut stream, application.address.port()).await, Answer::Untrusted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
