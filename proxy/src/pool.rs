@@ -30,11 +30,15 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// The smallest window of a stream when a worker's bytes are spent.
 const LEAST_WINDOW: u32 = 8 * 1024;
 
+type Origins = Vec<Rc<Origin>>;
+
 /// A worker's multiplexed connections.
 pub(crate) struct Pool {
     shared: Rc<Shared>,
-    /// By the caller's number and the address of the endpoint's state, which the origin keeps from being reused.
-    mesh: RefCell<HashMap<(u64, usize), Rc<Origin>, RandomState>>,
+    /// By the caller's number and the address of the endpoint's state, which the origin keeps from being reused. More
+    /// than one only after an endpoint was announced at another agent or as another workload: who meant the one that was
+    /// there before must not get the other, nor the other way round.
+    mesh: RefCell<HashMap<(u64, usize), Origins, RandomState>>,
     plain: RefCell<HashMap<SocketAddr, Rc<Origin>, RandomState>>,
 }
 
@@ -45,20 +49,30 @@ pub(crate) struct Shared {
     window_bytes: Cell<u64>,
 }
 
-impl Shared {
+/// What a connection's peer may send unread, set aside until this is dropped.
+struct Window {
+    shared: Rc<Shared>,
+    /// For each stream.
+    per_stream: u32,
+    taken: u64,
+}
+
+impl Window {
     /// Sets a connection's window aside: what all its streams may have on their way. The less is left for the worker,
     /// the smaller is the window of a new stream.
-    fn take_window(&self) -> (u32, u64) {
-        let left = self.window_bytes.get();
+    fn take(shared: &Rc<Shared>) -> Self {
+        let left = shared.window_bytes.get();
         let per_stream = u32::try_from(left / 4 / u64::from(STREAMS)).unwrap_or(STREAM_WINDOW);
-        let window = per_stream.clamp(LEAST_WINDOW, STREAM_WINDOW);
-        let taken = (u64::from(window) * u64::from(STREAMS)).min(left);
-        self.window_bytes.set(left - taken);
-        (window, taken)
+        let per_stream = per_stream.clamp(LEAST_WINDOW, STREAM_WINDOW);
+        let taken = (u64::from(per_stream) * u64::from(STREAMS)).min(left);
+        shared.window_bytes.set(left - taken);
+        Self { shared: shared.clone(), per_stream, taken }
     }
+}
 
-    fn give_back(&self, taken: u64) {
-        self.window_bytes.set(self.window_bytes.get() + taken);
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.shared.window_bytes.set(self.shared.window_bytes.get() + self.taken);
     }
 }
 
@@ -73,12 +87,14 @@ impl Pool {
     pub(crate) fn mesh(&self, caller: &Arc<Caller>, upstream: &Arc<Upstream>) -> Rc<Origin> {
         let state: *const EndpointState = Arc::as_ptr(&upstream.state);
         let mut origins = self.mesh.borrow_mut();
-        let origin = origins.entry((caller.number, state as usize)).or_insert_with(|| {
-            let upstream = RefCell::new(upstream.clone());
-            Origin::new(self.shared.clone(), Way::Mesh { caller: caller.clone(), upstream })
-        });
-        origin.follow(upstream);
-        origin.clone()
+        let origins = origins.entry((caller.number, state as usize)).or_default();
+        if let Some(origin) = origins.iter().find(|origin| origin.follow(upstream)) {
+            return origin.clone();
+        }
+        let way = Way::Mesh { caller: caller.clone(), upstream: RefCell::new(upstream.clone()) };
+        let origin = Origin::new(self.shared.clone(), way);
+        origins.push(origin.clone());
+        origin
     }
 
     /// The connections to an application that speaks h2c.
@@ -92,7 +108,7 @@ impl Pool {
 
     /// Our certificates or our trust changed: connections made before are decided again and replaced.
     pub(crate) fn renew(&self) {
-        for origin in self.mesh.borrow().values() {
+        for origin in self.mesh.borrow().values().flatten() {
             origin.renew();
         }
     }
@@ -104,14 +120,17 @@ impl Pool {
             origin.sweep(now);
             Rc::strong_count(origin) > 1 || !origin.is_empty()
         };
-        self.mesh.borrow_mut().retain(|_, origin| keep(origin));
+        self.mesh.borrow_mut().retain(|_, origins| {
+            origins.retain(&keep);
+            !origins.is_empty()
+        });
         self.plain.borrow_mut().retain(|_, origin| keep(origin));
     }
 
     /// Every connection to another agent, for the operator.
     pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         let now = Instant::now();
-        self.mesh.borrow().values().flat_map(|origin| origin.infos(now)).collect()
+        self.mesh.borrow().values().flatten().flat_map(|origin| origin.infos(now)).collect()
     }
 }
 
@@ -122,3 +141,6 @@ pub(crate) fn lifetime_until(earliest: SystemTime) -> Duration {
     let jitter = 0.8 + 0.4 * fastrand::f64();
     (left * 5 / 6).min(LIFETIME.mul_f64(jitter)).max(Duration::from_secs(1))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,10 +12,13 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
 use weft_core::{name::ServiceKey, table::Upstream, tls::Peer, wire::Framing};
 
-use super::{LIFETIME, Shared, lifetime_until};
+use super::{LIFETIME, Shared, Window, lifetime_until};
 use crate::{
     connect::connect,
     connections::ConnectionInfo,
@@ -60,7 +63,7 @@ struct Pooled {
     /// None without TLS.
     trust: Option<Trust>,
     replace_at: Instant,
-    window_bytes: u64,
+    _window: Window,
 }
 
 /// On what grounds the other side of a connection is believed.
@@ -94,6 +97,7 @@ impl Origin {
     /// # Errors
     /// Why no connection could be made within `limit`.
     pub(crate) async fn lease(self: &Rc<Self>, limit: Duration) -> Result<Lease, Missed> {
+        let mut late = None;
         for _ in 0..PATIENCE {
             if let Some((connection, wanting)) = self.best() {
                 if wanting {
@@ -104,7 +108,9 @@ impl Origin {
             let dial = self.start_dial(limit);
             let done = dial.done.notified();
             if dial.outcome.get().is_none() {
-                done.await;
+                // The dial may be one that others began, with more time, and it may not be the last.
+                let late = *late.get_or_insert_with(|| Instant::now() + limit);
+                timeout_at(late, done).await.map_err(|_| Fault::ConnectTimeout)?;
             }
             if let Some(Err(missed)) = dial.outcome.get() {
                 return Err(missed.clone());
@@ -136,7 +142,7 @@ impl Origin {
         *self.dial.borrow_mut() = Some(dial.clone());
         let (origin, under_way) = (self.clone(), dial.clone());
         LocalExecutor.spawn(async move {
-            let outcome = tokio::time::timeout(limit, origin.dial(limit)).await;
+            let outcome = timeout(limit, origin.dial(limit)).await;
             let outcome = outcome.unwrap_or(Err(Fault::ConnectTimeout.into()));
             let made = outcome.is_ok();
             // Nobody else sets it.
@@ -152,28 +158,29 @@ impl Origin {
     }
 
     async fn dial(&self, limit: Duration) -> Result<(), Missed> {
-        let (window, window_bytes) = self.shared.take_window();
+        let window = Window::take(&self.shared);
         let made = match &self.way {
-            Way::Plain(address) => self.dial_plain(*address, window, limit).await,
+            Way::Plain(address) => self.dial_plain(*address, window.per_stream, limit).await,
             Way::Mesh { caller, upstream } => {
                 let upstream = upstream.borrow().clone();
-                self.dial_mesh(caller, &upstream, window).await
+                self.dial_mesh(caller, &upstream, window.per_stream).await
             }
         };
-        let (connection, trust, lifetime) = made.inspect_err(|_| self.shared.give_back(window_bytes))?;
+        let (connection, trust, lifetime) = made?;
         for older in self.connections.borrow().iter() {
             if older.connection.phase() == Phase::Replaceable {
                 older.connection.demote(Phase::Retired);
             }
         }
         let replace_at = Instant::now() + lifetime;
-        self.connections.borrow_mut().push(Pooled { connection, trust, replace_at, window_bytes });
+        self.connections.borrow_mut().push(Pooled { connection, trust, replace_at, _window: window });
         Ok(())
     }
 
     async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Missed> {
         let stream = connect(address, limit).await?;
-        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Application).await.map_err(|_| Fault::ConnectFailed)?;
+        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Application).await;
+        let connection = connection.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, None, LIFETIME))
     }
 
@@ -190,44 +197,41 @@ impl Origin {
         let own = dialer.credentials.load().identity(&caller.workload.identity).cloned();
         let own_end = own.map_or(peer.not_after, |own| own.leaf().validity.not_after);
         let lifetime = lifetime_until(own_end.min(peer.not_after));
-        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Agent).await.map_err(|_| Fault::ConnectFailed)?;
+        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Agent).await;
+        let connection = connection.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, Some(Trust { own_serial, peer, chain, checked_at }), lifetime))
     }
 
-    /// Takes note of an endpoint that was announced anew; another address or identity needs other connections.
-    pub(super) fn follow(&self, announced: &Arc<Upstream>) {
-        let Way::Mesh { upstream, .. } = &self.way else { return };
-        if Arc::ptr_eq(&upstream.borrow(), announced) {
-            return;
+    /// Whether its connections are good for `announced`: they lead to that agent, which proved to be that workload. If so,
+    /// takes note of what was announced anew.
+    pub(super) fn follow(&self, announced: &Arc<Upstream>) -> bool {
+        let Way::Mesh { upstream, .. } = &self.way else { return false };
+        let mut known = upstream.borrow_mut();
+        if Arc::ptr_eq(&known, announced) {
+            return true;
         }
-        let before = upstream.replace(announced.clone());
-        let same = before.endpoint.mesh_address == announced.endpoint.mesh_address
-            && before.endpoint.identity == announced.endpoint.identity;
-        if !same {
-            for pooled in self.connections.borrow().iter() {
-                pooled.connection.demote(Phase::Retired);
-            }
+        let (before, after) = (&known.endpoint, &announced.endpoint);
+        let same = before.mesh_address == after.mesh_address && before.identity == after.identity;
+        if same {
+            known.clone_from(announced);
         }
+        same
     }
 
     /// Ends connections whose peer is not trusted any more, and begins to replace those that show an old certificate
     /// of ours.
     pub(super) fn renew(self: &Rc<Self>) {
-        let Way::Mesh { caller, upstream } = &self.way else { return };
+        let Way::Mesh { caller, .. } = &self.way else { return };
         let dialer = &self.shared.dialer;
         let credentials = dialer.credentials.load();
         let own = credentials.identity(&caller.workload.identity);
         let serial = own.map(|own| own.leaf().serial.as_str());
-        let expected = upstream.borrow().endpoint.identity.clone();
         let mut replace = false;
         for Pooled { connection, trust, .. } in self.connections.borrow().iter() {
             let Some(trust) = trust else { continue };
             let current = credentials.trust_generation() == trust.peer.trust_generation;
-            let trusted = current
-                || expected.as_ref().is_some_and(|expected| {
-                    dialer.tls.check_server(&trust.chain, expected, trust.checked_at).is_ok()
-                });
-            if !trusted {
+            let proved = &trust.peer.identity;
+            if !current && dialer.tls.check_server(&trust.chain, proved, trust.checked_at).is_err() {
                 connection.abort();
             } else if serial.is_some_and(|serial| serial != trust.own_serial) || !current {
                 connection.demote(Phase::Replaceable);
@@ -252,7 +256,6 @@ impl Origin {
             let gone = connection.phase() == Phase::Dead;
             if gone {
                 self.went.set(true);
-                self.shared.give_back(pooled.window_bytes);
             }
             !gone
         });
