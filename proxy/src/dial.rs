@@ -2,7 +2,11 @@
 //!
 //! No request byte is sent before the answer, so whatever fails here may be tried again elsewhere whatever the method.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
@@ -93,7 +97,7 @@ pub(crate) async fn dial(
     framing: Framing,
     original: Option<SocketAddr>,
 ) -> Result<Dialled, Missed> {
-    match attempt(dialer, caller, upstream, framing, original).await {
+    let outcome = match attempt(dialer, caller, upstream, framing, original).await {
         // The session may be what is not trusted any more: once more with a full handshake. When it was one already,
         // the next would end as this one did.
         Err(Missed { fault: Fault::PeerUntrusted | Fault::WrongIdentity, resumed: true, .. }) => {
@@ -101,7 +105,20 @@ pub(crate) async fn dial(
             attempt(dialer, caller, upstream, framing, original).await
         }
         outcome => outcome,
-    }
+    };
+    outcome.map_err(|missed| Missed { ours: missed.ours || is_ours(dialer, caller, missed.fault), ..missed })
+}
+
+/// Whether the other agent had to refuse us, because our certificate has ended. In TLS 1.3 it says so only after our
+/// side of the handshake is done, so that it is the hello that fails.
+fn is_ours(dialer: &Dialer, caller: &Caller, fault: Fault) -> bool {
+    let refused = matches!(fault, Fault::TlsFailed | Fault::PeerUntrusted | Fault::HelloFailed);
+    let has_ended = || {
+        let credentials = dialer.credentials.load();
+        let own = credentials.identity(&caller.workload.identity);
+        own.is_none_or(|own| own.leaf().validity.not_after < SystemTime::now())
+    };
+    refused && has_ended()
 }
 
 /// Why there is no connection.
@@ -117,18 +134,23 @@ pub(crate) struct Missed {
     pub(crate) rule: Option<RuleName>,
     /// Whether it was on a resumed session.
     resumed: bool,
+    /// Whether it is the caller's own certificate that is missing or has ended: nothing that the endpoint could help.
+    ours: bool,
 }
 
 impl Missed {
     /// What it says of the endpoint.
     pub(crate) fn observation(&self) -> Observation {
+        if self.ours {
+            return Observation::Nothing;
+        }
         self.pause.map_or_else(|| Observation::of_fault(self.fault), Observation::Away)
     }
 }
 
 impl From<Fault> for Missed {
     fn from(fault: Fault) -> Self {
-        Self { fault, pause: None, framing: None, rule: None, resumed: false }
+        Self { fault, pause: None, framing: None, rule: None, resumed: false, ours: false }
     }
 }
 
@@ -151,7 +173,7 @@ async fn attempt(
         if let Some(kept_back) = dialer.quiet.admit(About::Own(caller.workload.name.clone())) {
             tracing::warn!(%error, kept_back, "cannot dial");
         }
-        Fault::NotReady
+        Missed { ours: true, ..Fault::NotReady.into() }
     })?;
     let tcp = TcpStream::connect(address).await.map_err(|error| connect_fault(&error))?;
     tcp.set_nodelay(true).map_err(|error| connect_fault(&error))?;
