@@ -16,8 +16,8 @@ pub use address::Address;
 pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
-    Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, HeaderMatch, PathMatch, Retries, Route,
-    RouteMatch, RouteRule, ValueMatch,
+    Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, PathMatch, Retries, Route, RouteMatch, RouteRule,
+    ValueMatch,
 };
 
 use crate::{

@@ -18,6 +18,8 @@ mod change;
 mod client;
 #[path = "mesh/drain.rs"]
 mod drain;
+#[path = "mesh/endpoints.rs"]
+mod endpoints;
 #[path = "mesh/expect.rs"]
 mod expect;
 #[path = "mesh/http.rs"]

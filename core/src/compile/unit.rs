@@ -11,9 +11,7 @@ use crate::{
     diagnostic::Diagnostic,
     merge::{ServiceEntry, Snapshot},
     name::{PortName, RegistryName, RuleName, ServiceKey},
-    resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, Retries, RouteRule, Service, ServicePort,
-    },
+    resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, RouteRule, Service, ServicePort},
     table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
 };
 
@@ -166,7 +164,7 @@ impl Linker<'_> {
             name: self.default_name.clone(),
             matches: Arc::default(),
             targets: vec![own_target(key, unit, port)],
-            request_timeout: Some(DEFAULT_REQUEST_TIMEOUT),
+            request_timeout: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             retries: Retries::default(),
         }));

@@ -6,8 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{RuleName, ServiceName};
 
-/// How long a request may take when its route does not say: from its first byte to the end of the response's head.
-pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may take to be made (TCP, TLS and hello) when its route does not say.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -32,7 +30,8 @@ pub struct RouteRule {
     pub matches: Vec<RouteMatch>,
     /// Where to, by weight. None at all means the service itself.
     pub backends: Vec<Backend>,
-    /// Until the response's head is there; zero means no limit.
+    /// From the end of the request, or of what the caller sends of it, to the end of the response's head, over all
+    /// tries; zero, as when its route does not say, means no limit.
     pub request_timeout: Duration,
     /// Until a connection is made.
     pub connect_timeout: Duration,

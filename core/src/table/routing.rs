@@ -20,7 +20,7 @@ pub struct CompiledRouteRule {
     pub matches: Arc<[CompiledMatch]>,
     /// Where to, with cumulative weights; none when no backend exists (an answer of 503).
     pub targets: Vec<Target>,
-    /// Until the response's head is there; none means no limit.
+    /// From the end of the request to the end of the response's head, over all tries; none means no limit.
     pub request_timeout: Option<Duration>,
     /// Until a connection is made.
     pub connect_timeout: Duration,

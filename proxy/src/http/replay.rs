@@ -3,7 +3,11 @@
 //! Only references to the received chunks are kept, and only up to [`REPLAY_LIMIT`]: a longer body is
 //! forgotten, and its request is not sent again once its body was begun.
 
-use std::task::{Context, Poll};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -12,6 +16,40 @@ use super::body::{Arriving, BodyError, Received};
 
 /// How many bytes of a request's body are kept for a retry.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// Whether the caller has sent its whole request, for who waits for that.
+#[derive(Debug, Default)]
+pub(crate) struct Whole(RefCell<Progress>);
+
+#[derive(Debug, Default)]
+enum Progress {
+    /// No, and nobody has asked.
+    #[default]
+    Unasked,
+    /// No, and this one wants to know.
+    Asked(Waker),
+    /// Yes.
+    Whole,
+}
+
+impl Whole {
+    /// Ready when the whole request came.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        let mut progress = self.0.borrow_mut();
+        match &mut *progress {
+            Progress::Whole => return Poll::Ready(()),
+            Progress::Asked(waker) => waker.clone_from(context.waker()),
+            Progress::Unasked => *progress = Progress::Asked(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn set(&self) {
+        if let Progress::Asked(waker) = self.0.replace(Progress::Whole) {
+            waker.wake();
+        }
+    }
+}
 
 /// The body and what was read of it.
 #[derive(Debug)]
@@ -26,12 +64,27 @@ pub(crate) struct Replay {
     spilled: bool,
     /// Whether the source has no more.
     finished: bool,
+    whole: Rc<Whole>,
 }
 
 impl Replay {
     /// Wraps a body of which nothing was read; what is read is added to `received`, once.
     pub(crate) fn new(source: Arriving, received: Received) -> Self {
-        Self { source, received, kept: Vec::new(), kept_bytes: 0, given: 0, spilled: false, finished: false }
+        Self {
+            source,
+            received,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            given: 0,
+            spilled: false,
+            finished: false,
+            whole: Rc::default(),
+        }
+    }
+
+    /// Tells when the source has no more.
+    pub(crate) fn whole(&self) -> Rc<Whole> {
+        self.whole.clone()
     }
 
     /// Goes back to the start; false when that is no longer possible.
@@ -55,13 +108,20 @@ impl Replay {
         }
         let frame = std::task::ready!(self.source.poll_frame(context));
         match frame {
-            None => self.finished = true,
+            None => {
+                self.finished = true;
+                self.whole.set();
+            }
             Some(Err(error)) => {
                 self.spilled = true;
                 return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => {
                 self.keep(&frame);
+                // Often nobody asks again after the last frame.
+                if self.source.is_end_stream() {
+                    self.whole.set();
+                }
                 return Poll::Ready(Some(Ok(frame)));
             }
         }

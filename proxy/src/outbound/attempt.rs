@@ -3,12 +3,20 @@
 //! Retried whatever the method: what no application saw (never dispatched, refused in the hello, REFUSED_STREAM, GOAWAY
 //! below it). All else only when it is idempotent or declared to be, and only while the request's body can be sent again.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use http::{Request, Response, StatusCode, Version};
+use tokio::time::sleep;
 use weft_core::{
     resource::AppProtocol,
-    table::{CompiledRouteRule, EndpointSet, EndpointState},
+    table::{CompiledRouteRule, EndpointSet, EndpointState, Target},
     wire::Framing,
 };
 
@@ -22,6 +30,7 @@ use crate::{
     http::{
         body::Body,
         multiplexed::{MeshBody, StreamFailure},
+        replay::Whole,
         upgrade,
     },
     resilience::{Attempt, Cause, HealthSettings, Observation, Refused, observe},
@@ -69,31 +78,63 @@ pub(crate) async fn run(
     let Some(rule) = report.routed.as_ref().map(|routed| routed.rule.clone()) else {
         return Err(Fault::Internal);
     };
-    let drain = &downstream.worker.drain;
-    let is_http1 = report.seen.version < Version::HTTP_2;
-    // Pinned here and lent: moving a future of kilobytes costs more than starting the timer.
-    let attempts = pin!(attempts(downstream, &rule, head, body, single, report));
-    let answered = until_closing(drain, is_http1, attempts);
-    let outcome = match rule.request_timeout {
-        None => answered.await,
-        Some(limit) => match tokio::time::timeout(limit, answered).await {
-            Ok(outcome) => outcome,
-            Err(_) => return Err(Fault::ResponseTimeout),
-        },
+    let target = rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
+    let (drain, is_http1) = (&downstream.worker.drain, report.seen.version < Version::HTTP_2);
+    let whole = match &body {
+        Body::Replay(body) if rule.request_timeout.is_some() => Some(body.whole()),
+        _ => None,
+    };
+    let outcome = {
+        // Pinned here and lent: moving a future of kilobytes costs more than starting the timer.
+        let attempts = pin!(attempts(downstream, &rule, target, head, body, single, report));
+        let answered = pin!(until_closing(drain, is_http1, attempts));
+        match rule.request_timeout {
+            None => Some(answered.await),
+            // Boxed, because few routes have a limit, and every request keeps room for what stands here.
+            Some(limit) => Box::pin(within(limit, whole, answered)).await,
+        }
+    };
+    let Some(outcome) = outcome else {
+        if let Some(picked) = &report.picked {
+            let observation = Observation::of_fault(Fault::ResponseTimeout);
+            note(&target.endpoints, picked, observation, milliseconds(Instant::now()));
+        }
+        return Err(Fault::ResponseTimeout);
     };
     outcome.unwrap_or(Err(Fault::Drained))
+}
+
+/// What `future` comes to, if that is not later than `limit` after the `whole` request came. The time that a caller
+/// takes for its request is its own affair.
+async fn within<F: Future>(
+    limit: Duration,
+    whole: Option<Rc<Whole>>,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    let (mut late, mut started) = (pin!(sleep(limit)), whole.is_none());
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if !started && whole.as_ref().is_some_and(|whole| whole.poll(context).is_ready()) {
+            started = true;
+            late.as_mut().reset(tokio::time::Instant::now() + limit);
+        }
+        if started { late.as_mut().poll(context).map(|()| None) } else { Poll::Pending }
+    })
+    .await
 }
 
 async fn attempts(
     downstream: &Rc<Downstream>,
     rule: &CompiledRouteRule,
+    target: &Target,
     head: Request<()>,
     mut body: Body,
     single: bool,
     report: &mut Report,
 ) -> Result<Response<Body>, Fault> {
-    let target = rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
-    let set = target.endpoints.clone();
+    let set = &target.endpoints;
     let budget = downstream.worker.budgets.of(&target.service);
     let mut now = milliseconds(Instant::now());
     budget.deposit(now);
@@ -102,7 +143,7 @@ async fn attempts(
     let mut redispatches = 0;
     let protocol = report.routed.as_ref().map_or(AppProtocol::Http, |routed| routed.port.protocol);
     loop {
-        let picked = report.picked.insert(balance::pick(&set, &tried, now).ok_or(Fault::NoEndpoint)?);
+        let picked = report.picked.insert(balance::pick(set, &tried, now).ok_or(Fault::NoEndpoint)?);
         report.attempts = report.attempts.saturating_add(1);
         let outcome = send(downstream, picked, rule, protocol, head.clone(), body, single).await;
         now = milliseconds(Instant::now());
@@ -111,7 +152,7 @@ async fn attempts(
                 let observation = Observation::of_response(response.status().as_u16(), None);
                 // A fault that another agent named, and that is not to be tried again, is no gateway error of an application.
                 if observation == Observation::Success || fault::named(response.headers()).is_some() {
-                    note(&set, picked, observation, now);
+                    note(set, picked, observation, now);
                     return Ok(response);
                 }
                 body = left;
@@ -124,7 +165,7 @@ async fn attempts(
                 (Cause::Fault(missed.fault), observation, response.ok_or(missed.fault))
             }
         };
-        note(&set, picked, observation, now);
+        note(set, picked, observation, now);
         // A connection that went just before it was used says nothing of the endpoint.
         if cause == Cause::Fault(Fault::NotDispatched) && redispatches < REDISPATCHES {
             redispatches += 1;
@@ -137,7 +178,7 @@ async fn attempts(
                 // Its connection is not to be held meanwhile.
                 drop(outcome);
                 if !wait.is_zero() {
-                    tokio::time::sleep(wait).await;
+                    sleep(wait).await;
                 }
             }
             Err(refused) => {

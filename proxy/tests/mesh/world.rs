@@ -165,6 +165,17 @@ pub(crate) fn calling_table_with(
     generation: u64,
     retries: Retries,
 ) -> Table {
+    calling_table_within(endpoints, protocol, generation, retries, None)
+}
+
+/// The same with a limit to the wait for the response.
+pub(crate) fn calling_table_within(
+    endpoints: Vec<Arc<Upstream>>,
+    protocol: AppProtocol,
+    generation: u64,
+    retries: Retries,
+    request_timeout: Option<Duration>,
+) -> Table {
     let healthy = endpoints.len();
     let set = EndpointSet { all: endpoints, healthy, cumulative_weights: Vec::new() };
     let target = Target { service: service("reviews"), cumulative_weight: 1, endpoints: Arc::new(set) };
@@ -172,7 +183,7 @@ pub(crate) fn calling_table_with(
         name: RuleName::new("default").unwrap(),
         matches: Vec::new().into(),
         targets: vec![target],
-        request_timeout: Some(Duration::from_secs(15)),
+        request_timeout,
         connect_timeout: Duration::from_secs(1),
         retries,
     };

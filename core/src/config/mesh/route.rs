@@ -8,8 +8,8 @@ use crate::{
     name::{RuleName, ServiceName},
     path::EncodedSlash,
     resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, Endpoint, HeaderMatch, PathMatch,
-        Resource, Retries, Route, RouteMatch, RouteRule, ValueMatch,
+        Backend, DEFAULT_CONNECT_TIMEOUT, Endpoint, HeaderMatch, PathMatch, Resource, Retries, Route,
+        RouteMatch, RouteRule, ValueMatch,
     },
 };
 
@@ -44,7 +44,7 @@ fn rule(section: &Section<'_>, index: usize) -> Option<RouteRule> {
         route_match(&Section::open(value, "a condition, such as { path = { prefix = \"/\" } }")?)
     });
     let backends = backends(section);
-    let request_timeout = section.read_or("request_timeout", DEFAULT_REQUEST_TIMEOUT);
+    let request_timeout = section.read_or("request_timeout", Duration::ZERO);
     let connect_timeout =
         section.get("connect_timeout").map_or(Some(DEFAULT_CONNECT_TIMEOUT), |value| positive(&value));
     let retries = section.section("retries").map_or(Some(Retries::default()), |section| retries(&section));

@@ -10,8 +10,8 @@ use crate::{
     },
     name::{RuleName, ServiceName},
     resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, DEFAULT_REQUEST_TIMEOUT, HeaderMatch, PathMatch, Retries, Route,
-        RouteMatch, RouteRule, ValueMatch,
+        Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, PathMatch, Retries, Route, RouteMatch, RouteRule,
+        ValueMatch,
     },
 };
 
@@ -89,7 +89,7 @@ fn read_rule(rule: message::RouteRule) -> Result<RouteRule, ControlError> {
         name: named("route rule", RuleName::new(&rule.name))?,
         matches: rule.matches.into_iter().map(read_match).collect::<Result<_, _>>()?,
         backends: rule.backends.into_iter().map(read_backend).collect::<Result<_, _>>()?,
-        request_timeout: read_duration(rule.request_timeout, DEFAULT_REQUEST_TIMEOUT)?,
+        request_timeout: read_duration(rule.request_timeout, Duration::ZERO)?,
         connect_timeout: read_duration(rule.connect_timeout, DEFAULT_CONNECT_TIMEOUT)?,
         retries: Retries {
             attempts: narrow("retry attempts", rule.attempts)?,
