@@ -29,6 +29,10 @@ bench-compile:
 fuzz SECONDS="60":
     .ci/fuzz {{SECONDS}}
 
+# Build the real servers that tests run against: all that is absent, or those named
+testbed *SERVERS:
+    @testbed/install {{SERVERS}}
+
 # Everything the gate checks
 ci:
     .ci/run

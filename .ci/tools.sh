@@ -3,7 +3,7 @@
 # Debian packages by the command that shows they are there.
 declare -A packages=(
   [haproxy]=haproxy [nginx]=nginx-light [wrk]=wrk [h2load]=nghttp2-client [nghttpd]=nghttp2-server
-  [iperf3]=iperf3 [curl]=curl [openssl]=openssl
+  [iperf3]=iperf3 [curl]=curl [openssl]=openssl [javac]=default-jdk-headless [mvn]=maven
 )
 
 install_tools() {
