@@ -2,6 +2,13 @@
 bind_addr            = "127.0.0.1"
 disable_update_check = true
 
+# Nomad takes loopback only when told so.
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+
 client {
   enabled           = true
   network_interface = "lo"
