@@ -61,8 +61,8 @@ pub(crate) enum Command {
     Listen(ListenerId, Role, Socket),
     /// Stop accepting there.
     Unlisten(ListenerId),
-    /// Serve a connection that another worker accepted.
-    Serve(ListenerId, Handoff),
+    /// Serve a connection that another worker accepted. It carries its role, for the listener may be gone by then.
+    Serve(Role, Handoff),
     /// Begin to drain, and close what is left after the deadline. The answer comes when nothing is left: how many
     /// connections were closed at the deadline.
     Drain(Duration, oneshot::Sender<u32>),

@@ -42,7 +42,7 @@ pub use config::{
     AccessLogTarget, AllowedLocal, DEFAULT_DRAIN_DEADLINE, InboundConfig, Limits, ListenAddress,
     OutboundKind, OutboundListener, ProxyConfig, WorkloadListeners,
 };
-pub use connections::{ConnectionInfo, EndpointInfo};
+pub use connections::ConnectionInfo;
 pub use inspector::Inspector;
 pub use proxy::{Addresses, Proxy, StartError};
 pub use record::{TapReceiver, Tapped};

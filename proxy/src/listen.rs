@@ -50,9 +50,8 @@ impl LocalListener {
 /// A worker's listeners.
 #[derive(Default)]
 pub(crate) struct Listeners {
-    active: HashMap<ListenerId, (Role, oneshot::Sender<()>)>,
-    /// Roles of removed listeners too: a connection may still be on its way from another worker.
-    roles: HashMap<ListenerId, Role>,
+    /// Each accepts until its sender is dropped.
+    active: HashMap<ListenerId, oneshot::Sender<()>>,
 }
 
 impl Listeners {
@@ -66,9 +65,8 @@ impl Listeners {
             }
         };
         let (stop, stopped) = oneshot::channel();
-        self.active.insert(id, (role.clone(), stop));
-        self.roles.insert(id, role.clone());
-        LocalExecutor.spawn(accept(worker.clone(), listener, id, role, stopped));
+        self.active.insert(id, stop);
+        LocalExecutor.spawn(accept(worker.clone(), listener, role, stopped));
     }
 
     /// Stops accepting, after what is queued.
@@ -80,20 +78,9 @@ impl Listeners {
     pub(crate) fn clear(&mut self) {
         self.active.clear();
     }
-
-    /// What a listener is for.
-    pub(crate) fn role(&self, id: ListenerId) -> Option<&Role> {
-        self.roles.get(&id)
-    }
 }
 
-async fn accept(
-    worker: Rc<Worker>,
-    listener: LocalListener,
-    id: ListenerId,
-    role: Role,
-    mut stopped: oneshot::Receiver<()>,
-) {
+async fn accept(worker: Rc<Worker>, listener: LocalListener, role: Role, mut stopped: oneshot::Receiver<()>) {
     let mut stopping = false;
     loop {
         let accepted = tokio::select! {
@@ -107,7 +94,7 @@ async fn accept(
             () = std::future::ready(()), if stopping => return,
         };
         match accepted {
-            Ok(stream) => place(&worker, id, &role, stream),
+            Ok(stream) => place(&worker, &role, stream),
             Err(error) if is_peers(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting waits");
@@ -136,7 +123,7 @@ fn is_peers(error: &io::Error) -> bool {
 }
 
 /// Serves a connection here, or hands it to the worker that has the fewest.
-fn place(worker: &Rc<Worker>, id: ListenerId, role: &Role, stream: LocalStream) {
+fn place(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
     let loads = &worker.peers.loads;
     let limit = worker.limits.connections;
     if loads.iter().map(Load::get).fold(0, u32::saturating_add) >= limit {
@@ -155,7 +142,7 @@ fn place(worker: &Rc<Worker>, id: ListenerId, role: &Role, stream: LocalStream) 
     };
     let Ok(handoff) = handoff else { return };
     // A full channel means that the other worker is busier than its count says.
-    if let Err(refused) = worker.peers.commands[fewest].try_send(Command::Serve(id, handoff))
+    if let Err(refused) = worker.peers.commands[fewest].try_send(Command::Serve(role.clone(), handoff))
         && let Command::Serve(_, handoff) = refused.into_inner()
     {
         adopt(worker, role, handoff);

@@ -14,7 +14,7 @@ use weft_core::{
 use crate::{
     command::{Command, ListenerId, Load, OutboundRole, Peers, Role},
     config::{ListenAddress, ProxyConfig},
-    connections::{self, ConnectionInfo, EndpointInfo},
+    connections::ConnectionInfo,
     dial::{Caller, Dialer},
     inspector::Inspector,
     record::{Records, TapReceiver},
@@ -34,7 +34,6 @@ pub struct Proxy {
     callers: BTreeMap<WorkloadName, Arc<Caller>>,
     config: ProxyConfig,
     records: Arc<Records>,
-    table: Reader<Table>,
     next: u64,
 }
 
@@ -104,7 +103,7 @@ impl Proxy {
         let start = Start {
             peers: peers.clone(),
             records: records.clone(),
-            table: table.clone(),
+            table,
             dialer: Dialer {
                 tls: Arc::new(TlsContext::new(credentials.clone())),
                 credentials,
@@ -121,7 +120,6 @@ impl Proxy {
             callers: BTreeMap::new(),
             config: ProxyConfig { workloads: Vec::new(), inbound: None, ..config.clone() },
             records,
-            table,
             next: 0,
         };
         for (index, commands) in receivers.into_iter().enumerate() {
@@ -143,7 +141,7 @@ impl Proxy {
     /// # Errors
     /// When a new listener cannot be bound; nothing is changed then.
     pub fn reload(&mut self, config: ProxyConfig) -> Result<(), StartError> {
-        let wanted = self.wanted(&config);
+        let (wanted, callers) = self.wanted(&config);
         let mut added = Vec::new();
         for (key, role) in &wanted {
             let unchanged = self.listeners.get(key).is_some_and(|old| same_role(&old.role, role));
@@ -161,6 +159,7 @@ impl Proxy {
         for (key, role, socket) in added {
             self.listen(key, role, socket)?;
         }
+        self.callers = callers;
         let fault_header = config.fault_header;
         self.tell(|| Command::FaultHeader(fault_header));
         self.config = config;
@@ -177,8 +176,9 @@ impl Proxy {
         socket.map_err(|source| StartError::Listen { address: address.clone(), source })
     }
 
-    fn wanted(&mut self, config: &ProxyConfig) -> BTreeMap<Key, Role> {
-        let mut wanted = BTreeMap::new();
+    /// The listeners that a configuration asks for, and the callers behind them: those that are unchanged stay the same.
+    fn wanted(&mut self, config: &ProxyConfig) -> (BTreeMap<Key, Role>, BTreeMap<WorkloadName, Arc<Caller>>) {
+        let (mut wanted, mut callers) = (BTreeMap::new(), BTreeMap::new());
         for address in config.inbound.iter().flat_map(|inbound| &inbound.listen) {
             wanted.insert(Key::Inbound(ListenAddress::Tcp(*address)), Role::Inbound);
         }
@@ -190,7 +190,7 @@ impl Proxy {
                 self.next += 1;
                 Arc::new(Caller { number: self.next, workload: workload.clone() })
             });
-            self.callers.insert(workload.name.clone(), caller.clone());
+            callers.insert(workload.name.clone(), caller.clone());
             for listener in &listeners.outbound {
                 let source = Source {
                     workload: Some(workload.name.clone()),
@@ -203,7 +203,7 @@ impl Proxy {
                 wanted.insert(key, Role::Outbound(Arc::new(role)));
             }
         }
-        wanted
+        (wanted, callers)
     }
 
     fn listen(&mut self, key: Key, role: Role, socket: Socket) -> Result<(), StartError> {
@@ -275,12 +275,6 @@ impl Proxy {
     #[must_use]
     pub fn records(&self) -> Arc<Records> {
         self.records.clone()
-    }
-
-    /// What is known of every endpoint that a route can lead to.
-    #[must_use]
-    pub fn endpoint_states(&self) -> Vec<EndpointInfo> {
-        connections::endpoints(&self.table.load_full())
     }
 
     /// Connections of local processes and of other agents that are served now.

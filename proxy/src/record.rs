@@ -24,6 +24,8 @@ use access_log::{AccessLog, LogBuffer};
 use metrics::{Metrics, WorkerMetrics};
 use tap::Tap;
 
+/// With what the names of metrics of the proxy itself begin.
+const OWN_PREFIX: &str = "weft";
 /// How long a line waits for others before it goes to the writer.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -50,7 +52,8 @@ impl Records {
         Recorder { metrics: self.metrics.worker(), log: self.log.buffer(), tap: self.tap.clone() }
     }
 
-    /// All metrics in the text format of Prometheus (version 0.0.4), names beginning with `prefix` and `_`. Takes time
+    /// All metrics in the text format of Prometheus (version 0.0.4). Names of those of requests begin with `prefix` and
+    /// `_`, names of those of the proxy itself always with `weft_`. Takes time
     /// in proportion to the number of series; not for a worker's thread.
     #[must_use]
     pub fn render(&self, prefix: &str) -> String {
@@ -68,7 +71,8 @@ impl Records {
             ),
         ];
         for (name, help, value) in counters {
-            let family = Family { prefix, name, kind: "counter", help };
+            // About the proxy itself, as Istio has no such thing: not under its name.
+            let family = Family { prefix: OWN_PREFIX, name, kind: "counter", help };
             write_family(&mut text, &family, [("", value)]);
         }
         text

@@ -105,11 +105,7 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
     match command {
         Command::Listen(id, role, socket) => listeners.add(worker, id, role, socket),
         Command::Unlisten(id) => listeners.remove(id),
-        Command::Serve(id, handoff) => {
-            if let Some(role) = listeners.role(id) {
-                listen::adopt(worker, role, handoff);
-            }
-        }
+        Command::Serve(role, handoff) => listen::adopt(worker, &role, handoff),
         Command::Drain(deadline, done) => {
             worker.drain.raise(DRAINING);
             listeners.clear();

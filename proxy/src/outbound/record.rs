@@ -84,8 +84,7 @@ impl Report {
                 instance: endpoint.map(|endpoint| &endpoint.instance),
                 identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
                 address: endpoint
-                    .and_then(|endpoint| endpoint.mesh_address.as_ref())
-                    .map(|address| address.socket()),
+                    .map(|endpoint| endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()),
             }),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,

@@ -233,7 +233,13 @@ async fn an_application_outside_the_mesh_is_called_without_tls() {
     let mut tap = web.proxy.tap();
     let reply = Client1::connect(web.outbound()).await.call(request(Method::POST, "body")).await.unwrap();
     assert!(reply.status == 200 && reply.text().ends_with("\nbody"), "{}", reply.text());
-    assert!(!next(&mut tap).await.mutual_tls);
+    let record = next(&mut tap).await;
+    assert!(!record.mutual_tls);
+    assert_eq!(
+        record.destination.as_ref().unwrap().address,
+        Some(application.address),
+        "where the request went"
+    );
     let request = Request::get("http://reviews/two").body(Full::default()).unwrap();
     let text = Client2::connect(web.outbound()).await.call(request).await.unwrap().text();
     assert!(text.starts_with("v1\nGET /two HTTP/1.1\n") && text.contains("host: reviews\n"), "{text}");
@@ -259,7 +265,11 @@ async fn a_silent_endpoint_costs_a_second_and_then_nothing() {
     let web = calling_host(&authority, calling_table(endpoints, AppProtocol::Http, 1), OutboundKind::ByHost);
     let mut client = Client1::connect(web.outbound()).await;
     let mut longest = Duration::ZERO;
-    while !web.proxy.endpoint_states().iter().any(|endpoint| endpoint.ejected_for > Duration::ZERO) {
+    let is_ejected = |upstream: &Upstream| {
+        let until = upstream.state.peek().map_or(0, |state| state.ejected_until.load(Relaxed));
+        until > weft_proxy::clock::milliseconds(Instant::now())
+    };
+    while !is_ejected(&mute) {
         let began = Instant::now();
         let reply = client.call(request(Method::POST, "x")).await.unwrap();
         assert_eq!(reply.status, 200, "{}", reply.text());
