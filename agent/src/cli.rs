@@ -1,7 +1,10 @@
 //! The command line: one verb per file, each with its arguments and what it does.
 //!
 //! Results go to standard output, as an aligned table for people or as JSON for programs (`-o json`); everything else goes
-//! to standard error. A verb that fails says why on one line and exits with 1.
+//! to standard error.
+//!
+//! Exit status: 0 it is done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 the process that
+//! `status` asked is not ready.
 
 mod agent;
 mod ca;
@@ -93,7 +96,12 @@ pub fn main() -> ExitCode {
         let folder = cli.remove_at_end;
         std::thread::spawn(move || end_with_stdin(folder.as_deref()));
     }
-    match telemetry::install(&cli.log).and_then(|()| run(cli.verb)) {
+    let outcome = telemetry::install(&cli.log).and_then(|flush| {
+        let ended = run(cli.verb);
+        drop(flush);
+        ended
+    });
+    match outcome {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
