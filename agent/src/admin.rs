@@ -4,6 +4,7 @@
 //! collector need, and nothing there changes anything. Both run on the control runtime and cannot slow down traffic.
 
 pub mod client;
+pub mod metrics;
 pub mod pages;
 pub mod server;
 

@@ -105,7 +105,7 @@ impl Inspect {
             version: view::Version::current().version,
             pid: process::id(),
             phase: self.lifecycle.phase(),
-            uptime: self.began.elapsed().as_secs(),
+            uptime_s: self.began.elapsed().as_secs(),
             missing: self.readiness.missing(),
             config: self.record.view(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -135,7 +135,7 @@ impl Inspect {
         let rows = workloads.iter().map(|workload| view::Workload {
             name: workload.name.to_string(),
             identity: workload.identity.to_string(),
-            certificate_ends_in: credentials
+            certificate_ends_in_s: credentials
                 .identity(&workload.identity)
                 .map(|certificate| pages::seconds_until(certificate.leaf().validity.not_after, now)),
         });
@@ -171,7 +171,7 @@ fn hub_row(status: &IdentityStatus) -> view::Hub {
             LinkState::Connected { .. } => "connected".into(),
             LinkState::Away { reason, .. } => format!("away: {reason}"),
         },
-        tolerance: status.tolerance(SystemTime::now()).as_secs(),
+        tolerance_s: status.tolerance(SystemTime::now()).as_secs(),
         faults: status.faults(),
     }
 }

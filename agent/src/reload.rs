@@ -12,7 +12,7 @@ impl Record {
     /// A configuration was read from `path` just now, and is in force.
     #[must_use]
     pub fn new(path: &str) -> Self {
-        let first = view::Config { path: path.into(), loaded_at: now(), ..view::Config::default() };
+        let first = view::Config { path: path.into(), loaded_at_s: now(), ..view::Config::default() };
         Self(Arc::new(Mutex::new(first)))
     }
 
@@ -20,7 +20,7 @@ impl Record {
     pub fn taken_over(&self) {
         let mut record = self.lock();
         record.reloads += 1;
-        record.loaded_at = now();
+        record.loaded_at_s = now();
         record.fault = None;
     }
 

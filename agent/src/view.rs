@@ -1,6 +1,7 @@
 //! What the admin API answers, as types that the server writes and the operator's verbs read.
 //!
-//! Fields are only ever added: programs read this JSON. Times are seconds since the Unix epoch, ages and spans seconds.
+//! Fields are only ever added: programs read this JSON. What is measured in a unit ends in its name (`_s`, `_ms`); points in time
+//! are counted from the Unix epoch.
 
 pub mod hub;
 
@@ -20,7 +21,7 @@ pub struct Status {
     /// Where in its life it is.
     pub phase: Phase,
     /// Seconds since it began.
-    pub uptime: u64,
+    pub uptime_s: u64,
     /// What must come up before it is ready; empty when ready.
     pub missing: Vec<String>,
     /// The configuration in force.
@@ -45,7 +46,7 @@ pub struct Hub {
     /// `connected`, `connecting` or why it is away.
     pub link: String,
     /// Seconds for which the hub may stay away before a certificate is over.
-    pub tolerance: u64,
+    pub tolerance_s: u64,
     /// What went wrong with certificates, a line each.
     pub faults: Vec<String>,
 }
@@ -56,7 +57,7 @@ pub struct Config {
     /// The file.
     pub path: String,
     /// When what is in force was read.
-    pub loaded_at: u64,
+    pub loaded_at_s: u64,
     /// How many reloads were taken over.
     pub reloads: u64,
     /// How many reloads were refused.
@@ -86,10 +87,10 @@ pub struct Registry {
     /// `connected`, `lost` (by the hub that relays it), `restored`, `stale` or `waiting`.
     pub state: String,
     /// Seconds since its last commit; none when there never was one.
-    pub age: Option<u64>,
+    pub age_s: Option<u64>,
     /// Why it is not connected.
     pub error: Option<String>,
-    /// Services, endpoints, routes and policies in force.
+    /// How many services and endpoints its registry has in force, over all its scopes.
     pub counts: BTreeMap<String, usize>,
     /// What could not be taken over.
     pub faults: Vec<String>,
@@ -105,7 +106,7 @@ pub struct Workload {
     /// Its SPIFFE ID.
     pub identity: String,
     /// Seconds until its certificate ends; none when it has none.
-    pub certificate_ends_in: Option<i64>,
+    pub certificate_ends_in_s: Option<i64>,
 }
 
 /// One row of `GET /services`.
@@ -155,7 +156,7 @@ pub struct Endpoint {
     /// Requests and connections under way from here.
     pub in_flight: u32,
     /// Seconds for which it gets no requests because it failed; none when it takes them.
-    pub ejected_for: Option<f64>,
+    pub ejected_for_s: Option<f64>,
 }
 
 /// One rule of `GET /routes`, in the order in which rules are tried.
@@ -200,11 +201,11 @@ pub struct Certificate {
     /// The serial number, in hexadecimal.
     pub serial: String,
     /// From when it is valid.
-    pub not_before: u64,
+    pub not_before_s: u64,
     /// Until when it is valid.
-    pub not_after: u64,
+    pub not_after_s: u64,
     /// Seconds until it ends.
-    pub ends_in: i64,
+    pub ends_in_s: i64,
     /// The trust domain whose roots vouch for its peers.
     pub trust_domain: String,
 }

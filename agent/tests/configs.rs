@@ -130,7 +130,7 @@ fn workloads_mean_what_is_written() {
 
 #[test]
 fn the_environment_wins_over_the_file() {
-    let overrides = Overrides::from(|name| match name {
+    let overrides = Overrides::of_agent(|name| match name {
         "WEFT_STATE_DIR" => Some("/elsewhere".into()),
         "WEFT_RUN_DIR" => Some("".into()),
         _ => None,
@@ -138,6 +138,16 @@ fn the_environment_wins_over_the_file() {
     let source = SourceFile::new("weft.toml", "state_dir = \"/here\"\nrun_dir = \"/run/here\"\n");
     let config = read_agent(&source, &overrides).value.unwrap();
     assert_eq!((config.state_dir.to_str(), config.run_dir.to_str()), (Some("/elsewhere"), Some("/run/here")));
+}
+
+#[test]
+fn an_agent_and_a_hub_on_one_host_have_variables_of_their_own() {
+    let environment = |name: &str| Some(format!("/of/{name}").into());
+    let (agent, hub) = (Overrides::of_agent(environment), Overrides::of_hub(environment));
+    let paths = |overrides: &Overrides| (overrides.state_dir.clone(), overrides.run_dir.clone());
+    let of = |name: &str| Some(std::path::PathBuf::from(format!("/of/{name}")));
+    assert_eq!(paths(&agent), (of("WEFT_STATE_DIR"), of("WEFT_RUN_DIR")));
+    assert_eq!(paths(&hub), (of("WEFT_HUB_STATE_DIR"), of("WEFT_HUB_RUN_DIR")));
 }
 
 #[test]

@@ -186,6 +186,7 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RequestContext {
     /// When it ended, in milliseconds since 1970.
+    #[serde(rename = "ended_at_ms")]
     pub ended_at: u64,
     /// On which side we stand.
     pub reporter: Reporter,
@@ -210,11 +211,16 @@ pub struct RequestContext {
     /// How it ended.
     pub verdict: Verdict,
     /// From the first byte to the last.
+    #[serde(rename = "duration_us", serialize_with = "as_microseconds")]
     pub duration: Duration,
     /// Bytes of body from the caller.
     pub received_bytes: u64,
     /// Bytes of body to the caller.
     pub sent_bytes: u64,
+}
+
+fn as_microseconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 
 macro_rules! attributes {

@@ -79,9 +79,9 @@ pub fn certificates(credentials: &Credentials, now: SystemTime) -> Vec<view::Cer
             view::Certificate {
                 identity: leaf.identity.to_string(),
                 serial: leaf.serial.clone(),
-                not_before: seconds(leaf.validity.not_before),
-                not_after: seconds(leaf.validity.not_after),
-                ends_in: seconds_until(leaf.validity.not_after, now),
+                not_before_s: seconds(leaf.validity.not_before),
+                not_after_s: seconds(leaf.validity.not_after),
+                ends_in_s: seconds_until(leaf.validity.not_after, now),
                 trust_domain: leaf.identity.trust_domain_str().into(),
             }
         })
@@ -173,7 +173,7 @@ fn endpoint(key: &ServiceKey, upstream: &Upstream, now: u64) -> view::Endpoint {
         locality: endpoint.locality.to_string(),
         health: format!("{:?}", endpoint.health).to_lowercase(),
         in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
-        ejected_for: (ejected_until > now).then(|| (ejected_until - now) as f64 / 1e3),
+        ejected_for_s: (ejected_until > now).then(|| (ejected_until - now) as f64 / 1e3),
     }
 }
 
@@ -237,7 +237,7 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
         return vec![view::Registry {
             scope: registry.name.to_string(),
             state: "waiting".into(),
-            age: None,
+            age_s: None,
             error,
             counts: Counts::default().of(&registry.name),
             faults: Vec::new(),
@@ -252,7 +252,7 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
             (false, true) => "stale",
         }
         .into(),
-        age: scope.age(now).map(|age| age.as_secs()),
+        age_s: scope.age(now).map(|age| age.as_secs()),
         error: error.clone(),
         counts: counts.of(&scope.scope.registry),
         faults: scope

@@ -66,6 +66,21 @@ impl Answer {
         }
     }
 
+    /// Plain text with status 200.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(StatusCode::OK, text.into())
+    }
+
+    /// Readiness: 200 when nothing is missing, else 503 with what is, a line each.
+    #[must_use]
+    pub fn ready_unless(missing: &[String]) -> Self {
+        if missing.is_empty() {
+            return Self::text("ok\n");
+        }
+        let lines: String = missing.iter().map(|what| format!("missing: {what}\n")).collect();
+        Self::Text(StatusCode::SERVICE_UNAVAILABLE, lines)
+    }
+
     /// `{"error": …}`.
     pub fn error(status: StatusCode, error: impl ToString) -> Self {
         Self::Json(status, serde_json::json!({ "error": error.to_string() }))

@@ -18,7 +18,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .thread_name("weft-control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run::run(&args.config, Overrides::from_environment()));
+    let ended = runtime.block_on(run::run(&args.config, Overrides::of_agent(|name| std::env::var_os(name))));
     // What still runs is admin connections and the like: nobody waits for them.
     runtime.shutdown_background();
     ended

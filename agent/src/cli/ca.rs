@@ -56,7 +56,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct StateOptions {
     /// The hub's state directory
-    #[arg(long, env = "WEFT_STATE_DIR", default_value = "/var/lib/weft/hub", value_name = "FOLDER")]
+    #[arg(long, env = "WEFT_HUB_STATE_DIR", default_value = "/var/lib/weft/hub", value_name = "FOLDER")]
     state_dir: PathBuf,
 }
 

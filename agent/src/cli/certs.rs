@@ -23,8 +23,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(&["IDENTITY", "SERIAL", "ENDS IN", "LIFETIME"]);
     for certificate in certificates {
         let lifetime =
-            i64::try_from(certificate.not_after.saturating_sub(certificate.not_before)).unwrap_or(0);
-        let ends = if certificate.ends_in <= 0 { "ENDED".into() } else { span(certificate.ends_in) };
+            i64::try_from(certificate.not_after_s.saturating_sub(certificate.not_before_s)).unwrap_or(0);
+        let ends = if certificate.ends_in_s <= 0 { "ENDED".into() } else { span(certificate.ends_in_s) };
         table.row([certificate.identity, certificate.serial, ends, span(lifetime)]);
     }
     table.print("no certificates yet")?;

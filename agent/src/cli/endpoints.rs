@@ -3,27 +3,23 @@
 use std::process::ExitCode;
 
 use super::{
-    output::{ReadOptions, or_dash, print_json},
+    output::{ReadOptions, ServiceFilter, or_dash, print_json},
     table::Table,
 };
 use crate::view::Endpoint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only endpoints of this service (name.namespace)
-    service: Option<String>,
+    #[command(flatten)]
+    service: ServiceFilter,
     #[command(flatten)]
     read: ReadOptions,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut endpoints: Vec<Endpoint> = args.read.client().get("/endpoints").await?;
-    if let Some(wanted) = &args.service {
-        let named = |endpoint: &Endpoint| {
-            endpoint.service == *wanted || endpoint.service == format!("{wanted}.default")
-        };
-        endpoints.retain(named);
-    }
+    let client = args.read.client();
+    let mut endpoints: Vec<Endpoint> = client.get("/endpoints").await?;
+    args.service.keep(&client, &mut endpoints, |endpoint| &endpoint.service).await?;
     if args.read.is_json() {
         print_json(&endpoints)?;
         return Ok(ExitCode::SUCCESS);
@@ -40,7 +36,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         "BUSY",
     ]);
     for endpoint in endpoints {
-        let health = match endpoint.ejected_for {
+        let health = match endpoint.ejected_for_s {
             Some(seconds) => format!("{} (ejected {seconds:.0}s)", endpoint.health),
             None => endpoint.health,
         };

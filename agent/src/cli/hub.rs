@@ -5,16 +5,12 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::{
-    output::{OutputOptions, print_json},
-    status::print_hub,
-};
+use super::{output::OutputOptions, status::show_hub};
 use crate::{
     admin::client::AdminClient,
     config::{Overrides, load_hub},
     hub::Hub,
     lifecycle::{Lifecycle, Phase, Request, Signals},
-    view::hub::HubStatus,
 };
 
 #[derive(Debug, clap::Args)]
@@ -50,21 +46,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     runtime.block_on(serve(args))
 }
 
-/// Exits with 2 when the hub runs but is not ready.
 async fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status: HubStatus = AdminClient::of_hub(&args.socket).get("/status").await?;
-    let ready = status.missing.is_empty();
-    if args.output.is_json() {
-        print_json(&status)?;
-    } else {
-        print_hub(&status)?;
-    }
-    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    let status = AdminClient::of_hub(&args.socket).get("/status").await?;
+    show_hub(&status, &args.output)
 }
 
 async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::install().context("cannot handle signals")?;
-    let (config, warnings) = load_hub(&args.config, &Overrides::from_environment())?;
+    let (config, warnings) = load_hub(&args.config, &Overrides::of_hub(|name| std::env::var_os(name)))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }

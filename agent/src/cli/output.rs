@@ -8,7 +8,7 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::admin::client::AdminClient;
+use crate::{admin::client::AdminClient, view::Service};
 
 /// The form of a result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -33,7 +33,7 @@ pub(super) struct OutputOptions {
 pub(super) struct ReadOptions {
     #[command(flatten)]
     pub(super) format: OutputOptions,
-    /// The admin socket of the agent to ask
+    /// The admin socket of the process to ask
     #[arg(long, env = "WEFT_SOCKET", default_value = "/run/weft/admin.sock", value_name = "PATH")]
     pub(super) socket: PathBuf,
 }
@@ -51,6 +51,41 @@ impl ReadOptions {
 impl OutputOptions {
     pub(super) fn is_json(&self) -> bool {
         self.output == Format::Json
+    }
+}
+
+/// A service that an operator names.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ServiceFilter {
+    /// Only this service (`name.namespace`; the namespace may be missing where it is `default`)
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+}
+
+impl ServiceFilter {
+    /// Whether `service` is the one that was named; every one is when none was.
+    pub(super) fn takes(&self, service: &str) -> bool {
+        let Some(wanted) = &self.service else { return true };
+        service == wanted || service.strip_suffix(".default") == Some(wanted)
+    }
+
+    /// Keeps the rows of the service that was named.
+    ///
+    /// # Errors
+    /// When the agent knows no service of that name.
+    pub(super) async fn keep<T>(
+        &self,
+        client: &AdminClient,
+        rows: &mut Vec<T>,
+        service_of: impl Fn(&T) -> &str,
+    ) -> anyhow::Result<()> {
+        rows.retain(|row| self.takes(service_of(row)));
+        let Some(wanted) = self.service.as_ref().filter(|_| rows.is_empty()) else { return Ok(()) };
+        let known: Vec<Service> = client.get("/services").await?;
+        if known.iter().any(|service| self.takes(&service.name)) {
+            return Ok(());
+        }
+        anyhow::bail!("no service {wanted} is known here; `weft services` lists those that are")
     }
 }
 

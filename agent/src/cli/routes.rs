@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    output::{ReadOptions, print_json},
+    output::{ReadOptions, ServiceFilter, print_json},
     table::Table,
 };
 use crate::view::Route;
@@ -11,11 +11,15 @@ use crate::view::Route;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
+    service: ServiceFilter,
+    #[command(flatten)]
     read: ReadOptions,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let routes: Vec<Route> = args.read.client().get("/routes").await?;
+    let client = args.read.client();
+    let mut routes: Vec<Route> = client.get("/routes").await?;
+    args.service.keep(&client, &mut routes, |route| &route.service).await?;
     if args.read.is_json() {
         print_json(&routes)?;
         return Ok(ExitCode::SUCCESS);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    output::{ReadOptions, print_json},
+    output::{ReadOptions, ServiceFilter, print_json},
     table::Table,
 };
 use crate::view::Service;
@@ -11,11 +11,15 @@ use crate::view::Service;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
+    service: ServiceFilter,
+    #[command(flatten)]
     read: ReadOptions,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let services: Vec<Service> = args.read.client().get("/services").await?;
+    let client = args.read.client();
+    let mut services: Vec<Service> = client.get("/services").await?;
+    args.service.keep(&client, &mut services, |service| &service.name).await?;
     if args.read.is_json() {
         print_json(&services)?;
         return Ok(ExitCode::SUCCESS);

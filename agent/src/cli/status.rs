@@ -1,17 +1,22 @@
-//! `weft status`.
+//! `weft status`: of an agent or of a hub, whichever answers on the socket.
 
 use std::{
     io::{self, Write},
     process::ExitCode,
 };
 
+use serde::Deserialize;
+
 use super::{
-    output::{ReadOptions, or_dash, print_json, span},
+    output::{OutputOptions, ReadOptions, or_dash, print_json, span},
     table::Table,
 };
-use crate::view::{
-    Registry, Status,
-    hub::{HubStatus, Node},
+use crate::{
+    lifecycle::Phase,
+    view::{
+        Registry, Status,
+        hub::{HubStatus, Node},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -20,20 +25,45 @@ pub(super) struct Args {
     read: ReadOptions,
 }
 
-/// Exits with 2 when the agent runs but is not ready.
+/// Exit status of a process that runs and is not ready; 1 is a failure and 2 a wrong command line.
+const NOT_READY: u8 = 3;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Agent(Box<Status>),
+    Hub(Box<HubStatus>),
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let status: Status = args.read.client().get("/status").await?;
-    let ready = status.missing.is_empty();
+    let status = match args.read.client().get("/status").await? {
+        Answered::Agent(status) => status,
+        Answered::Hub(status) => return show_hub(&status, &args.read.format),
+    };
     if args.read.is_json() {
         print_json(&status)?;
     } else {
         print(&status)?;
     }
-    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(exit_code(status.missing.is_empty() && status.phase == Phase::Serving))
+}
+
+/// Shows a hub's status, for people or for programs.
+pub(super) fn show_hub(status: &HubStatus, output: &OutputOptions) -> anyhow::Result<ExitCode> {
+    if output.is_json() {
+        print_json(status)?;
+    } else {
+        print_hub(status)?;
+    }
+    Ok(exit_code(status.missing.is_empty()))
+}
+
+fn exit_code(ready: bool) -> ExitCode {
+    if ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) }
 }
 
 fn print(status: &Status) -> anyhow::Result<()> {
-    let uptime = i64::try_from(status.uptime).unwrap_or(i64::MAX);
+    let uptime = i64::try_from(status.uptime_s).unwrap_or(i64::MAX);
     let mut out = io::stdout().lock();
     writeln!(out, "weft {} (pid {}), {} for {}", status.version, status.pid, status.phase, span(uptime))?;
     let config = &status.config;
@@ -48,7 +78,7 @@ fn print(status: &Status) -> anyhow::Result<()> {
         }
     }
     if let Some(hub) = &status.hub {
-        let tolerance = span(i64::try_from(hub.tolerance).unwrap_or(i64::MAX));
+        let tolerance = span(i64::try_from(hub.tolerance_s).unwrap_or(i64::MAX));
         writeln!(out, "hub {}, as node {}; certificates last {tolerance} without it", hub.link, hub.node)?;
         for fault in &hub.faults {
             writeln!(out, "  {fault}")?;
@@ -81,8 +111,8 @@ fn print_registries(rows: &[Registry], diagnostics: &[String]) -> anyhow::Result
 }
 
 /// A hub for people.
-pub(super) fn print_hub(status: &HubStatus) -> anyhow::Result<()> {
-    let uptime = i64::try_from(status.uptime).unwrap_or(i64::MAX);
+fn print_hub(status: &HubStatus) -> anyhow::Result<()> {
+    let uptime = i64::try_from(status.uptime_s).unwrap_or(i64::MAX);
     let mut out = io::stdout().lock();
     let (version, pid) = (&status.version, status.pid);
     writeln!(out, "weft {version} (pid {pid}), hub of {} for {}", status.trust_domain, span(uptime))?;
@@ -95,9 +125,9 @@ pub(super) fn print_hub(status: &HubStatus) -> anyhow::Result<()> {
             (false, true) => "is being replaced; withdraw it with `weft ca retire`",
             (false, false) => "is trusted too",
         };
-        writeln!(out, "root {} {role}; ends in {}", root.sha256, span(root.ends_in))?;
+        writeln!(out, "root {} {role}; ends in {}", root.sha256, span(root.ends_in_s))?;
     }
-    writeln!(out, "intermediate ends in {}", span(status.intermediate_ends_in))?;
+    writeln!(out, "intermediate ends in {}", span(status.intermediate_ends_in_s))?;
     drop(out);
     println_empty()?;
     print_registries(&status.registries, &status.diagnostics)?;
@@ -112,7 +142,7 @@ pub(super) fn hub_nodes(nodes: &[Node]) -> Table {
     let short = |digest: &str| digest.get(..8).unwrap_or(digest).to_owned();
     for node in nodes {
         let seconds = |count: u64| span(i64::try_from(count).unwrap_or(i64::MAX));
-        let ends = node.certificates.iter().map(|held| held.ends_in).min();
+        let ends = node.certificates.iter().map(|held| held.ends_in_s).min();
         let mut roots: Vec<_> = node
             .certificates
             .iter()
@@ -124,8 +154,8 @@ pub(super) fn hub_nodes(nodes: &[Node]) -> Table {
         let identities: Vec<_> = node.certificates.iter().map(|held| held.identity.as_str()).collect();
         table.row([
             node.name.clone(),
-            node.connected_for.map_or_else(|| "away".to_owned(), |since| format!("for {}", seconds(since))),
-            node.heard_ago.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago))),
+            node.connected_for_s.map_or_else(|| "away".to_owned(), |since| format!("for {}", seconds(since))),
+            node.heard_ago_s.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago))),
             match ends {
                 None => "-".to_owned(),
                 Some(left) if left <= 0 => "ENDED".to_owned(),
@@ -146,7 +176,7 @@ fn println_empty() -> io::Result<()> {
 fn workloads(status: &Status) -> Table {
     let mut table = Table::new(&["WORKLOAD", "IDENTITY", "CERTIFICATE"]);
     for workload in &status.workloads {
-        let certificate = match workload.certificate_ends_in {
+        let certificate = match workload.certificate_ends_in_s {
             None => "none".into(),
             Some(seconds) if seconds <= 0 => "ENDED".into(),
             Some(seconds) => format!("ends in {}", span(seconds)),
@@ -172,7 +202,7 @@ fn listeners(status: &Status) -> Table {
 fn registries(registries: &[Registry]) -> Table {
     let mut table = Table::new(&["REGISTRY", "STATE", "CONFIRMED", "HOLDS", "ERROR"]);
     for registry in registries {
-        let age = match registry.age {
+        let age = match registry.age_s {
             None => "never".into(),
             Some(seconds) => format!("{} ago", span(i64::try_from(seconds).unwrap_or(i64::MAX))),
         };

@@ -5,15 +5,15 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::bail;
 use serde_json::Value;
 
-use super::output::ReadOptions;
+use super::output::{ReadOptions, ServiceFilter};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only requests to this service (name.namespace)
-    #[arg(long)]
-    service: Option<String>,
+    #[command(flatten)]
+    service: ServiceFilter,
     /// Only requests that failed or were refused
     #[arg(long)]
     failed: bool,
@@ -28,7 +28,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut lines = args.read.client().lines("/tap").await?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
-        let Some(line) = lines.next().await? else { break };
+        let Some(line) = lines.next().await? else {
+            bail!("the process at {} has ended", args.read.socket.display())
+        };
         let Ok(request) = serde_json::from_str::<Value>(&line) else { continue };
         if let Some(missed) = request.get("missed") {
             eprintln!("weft: {missed} requests came too fast to be shown");
@@ -51,23 +53,25 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn wanted(args: &Args, request: &Value) -> bool {
     let service = text(request, "/destination/service/service");
-    let named =
-        args.service.as_ref().is_none_or(|name| service == *name || service == format!("{name}.default"));
-    named && (!args.failed || is_failure(request))
+    args.service.takes(&service) && (!args.failed || is_failure(request))
 }
 
+/// A fault of the mesh, a server's error, or a gRPC status other than OK.
 fn is_failure(request: &Value) -> bool {
-    let status = request.pointer("/verdict/status").and_then(Value::as_u64).unwrap_or(0);
-    status >= 500 || request.pointer("/verdict/fault").is_some_and(|fault| !fault.is_null())
+    let fault = request.pointer("/verdict/fault").is_some_and(|fault| !fault.is_null());
+    fault || number(request, "/verdict/status") >= 500 || number(request, "/verdict/grpc_status") != 0
 }
 
 /// One request as a line: who called whom, how it went and how long it took.
 fn sentence(request: &Value, colour: bool) -> String {
-    let status = request.pointer("/verdict/status").and_then(Value::as_u64).unwrap_or(0);
-    let verdict = match (status, text(request, "/verdict/fault")) {
+    let verdict = match (number(request, "/verdict/status"), text(request, "/verdict/fault")) {
         (0, fault) if fault.is_empty() => "closed".to_owned(),
         (status, fault) if fault.is_empty() => status.to_string(),
         (status, fault) => format!("{status} {fault}"),
+    };
+    let verdict = match request.pointer("/verdict/grpc_status").and_then(Value::as_u64) {
+        Some(status) => format!("{verdict} grpc={status}"),
+        None => verdict,
     };
     let verdict = match (colour, is_failure(request)) {
         (true, true) => format!("\x1b[31m{verdict}\x1b[0m"),
@@ -79,13 +83,13 @@ fn sentence(request: &Value, colour: bool) -> String {
     let rule = text(request, "/verdict/rule");
     let route = text(request, "/route");
     let mut line = format!(
-        "{:<11} {} -> {} {} {}{verdict} {:.2}ms {security}",
+        "{:<11} {} -> {} {}{}{verdict} {:.2}ms {security}",
         text(request, "/reporter"),
         text(request, "/source/identity"),
         text(request, "/destination/service/service"),
-        text(request, "/destination/instance"),
+        with_blank(&text(request, "/destination/instance")),
         asked(request),
-        milliseconds(request),
+        number(request, "/duration_us") as f64 / 1e3,
     );
     for (name, value) in [("route", route), ("rule", rule), ("flags", text(request, "/verdict/flags"))] {
         if !value.is_empty() {
@@ -101,9 +105,13 @@ fn asked(request: &Value) -> String {
     if method.is_empty() { String::new() } else { format!("{method} {path} ") }
 }
 
-fn milliseconds(request: &Value) -> f64 {
-    let part = |name: &str| request.pointer(name).and_then(Value::as_f64).unwrap_or(0.0);
-    part("/duration/secs") * 1e3 + part("/duration/nanos") / 1e6
+/// `text` with a blank behind; nothing when there is none, as with the instance on the called side.
+fn with_blank(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{text} ") }
+}
+
+fn number(request: &Value, pointer: &str) -> u64 {
+    request.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
 fn text(request: &Value, pointer: &str) -> String {
@@ -112,23 +120,54 @@ fn text(request: &Value, pointer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn request(reporter: &str, instance: Option<&str>, verdict: Value) -> Value {
+        json!({
+            "reporter": reporter,
+            "source": { "identity": "spiffe://demo.mesh/ns/default/sa/web" },
+            "destination": {
+                "service": { "registry": "static", "service": "reviews.default" }, "instance": instance,
+            },
+            "mutual_tls": true, "route": null,
+            "request": { "method": "POST", "path": "/a" },
+            "verdict": verdict,
+            "duration_us": 1_500,
+        })
+    }
 
     #[test]
     fn a_line_says_who_called_whom_and_how_it_went() {
-        let request = json!({
-            "reporter": "destination",
-            "source": { "identity": "spiffe://demo.mesh/ns/default/sa/web" },
-            "destination": { "service": { "registry": "static", "service": "reviews.default" }, "instance": "r-1" },
-            "mutual_tls": true, "route": null,
-            "request": { "method": "POST", "path": "/a" },
-            "verdict": { "status": 403, "flags": "", "fault": "denied", "rule": "static/only-web/0" },
-            "duration": { "secs": 0, "nanos": 1_500_000 },
-        });
+        let denied = json!({ "status": 403, "flags": "", "fault": "denied", "rule": "static/only-web/0" });
         assert_eq!(
-            super::sentence(&request, false),
-            "destination spiffe://demo.mesh/ns/default/sa/web -> reviews.default r-1 POST /a 403 denied 1.50ms mTLS \
+            super::sentence(&request("destination", None, denied), false),
+            "destination spiffe://demo.mesh/ns/default/sa/web -> reviews.default POST /a 403 denied 1.50ms mTLS \
              rule=static/only-web/0"
         );
+        let failed = json!({ "status": 200, "flags": "", "fault": null, "grpc_status": 14 });
+        assert_eq!(
+            super::sentence(&request("source", Some("r-1"), failed), false),
+            "source      spiffe://demo.mesh/ns/default/sa/web -> reviews.default r-1 POST /a 200 grpc=14 1.50ms mTLS"
+        );
+    }
+
+    #[test]
+    fn a_call_has_failed_by_its_status_its_grpc_status_or_a_fault() {
+        let judge = |verdict: Value| super::is_failure(&request("source", None, verdict));
+        for failed in [
+            json!({ "status": 503, "fault": null }),
+            json!({ "status": 200, "fault": null, "grpc_status": 14 }),
+            json!({ "status": 403, "fault": "denied" }),
+            json!({ "status": 0, "fault": "connection_lost" }),
+        ] {
+            assert!(judge(failed.clone()), "{failed}");
+        }
+        for fine in [
+            json!({ "status": 200, "fault": null, "grpc_status": 0 }),
+            json!({ "status": 404, "fault": null, "grpc_status": null }),
+            json!({ "status": 0, "fault": null }),
+        ] {
+            assert!(!judge(fine.clone()), "{fine}");
+        }
     }
 }

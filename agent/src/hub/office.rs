@@ -4,7 +4,10 @@
 //! Everything else is refused by name.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -25,6 +28,8 @@ use super::{
 pub struct Office {
     store: Arc<dyn Store>,
     authority: RwLock<Arc<Authority>>,
+    signed: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// Why a host did not join.
@@ -92,7 +97,12 @@ impl Office {
     /// A desk with this store and authority.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, authority: Arc<Authority>) -> Self {
-        Self { store, authority: RwLock::new(authority) }
+        Self {
+            store,
+            authority: RwLock::new(authority),
+            signed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// The authority in force.
@@ -112,11 +122,33 @@ impl Office {
         &self.store
     }
 
+    /// How many certificates it has signed, and refused, since the process began.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.signed.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    }
+
+    fn count<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        let counter = if outcome.is_ok() { &self.signed } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
     /// Lets a host join. The claim is durable before anything is signed. Blocks on the disk.
     ///
     /// # Errors
     /// When the token does not buy a certificate for this key and node, or the request is wrong.
     pub fn join(
+        &self,
+        secret: &[u8],
+        node: &str,
+        signing_request: &[u8],
+        now: SystemTime,
+    ) -> Result<Joined, JoinRefusal> {
+        self.count(self.join_uncounted(secret, node, signing_request, now))
+    }
+
+    fn join_uncounted(
         &self,
         secret: &[u8],
         node: &str,
@@ -151,6 +183,16 @@ impl Office {
     /// # Errors
     /// Names what was refused.
     pub fn issue(
+        &self,
+        node: &str,
+        wanted: &str,
+        signing_request: &[u8],
+        now: SystemTime,
+    ) -> Result<Issued, CertificateRefusal> {
+        self.count(self.issue_uncounted(node, wanted, signing_request, now))
+    }
+
+    fn issue_uncounted(
         &self,
         node: &str,
         wanted: &str,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use weft_core::{
@@ -113,8 +114,8 @@ pub struct TokenView {
     pub identities: Vec<SpiffeId>,
     /// The only node that may use it.
     pub node: Option<String>,
-    /// Seconds until it expires; negative when it has.
-    pub expires_in_s: i64,
+    /// Seconds until it ends; negative when it has.
+    pub ends_in_s: i64,
     /// The node that used it.
     pub used_by: Option<String>,
 }
@@ -170,7 +171,7 @@ pub fn list_tokens(store: &dyn Store) -> Result<Vec<TokenView>, StoreError> {
         id: token_id(&hash),
         identities: record.identities,
         node: record.node,
-        expires_in_s: record.expires.duration_since(now).map_or_else(|past| -signed(past.duration()), signed),
+        ends_in_s: record.expires.duration_since(now).map_or_else(|past| -signed(past.duration()), signed),
         used_by: record.bound.map(|binding| binding.node),
     };
     Ok(store.tokens()?.into_iter().map(view).collect())
@@ -212,7 +213,7 @@ fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
     let certificate = |held: &HeldCertificate| view::Held {
         identity: held.identity.to_string(),
         serial: held.serial.clone(),
-        ends_in: seconds_until(held.not_after, now),
+        ends_in_s: seconds_until(held.not_after, now),
         root: held.root.as_ref().map(hex),
     };
     let last = node.last;
@@ -221,8 +222,8 @@ fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
         name: node.name,
         granted: node.record.identities.iter().map(ToString::to_string).collect(),
         from: None,
-        connected_for: None,
-        heard_ago: last.as_ref().map(|last| now.duration_since(last.at).unwrap_or_default().as_secs()),
+        connected_for_s: None,
+        heard_ago_s: last.as_ref().map(|last| now.duration_since(last.at).unwrap_or_default().as_secs()),
         trusts: report.map(|report| report.roots.iter().map(hex).collect()).unwrap_or_default(),
         certificates: report.map(|r| r.certificates.iter().map(certificate).collect()).unwrap_or_default(),
         software: last.map(|last| last.software).unwrap_or_default(),
@@ -249,7 +250,7 @@ pub fn roots(
     let old = folder.rotation()?.and_then(|rotation| rotation.old);
     let root = |(index, root): (usize, &CertificateDer<'static>)| view::Root {
         sha256: data_encoding::HEXLOWER.encode(&sha256(root)),
-        ends_in: AuthorityFolder::ends(root).map_or(0, |ends| seconds_until(ends, now)),
+        ends_in_s: AuthorityFolder::ends(root).map_or(0, |ends| seconds_until(ends, now)),
         signs: index == 0,
         leaves: old.as_ref() == Some(root) && index > 0,
     };
@@ -264,10 +265,10 @@ pub fn not_ready_for(root: &str, nodes: &[view::Node]) -> Vec<String> {
 
 fn not_ready(root: &str, node: &view::Node) -> Option<String> {
     let name = &node.name;
-    if node.heard_ago.is_none() {
+    if node.heard_ago_s.is_none() {
         return Some(format!("node {name} has not said what it holds since it joined"));
     }
-    let mut valid = node.certificates.iter().filter(|held| held.ends_in > 0).peekable();
+    let mut valid = node.certificates.iter().filter(|held| held.ends_in_s > 0).peekable();
     // Without a valid certificate it must join anew, whatever the roots.
     valid.peek()?;
     if !node.trusts.iter().any(|trusted| trusted == root) {
@@ -278,15 +279,15 @@ fn not_ready(root: &str, node: &view::Node) -> Option<String> {
 }
 
 impl TokenWish {
-    /// As the query of a request to the hub's socket. Nothing in it needs escaping: names and addresses hold no `&`,
-    /// `=` or `%`.
+    /// As the query of a request to the hub's socket. What a person wrote is escaped: a name with a `&` adds no grant.
     #[must_use]
     pub fn to_query(&self) -> String {
+        let part = |key: &str, text: &str| format!("{key}={}", utf8_percent_encode(text, NON_ALPHANUMERIC));
         let mut parts: Vec<_> =
-            self.identities.iter().map(|identity| format!("identity={identity}")).collect();
-        parts.extend(self.node.iter().map(|node| format!("node={node}")));
-        parts.push(format!("ttl={}", self.lifetime.as_secs()));
-        parts.push(format!("hub={}", self.hub));
+            self.identities.iter().map(|identity| part("identity", identity.as_str())).collect();
+        parts.extend(self.node.iter().map(|node| part("node", node)));
+        parts.push(part("ttl", &self.lifetime.as_secs().to_string()));
+        parts.push(part("hub", &self.hub));
         parts.join("&")
     }
 
@@ -299,13 +300,15 @@ impl TokenWish {
             Self { identities: Vec::new(), node: None, lifetime: DEFAULT_TOKEN_LIFETIME, hub: String::new() };
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let wrong = |fault: &dyn std::fmt::Display| TokenWishError::Query(format!("{part}: {fault}"));
-            match part.split_once('=') {
-                Some(("identity", text)) => {
-                    wish.identities.push(SpiffeId::parse(text).map_err(|fault| wrong(&fault))?);
+            let (key, text) = part.split_once('=').unwrap_or((part, ""));
+            let text = percent_decode_str(text).decode_utf8().map_err(|fault| wrong(&fault))?;
+            match key {
+                "identity" => {
+                    wish.identities.push(SpiffeId::parse(&text).map_err(|fault| wrong(&fault))?);
                 }
-                Some(("node", text)) => wish.node = Some(text.to_owned()),
-                Some(("hub", text)) => wish.hub = text.to_owned(),
-                Some(("ttl", text)) => {
+                "node" => wish.node = Some(text.into_owned()),
+                "hub" => wish.hub = text.into_owned(),
+                "ttl" => {
                     let seconds = text.parse::<u32>().map_err(|fault| wrong(&fault))?;
                     wish.lifetime = Duration::from_secs(seconds.into());
                 }
@@ -336,6 +339,8 @@ mod tests {
         assert_eq!(TokenWish::from_query(&wish.to_query()).unwrap(), wish);
         assert!(TokenWish::from_query("colour=red").unwrap_err().to_string().contains("colour=red"));
         assert!(TokenWish::from_query("ttl=-1").is_err());
+        let odd = TokenWish { node: Some("a b&identity=c%".to_owned()), hub: "[::1]:1 &".to_owned(), ..wish };
+        assert_eq!(TokenWish::from_query(&odd.to_query()).unwrap(), odd);
     }
 
     #[test]
@@ -357,6 +362,6 @@ mod tests {
         assert_eq!(token.hub, "127.0.0.1:15012");
         let [view] = list_tokens(&store).unwrap().try_into().unwrap();
         assert_eq!((view.node.as_deref(), view.used_by), (Some("one"), None));
-        assert!((58..=60).contains(&view.expires_in_s), "{}", view.expires_in_s);
+        assert!((58..=60).contains(&view.ends_in_s), "{}", view.ends_in_s);
     }
 }

@@ -1,5 +1,7 @@
 //! What the hub's admin sockets answer.
 
+mod metrics;
+
 use std::{
     sync::Arc,
     time::{Instant, SystemTime},
@@ -44,13 +46,14 @@ impl Page {
 
 impl Handler for Page {
     fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
-        match (method.as_str(), path) {
-            ("GET", "/livez") => Answer::Text(StatusCode::OK, "ok\n".to_owned()),
-            ("GET", "/readyz") => match self.missing() {
-                missing if missing.is_empty() => Answer::Text(StatusCode::OK, "ready\n".to_owned()),
-                missing => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
-            },
-            ("GET", "/version") => Answer::Text(StatusCode::OK, env!("CARGO_PKG_VERSION").to_owned() + "\n"),
+        if method != Method::GET && method != Method::HEAD {
+            return Answer::not_found();
+        }
+        match path {
+            "/livez" => Answer::text("ok\n"),
+            "/readyz" => Answer::ready_unless(&self.missing()),
+            "/version" => Answer::json(&Version::current()),
+            "/metrics" => Answer::text(metrics::render(self)),
             _ => Answer::not_found(),
         }
     }
@@ -90,7 +93,7 @@ impl Operator {
         for node in &mut nodes {
             if let Some(stream) = connected.get(&node.name) {
                 node.from = Some(stream.from);
-                node.connected_for = now.duration_since(stream.since).ok().map(|since| since.as_secs());
+                node.connected_for_s = now.duration_since(stream.since).ok().map(|since| since.as_secs());
             }
         }
         nodes
@@ -110,9 +113,9 @@ impl Operator {
         Ok(HubStatus {
             version: Version::current().version,
             pid: std::process::id(),
-            uptime: page.began.elapsed().as_secs(),
+            uptime_s: page.began.elapsed().as_secs(),
             trust_domain: authority.trust_domain().to_string(),
-            intermediate_ends_in: pages::seconds_until(authority.intermediate_ends(), now),
+            intermediate_ends_in_s: pages::seconds_until(authority.intermediate_ends(), now),
             roots: roots(&page.folder, &authority, now)?,
             missing: page.missing(),
             registries: pages::registries(&status, &pages::counts(&table)),

@@ -1,9 +1,15 @@
-//! Metrics of the agent itself, beside those of requests, in Prometheus' text form.
+//! Metrics of the agent itself, beside those of requests.
 
-use std::{fmt::Write as _, time::SystemTime};
+use std::{
+    fmt::{Result, Write as _},
+    time::SystemTime,
+};
 
 use super::Inspect;
-use crate::lifecycle::Phase;
+use crate::{
+    admin::metrics::{gauge, head, process, registries},
+    lifecycle::Phase,
+};
 
 /// All metrics.
 pub(super) fn render(inspect: &Inspect) -> String {
@@ -13,12 +19,8 @@ pub(super) fn render(inspect: &Inspect) -> String {
     text
 }
 
-fn render_agent(text: &mut String, inspect: &Inspect) -> std::fmt::Result {
-    head(text, "weft_build_info", "gauge", "The version that runs.")?;
-    writeln!(text, "weft_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
-    head(text, "weft_ready", "gauge", "Whether the agent is ready.")?;
-    let ready = inspect.readiness.is_ready() && inspect.lifecycle.phase() <= Phase::Serving;
-    writeln!(text, "weft_ready {}", u8::from(ready))?;
+fn render_agent(text: &mut String, inspect: &Inspect) -> Result {
+    process(text, inspect.readiness.is_ready() && inspect.lifecycle.phase() <= Phase::Serving)?;
     head(
         text,
         "weft_config_reloads_total",
@@ -36,50 +38,13 @@ fn render_agent(text: &mut String, inspect: &Inspect) -> std::fmt::Result {
         "Whether the file on disk is what is in force.",
     )?;
     writeln!(text, "weft_config_last_reload_successful {}", u8::from(record.fault.is_none()))?;
-    render_registries(text, inspect)?;
-    head(
+    registries(text, &inspect.statuses.load_full(), SystemTime::now())?;
+    let held = inspect.certificates();
+    let name = "weft_certificate_expiry_timestamp_seconds";
+    gauge(
         text,
-        "weft_certificate_expiry_seconds",
-        "gauge",
-        "When a certificate ends, in seconds since 1970.",
-    )?;
-    for certificate in inspect.certificates() {
-        let (identity, until) = (&certificate.identity, certificate.not_after);
-        writeln!(text, "weft_certificate_expiry_seconds{{identity=\"{identity}\"}} {until}")?;
-    }
-    Ok(())
-}
-
-fn render_registries(text: &mut String, inspect: &Inspect) -> std::fmt::Result {
-    let (status, now) = (inspect.statuses.load_full(), SystemTime::now());
-    head(text, "weft_registry_connected", "gauge", "Whether a registry's stream is up.")?;
-    for registry in &status.registries {
-        writeln!(
-            text,
-            "weft_registry_connected{{registry=\"{}\"}} {}",
-            registry.name,
-            u8::from(registry.connected)
-        )?;
-    }
-    head(text, "weft_registry_age_seconds", "gauge", "Time since a scope was last confirmed.")?;
-    for scope in status.registries.iter().flat_map(|registry| &registry.scopes) {
-        if let Some(age) = scope.age(now) {
-            writeln!(
-                text,
-                "weft_registry_age_seconds{{scope=\"{}\"}} {:.3}",
-                scope.scope,
-                age.as_secs_f64()
-            )?;
-        }
-    }
-    head(text, "weft_registry_disconnects_total", "counter", "How often a registry's stream ended.")?;
-    for registry in &status.registries {
-        let count = registry.counters.disconnects;
-        writeln!(text, "weft_registry_disconnects_total{{registry=\"{}\"}} {count}", registry.name)?;
-    }
-    Ok(())
-}
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
+        (name, "When a certificate ends, in seconds since 1970."),
+        "identity",
+        held.iter().map(|held| (held.identity.as_str(), held.not_after_s)),
+    )
 }

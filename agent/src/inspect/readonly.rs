@@ -26,23 +26,18 @@ impl Inspect {
             return Answer::not_found();
         }
         match path {
-            "/livez" => Answer::Text(StatusCode::OK, "ok\n".into()),
+            "/livez" => Answer::text("ok\n"),
             "/readyz" => self.readyz(),
             "/version" => Answer::json(&view::Version::current()),
-            "/metrics" => Answer::Text(StatusCode::OK, metrics::render(self)),
+            "/metrics" => Answer::text(metrics::render(self)),
             _ => Answer::not_found(),
         }
     }
 
-    /// 200 when requests may come; else 503 with what is missing, a line each.
+    /// 200 when requests may come; else 503 with what is missing, a line each, or the phase of a process that ends.
     fn readyz(&self) -> Answer {
-        let missing = self.readiness.missing();
         match self.lifecycle.phase() {
-            _ if !missing.is_empty() => Answer::Text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("missing: {}\n", missing.join("\nmissing: ")),
-            ),
-            Phase::Starting | Phase::Serving => Answer::Text(StatusCode::OK, "ok\n".into()),
+            Phase::Starting | Phase::Serving => Answer::ready_unless(&self.readiness.missing()),
             phase => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, format!("{phase}\n")),
         }
     }

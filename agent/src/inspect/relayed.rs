@@ -30,7 +30,7 @@ pub(super) fn told(mut rows: Vec<Registry>, states: &RelayedStates, now: SystemT
             rows.push(Registry {
                 scope: name.to_owned(),
                 state: "waiting".into(),
-                age: None,
+                age_s: None,
                 error: Some(match lost {
                     Some(seconds) => lost_text(seconds, &state.error),
                     None => "the hub does not relay it yet".into(),
@@ -66,7 +66,7 @@ mod tests {
         let row = |scope: &str| Registry {
             scope: scope.into(),
             state: "connected".into(),
-            age: Some(1),
+            age_s: Some(1),
             error: None,
             counts: BTreeMap::new(),
             faults: Vec::new(),

@@ -14,11 +14,11 @@ pub struct HubStatus {
     /// The process.
     pub pid: u32,
     /// Seconds since it began.
-    pub uptime: u64,
+    pub uptime_s: u64,
     /// The mesh's trust domain.
     pub trust_domain: String,
     /// Seconds until the hub's intermediate certificate ends.
-    pub intermediate_ends_in: i64,
+    pub intermediate_ends_in_s: i64,
     /// The roots that the mesh trusts, the one that signs first.
     pub roots: Vec<Root>,
     /// What must come up before it is ready; empty when ready.
@@ -37,7 +37,7 @@ pub struct Root {
     /// The SHA-256 of the certificate, in hexadecimal.
     pub sha256: String,
     /// Seconds until it ends.
-    pub ends_in: i64,
+    pub ends_in_s: i64,
     /// Whether certificates are signed under it.
     pub signs: bool,
     /// Whether another root replaces it.
@@ -54,9 +54,9 @@ pub struct Node {
     /// Where its stream comes from; none while it has none.
     pub from: Option<SocketAddr>,
     /// Seconds since its stream began; none while it has none.
-    pub connected_for: Option<u64>,
+    pub connected_for_s: Option<u64>,
     /// Seconds since it last said what it holds; none when it never did.
-    pub heard_ago: Option<u64>,
+    pub heard_ago_s: Option<u64>,
     /// Its software.
     pub software: String,
     /// The SHA-256 of the roots that it trusts for this mesh, in hexadecimal.
@@ -73,7 +73,7 @@ pub struct Held {
     /// The serial number in hexadecimal.
     pub serial: String,
     /// Seconds until it ends.
-    pub ends_in: i64,
+    pub ends_in_s: i64,
     /// The SHA-256 of the root that it leads to; none when it leads to none that the node trusts.
     pub root: Option<String>,
 }

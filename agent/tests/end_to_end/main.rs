@@ -5,6 +5,7 @@
 mod support;
 
 mod demonstration;
+mod exit_codes;
 mod lifecycle;
 mod outage;
 mod quick_start;

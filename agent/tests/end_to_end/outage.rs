@@ -105,7 +105,7 @@ fn an_agent_says_what_is_wrong_with_a_registry_at_the_hub_and_how_old_its_words_
     fs::rename(start.sandbox.path("mesh.d"), start.sandbox.path("away.d")).unwrap();
     let hub_age = || {
         let output = start.sandbox.run(&["hub", "status", "-o", "json", "--socket", "hub/admin.sock"]);
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()["registries"][0]["age"].as_u64()
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["registries"][0]["age_s"].as_u64()
     };
     until("the hub has not heard for a while", || (hub_age()? >= 5).then_some(()));
     let row = until("the agent knows", || relayed(&start).filter(|row| row["state"] == "lost"));
@@ -117,11 +117,11 @@ fn an_agent_says_what_is_wrong_with_a_registry_at_the_hub_and_how_old_its_words_
     until("the agent sees the hub go", || (relayed(&start)?["state"] != "lost").then_some(()));
     start.processes[0] = start.sandbox.spawn("hub", &["hub", "--config", "hub.toml"]);
     let row = until("the hub is back", || relayed(&start).filter(|row| row["state"] == "lost"));
-    assert!(row["age"].as_u64().unwrap() >= 5, "{row}");
+    assert!(row["age_s"].as_u64().unwrap() >= 5, "{row}");
 
     fs::rename(start.sandbox.path("away.d"), start.sandbox.path("mesh.d")).unwrap();
     until("the registry is back", || {
         let row = relayed(&start)?;
-        (row["state"] == "connected" && row["age"].as_u64()? < 5 && row["error"].is_null()).then_some(())
+        (row["state"] == "connected" && row["age_s"].as_u64()? < 5 && row["error"].is_null()).then_some(())
     });
 }

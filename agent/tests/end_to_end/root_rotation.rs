@@ -127,7 +127,7 @@ fn a_node_that_is_removed_loses_its_stream_and_gets_no_certificate() {
     let connected = |name: &str| {
         let status = hub_status(&start);
         let node = status["nodes"].as_array().unwrap().iter().find(|node| node["name"] == name)?;
-        Some(!node["connected_for"].is_null())
+        Some(!node["connected_for_s"].is_null())
     };
     assert_eq!((connected("web"), connected("reviews")), (Some(true), Some(true)));
     start.sandbox.ok(&["ca", "node", "remove", "--state-dir", "hub", "web"]);
@@ -139,7 +139,7 @@ fn a_node_that_is_removed_loses_its_stream_and_gets_no_certificate() {
     assert_eq!((connected("web"), connected("reviews")), (None, Some(true)));
     until("its certificate ends", || {
         let status = start.sandbox.json("status", "web/run/admin.sock");
-        (status["workloads"][0]["certificate_ends_in"].as_i64()? <= 0).then_some(())
+        (status["workloads"][0]["certificate_ends_in_s"].as_i64()? <= 0).then_some(())
     });
     let complaint = refused(&start, &["ca", "node", "remove", "--state-dir", "hub", "web"]);
     assert!(complaint.contains("no node web"), "{complaint}");

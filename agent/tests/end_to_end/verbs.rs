@@ -35,7 +35,7 @@ fn every_reading_verb_shows_what_the_agent_knows() {
     assert_eq!(routes[0]["targets"][0]["instances"][0], "echo-v1");
     let certs = mesh.ask("near", "certs");
     assert_eq!(certs[0]["identity"], "spiffe://test.mesh/ns/default/sa/client");
-    assert!(certs[0]["ends_in"].as_i64().unwrap() > 80_000);
+    assert!(certs[0]["ends_in_s"].as_i64().unwrap() > 80_000);
 
     let socket = mesh.socket("near");
     let table = mesh.sandbox.ok(&["endpoints", "--socket", &socket]);

@@ -79,7 +79,7 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
         None => remove_node(&args.state.store()?, &name)?,
     };
     let held = before.iter().filter(|node| node.name == removed).flat_map(|node| &node.certificates);
-    let left = held.map(|held| held.ends_in).max().unwrap_or_default().max(0);
+    let left = held.map(|held| held.ends_in_s).max().unwrap_or_default().max(0);
     let mut out = io::stdout().lock();
     writeln!(out, "node {removed} gets no certificate any more")?;
     if left > 0 {
@@ -89,7 +89,8 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_name(text: &str) -> Result<String, NameError> {
+/// A name that a node can have.
+pub(super) fn parse_name(text: &str) -> Result<String, NameError> {
     let domain = weft_core::identity::TrustDomain::new("any")?;
     node_identity(&domain, text).map(|_| text.to_owned())
 }

@@ -26,7 +26,7 @@ pub(super) struct Args {
 struct View {
     trust_domain: String,
     root_sha256: Vec<String>,
-    intermediate_expires_in_s: i64,
+    intermediate_ends_in_s: i64,
     root_key_present: bool,
     /// Whether one root replaces another: the first signs, and another one leaves.
     rotating: bool,
@@ -44,17 +44,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             .iter()
             .map(|root| data_encoding::HEXLOWER.encode(&sha256(root)))
             .collect(),
-        intermediate_expires_in_s: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
+        intermediate_ends_in_s: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
         root_key_present: folder.path().join("root.key").exists(),
         rotating: folder.rotation()?.is_some(),
     };
     if args.output.is_json() {
         return print_json(&view);
     }
-    let mut table = Table::new(&["TRUST DOMAIN", "INTERMEDIATE FOR", "ROOT KEY", "ROOT SHA-256"]);
+    let mut table = Table::new(&["TRUST DOMAIN", "INTERMEDIATE ENDS IN", "ROOT KEY", "ROOT SHA-256"]);
     table.row([
         view.trust_domain,
-        span(view.intermediate_expires_in_s),
+        span(view.intermediate_ends_in_s),
         if view.root_key_present { "here" } else { "elsewhere" }.to_owned(),
         view.root_sha256.join(" "),
     ]);

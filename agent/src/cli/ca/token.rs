@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use weft_core::identity::SpiffeId;
 
-use super::{StateOptions, parse_span};
+use super::{StateOptions, node::parse_name as parse_node, parse_span};
 use crate::{
     cli::{
         output::{OutputOptions, or_dash, print_json, span},
@@ -45,7 +45,7 @@ struct CreateArgs {
     #[arg(long = "identity", value_parser = SpiffeId::parse, value_name = "SPIFFE-ID")]
     identities: Vec<SpiffeId>,
     /// The only node that may use it; needed to replace one that joined before
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_node)]
     node: Option<String>,
     /// For how long it can be used
     #[arg(long, default_value = "1h", value_parser = parse_span, value_name = "SPAN")]
@@ -133,13 +133,13 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if args.output.is_json() {
         return print_json(&tokens);
     }
-    let mut table = Table::new(&["TOKEN", "NODE", "EXPIRES IN", "USED BY", "IDENTITIES"]);
+    let mut table = Table::new(&["TOKEN", "NODE", "ENDS IN", "USED BY", "IDENTITIES"]);
     for token in tokens {
         let identities: Vec<_> = token.identities.iter().map(ToString::to_string).collect();
         table.row([
             token.id,
             or_dash(token.node.as_deref()),
-            span(token.expires_in_s),
+            span(token.ends_in_s),
             or_dash(token.used_by.as_deref()),
             identities.join(" "),
         ]);
