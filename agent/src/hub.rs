@@ -18,6 +18,7 @@ mod states;
 mod stream;
 mod keeper;
 mod service;
+mod strangers;
 mod listener;
 mod page;
 mod serve;

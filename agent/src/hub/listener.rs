@@ -15,6 +15,7 @@ use weft_core::{identity::SYSTEM_NAMESPACE, tls::explain_handshake};
 
 use super::{
     service,
+    strangers::{Place, Strangers},
     stream::{Node, Shared},
 };
 
@@ -41,12 +42,15 @@ pub(super) struct Door {
 
 /// Accepts for ever.
 pub(super) async fn accept(listener: TcpListener, door: Door) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (slots, strangers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Strangers::default());
     loop {
         // The semaphore is never closed.
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, from)) => drop(tokio::spawn(connection(door.clone(), stream, from, slot))),
+            Ok((stream, from)) => match strangers.admit(from.ip()) {
+                Some(place) => drop(tokio::spawn(connection(door.clone(), stream, from, (slot, place)))),
+                None => tracing::debug!(%from, "closed: too many that nobody knows"),
+            },
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "the hub cannot accept");
@@ -56,7 +60,12 @@ pub(super) async fn accept(listener: TcpListener, door: Door) {
     }
 }
 
-async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: OwnedSemaphorePermit) {
+async fn connection(
+    door: Door,
+    stream: TcpStream,
+    from: SocketAddr,
+    (_slot, place): (OwnedSemaphorePermit, Place),
+) {
     let _set = stream.set_nodelay(true);
     let handshake = TlsAcceptor::from(door.config.clone()).accept(stream);
     let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -70,6 +79,8 @@ async fn connection(door: Door, stream: TcpStream, from: SocketAddr, _slot: Owne
         Ok(node) => node,
         Err(fault) => return tracing::warn!(%from, %fault, "caller refused"),
     };
+    // A node is no stranger; who only joins stays one.
+    let _place = node.is_none().then_some(place);
     let shared = door.shared;
     let patience = if node.is_some() { Duration::MAX } else { STRANGER_TIMEOUT };
     let service = service_fn(move |request| service::answer(shared.clone(), node.clone(), request));

@@ -17,6 +17,7 @@ use super::{
         OperatorError, TokenWish, create_token, list_nodes, list_tokens, remove_node, revoke_token, roots,
     },
     roster::Roster,
+    store::Store,
 };
 use crate::{
     admin::{Answer, Handler, pages},
@@ -35,7 +36,7 @@ pub(super) struct Page {
 }
 
 /// What the operator may ask: all of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Operator(pub(super) Arc<Page>);
 
 impl Page {
@@ -59,22 +60,40 @@ impl Handler for Page {
     }
 }
 
+type Question = fn(&Operator, &str) -> Answer;
+
 impl Handler for Operator {
+    /// What needs the store waits for the disk, so it is answered on a thread that may.
     fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
-        let store = &**self.0.office.store();
-        match (method.as_str(), path) {
-            ("POST", "/tokens") => self.create(query),
-            ("GET", "/tokens") => said(list_tokens(store)),
-            ("POST", "/tokens/revoke") => said(argument(query, "id").and_then(|id| revoke_token(store, id))),
-            ("GET", "/nodes") => said(list_nodes(store, SystemTime::now()).map(|nodes| self.present(nodes))),
-            ("POST", "/nodes/remove") => said(argument(query, "name").and_then(|name| self.remove(name))),
-            ("GET", "/status") => said(self.status()),
-            _ => self.0.answer(method, path, query),
-        }
+        let question: Question = match (method.as_str(), path) {
+            ("POST", "/tokens") => Self::create,
+            ("GET", "/tokens") => |this, _| said(list_tokens(this.store())),
+            ("POST", "/tokens/revoke") => {
+                |this, query| said(argument(query, "id").and_then(|id| revoke_token(this.store(), id)))
+            }
+            ("GET", "/nodes") => {
+                |this, _| said(list_nodes(this.store(), SystemTime::now()).map(|nodes| this.present(nodes)))
+            }
+            ("POST", "/nodes/remove") => {
+                |this, query| said(argument(query, "name").and_then(|name| this.remove(name)))
+            }
+            ("GET", "/status") => |this, _| said(this.status()),
+            _ => return self.0.answer(method, path, query),
+        };
+        let (this, query) = (self.clone(), query.to_owned());
+        let answer = tokio::task::spawn_blocking(move || question(&this, &query));
+        Answer::later(async move {
+            let failed = |error| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, error);
+            answer.await.unwrap_or_else(failed)
+        })
     }
 }
 
 impl Operator {
+    fn store(&self) -> &dyn Store {
+        &**self.0.office.store()
+    }
+
     fn create(&self, query: &str) -> Answer {
         let office = &self.0.office;
         let authority = office.authority();

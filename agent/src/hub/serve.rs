@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -43,6 +43,8 @@ use crate::{
 
 /// How long the relay waits before it tries a store again that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long an operator's verb may hold the store before another hub must be what has it.
+const OPERATOR_IS_DONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a hub did not start.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +106,7 @@ impl Hub {
         if let Some(configured) = config.trust_domain.clone().filter(|name| *name != trust_domain) {
             return Err(HubError::TrustDomain { configured, actual: trust_domain });
         }
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&config.state_dir)?);
+        let store: Arc<dyn Store> = Arc::new(open_store(&config.state_dir).await?);
         let office = Arc::new(Office::new(store.clone(), authority));
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
@@ -164,6 +166,19 @@ impl Hub {
         let _told = self.stop_flow.send(());
         if let Err(error) = self.flow.await {
             tracing::error!(%error, "the flow did not end well");
+        }
+    }
+}
+
+/// Opens the store. An operator's verb may hold it for a moment while no hub runs.
+async fn open_store(state_dir: &Path) -> Result<EmbeddedStore, StoreError> {
+    let deadline = Instant::now() + OPERATOR_IS_DONE_WITHIN;
+    loop {
+        match EmbeddedStore::open(state_dir) {
+            Err(StoreError::InUse(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            store => return store,
         }
     }
 }

@@ -133,7 +133,8 @@ impl Stream {
         let version = self.check_hello(&hello)?;
         self.software = hello.software;
         self.software.truncate(self.software.floor_char_boundary(LONGEST_SOFTWARE));
-        let granted = self.shared.office.granted(&self.node.name);
+        let name = self.node.name.clone();
+        let granted = self.blocking(move |office| office.granted(&name)).await?;
         let granted = granted.map_err(|fault| End(Some(Status::unavailable(fault.to_string()))))?;
         let Some(granted) = granted else {
             let message = format!("node {} has not joined here", self.node.name);
@@ -226,7 +227,7 @@ impl Stream {
                 self.unacknowledged.retain(|sent| *sent > acknowledge.sequence);
                 Ok(())
             }
-            ClientWord::Report(report) => self.note(report),
+            ClientWord::Report(report) => self.note(report).await,
         }
     }
 
@@ -242,14 +243,26 @@ impl Stream {
         }
     }
 
-    fn note(&self, report: Report) -> Result<(), End> {
+    async fn note(&self, report: Report) -> Result<(), End> {
         let report = NodeReport::from_message(report)
             .map_err(|fault| End(Some(Status::invalid_argument(fault.to_string()))))?;
         let last = LastReport { at: SystemTime::now(), software: self.software.clone(), report };
-        if let Err(fault) = self.shared.office.store().note_report(&self.node.name, &last) {
+        let name = self.node.name.clone();
+        let noted = self.blocking(move |office| office.store().note_report(&name, &last)).await?;
+        if let Err(fault) = noted {
             tracing::warn!(node = %self.node.name, %fault, "the report was not noted");
         }
         Ok(())
+    }
+
+    /// Does what waits for the disk on a thread that may: no other stream is held up.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Office) -> T + Send + 'static,
+    ) -> Result<T, End> {
+        let office = self.shared.office.clone();
+        let done = tokio::task::spawn_blocking(move || work(&office)).await;
+        done.map_err(|_| End(Some(Status::internal("the hub failed at this word"))))
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
@@ -272,13 +285,15 @@ impl Stream {
             let message = format!("the certificate of node {} has expired", self.node.name);
             return self.refuse(wanted.request, RefusalCode::StaleCertificate, message).await;
         }
-        let office = &self.shared.office;
-        match office.issue(&self.node.name, &wanted.identity, &wanted.signing_request, now) {
+        let (name, request) = (self.node.name.clone(), wanted.request);
+        let issued =
+            self.blocking(move |office| office.issue(&name, &wanted.identity, &wanted.signing_request, now));
+        match issued.await? {
             Ok(issued) => {
                 let chain = issued.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
-                self.say(ServerWord::Certificate(Certificate { request: wanted.request, chain })).await
+                self.say(ServerWord::Certificate(Certificate { request, chain })).await
             }
-            Err(fault) => self.refuse(wanted.request, fault.code(), fault.to_string()).await,
+            Err(fault) => self.refuse(request, fault.code(), fault.to_string()).await,
         }
     }
 

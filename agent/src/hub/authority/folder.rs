@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `root.pem`, `root.key` | the root; the key may be moved away once the hubs have their intermediates |
-//! | `intermediate.pem`, `intermediate.key` | this hub's intermediate |
+//! | `intermediate.pem` | this hub's intermediate, its key before it |
 //! | `bundle.pem` | the roots that the mesh trusts; several while one replaces another |
 //! | `next-root.pem` | only while one root replaces another: the new one's key, itself, and itself as the old one signed it |
 
@@ -88,8 +88,9 @@ impl AuthorityFolder {
     /// When there is a root already, or a file cannot be written.
     pub fn initialise(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), FolderError> {
         let root_file = self.file("root.pem");
-        if root_file.exists() || self.file("bundle.pem").exists() {
-            return Err(FolderError::Exists(root_file));
+        // A bundle without a root is one of another hub, or of a call that ended half way: it is named, not replaced.
+        if let Some(there) = [&root_file, &self.file("bundle.pem")].into_iter().find(|file| file.exists()) {
+            return Err(FolderError::Exists(there.clone()));
         }
         make_private_folder(&self.0)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;

@@ -2,11 +2,13 @@
 
 use std::{
     path::Path,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use weft_core::identity::SpiffeId;
@@ -38,6 +40,25 @@ const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct EmbeddedStore {
     database: Database,
     epoch: [u8; 16],
+    sweep: Mutex<Sweep>,
+}
+
+/// When expired serials are forgotten: when so many are new as were left the last time. So the table holds at most about
+/// twice those that are valid, and a sweep costs each serial once.
+#[derive(Debug)]
+struct Sweep {
+    left: u64,
+    new: u64,
+}
+
+/// New serials that are let be, however few are left.
+const SWEPT_TOGETHER: u64 = 256;
+
+impl Sweep {
+    fn is_due(&mut self) -> bool {
+        self.new += 1;
+        self.new >= self.left.max(SWEPT_TOGETHER)
+    }
 }
 
 impl EmbeddedStore {
@@ -53,16 +74,16 @@ impl EmbeddedStore {
         })?;
         restrict(&path)?;
         let transaction = database.begin_write().map_err(failed)?;
-        let epoch = {
+        let (epoch, left) = {
             for table in [TOKENS, NODES, REPORTS, META] {
                 transaction.open_table(table).map_err(failed)?;
             }
             transaction.open_table(RELAYED).map_err(failed)?;
-            forget_expired_serials(&transaction)?;
-            epoch(&transaction)?
+            let left = forget_expired_serials(&transaction)?;
+            (epoch(&transaction)?, left)
         };
         transaction.commit().map_err(failed)?;
-        Ok(Self { database, epoch })
+        Ok(Self { database, epoch, sweep: Mutex::new(Sweep { left, new: 0 }) })
     }
 
     /// Runs one transaction; nothing of it is kept when it fails.
@@ -186,11 +207,17 @@ impl Store for EmbeddedStore {
         not_after: SystemTime,
     ) -> Result<(), StoreError> {
         // An audit trail, not a decision: it may wait for the next durable step.
-        self.write(Durability::None, |transaction| {
+        let left = self.write(Durability::None, |transaction| {
             let mut table = transaction.open_table(SERIALS).map_err(failed)?;
             table.insert(serial, (identity.as_str(), seconds(not_after))).map_err(failed)?;
-            Ok(())
-        })
+            drop(table);
+            let is_due = self.sweep.lock().unwrap_or_else(PoisonError::into_inner).is_due();
+            if is_due { forget_expired_serials(transaction).map(Some) } else { Ok(None) }
+        });
+        if let Some(left) = left? {
+            *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = Sweep { left, new: 0 };
+        }
+        Ok(())
     }
 
     fn epoch(&self) -> [u8; 16] {
@@ -239,10 +266,12 @@ fn epoch(transaction: &WriteTransaction) -> Result<[u8; 16], StoreError> {
     Ok(new)
 }
 
-fn forget_expired_serials(transaction: &WriteTransaction) -> Result<(), StoreError> {
+/// How many are left.
+fn forget_expired_serials(transaction: &WriteTransaction) -> Result<u64, StoreError> {
     let now = seconds(SystemTime::now());
     let mut table = transaction.open_table(SERIALS).map_err(failed)?;
-    table.retain(|_, (_, not_after)| not_after > now).map_err(failed)
+    table.retain(|_, (_, not_after)| not_after > now).map_err(failed)?;
+    table.len().map_err(failed)
 }
 
 fn restrict(path: &Path) -> Result<(), StoreError> {
@@ -271,4 +300,30 @@ fn seconds(at: SystemTime) -> u64 {
 
 fn failed(fault: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_of_certificates_that_have_expired_do_not_pile_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(folder.path()).unwrap();
+        let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/web").unwrap();
+        let kept = || {
+            let transaction = store.database.begin_read().unwrap();
+            transaction.open_table(SERIALS).unwrap().len().unwrap()
+        };
+        let now = SystemTime::now();
+        let valid = SWEPT_TOGETHER / 2;
+        for number in 0..valid {
+            store.note_serial(&format!("valid-{number}"), &identity, now + Duration::from_secs(600)).unwrap();
+        }
+        for number in 0..10 * SWEPT_TOGETHER {
+            store.note_serial(&format!("old-{number}"), &identity, now - Duration::from_secs(1)).unwrap();
+            assert!(kept() <= valid + SWEPT_TOGETHER, "{number}: {}", kept());
+        }
+        assert!(kept() >= valid, "a certificate that is valid is not forgotten");
+    }
 }
