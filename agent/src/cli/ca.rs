@@ -8,9 +8,10 @@ mod token;
 
 use std::{
     io::{self, Write},
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitCode,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::Subcommand;
@@ -22,7 +23,7 @@ use crate::{
     hub::{
         authority::{AuthorityFolder, random_trust_domain},
         operator::socket_of,
-        store::EmbeddedStore,
+        store::{EmbeddedStore, StoreError},
     },
 };
 
@@ -65,16 +66,34 @@ impl StateOptions {
         AuthorityFolder::of_state(&self.state_dir)
     }
 
-    /// A client of the hub that owns the state directory; none when no hub answers there.
-    fn running_hub(&self) -> Option<AdminClient> {
+    /// Whoever owns the state directory's store: the hub that runs there, or this process. A hub that is starting has the
+    /// store before it answers, so it is waited for.
+    async fn owner(&self) -> anyhow::Result<Owner> {
         let socket = socket_of(&self.state_dir);
-        std::os::unix::net::UnixStream::connect(&socket).ok().map(|_| AdminClient::of_hub(&socket))
+        let deadline = Instant::now() + HUB_STARTS_WITHIN;
+        loop {
+            if UnixStream::connect(&socket).is_ok() {
+                return Ok(Owner::Hub(AdminClient::of_hub(&socket)));
+            }
+            match EmbeddedStore::open(&self.state_dir) {
+                Err(StoreError::InUse(_)) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                store => return Ok(Owner::Us(store?)),
+            }
+        }
     }
+}
 
-    /// The store, while no hub runs.
-    fn store(&self) -> anyhow::Result<EmbeddedStore> {
-        Ok(EmbeddedStore::open(&self.state_dir)?)
-    }
+/// How long a hub may take from opening its store to answering its operator.
+const HUB_STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Who owns a hub's store.
+enum Owner {
+    /// The hub that runs.
+    Hub(AdminClient),
+    /// This process, for as long as it holds it.
+    Us(EmbeddedStore),
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,7 +135,7 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
 }
 
 /// Reads `90s`, `15m`, `24h` or `7d`.
-fn parse_span(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a span of time such as 90s, 15m, 24h or 7d");
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
     let number: u32 = number.parse().map_err(|_| wrong())?;

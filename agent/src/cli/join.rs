@@ -4,12 +4,17 @@ use std::{
     io::{self, Read, Write},
     path::PathBuf,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
+use weft_registries::hub::JoinError;
 
 use super::output::{OutputOptions, print_json};
-use crate::{hub::token::Token, identity::join::join};
+use crate::{
+    hub::token::Token,
+    identity::join::{JoiningError, join},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,6 +34,11 @@ pub(super) struct Args {
     output: OutputOptions,
 }
 
+/// How long a hub that cannot be reached is tried again.
+const HUB_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut text = args.token;
     if text == "-" {
@@ -36,7 +46,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         io::stdin().read_to_string(&mut text)?;
     }
     let token = Token::parse(&text)?;
-    let joined = join(&args.state_dir, &token, args.hub.as_deref(), args.node.as_deref()).await?;
+    let deadline = Instant::now() + HUB_ANSWERS_WITHIN;
+    let joined = loop {
+        match join(&args.state_dir, &token, args.hub.as_deref(), args.node.as_deref()).await {
+            // A hub that is starting, or restarting.
+            Err(JoiningError::Hub(JoinError::Unreachable(_))) if Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            joined => break joined?,
+        }
+    };
     if args.output.is_json() {
         let node = joined.node;
         let trust_domain = node.trust_domain;

@@ -3,11 +3,13 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use serde::Deserialize;
 
 use super::{
+    ca::parse_span,
     output::{OutputOptions, ReadOptions, or_dash, print_json, span},
     table::Table,
 };
@@ -21,9 +23,15 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Wait until the process is ready, at most so long
+    #[arg(long, value_parser = parse_span, value_name = "SPAN")]
+    wait: Option<Duration>,
     #[command(flatten)]
     read: ReadOptions,
 }
+
+/// How often a process that is waited for is asked.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Exit status of a process that runs and is not ready; 1 is a failure and 2 a wrong command line.
 const NOT_READY: u8 = 3;
@@ -36,16 +44,31 @@ enum Answered {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let status = match args.read.client().get("/status").await? {
-        Answered::Agent(status) => status,
-        Answered::Hub(status) => return show_hub(&status, &args.read.format),
-    };
-    if args.read.is_json() {
-        print_json(&status)?;
-    } else {
-        print(&status)?;
+    let (client, deadline) = (args.read.client(), args.wait.map(|span| Instant::now() + span));
+    loop {
+        let answer: anyhow::Result<Answered> = client.get("/status").await;
+        let is_ready = answer.as_ref().is_ok_and(Answered::is_ready);
+        if !is_ready && deadline.is_some_and(|deadline| Instant::now() < deadline) {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        return match answer? {
+            Answered::Hub(status) => show_hub(&status, &args.read.format),
+            Answered::Agent(status) if args.read.is_json() => {
+                print_json(&status).map(|()| exit_code(is_ready))
+            }
+            Answered::Agent(status) => print(&status).map(|()| exit_code(is_ready)),
+        };
     }
-    Ok(exit_code(status.missing.is_empty() && status.phase == Phase::Serving))
+}
+
+impl Answered {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Agent(status) => status.missing.is_empty() && status.phase == Phase::Serving,
+            Self::Hub(status) => status.missing.is_empty(),
+        }
+    }
 }
 
 /// Shows a hub's status, for people or for programs.

@@ -8,7 +8,7 @@ use std::{
 use clap::Subcommand;
 use weft_core::name::NameError;
 
-use super::StateOptions;
+use super::{Owner, StateOptions};
 use crate::{
     cli::{
         output::{OutputOptions, print_json},
@@ -58,9 +58,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Every host of a hub, from the hub that runs or from its store.
 pub(super) async fn nodes(state: &StateOptions) -> anyhow::Result<Vec<Node>> {
-    match state.running_hub() {
-        Some(hub) => hub.get("/nodes").await,
-        None => Ok(list_nodes(&state.store()?, SystemTime::now())?),
+    match state.owner().await? {
+        Owner::Hub(hub) => hub.get("/nodes").await,
+        Owner::Us(store) => Ok(list_nodes(&store, SystemTime::now())?),
     }
 }
 
@@ -74,9 +74,9 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
     let (name, before) = (args.name, nodes(&args.state).await?);
-    let removed: String = match args.state.running_hub() {
-        Some(hub) => hub.post(&format!("/nodes/remove?name={name}")).await?,
-        None => remove_node(&args.state.store()?, &name)?,
+    let removed: String = match args.state.owner().await? {
+        Owner::Hub(hub) => hub.post(&format!("/nodes/remove?name={name}")).await?,
+        Owner::Us(store) => remove_node(&store, &name)?,
     };
     let held = before.iter().filter(|node| node.name == removed).flat_map(|node| &node.certificates);
     let left = held.map(|held| held.ends_in_s).max().unwrap_or_default().max(0);

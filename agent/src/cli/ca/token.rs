@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use weft_core::identity::SpiffeId;
 
-use super::{StateOptions, node::parse_name as parse_node, parse_span};
+use super::{Owner, StateOptions, node::parse_name as parse_node, parse_span};
 use crate::{
     cli::{
         output::{OutputOptions, or_dash, print_json, span},
@@ -99,20 +99,19 @@ fn parse_id(text: &str) -> Result<String, String> {
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
-    let revoked: String = match args.state.running_hub() {
-        Some(hub) => hub.post(&format!("/tokens/revoke?id={}", args.id)).await?,
-        None => revoke_token(&args.state.store()?, &args.id)?,
+    let revoked: String = match args.state.owner().await? {
+        Owner::Hub(hub) => hub.post(&format!("/tokens/revoke?id={}", args.id)).await?,
+        Owner::Us(store) => revoke_token(&store, &args.id)?,
     };
     Ok(writeln!(io::stdout(), "token {revoked} is worthless now")?)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let wish = TokenWish { identities: args.identities, node: args.node, lifetime: args.ttl, hub: args.hub };
-    let created = match args.state.running_hub() {
-        Some(hub) => hub.post(&format!("/tokens?{}", wish.to_query())).await?,
-        None => {
+    let created = match args.state.owner().await? {
+        Owner::Hub(hub) => hub.post(&format!("/tokens?{}", wish.to_query())).await?,
+        Owner::Us(store) => {
             let authority = args.state.authority().open(DEFAULT_LEAF_LIFETIME, SystemTime::now())?;
-            let store = args.state.store()?;
             let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
             let token = create_token(&store, authority.trust_domain(), &root, &wish)?;
             Created { token: token.to_text() }
@@ -126,9 +125,9 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let tokens: Vec<TokenView> = match args.state.running_hub() {
-        Some(hub) => hub.get("/tokens").await?,
-        None => list_tokens(&args.state.store()?)?,
+    let tokens: Vec<TokenView> = match args.state.owner().await? {
+        Owner::Hub(hub) => hub.get("/tokens").await?,
+        Owner::Us(store) => list_tokens(&store)?,
     };
     if args.output.is_json() {
         return print_json(&tokens);
