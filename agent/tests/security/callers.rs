@@ -32,11 +32,17 @@ impl Far {
 
     /// As `start`, after something was added to the mesh.
     pub(crate) fn start_with(change: impl FnOnce(&mut Mesh)) -> Self {
+        let mut far = Self::described(change);
+        far.mesh.start();
+        far
+    }
+
+    /// As `start_with`, with nothing written or started yet.
+    pub(crate) fn described(change: impl FnOnce(&mut Mesh)) -> Self {
         let witness = Witness::start();
         let mut mesh = Mesh::new();
         mesh.serve("far", "echo", "v1", witness.address, "http");
         change(&mut mesh);
-        mesh.start();
         Self { mesh, witness }
     }
 

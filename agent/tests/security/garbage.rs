@@ -151,7 +151,7 @@ fn nonsense_from_a_trusted_peer_harms_nobody() {
                 _ => [b"WEFT\x01\x00\x40", &message[..]].concat(),
             };
             // It may be closed before all is said.
-            let _sent = tunnel.write(&message);
+            let _sent = tunnel.send(&message);
         }
     }
     far.must_answer(&Rogue::new(Some(&leaf)));

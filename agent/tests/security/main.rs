@@ -5,14 +5,18 @@
 
 #[path = "../support/support.rs"]
 mod support;
+#[path = "../../../core/tests/support/credulous.rs"]
+mod credulous;
 
 mod ambiguity;
 mod callers;
 mod certificates;
 mod garbage;
+mod http2;
 mod impostors;
 mod paths;
 mod processes;
+mod records;
 mod rogue;
 mod slots;
 mod witness;

@@ -16,7 +16,7 @@ use crate::{
     support::mesh::identity,
 };
 
-const POLICY: &str = r#"
+pub(crate) const RULES: &str = r#"
 [[policy]]
 name = "public-only"
 target = { service = "echo.default" }
@@ -41,7 +41,7 @@ to = [{ paths = ["/public/*"] }]
 "#;
 
 /// What is asked for, and what the application may see of it.
-const TARGETS: [(&str, Option<&str>); 35] = [
+pub(crate) const TARGETS: [(&str, Option<&str>); 35] = [
     ("/public/a", Some("/public/a")),
     ("/public/./a", Some("/public/a")),
     ("/x/../public/a", Some("/public/a")),
@@ -80,20 +80,20 @@ const TARGETS: [(&str, Option<&str>); 35] = [
     ("http://echo/public/../secret", None),
 ];
 
-fn far() -> Far {
+pub(crate) fn far_with_rules() -> Far {
     Far::start_with(|mesh| {
         mesh.caller("near", "client");
         mesh.serve("far", "bytes", "v1", SocketAddr::from(([127, 0, 0, 1], 9)), "tcp");
-        mesh.resource("policy.toml", POLICY);
+        mesh.resource("policy.toml", RULES);
     })
 }
 
-fn request(method: &str, target: &str) -> String {
+pub(crate) fn request(method: &str, target: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nhost: echo\r\nconnection: close\r\n\r\n")
 }
 
 /// Through the caller's own agent.
-fn through_both(far: &Far, request: &str) -> String {
+pub(crate) fn through_both(far: &Far, request: &str) -> String {
     let mut stream = connect(far.mesh.outbound("client"), None).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -125,20 +125,20 @@ fn check(far: &Far, ask: impl Fn(&str) -> String) {
 
 #[test]
 fn no_spelling_of_a_path_gets_round_a_rule() {
-    let far = far();
+    let far = far_with_rules();
     check(&far, |request| through_both(&far, request));
 }
 
 #[test]
 fn no_spelling_gets_round_a_rule_without_an_agent() {
-    let far = far();
+    let far = far_with_rules();
     let rogue = Rogue::new(Some(&far.leaf("client")));
     check(&far, |request| straight(&far, &rogue, request));
 }
 
 #[test]
 fn a_denial_names_its_rule() {
-    let far = far();
+    let far = far_with_rules();
     let rogue = Rogue::new(Some(&far.leaf("client")));
     let asks: [&dyn Fn(&str) -> String; 2] =
         [&|request| through_both(&far, request), &|request| straight(&far, &rogue, request)];
@@ -161,7 +161,7 @@ fn a_denial_names_its_rule() {
 
 #[test]
 fn opaque_bytes_do_not_get_round_a_rule() {
-    let far = far();
+    let far = far_with_rules();
     let rogue = Rogue::speaking(Some(&far.leaf("client")), &["weft-tcp/1"]);
     let bytes = Hello::new(ServiceName::new("bytes.default").unwrap(), 9);
     for (identity, hello) in [(identity("echo"), far.hello()), (identity("bytes"), bytes)] {

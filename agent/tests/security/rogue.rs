@@ -12,18 +12,9 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind,
-    ServerConfig, ServerConnection, SignatureScheme, StreamOwned,
-    client::{
-        ResolvesClientCert,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned,
     crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::{
-        ClientHello, ResolvesServerCert,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     sign::CertifiedKey,
 };
 use weft_core::{
@@ -31,7 +22,10 @@ use weft_core::{
     wire::{Answer, FrameDecoder, Hello},
 };
 
-use crate::support::authority::Leaf;
+use crate::{
+    credulous::{Anybody, Shows},
+    support::authority::Leaf,
+};
 
 /// How long one read may take before the test fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -111,14 +105,14 @@ impl Tunnel {
         self.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)?;
         self.stream.flush()
     }
 
     /// Sends a hello and reads the answer, and not a byte of what follows.
     pub(crate) fn greet(&mut self, hello: &Hello) -> io::Result<Answer> {
-        self.write(&hello.encode().unwrap())?;
+        self.send(&hello.encode().unwrap())?;
         let mut decoder = FrameDecoder::default();
         loop {
             let mut byte = [0];
@@ -131,7 +125,7 @@ impl Tunnel {
 
     /// Sends a hello and a request at once, and reads all that comes.
     pub(crate) fn barge(&mut self, hello: &Hello, request: &str) -> Vec<u8> {
-        let sent = self.write(&[hello.encode().unwrap().as_slice(), request.as_bytes()].concat());
+        let sent = self.send(&[hello.encode().unwrap().as_slice(), request.as_bytes()].concat());
         let read = self.rest();
         // Once it is refused, sending may fail; what was there to be read counts.
         drop(sent);
@@ -140,7 +134,7 @@ impl Tunnel {
 
     /// Sends a request and reads the head of the response and as much of its body as came with it.
     pub(crate) fn ask(&mut self, request: &str) -> io::Result<String> {
-        self.write(request.as_bytes())?;
+        self.send(request.as_bytes())?;
         let mut all = Vec::new();
         let mut buffer = [0; 4096];
         while !all.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -156,6 +150,22 @@ impl Tunnel {
     /// Everything until the other side ends it, one way or another. Fails when it does neither.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         read_to_end(&mut self.stream)
+    }
+}
+
+impl Read for Tunnel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Tunnel {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -236,86 +246,4 @@ fn certified(leaf: &Leaf) -> Arc<CertifiedKey> {
         CertificateDer::pem_slice_iter(leaf.certificate.as_bytes()).collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
     Arc::new(CertifiedKey::new(chain, any_supported_type(&key).unwrap()))
-}
-
-/// Believes whatever is shown.
-#[derive(Debug)]
-struct Anybody;
-
-#[derive(Debug)]
-struct Shows(Option<Arc<CertifiedKey>>);
-
-impl ResolvesClientCert for Shows {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.clone()
-    }
-    fn has_certs(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
-impl ResolvesServerCert for Shows {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.clone()
-    }
-}
-
-fn schemes() -> Vec<SignatureScheme> {
-    default_provider().signature_verification_algorithms.supported_schemes()
-}
-
-macro_rules! believes_signatures {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            schemes()
-        }
-    };
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    believes_signatures!();
-}
-
-impl ClientCertVerifier for Anybody {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    believes_signatures!();
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+#[path = "../support/credulous.rs"]
+mod credulous;
 mod authority;
 mod meeting;
 mod rogue;
