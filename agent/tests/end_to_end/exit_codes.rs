@@ -134,7 +134,7 @@ fn a_hub_answers_the_same_questions_as_an_agent() {
     sandbox.ok(&["ca", "init", "--state-dir", "hub", "--trust-domain", "demo.mesh"]);
     let config = format!(
         "listen = \"{listen}\"\nstate_dir = \"hub\"\nrun_dir = \"hub\"\n[admin]\nlisten = \"{admin}\"\n\
-         [[registry]]\nkind = \"static\"\npath = \"mesh.d\"\n"
+         [[registry]]\nkind = \"static\"\nname = \"static\"\npath = \"mesh.d\"\n"
     );
     sandbox.write("hub.toml", &config);
     let mut hub = sandbox.spawn("hub", &["hub", "--config", "hub.toml"]);

@@ -4,6 +4,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod access_log;
 mod demonstration;
 mod exit_codes;
 mod lifecycle;

@@ -1,7 +1,10 @@
 //! Certificates are replaced under load: nothing fails, nothing is reset, and both the serial that outsiders see and the
 //! ones on the pooled connections change.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use weft_agent::demo::probe;
@@ -14,8 +17,9 @@ use crate::{
 
 /// Streams that are open all the time.
 const STREAMS: usize = 50;
-/// Callers, each as fast as answers come.
-const CALLERS: usize = 16;
+/// Callers, and how often they call, all together.
+const CALLERS: u32 = 16;
+const PER_SECOND: u32 = 1000;
 /// How many serials must be seen of each kind.
 const SERIALS: usize = 3;
 
@@ -36,7 +40,8 @@ fn certificates_rotate_under_load_without_a_failed_request_or_a_cut_stream() {
         let open: u64 = applications.iter().map(Application::requests).sum();
         (open >= STREAMS as u64).then_some(())
     });
-    let load = Load::start(outbound, "reviews.default.mesh", CALLERS);
+    let load = Load::paced(outbound, "reviews.default.mesh", CALLERS, PER_SECOND);
+    let began = Instant::now();
     load.go_on(100);
 
     let identity = SpiffeId::parse(REVIEWS).unwrap();
@@ -53,7 +58,9 @@ fn certificates_rotate_under_load_without_a_failed_request_or_a_cut_stream() {
         [&seen, &own, &peer].iter().all(|serials| serials.len() >= SERIALS).then_some(())
     });
     load.go_on(200);
-    let (answered, failures) = (load.answered(), load.end());
+    let (answered, took) = (load.answered(), began.elapsed());
+    let failures = load.end();
+    eprintln!("{answered} requests in {took:?}; serials: {} of ours, {} of theirs", own.len(), peer.len());
     assert!(failures.is_empty(), "{} of {answered} failed, such as {}", failures.len(), failures[0]);
     let cut = streams.iter().filter(|stream| stream.is_finished()).count();
     assert_eq!(cut, 0, "streams ended before their application ended them");
@@ -88,8 +95,8 @@ fn a_hub_that_is_gone_costs_no_request_and_rotation_goes_on_when_it_is_back() {
     start.processes[0].kill();
     // The next renewal falls into the outage: it is due after a third of the life, and the hub is away for longer. When it
     // is back, agents find out while their certificates last.
-    let until_then = std::time::Instant::now() + Duration::from_secs(5);
-    until("the outage lasts", || (std::time::Instant::now() > until_then).then_some(()));
+    let until_then = Instant::now() + Duration::from_secs(5);
+    until("the outage lasts", || (Instant::now() > until_then).then_some(()));
     assert!(load.answered() > 50);
     start.processes[0] = start.sandbox.spawn("hub", &["hub", "--config", "hub.toml"]);
     until("the certificate is replaced", || (serial()? != first).then_some(()));

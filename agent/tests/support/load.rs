@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use super::{Connection, until};
@@ -20,14 +21,29 @@ pub struct Load {
 }
 
 impl Load {
+    /// Calls as fast as answers come.
     pub fn start(outbound: SocketAddr, host: &str, callers: usize) -> Self {
+        Self::with_pause(outbound, host, callers, Duration::ZERO)
+    }
+
+    /// Calls so often a second, all callers together, or as often as the machine allows.
+    pub fn paced(outbound: SocketAddr, host: &str, callers: u32, per_second: u32) -> Self {
+        let every = Duration::from_secs(callers.into()) / per_second;
+        Self::with_pause(outbound, host, usize::try_from(callers).unwrap(), every)
+    }
+
+    fn with_pause(outbound: SocketAddr, host: &str, callers: usize, every: Duration) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let callers = (0..callers)
             .map(|_| {
                 let (stop, answered, host) = (stop.clone(), answered.clone(), host.to_owned());
                 std::thread::spawn(move || {
                     let (mut connection, mut failures) = (None, Vec::new());
+                    let mut due = Instant::now();
                     while !stop.load(Ordering::SeqCst) {
+                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                        // Who is late is not the later for it: what was missed is made up for.
+                        due += every;
                         let mut open =
                             connection.take().unwrap_or_else(|| Connection::open(outbound).unwrap());
                         match open.get(&host, "/") {
