@@ -7,5 +7,6 @@ pub mod client;
 pub mod metrics;
 pub mod pages;
 pub mod server;
+pub mod word;
 
 pub use server::{Admin, Answer, Handler};

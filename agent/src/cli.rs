@@ -16,6 +16,7 @@ mod endpoints;
 mod hub;
 mod join;
 mod output;
+mod registry;
 mod routes;
 mod services;
 mod status;
@@ -71,6 +72,8 @@ enum Verb {
     Endpoints(endpoints::Args),
     /// List the routing rules in force
     Routes(routes::Args),
+    /// Give the operator's word on what registries say: what is gone, what may be in plaintext
+    Registry(registry::Args),
     /// Say all that is wrong with configuration files, without running anything
     Check(check::Args),
     /// List the certificates that the agent holds
@@ -121,6 +124,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Services(args) => reading(services::run(args)),
         Verb::Endpoints(args) => reading(endpoints::run(args)),
         Verb::Routes(args) => reading(routes::run(args)),
+        Verb::Registry(args) => reading(registry::run(args)),
         Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => reading(certs::run(args)),
         Verb::Tap(args) => reading(tap::run(args)),

@@ -21,7 +21,7 @@ use weft_registries::hub::{LinkState, RelayedStates};
 pub use readonly::ReadOnly;
 
 use crate::{
-    admin::{Answer, Handler, pages},
+    admin::{Answer, Handler, pages, word},
     identity::IdentityStatus,
     lifecycle::Lifecycle,
     readiness::Readiness,
@@ -58,6 +58,8 @@ pub struct Inspect {
     pub identity: Option<watch::Receiver<Arc<IdentityStatus>>>,
     /// How the registries are that the hub relays; none without a hub.
     pub relayed: Option<watch::Receiver<Option<Arc<RelayedStates>>>>,
+    /// For the operator's word on what the registries say.
+    pub flow: flow::FlowHandle,
     /// The data path.
     pub proxy: Inspector,
     /// Rings when the operator asks for a drain.
@@ -68,7 +70,7 @@ pub struct Inspect {
 pub struct Full(pub Arc<Inspect>);
 
 impl Handler for Full {
-    fn answer(&self, method: &Method, path: &str, _query: &str) -> Answer {
+    fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
         let inspect = &self.0;
         let table = || inspect.tables.load_full();
         match (method.as_str(), path) {
@@ -93,7 +95,8 @@ impl Handler for Full {
                 Answer::json(&json!({ "draining": true }))
             }
             (_, "/drain") => Answer::error(StatusCode::METHOD_NOT_ALLOWED, "POST it"),
-            _ => inspect.read_only(method, path),
+            _ => word::answer(&inspect.flow, method, path, query)
+                .unwrap_or_else(|| inspect.read_only(method, path)),
         }
     }
 }

@@ -76,6 +76,7 @@ impl Agent {
             credentials: parts.credentials.clone(),
             identity: parts.identity.status(),
             relayed: parts.identity.relayed(),
+            flow: parts.flow.clone(),
             proxy: parts.proxy.inspector(),
             drain: Notify::new(),
         });

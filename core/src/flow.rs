@@ -338,8 +338,8 @@ impl Flow {
                 }
                 self.answer(reply, dropped);
             }
-            Command::AllowPlaintext(service, reply) => {
-                let held = self.merge.allow_plaintext(&service);
+            Command::AllowPlaintext(service, port, reply) => {
+                let held = self.merge.allow_plaintext(&service, port.as_ref());
                 let number = self.owners.source(&service.registry).filter(|_| held);
                 if let Some(source) = self.followed.iter_mut().find(|it| Some(it.number) == number) {
                     source.save_soon();

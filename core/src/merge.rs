@@ -204,11 +204,13 @@ impl Merge {
         &self.intake.required_tls
     }
 
-    /// Lets a service's endpoints speak plaintext again where its registry says so from now on: the operator's word.
-    /// Returns whether any port was held to TLS.
-    pub fn allow_plaintext(&mut self, service: &ServiceKey) -> bool {
+    /// Lets endpoints speak plaintext again at one port of a service, or at all, where its registry says so from now on:
+    /// the operator's word. Returns whether any port was held to TLS.
+    pub fn allow_plaintext(&mut self, service: &ServiceKey, port: Option<&PortName>) -> bool {
         let before = self.intake.required_tls.len();
-        let kept = self.intake.required_tls.iter().filter(|(held, _)| held != service).cloned().collect();
+        let is_meant =
+            |held: &(ServiceKey, PortName)| held.0 == *service && port.is_none_or(|it| *it == held.1);
+        let kept = self.intake.required_tls.iter().filter(|held| !is_meant(held)).cloned().collect();
         self.intake.required_tls = kept;
         self.intake.required_tls.len() < before
     }

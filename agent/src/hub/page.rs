@@ -8,7 +8,11 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use weft_core::{flow::Status, publish::Reader, table::Table};
+use weft_core::{
+    flow::{FlowHandle, Status},
+    publish::Reader,
+    table::Table,
+};
 
 use super::{
     authority::AuthorityFolder,
@@ -20,7 +24,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    admin::{Answer, Handler, pages},
+    admin::{Answer, Handler, pages, word},
     view::{Version, hub::HubStatus},
 };
 
@@ -32,6 +36,7 @@ pub(super) struct Page {
     pub(super) roster: Arc<Roster>,
     pub(super) statuses: Reader<Status>,
     pub(super) tables: Reader<Table>,
+    pub(super) flow: FlowHandle,
     pub(super) began: Instant,
 }
 
@@ -78,7 +83,10 @@ impl Handler for Operator {
                 |this, query| said(argument(query, "name").and_then(|name| this.remove(name)))
             }
             ("GET", "/status") => |this, _| said(this.status()),
-            _ => return self.0.answer(method, path, query),
+            _ => {
+                return word::answer(&self.0.flow, method, path, query)
+                    .unwrap_or_else(|| self.0.answer(method, path, query));
+            }
         };
         let (this, query) = (self.clone(), query.to_owned());
         let answer = tokio::task::spawn_blocking(move || question(&this, &query));

@@ -12,11 +12,15 @@ mod follower;
 mod piece;
 mod writer;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use weft_core::registry::Scope;
+use weft_core::{name::RegistryName, registry::Scope};
 
 pub use follower::{Follower, ResumeFault};
 pub use writer::Relay;
@@ -29,6 +33,8 @@ pub const KEPT_GONE: usize = 4096;
 pub struct RelayState {
     /// Only those that the hub's registries have confirmed at least once.
     pub scopes: BTreeMap<Scope, Arc<RelayedScope>>,
+    /// The registries that are relayed, confirmed or not.
+    pub registries: BTreeSet<RegistryName>,
 }
 
 /// One relayed scope at one moment.

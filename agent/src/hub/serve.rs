@@ -116,6 +116,7 @@ impl Hub {
         let with_policies: Vec<_> = with_policies.map(|registry| registry.name().clone()).collect();
         let flow = flow(config, registries)?;
         let (snapshots, statuses, tables) = (flow.snapshots(), flow.statuses(), flow.tables());
+        let handle = flow.handle();
         let mut relay = Relay::new(store).awaiting(with_policies);
         relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
         let roster = Arc::new(Roster::default());
@@ -135,7 +136,8 @@ impl Hub {
         let config_of_tls = tls.hub_server_config(&SpiffeId::hub(&trust_domain));
         let door = Door { config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
 
-        let page = Page { folder, office, roster, statuses: statuses.clone(), tables, began: Instant::now() };
+        let began = Instant::now();
+        let page = Page { folder, office, roster, statuses: statuses.clone(), tables, flow: handle, began };
         let admin = admin(config, Arc::new(page)).await?;
         let (stop_flow, stopped) = oneshot::channel::<()>();
         let flow = tokio::spawn(flow.run(async {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Source;
 use crate::{
     compile::Join,
-    name::{RegistryName, ServiceKey},
+    name::{PortName, RegistryName, ServiceKey},
     workload::Workload,
 };
 
@@ -28,7 +28,7 @@ pub(super) enum Command {
     Workloads(Vec<Arc<Workload>>, oneshot::Sender<()>),
     Registries(Registries, oneshot::Sender<()>),
     DropUnconfirmed(Option<RegistryName>, oneshot::Sender<usize>),
-    AllowPlaintext(ServiceKey, oneshot::Sender<bool>),
+    AllowPlaintext(ServiceKey, Option<PortName>, oneshot::Sender<bool>),
 }
 
 /// Asks things of a running [`Flow`](super::Flow). Every method returns when what was asked is in force, and `None`
@@ -57,10 +57,10 @@ impl FlowHandle {
         self.ask(|reply| Command::DropUnconfirmed(registry, reply)).await
     }
 
-    /// Lets a service's endpoints speak plaintext again where their registry says so, which is asked for a full list
-    /// at once. Returns whether any port was held to TLS. Outlives the process.
-    pub async fn allow_plaintext(&self, service: ServiceKey) -> Option<bool> {
-        self.ask(|reply| Command::AllowPlaintext(service, reply)).await
+    /// Lets endpoints speak plaintext again at one port of a service, or at all, where their registry says so, which is
+    /// asked for a full list at once. Returns whether any port was held to TLS. Outlives the process.
+    pub async fn allow_plaintext(&self, service: ServiceKey, port: Option<PortName>) -> Option<bool> {
+        self.ask(|reply| Command::AllowPlaintext(service, port, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

@@ -1,6 +1,7 @@
 //! What becomes visible when, and what never goes by silence.
 
 mod age;
+mod origins;
 
 use std::collections::BTreeSet;
 
@@ -165,7 +166,7 @@ fn a_port_that_was_tls_only_never_falls_back_to_plaintext() {
     restarted.restore_required_tls(merge.required_tls().iter().cloned());
     assert_eq!(say(&mut restarted, plain()), TlsMode::Required);
     let key = ServiceKey { registry: scope.registry.clone(), service: "a".parse().unwrap() };
-    assert!(restarted.allow_plaintext(&key));
+    assert!(restarted.allow_plaintext(&key, None));
     assert_eq!(say(&mut restarted, plain()), TlsMode::Off);
 }
 

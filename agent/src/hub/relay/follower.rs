@@ -60,6 +60,9 @@ pub enum ResumeFault {
     /// What was said since then is no longer known in full.
     #[error("too much has gone from {0} since the resume point")]
     TooOld(Scope),
+    /// A registry of the point is relayed no more, which only a full list tells.
+    #[error("{0} is relayed no more")]
+    Gone(Scope),
     /// The store was set back.
     #[error("the resume point of {0} lies ahead of this hub's store")]
     Ahead(Scope),
@@ -216,6 +219,8 @@ fn check_position(state: &RelayState, scope: &Scope, position: u64) -> Result<()
     match state.scopes.get(scope) {
         Some(relayed) if position < relayed.complete_after => Err(ResumeFault::TooOld(scope.clone())),
         Some(relayed) if position > relayed.head => Err(ResumeFault::Ahead(scope.clone())),
-        _ => Ok(()),
+        // One that was not confirmed since the hub began will be.
+        _ if state.registries.contains(&scope.registry) => Ok(()),
+        _ => Err(ResumeFault::Gone(scope.clone())),
     }
 }

@@ -328,6 +328,22 @@ fn points_that_cannot_be_resumed_are_refused() {
 }
 
 #[test]
+fn a_point_with_a_registry_that_is_relayed_no_more_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Bench::new(folder.path());
+    hub.say(everything(1, 1));
+    let mut agent = Agent::new(hub.store.epoch());
+    agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
+    drop(hub);
+    let hub = Bench::new(folder.path());
+    assert!(hub.follower(Some(&agent.point)).is_ok(), "its registry has not spoken yet, but will");
+    let mut point = agent.point.clone();
+    point.advance(&Scope::whole(RegistryName::new("renamed").unwrap()), 1);
+    let fault = hub.follower(Some(&point)).unwrap_err();
+    assert!(matches!(fault, ResumeFault::Gone(_)) && fault.needs_full_list());
+}
+
+#[test]
 fn every_full_list_is_begun_before_the_first_one_is_committed() {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder.path()).unwrap());

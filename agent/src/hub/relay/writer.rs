@@ -106,6 +106,8 @@ impl Relay {
             }
             self.logs.insert(registry.clone(), log);
         }
+        let registries = self.logs.keys().cloned().collect();
+        self.publisher.publish(RelayState { registries, ..RelayState::clone(&self.publisher.current()) });
         Ok(())
     }
 
@@ -153,6 +155,7 @@ impl Relay {
             };
             log.take(partition, changes, &mut self.position, registry.as_str(), &*self.store)?;
             state.scopes.insert(scope, Arc::new(log.view(confirmed_at)));
+            state.registries.insert(registry.clone());
             any = true;
         }
         self.generation = Some(snapshot.generation);

@@ -114,8 +114,10 @@ async fn plaintext_is_allowed_again_by_the_operators_word_for_good() {
     running.say([replace(&scope, "reviews", "2", plaintext()), commit(&scope)]).await;
     let status = running.status(|status| !status.registries[0].scopes[0].faults.is_empty()).await;
     assert_eq!(plaintext_endpoints(&running.tables.load()), 0, "{status:?}");
-    assert_eq!(running.handle.allow_plaintext(reviews()).await, Some(true));
-    assert_eq!(running.handle.allow_plaintext(reviews()).await, Some(false));
+    let other_port = "admin".parse().unwrap();
+    assert_eq!(running.handle.allow_plaintext(reviews(), Some(other_port)).await, Some(false));
+    assert_eq!(running.handle.allow_plaintext(reviews(), Some("http".parse().unwrap())).await, Some(true));
+    assert_eq!(running.handle.allow_plaintext(reviews(), None).await, Some(false));
     running.script.watched_times(2).await;
     assert_eq!(running.script.watched()[1], None, "its words are asked for again");
     running.stop().await;
