@@ -1,5 +1,7 @@
 //! Joining: the one call that a host makes before it has a certificate.
 
+use std::time::Duration;
+
 use http::uri::PathAndQuery;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
@@ -13,6 +15,9 @@ use weft_core::{
 };
 
 use super::transport::connect;
+
+/// How long the hub may think.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a host did not join.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +49,9 @@ pub async fn join(
     client.ready().await.map_err(|fault| JoinError::Unreachable(fault.to_string()))?;
     let codec = ProstCodec::<JoinRequest, JoinResponse>::default();
     let path = PathAndQuery::from_static(JOIN_PATH);
-    let answer = client.unary(Request::new(request), path, codec).await;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.unary(Request::new(request), path, codec)).await;
+    let answer = answer
+        .map_err(|_| JoinError::Unanswered(format!("nothing came within {} s", ANSWER_TIMEOUT.as_secs())))?;
     answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
         Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition => {
             JoinError::Refused(status.message().to_owned())

@@ -1,8 +1,8 @@
 //! The one stream between an agent and its hub.
 //!
 //! Three things share it: certificates (asked for and answered), trust bundles (pushed), discovery (followed). None can
-//! hold up another: answers and bundles are handed on as they come, and discovery waits in a queue that the protocol's
-//! window bounds. When the stream breaks, all that was asked fails with a reason and the link connects again by itself,
+//! hold up another: answers and bundles are handed on as they come, discovery waits in a queue that the protocol's window
+//! bounds, and discovery that cannot be read ends its subscription, not the stream. When the stream breaks, all that was asked fails with a reason and the link connects again by itself,
 //! after a pause with jitter, so that ten thousand agents do not come back in the same second.
 
 use std::{
@@ -25,13 +25,16 @@ use weft_core::{
 
 use super::session::{self, Ended};
 
-/// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`].
+/// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`]. Of each, a part from a half on is taken at
+/// random.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause before connecting again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause while a certificate is about to end, as a part of the time that it has left. So a hub that comes
 /// back finds an agent in time however short certificates live, and those of a day cost it a try in ten seconds.
 const PAUSE_SHARE: u32 = 8;
+/// How long a certificate is waited for on a stream that stands.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many wishes may wait for the link.
 const WISHES: usize = 64;
 
@@ -186,7 +189,13 @@ impl HubLink {
         let (answer, answered) = oneshot::channel();
         let wish = Wish::Certificate { identity, signing_request, answer };
         self.wishes.send(wish).await.map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_elapsed) => {
+                let reason = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+                Err(CertificateFault::Away(reason))
+            }
+        }
     }
 
     /// Follows discovery from `resume` on. The channel ends after its first error; a later call ends an earlier one.
@@ -224,8 +233,9 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
         let longest = longest_pause(&config.report.borrow(), SystemTime::now());
         // A hub that welcomes and at once ends the stream must not be asked five times a second.
         let was_good = welcomed && begun.elapsed() > longest;
-        pause = if was_good { FIRST_PAUSE } else { (pause * 2).min(longest) };
-        let jittered = pause.mul_f64(fastrand::f64() + 0.5);
+        pause = if was_good { FIRST_PAUSE } else { pause.min(longest) };
+        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        pause *= 2;
         if !refuse_for(jittered, &mut wanted, &reason).await {
             return;
         }

@@ -3,15 +3,18 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::uri::PathAndQuery;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{mpsc, oneshot, watch};
-use tonic::{Request, Status, Streaming};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tonic::{Request, Status, Streaming, client::Grpc};
 use tonic_prost::ProstCodec;
 use weft_core::{
     control::{
@@ -30,9 +33,11 @@ use weft_core::{
 
 use super::{
     link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Wish},
-    transport::connect,
+    transport::{Channel, connect},
 };
 
+/// How long the hub may take from a connection that stands to its welcome.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of our words may wait to be sent.
 const OUTGOING: usize = 64;
 /// How many certificates may be asked for at a time.
@@ -48,23 +53,32 @@ pub(super) struct Ended {
 
 /// Serves one stream until it breaks.
 pub(super) async fn run(config: &LinkConfig, wanted: &mut mpsc::Receiver<Wish>, outlets: &Outlets) -> Ended {
-    let mut session = match open(config).await {
+    let mut session = match begin(config, &outlets.state).await {
         Ok(session) => session,
         Err(reason) => return Ended { reason, welcomed: false },
     };
-    let reason = match session.welcome(&outlets.state).await {
-        Ok(()) => session.serve(wanted, outlets).await,
-        Err(reason) => return Ended { reason, welcomed: false },
-    };
+    let reason = session.serve(wanted, outlets).await;
     session.fail_all(&reason);
     Ended { reason, welcomed: true }
 }
 
-/// Connects and says hello.
-async fn open(config: &LinkConfig) -> Result<Session, String> {
+/// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.
+async fn begin(config: &LinkConfig, state: &watch::Sender<LinkState>) -> Result<Session, String> {
     let trust_domain = config.node.trust_domain();
     let tls = config.tls.hub_client_config(&config.node).map_err(|fault| fault.to_string())?;
-    let mut client = connect(&config.address, tls, &trust_domain).await?;
+    let client = connect(&config.address, tls, &trust_domain).await?;
+    let welcomed = async {
+        let mut session = open(config, client).await?;
+        session.welcome(state).await?;
+        Ok(session)
+    };
+    let late =
+        |_| Err(format!("{} did not welcome us within {} s", config.address, WELCOME_TIMEOUT.as_secs()));
+    timeout(WELCOME_TIMEOUT, welcomed).await.unwrap_or_else(late)
+}
+
+/// Says hello.
+async fn open(config: &LinkConfig, mut client: Grpc<Channel>) -> Result<Session, String> {
     client.ready().await.map_err(|fault| fault.to_string())?;
     let (outgoing, mut words) = mpsc::channel(OUTGOING);
     let hello = Hello {
@@ -262,11 +276,11 @@ impl Session {
         match read_batch(&mut following.point, &batch) {
             Ok(events) => following.waiting.push_back((sequence, events)),
             Err(fault) => {
+                // Certificates do not wait for words that make sense: the registry alone is tried again.
                 let fault = RegistryError::Malformed(fault.to_string());
-                let reason = fault.to_string();
                 let _heard = following.events.try_send(Err(fault));
                 self.following = None;
-                return Err(reason);
+                return self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await;
             }
         }
         let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,7 +14,10 @@ use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tonic::{
     body::Body,
@@ -25,7 +29,7 @@ use weft_core::{
     tls::explain_handshake,
 };
 
-/// How long it may take until the hub's HTTP/2 connection stands.
+/// How long it may take until an HTTP/2 connection to one address of the hub stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this long without a sign of life the hub is asked for one.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -50,20 +54,31 @@ impl GrpcService<Body> for Channel {
     }
 }
 
-/// Connects to the hub of `trust_domain` and leaves the connection to a task of its own, which ends with the client.
+/// Connects to the hub of `trust_domain`, at the first address that answers, and leaves the connection to a task of its own, which ends with the client.
 pub(super) async fn connect(
     address: &str,
     tls: Arc<ClientConfig>,
     trust_domain: &TrustDomain,
 ) -> Result<Grpc<Channel>, String> {
-    timeout(CONNECT_TIMEOUT, handshake(address, tls, trust_domain))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
-        .map_err(|fault| format!("{address}: {fault}"))
+    let found = in_time(async { lookup_host(address).await.map_err(|fault| fault.to_string()) }).await;
+    let mut fault = "the name has no address".to_owned();
+    for place in found.map_err(|fault| format!("{address}: {fault}"))? {
+        match in_time(handshake(place, tls.clone(), trust_domain)).await {
+            Ok(client) => return Ok(client),
+            Err(reason) => fault = reason,
+        }
+    }
+    Err(format!("{address}: {fault}"))
+}
+
+/// Each address has its own time: one that is dead must not hide the next.
+async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
+    timeout(CONNECT_TIMEOUT, step).await.unwrap_or_else(late)
 }
 
 async fn handshake(
-    address: &str,
+    address: SocketAddr,
     tls: Arc<ClientConfig>,
     trust_domain: &TrustDomain,
 ) -> Result<Grpc<Channel>, String> {
