@@ -11,9 +11,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Something was decided that the operator may not expect.
-    Notice,
-    /// Something is not in force, or works less well than declared.
+    /// Something is not in force, works less well than declared, or was decided in a way that may surprise.
     Warning,
     /// Something that was declared is refused.
     Error,
@@ -24,7 +22,6 @@ impl Severity {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Notice => "notice",
             Self::Warning => "warning",
             Self::Error => "error",
         }
@@ -43,11 +40,6 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A decision that may surprise.
-    pub fn notice(place: impl fmt::Display, message: impl Into<String>) -> Self {
-        Self::new(Severity::Notice, place, message)
-    }
-
     /// Something less than was declared.
     pub fn warning(place: impl fmt::Display, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, place, message)

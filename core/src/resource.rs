@@ -4,6 +4,7 @@
 //! converters make them, [`crate::merge`] keeps them, [`crate::compile`] turns them into tables.
 
 mod address;
+mod check;
 mod labels;
 mod policy;
 mod route;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use address::Address;
+pub use check::{MAX_ATTEMPTS, MAX_BACKENDS, MAX_PATTERN, MAX_WEIGHT, ResourceFault};
 pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
@@ -67,6 +69,21 @@ impl Resource {
             ),
             Self::Route(route) => ResourceKey::Route(route.name.clone()),
             Self::Policy(policy) => ResourceKey::Policy(policy.name.clone()),
+        }
+    }
+}
+
+impl ResourceKey {
+    /// Names the resource for people: "service `reviews.default`".
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Service(name) => format!("service `{name}`"),
+            Self::Endpoint(service, port, instance) => {
+                format!("port `{port}` of instance `{instance}` of service `{service}`")
+            }
+            Self::Route(name) => format!("route `{name}`"),
+            Self::Policy(name) => format!("policy `{name}`"),
         }
     }
 }

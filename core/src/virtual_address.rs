@@ -81,10 +81,24 @@ impl From<VirtualAddress> for u32 {
 
 /// All assignments, past ones in quarantine included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Kept")]
 pub struct VirtualAddresses {
     assigned: BTreeMap<u32, Assignment>,
     #[serde(skip)]
     by_service: BTreeMap<ServiceKey, u32>,
+}
+
+/// As they are read from disk.
+#[derive(Deserialize)]
+struct Kept {
+    assigned: BTreeMap<u32, Assignment>,
+}
+
+impl From<Kept> for VirtualAddresses {
+    fn from(Kept { assigned }: Kept) -> Self {
+        let by_service = assigned.iter().map(|(number, it)| (it.service.clone(), *number)).collect();
+        Self { assigned, by_service }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,13 +109,6 @@ struct Assignment {
 }
 
 impl VirtualAddresses {
-    /// Rebuilds what is derived; call it after reading from disk.
-    #[must_use]
-    pub fn restored(mut self) -> Self {
-        self.by_service = self.assigned.iter().map(|(number, a)| (a.service.clone(), *number)).collect();
-        self
-    }
-
     /// The service that an address stands for, also while in quarantine.
     #[must_use]
     pub fn service(&self, address: VirtualAddress) -> Option<&ServiceKey> {
@@ -186,7 +193,7 @@ mod tests {
         let first = addresses.assign(&service("a"), Duration::ZERO).unwrap();
         addresses.give_up(&service("a"), Duration::ZERO);
         let text = serde_json::to_string(&addresses).unwrap();
-        let mut restored = serde_json::from_str::<VirtualAddresses>(&text).unwrap().restored();
+        let mut restored = serde_json::from_str::<VirtualAddresses>(&text).unwrap();
         assert_eq!(restored, addresses);
         restored.assign(&service("b"), week - Duration::from_secs(1)).unwrap();
         assert_eq!(restored.service(first), Some(&service("a")), "still resting");

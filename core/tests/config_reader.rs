@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 use proptest::prelude::*;
-use weft_core::config::{Fault, SourceFile, Style, read, read_mesh, render};
+use weft_core::config::{Fault, Severity, SourceFile, Style, read, read_mesh, render};
 
 fn faults(text: &str) -> Vec<Fault> {
     read_mesh(&SourceFile::new("mesh.toml", text)).faults
@@ -127,14 +127,21 @@ proptest! {
         }
     }
 
-    /// One byte of a good file is changed: it is still good, or every fault has a place within it.
+    /// One byte of a good file is changed: it is still good, or an error says why not; and every fault has a place in it.
     #[test]
     fn a_changed_byte_is_survived(at in 0..GOOD.len(), byte in 0_u8..128) {
         let mut bytes = GOOD.as_bytes().to_vec();
         bytes[at] = byte;
         if let Ok(source) = SourceFile::from_bytes("f", bytes) {
             let outcome = read_mesh(&source);
-            prop_assert!(outcome.value.is_some() || outcome.has_errors());
+            let is_error = |fault: &Fault| fault.severity == Severity::Error;
+            prop_assert_eq!(outcome.value.is_none(), outcome.faults.iter().any(is_error));
+            let lines: Vec<_> = source.text().split('\n').collect();
+            for Fault { place, .. } in &outcome.faults {
+                let line = lines.get(place.line.wrapping_sub(1) as usize).copied();
+                let within = line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&(place.column as usize)));
+                prop_assert!(within, "{}", place);
+            }
         }
     }
 }

@@ -255,6 +255,31 @@ fn polled(path: &Path) -> StaticRegistry {
 }
 
 #[tokio::test]
+async fn a_file_that_is_written_in_place_counts_when_it_is_whole() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "a.toml", &format!("{}{}", service("a"), service("b")));
+    let registry = registry(folder.path());
+    let (mut events, mut merge) = (watch(&registry), Merge::default());
+    merge_until(&mut merge, &mut events, |merge| services(merge) == 2).await;
+    // Emptied and written anew, slower than the folder is looked at.
+    let mut file = fs::File::create(folder.path().join("a.toml")).unwrap();
+    for name in ["a", "b", "c"] {
+        file.write_all(service(name).as_bytes()).unwrap();
+        let looked = tokio::time::Instant::now() + Duration::from_millis(150);
+        while let Ok(event) = tokio::time::timeout_at(looked, next(&mut events)).await {
+            merge.apply(event.unwrap(), SystemTime::now());
+            assert!(services(&merge) >= 2, "half a file is no deletion");
+        }
+    }
+    drop(file);
+    merge_until(&mut merge, &mut events, |merge| services(merge) == 3).await;
+    // What is renamed into place is whole at once.
+    put(folder.path(), "a.toml", &service("a"));
+    merge_until(&mut merge, &mut events, |merge| services(merge) == 1).await;
+}
+
+#[tokio::test]
 async fn another_folder_under_the_name_deletes_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("mesh.d");

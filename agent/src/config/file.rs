@@ -141,7 +141,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
 fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let listen: Option<Located<SocketAddr>> = match root.get("listen") {
         Some(value) => weft_core::config::Readable::read(&value),
-        None => Some(by_default(root, any(15012))),
+        None => Some(by_default(root, any(weft_core::control::DEFAULT_PORT))),
     };
     let trust_domain: Option<TrustDomain> = root.read("trust_domain");
     let state_dir = directory(root, "state_dir", overrides.state_dir.as_ref(), "/var/lib/weft/hub");

@@ -8,7 +8,27 @@ use weft_core::{
 use weft_registries::Plan;
 
 pub(super) fn read(root: &Section<'_>, plans: &[Plan]) -> Vec<Join> {
-    root.sections("join").iter().filter_map(|section| join(section, plans)).collect()
+    let sections = root.sections("join");
+    let joins: Vec<_> =
+        sections.iter().filter_map(|section| Some((section, join(section, plans)?))).collect();
+    for (index, (section, later)) in joins.iter().enumerate() {
+        for (first, before) in &joins[..index] {
+            check_overlap((first, before), (section, later));
+        }
+    }
+    joins.into_iter().map(|(_, join)| join).collect()
+}
+
+/// A service of a registry is part of one join at most: of two, one would have no effect.
+fn check_overlap((first, before): (&Section<'_>, &Join), (section, later): (&Section<'_>, &Join)) {
+    let shared = later.registries.iter().find(|registry| before.registries.contains(registry));
+    let all = before.services.is_empty() || later.services.is_empty();
+    let service = later.services.iter().find(|service| before.services.contains(service));
+    let Some(registry) = shared.filter(|_| all || service.is_some()) else { return };
+    let what = service.map_or_else(|| "services".to_owned(), |service| format!("`{service}`"));
+    let message = format!("{what} of registry `{registry}` are in two joins");
+    let fault = Fault::error(section.key_place("registries"), message);
+    section.report(fault.related(first.key_place("registries"), "the other join"));
 }
 
 fn join(section: &Section<'_>, plans: &[Plan]) -> Option<Join> {

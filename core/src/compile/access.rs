@@ -118,7 +118,10 @@ impl Policies {
                 PolicyTarget::Identity(identity) => {
                     (*identity == workload.identity, owned || self.authority.as_ref() == Some(registry))
                 }
-                PolicyTarget::Service(service) => (*service == port.service, owned || owners.is_empty()),
+                PolicyTarget::Service(service) => {
+                    let of_nobody = owners.is_empty() && self.authority.as_ref() == Some(registry);
+                    (*service == port.service, owned || of_nobody)
+                }
             };
             if selected && (deny || counts) {
                 let list = if deny { &mut authorization.deny } else { &mut authorization.allow };

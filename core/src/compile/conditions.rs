@@ -10,12 +10,9 @@ use crate::{
     diagnostic::Diagnostic,
     name::{RegistryName, RuleName},
     path::{EncodedSlash, normalise},
-    resource::{HeaderMatch, PathMatch, Route, RouteMatch, ValueMatch},
+    resource::{HeaderMatch, MAX_PATTERN, PathMatch, Route, RouteMatch, ValueMatch},
     table::{CompiledHeader, CompiledMatch, CompiledPath, CompiledValue},
 };
-
-/// The largest compiled regular expression, in bytes: one route must not eat the memory of all.
-const REGEX_LIMIT: usize = 256 << 10;
 
 /// A route whose conditions are parsed.
 #[derive(Clone, Debug)]
@@ -142,7 +139,7 @@ pub(super) fn parse_method(text: &str) -> Result<Method, String> {
 /// A regular expression that must match from the first byte to the last.
 fn whole(pattern: &str) -> Result<Regex, String> {
     // Alone first: "a)|(b" must not become valid by being wrapped.
-    let build = |text: &str| RegexBuilder::new(text).size_limit(REGEX_LIMIT).build();
+    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_PATTERN).build();
     let fault = |error: regex::Error| format!("the regular expression \"{pattern}\" is not valid: {error}");
     build(pattern).map_err(fault)?;
     build(&format!("^(?:{pattern})$")).map_err(fault)

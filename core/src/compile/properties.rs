@@ -1,57 +1,89 @@
 //! Whatever happens in whatever order: compiling change by change equals compiling at once.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    identity::SpiffeId,
     merge::{
         Merge,
         testing::{commit, endpoint, replace, scope, service},
     },
     resource::{
-        Action, Backend, Endpoint, Health, Policy, PolicyRule, PolicyTarget, Resource, Retries, Route,
-        RouteRule,
+        Action, Backend, Endpoint, Health, PathMatch, Policy, PolicyRule, PolicyTarget, Resource, Retries,
+        Route, RouteMatch, RouteRule, TlsMode,
     },
 };
 
-const REGISTRIES: [&str; 2] = ["kubernetes", "consul"];
+const REGISTRIES: [&str; 3] = ["kubernetes", "consul", "nomad"];
 const SERVICES: [&str; 4] = ["a", "b", "a.prod", "c.prod"];
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Step {
+    Say(Words),
+    /// The words of a registry become visible.
+    Commit(usize),
+    /// What was committed is compiled, all commits since the last time together.
+    Compile,
+    /// Another configuration, by the numbers of its order, joins and workloads.
+    Configure(usize, usize, usize),
+}
 
 /// One origin's new words.
 #[derive(Clone, Debug)]
-struct Step {
+struct Words {
     registry: usize,
     service: usize,
     declared: bool,
     host: Option<u8>,
-    endpoints: Vec<(u8, u16, bool)>,
-    backends: Vec<(usize, u32)>,
-    policy: bool,
-    commits: bool,
+    endpoints: Vec<(u8, u16, Kind)>,
+    backends: Vec<(usize, u32, bool)>,
+    path: Option<u8>,
+    policy: Option<(u8, bool)>,
+}
+
+/// How an endpoint is told.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Healthy,
+    Draining,
+    /// In plaintext.
+    Plain,
+    /// Of another identity than its service's others.
+    Other,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let endpoints = prop::collection::vec((1..4_u8, 0..3_u16, any::<bool>()), 0..4);
-    let backends = prop::collection::vec((0..SERVICES.len(), 0..3_u32), 0..3);
-    let resources = (any::<bool>(), prop::option::of(0..2_u8), endpoints, backends, any::<bool>());
-    let step = (0..REGISTRIES.len(), 0..SERVICES.len(), resources, any::<bool>());
-    let step =
-        step.prop_map(|(registry, service, (declared, host, endpoints, backends, policy), commits)| Step {
+    let kind = prop_oneof![4 => Just(Kind::Healthy), 1 => Just(Kind::Draining), 1 => Just(Kind::Plain), 1 => Just(Kind::Other)];
+    let endpoints = prop::collection::vec((1..4_u8, 0..3_u16, kind), 0..4);
+    let backends = prop::collection::vec((0..SERVICES.len(), 0..3_u32, any::<bool>()), 0..3);
+    let rules = (backends, prop::option::of(0..2_u8), prop::option::of((0..3_u8, any::<bool>())));
+    let of = (0..REGISTRIES.len(), 0..SERVICES.len());
+    let words = (of, any::<bool>(), prop::option::of(0..2_u8), endpoints, rules);
+    let words =
+        words.prop_map(|((registry, service), declared, host, endpoints, (backends, path, policy))| Words {
             registry,
             service,
             declared,
             host,
             endpoints,
             backends,
+            path,
             policy,
-            commits,
         });
-    prop::collection::vec(step, 1..25)
+    let step = prop_oneof![
+        6 => words.prop_map(Step::Say),
+        4 => (0..REGISTRIES.len()).prop_map(Step::Commit),
+        3 => Just(Step::Compile),
+        1 => (0..3_usize, 0..3_usize, 0..2_usize).prop_map(|(order, join, who)| Step::Configure(order, join, who)),
+    ];
+    prop::collection::vec(step, 1..40)
 }
 
-impl Step {
+impl Words {
     fn resources(&self) -> Vec<Resource> {
         let name = SERVICES[self.service];
         let mut all = Vec::new();
@@ -59,34 +91,30 @@ impl Step {
             let hosts = self.host.iter().map(|n| format!("alias-{n}.example").parse().unwrap()).collect();
             all.push(Resource::Service(Arc::new(crate::resource::Service { hosts, ..service(name) })));
         }
-        for (number, weight, healthy) in &self.endpoints {
-            let health = if *healthy { Health::Healthy } else { Health::Draining };
-            let endpoint = Endpoint { weight: *weight, health, ..endpoint(name, *number) };
-            all.push(Resource::Endpoint(Arc::new(endpoint)));
-        }
+        all.extend(self.endpoints.iter().map(|told| Resource::Endpoint(Arc::new(of_kind(name, *told)))));
         if !self.backends.is_empty() {
             all.push(self.route(name));
         }
-        if self.policy {
-            let target = PolicyTarget::Service(name.parse().unwrap());
-            let rules = vec![PolicyRule::default()];
-            let policy = Policy { name: name.parse().unwrap(), target, action: Action::Allow, rules };
-            all.push(Resource::Policy(Arc::new(policy)));
-        }
+        all.extend(self.policy.map(|told| policy(name, told)));
         all
     }
 
     fn route(&self, name: &str) -> Resource {
-        let backends = self.backends.iter().map(|(service, weight)| Backend {
+        let backends = self.backends.iter().map(|(service, weight, subset)| Backend {
             service: Some(SERVICES[*service].parse().unwrap()),
-            subset: BTreeMap::new(),
-            weight: *weight,
+            subset: subset.then(|| ("version".to_owned(), "v1".to_owned())).into_iter().collect(),
+            // Of a weight of nothing at all no registry may speak.
+            weight: *weight + 1,
         });
+        let path = self.path.map(|number| PathMatch::Prefix(format!("/{number}")));
         let rule = RouteRule {
             name: "rule".parse().unwrap(),
-            matches: Vec::new(),
+            matches: path
+                .map(|path| RouteMatch { path: Some(path), ..RouteMatch::default() })
+                .into_iter()
+                .collect(),
             backends: backends.collect(),
-            request_timeout: std::time::Duration::ZERO,
+            request_timeout: std::time::Duration::from_secs(self.backends.len() as u64),
             connect_timeout: std::time::Duration::from_secs(1),
             retries: Retries::default(),
         };
@@ -95,14 +123,45 @@ impl Step {
     }
 }
 
-fn config(joined: bool) -> CompileConfig {
-    let registries = || REGISTRIES.iter().map(|name| RegistryName::new(name).unwrap()).collect::<Vec<_>>();
-    let join = Join { registries: registries(), services: vec!["b".parse().unwrap()] };
+fn of_kind(service: &str, (number, weight, kind): (u8, u16, Kind)) -> Endpoint {
+    let labels = (number == 1).then_some(("version", "v1")).into_iter().collect();
+    let told = Endpoint { weight, labels, ..endpoint(service, number) };
+    match kind {
+        Kind::Healthy => told,
+        Kind::Draining => Endpoint { health: Health::Draining, ..told },
+        Kind::Plain => Endpoint { tls: TlsMode::Off, identity: None, mesh_address: None, ..told },
+        Kind::Other => Endpoint { identity: Some(identity("default", "other")), ..told },
+    }
+}
+
+fn policy(service: &str, (target, deny): (u8, bool)) -> Resource {
+    let target = match target {
+        0 => PolicyTarget::Service(service.parse().unwrap()),
+        1 => PolicyTarget::Identity(identity("default", "x")),
+        _ => PolicyTarget::Mesh,
+    };
+    let action = if deny { Action::Deny } else { Action::Allow };
+    let rules = vec![PolicyRule::default()];
+    Resource::Policy(Arc::new(Policy { name: service.parse().unwrap(), target, action, rules }))
+}
+
+fn identity(namespace: &str, account: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://demo.mesh/ns/{namespace}/sa/{account}")).unwrap()
+}
+
+fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
+    let registries = |names: &[&str]| names.iter().map(|name| RegistryName::new(name).unwrap()).collect();
+    let mut precedence: Vec<_> = registries(&REGISTRIES);
+    precedence.rotate_left(order);
+    // The last one's place is not declared.
+    precedence.truncate(if order == 2 { 2 } else { 3 });
+    let some =
+        Join { registries: registries(&["kubernetes", "consul"]), services: vec!["b".parse().unwrap()] };
+    let all = Join { registries: registries(&["nomad", "kubernetes"]), services: Vec::new() };
     let workload = |namespace: &str, serves: &str| {
         Arc::new(Workload {
             name: namespace.parse().unwrap(),
-            identity: crate::identity::SpiffeId::parse(&format!("spiffe://demo.mesh/ns/{namespace}/sa/x"))
-                .unwrap(),
+            identity: identity(namespace, "x"),
             labels: Default::default(),
             locality: Default::default(),
             ports: vec![crate::workload::WorkloadPort {
@@ -113,11 +172,14 @@ fn config(joined: bool) -> CompileConfig {
             }],
         })
     };
-    CompileConfig {
-        precedence: registries(),
-        joins: if joined { vec![join] } else { Vec::new() },
-        workloads: vec![workload("default", "a"), workload("prod", "a.prod")],
-    }
+    let mut workloads_of = vec![workload("default", "a"), workload("prod", "a.prod")];
+    workloads_of.truncate(2 - workloads);
+    let joins = match joins {
+        0 => Vec::new(),
+        1 => vec![some],
+        _ => vec![all],
+    };
+    CompileConfig { precedence, joins, workloads: workloads_of }
 }
 
 /// Everything a table says, in one order, without what only pointers tell.
@@ -136,7 +198,9 @@ fn shown(table: &Table) -> Vec<String> {
                     let (healthy, weights) = (set.healthy, &set.cumulative_weights);
                     format!("{} {} {healthy} {weights:?} {all:?}", target.service, target.cumulative_weight)
                 });
-                format!("{} {:?}", rule.name, targets.collect::<Vec<_>>())
+                let times = (rule.request_timeout, rule.connect_timeout, rule.retries);
+                let targets = targets.collect::<Vec<_>>();
+                format!("{} {:?} {times:?} {targets:?}", rule.name, rule.matches)
             });
             lines.push(format!("{} {} {:?}", destination.key, port.name, rules.collect::<Vec<_>>()));
         }
@@ -156,23 +220,36 @@ fn shown(table: &Table) -> Vec<String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
     #[test]
-    fn change_by_change_equals_at_once(steps in steps(), joined in any::<bool>()) {
+    fn change_by_change_equals_at_once(steps in steps()) {
         let now = SystemTime::UNIX_EPOCH;
         let mut merge = Merge::default();
-        let mut compiler = Compiler::new(config(joined));
-        let mut table = compiler.compile(merge.snapshot(), &merge_changes(&mut Merge::default()));
+        let mut configured = config(0, 0, 0);
+        let mut compiler = Compiler::new(configured.clone());
+        compiler.compile(merge.snapshot(), &Changes::default());
         for step in &steps {
-            let scope = scope(REGISTRIES[step.registry]);
-            let origin = format!("{}-{}", SERVICES[step.service], step.endpoints.len() % 2);
-            merge.apply(replace(&scope, &origin, "1", step.resources()), now);
-            if step.commits {
-                merge.apply(commit(&scope), now);
-                let changes = merge.take_changes();
-                table = compiler.compile(merge.snapshot(), &changes);
+            match step {
+                Step::Say(words) => {
+                    let scope = scope(REGISTRIES[words.registry]);
+                    let origin = format!("{}-{}", SERVICES[words.service], words.endpoints.len() % 2);
+                    merge.apply(replace(&scope, &origin, "1", words.resources()), now);
+                }
+                Step::Commit(registry) => drop(merge.apply(commit(&scope(REGISTRIES[*registry])), now)),
+                Step::Compile => {
+                    let changes = merge.take_changes();
+                    compiler.compile(merge.snapshot(), &changes);
+                }
+                Step::Configure(order, joins, workloads) => {
+                    configured = config(*order, *joins, *workloads);
+                    compiler.configure(configured.clone());
+                }
             }
         }
-        let mut at_once = Compiler::new(config(joined));
+        let changes = merge.take_changes();
+        let table = compiler.compile(merge.snapshot(), &changes);
+        let mut at_once = Compiler::new(configured);
         let expected = at_once.compile(merge.snapshot(), &Changes::default());
         prop_assert_eq!(shown(&table), shown(&expected));
         let sorted = |compiler: &Compiler| {
@@ -182,8 +259,4 @@ proptest! {
         };
         prop_assert_eq!(sorted(&compiler), sorted(&at_once));
     }
-}
-
-fn merge_changes(merge: &mut Merge) -> Changes {
-    merge.take_changes()
 }

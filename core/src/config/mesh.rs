@@ -65,7 +65,7 @@ fn check(file: &MeshFile) -> Vec<Fault> {
         let key = value.key();
         match first.get(&key) {
             Some(before) => faults.push(
-                Fault::error(place.clone(), format!("{} is defined twice", common::describe(&key)))
+                Fault::error(place.clone(), format!("{} is defined twice", key.describe()))
                     .related((*before).clone(), "first defined here"),
             ),
             None => drop(first.insert(key, place)),
@@ -73,12 +73,4 @@ fn check(file: &MeshFile) -> Vec<Fault> {
     }
     faults.extend(route::unknown_subsets(file));
     faults
-}
-
-impl ResourceKey {
-    /// What it is called in messages: ``service `reviews.default` ``.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        common::describe(self)
-    }
 }

@@ -34,7 +34,7 @@ impl SourceFile {
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
             let fault =
                 Fault::error(Self::new(name, text).place(valid..valid + 1), "the file is not UTF-8 text");
-            Box::new(fault.expected("a byte that is not UTF-8"))
+            Box::new(fault.expected("expected UTF-8 from here on"))
         })
     }
 

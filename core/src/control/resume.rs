@@ -22,12 +22,6 @@ pub struct ResumePoint {
 }
 
 impl ResumePoint {
-    /// The position of a scope; 0, the beginning, when it is not known.
-    #[must_use]
-    pub fn position(&self, scope: &Scope) -> u64 {
-        self.positions.iter().find(|(known, _)| known == scope).map_or(0, |(_, position)| *position)
-    }
-
     /// Notes that a scope is known up to `position`.
     pub fn advance(&mut self, scope: &Scope, position: u64) {
         match self.positions.binary_search_by(|(known, _)| known.cmp(scope)) {

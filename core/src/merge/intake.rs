@@ -49,6 +49,15 @@ impl Intake {
     ) -> Origin {
         let Origin { name, version, resources, mut faults, unconfirmed_since: _ } = words;
         let mut resources = resources.into_vec();
+        resources.retain(|resource| {
+            let fault = resource.check().err();
+            faults.extend(fault.map(|rule| OriginFault {
+                message: format!("refused: {rule}"),
+                place: resource.key().describe(),
+                keeps_last_good: true,
+            }));
+            fault.is_none()
+        });
         if let Some(old) = old
             && faults.iter().any(|fault| fault.keeps_last_good)
         {
@@ -82,9 +91,11 @@ impl Intake {
         resources.dedup_by(|later, first| {
             let twice = order::compare(later, first).is_eq();
             if twice && later != first {
-                let message =
-                    format!("{} is declared twice in this origin; the first one stands", shown(first));
-                faults.push(OriginFault { message, place: shown(first), keeps_last_good: false });
+                let message = format!(
+                    "{} is declared twice in this origin; the first one stands",
+                    first.key().describe()
+                );
+                faults.push(OriginFault { message, place: first.key().describe(), keeps_last_good: false });
             }
             twice
         });
@@ -105,7 +116,7 @@ impl Intake {
         {
             let message =
                 format!("endpoint refused: registry \"{registry}\" may not name the identity {identity}");
-            faults.push(OriginFault { message, place: shown(resource), keeps_last_good: false });
+            faults.push(OriginFault { message, place: resource.key().describe(), keeps_last_good: false });
             return false;
         }
         if endpoint.tls == TlsMode::Off && !self.required_tls.is_empty() {
@@ -114,7 +125,11 @@ impl Intake {
                 Arc::make_mut(endpoint).tls = TlsMode::Required;
                 let message =
                     "TLS was required here before and stays so: a lost tag is no leave for plaintext".into();
-                faults.push(OriginFault { message, place: shown(resource), keeps_last_good: false });
+                faults.push(OriginFault {
+                    message,
+                    place: resource.key().describe(),
+                    keeps_last_good: false,
+                });
             }
         }
         true
@@ -151,17 +166,5 @@ impl Intake {
         if let Some(identity) = &mut endpoint.identity {
             identity.intern(&mut self.pool);
         }
-    }
-}
-
-/// A resource for people.
-fn shown(resource: &Resource) -> String {
-    match resource {
-        Resource::Service(service) => format!("service {}", service.name),
-        Resource::Endpoint(endpoint) => {
-            format!("endpoint {} of {}, port {}", endpoint.instance, endpoint.service, endpoint.port_name)
-        }
-        Resource::Route(route) => format!("route {}", route.name),
-        Resource::Policy(policy) => format!("policy {}", policy.name),
     }
 }

@@ -92,14 +92,24 @@ impl Merge {
             }
         }
         let routes = old.map_or_else(Box::default, |entry| entry.routes.clone());
-        let (service, contradiction) = self.service_of(registry, &name, &origins);
-        let all = self.endpoints_of(registry, &name, &origins, false);
+        let declaring = self.declaring(registry, &name, &origins);
+        let service = declaring.first().map(|(_, service)| (*service).clone());
+        let losers: Vec<_> = declaring.iter().skip(1).map(|(key, _)| (*key).clone()).collect();
+        let contradiction = declaring.first().and_then(|(winner, _)| {
+            let lost = losers.first()?;
+            let message = format!(
+                "declared by the origins \"{}\" and \"{}\": the first one stands, with its endpoints alone",
+                winner.name, lost.name
+            );
+            Some(Diagnostic::warning(format_args!("{registry}/{name}"), message))
+        });
+        let all = self.endpoints_of(registry, &name, &origins, &losers, false);
         let key = ServiceKey { registry: registry.clone(), service: name };
         self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
         // What is not in force counts too: a port with plaintext beside TLS is none that is all TLS.
         self.note_required_tls(&key, old.map_or(&[], |entry| &entry.endpoints), &all);
         let endpoints = match self.snapshot.scopes.values().any(|state| state.stale) {
-            true => self.endpoints_of(registry, &key.service, &origins, true),
+            true => self.endpoints_of(registry, &key.service, &origins, &losers, true),
             false => all,
         };
         let entry = ServiceEntry { service, endpoints, routes, origins: origins.into() };
@@ -108,45 +118,39 @@ impl Merge {
         }
     }
 
-    /// The service as the first origin that declares it says; and who contradicts it.
-    fn service_of(
-        &self,
+    /// The origins that declare a service, the one that stands first: a confirmed one before an unconfirmed one, else the
+    /// first by name.
+    fn declaring<'a>(
+        &'a self,
         registry: &RegistryName,
         name: &ServiceName,
-        origins: &[OriginKey],
-    ) -> (Option<Arc<Service>>, Option<Diagnostic>) {
-        let mut stands: Option<(&Arc<Service>, &OriginKey)> = None;
-        let mut contradiction = None;
-        for (resources, key) in origins.iter().filter_map(|key| Some((self.origin(registry, key)?, key))) {
-            let Some(Resource::Service(service)) = of_service(&resources.resources, name).first() else {
-                continue;
+        origins: &'a [OriginKey],
+    ) -> Vec<(&'a OriginKey, &'a Arc<Service>)> {
+        let found = origins.iter().filter_map(|key| {
+            let origin = self.origin(registry, key)?;
+            let Some(Resource::Service(service)) = of_service(&origin.resources, name).first() else {
+                return None;
             };
-            match stands {
-                None => stands = Some((service, key)),
-                Some((first, winner)) if first != service => {
-                    let message = format!(
-                        "declared differently by the origins \"{}\" and \"{}\": the first one stands",
-                        winner.name, key.name
-                    );
-                    contradiction = Some(Diagnostic::warning(format_args!("{registry}/{name}"), message));
-                }
-                Some(_) => {}
-            }
-        }
-        (stands.map(|(service, _)| service.clone()), contradiction)
+            Some((origin.unconfirmed_since.is_some(), key, service))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|(unconfirmed, _, _)| *unconfirmed);
+        found.into_iter().map(|(_, key, service)| (key, service)).collect()
     }
 
-    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one. `in_force` leaves
-    /// out what proves nothing and is stale.
+    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one. Origins that would
+    /// declare the service too (`losers`) add nothing to another's. `in_force` leaves out what proves nothing and is
+    /// stale.
     fn endpoints_of(
         &self,
         registry: &RegistryName,
         name: &ServiceName,
         origins: &[OriginKey],
+        losers: &[OriginKey],
         in_force: bool,
     ) -> Box<[Arc<Endpoint>]> {
         let mut found = Vec::new();
-        for key in origins {
+        for key in origins.iter().filter(|key| !losers.contains(key)) {
             let scope = Scope { registry: registry.clone(), part: key.part.clone() };
             let Some(state) = self.snapshot.scopes.get(&scope) else { continue };
             let Some(origin) = state.origins.get(&key.name) else { continue };

@@ -108,12 +108,6 @@ impl Snapshot {
         self.journal.since(generation, self.generation)
     }
 
-    /// How many endpoints are in force, over all registries.
-    #[must_use]
-    pub fn endpoint_count(&self) -> usize {
-        self.partitions.values().flat_map(|p| p.services.values()).map(|entry| entry.endpoints.len()).sum()
-    }
-
     /// Every unconfirmed origin with the time since when it is so, by scope.
     #[must_use]
     pub fn unconfirmed(&self) -> BTreeMap<Scope, Vec<(OriginName, SystemTime)>> {

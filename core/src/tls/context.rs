@@ -113,8 +113,9 @@ impl TlsContext {
         own: &SpiffeId,
         framing: Framing,
     ) -> Result<(Arc<ClientConfig>, Arc<Certificate>), TlsError> {
-        let (certificate, trust_generation) = self.own_certificate(own)?;
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: who was slow must not put the former certificate back in place of its successor.
+        let (certificate, trust_generation) = self.own_certificate(own)?;
         let current = |client: &Client| {
             Arc::ptr_eq(&client.certificate, &certificate) && client.trust_generation == trust_generation
         };

@@ -62,12 +62,13 @@ impl ProducesTickets for MeshTicketer {
     }
 
     /// At most an hour, and no longer than the first of our own certificates lives: the client would find the one that
-    /// its session remembers expired.
+    /// its session remembers expired. One that has ended begins no session, and does not count.
     fn lifetime(&self) -> u32 {
         let now = seconds(SystemTime::now());
         let credentials = self.credentials.load();
-        let left =
-            credentials.identities().map(|own| seconds(own.leaf().validity.not_after).saturating_sub(now));
+        let left = credentials
+            .identities()
+            .filter_map(|own| seconds(own.leaf().validity.not_after).checked_sub(now));
         u32::try_from(left.fold(LONGEST_LIFETIME, u64::min)).unwrap_or(0)
     }
 

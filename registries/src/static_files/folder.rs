@@ -4,8 +4,10 @@ use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use weft_core::{
@@ -14,11 +16,19 @@ use weft_core::{
     registry::Version,
 };
 
+/// The longest name of an origin.
+const LONGEST_NAME: usize = 253;
+
+/// How long a file must have been left alone to be believed when it is written in place.
+pub(super) const SETTLED_AFTER: Duration = Duration::from_millis(300);
+
 /// The files of a folder, read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// By origin, in the order of their names.
     pub(super) files: BTreeMap<OriginName, File>,
+    /// Whether a file is being written: it was passed over, and there must be another look soon.
+    pub(super) unsettled: bool,
 }
 
 /// One file, as it is now.
@@ -30,16 +40,32 @@ pub(super) struct File {
     pub(super) outcome: Arc<Outcome<MeshFile>>,
     /// What it said when it last made sense.
     last_good: Option<Arc<Outcome<MeshFile>>>,
+    /// Its device and number: a file that is renamed into place is another one.
+    place: Option<(u64, u64)>,
 }
 
 impl File {
-    fn new(version: Version, outcome: Outcome<MeshFile>, before: Option<&Self>) -> Self {
+    fn new(
+        version: Version,
+        outcome: Outcome<MeshFile>,
+        before: Option<&Self>,
+        place: Option<(u64, u64)>,
+    ) -> Self {
         let outcome = Arc::new(outcome);
         let last_good = match &outcome.value {
             Some(_) => Some(outcome.clone()),
             None => before.and_then(|before| before.last_good.clone()),
         };
-        Self { version, outcome, last_good }
+        Self { version, outcome, last_good, place }
+    }
+
+    /// Whether it is the file of before with other content, written so lately that there may be more to come.
+    fn is_unsettled(&self, before: &Self, path: &Path) -> bool {
+        let is_young = || {
+            let changed = path.metadata().and_then(|metadata| metadata.modified());
+            changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED_AFTER))
+        };
+        self.version != before.version && self.place.is_some() && self.place == before.place && is_young()
     }
 
     /// What counts of it: what it says, else what it said when it last made sense.
@@ -49,22 +75,30 @@ impl File {
 }
 
 impl Listing {
-    /// Looks into `folder`. Files whose version is that of `before` are not read again into resources.
+    /// Looks into `folder`. Files whose version is that of `before` are not read again into resources. A known file that
+    /// is being written in place counts as it was: half a file often makes sense, and says that the rest is gone.
     ///
     /// # Errors
     /// When the folder cannot be listed. A file that vanishes in between is gone; one that cannot be read is faulty.
     pub(super) fn read(folder: &Path, before: &Self) -> io::Result<Self> {
-        let mut files = BTreeMap::new();
+        let (mut files, mut unsettled) = (BTreeMap::new(), false);
         for path in mesh_files(folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // A name that is no origin's (spaces, beyond ASCII) still speaks; it is only spelled differently.
-            let origin = OriginName::new(&name).or_else(|_| OriginName::new(&escape(&name)));
-            let Ok(origin) = origin else { continue };
-            if let Some(file) = read_file(&path, before.files.get(&origin)) {
-                files.insert(origin, file);
+            let Some(origin) = origin_of(&name) else {
+                tracing::warn!(file = %path.display(), "passed over: its name cannot be told");
+                continue;
+            };
+            let known = before.files.get(&origin);
+            let file = read_file(&path, known);
+            match known.filter(|known| file.as_ref().is_some_and(|file| file.is_unsettled(known, &path))) {
+                Some(known) => {
+                    unsettled = true;
+                    files.insert(origin, known.clone());
+                }
+                None => files.extend(file.map(|file| (origin, file))),
             }
         }
-        Ok(Self { files })
+        Ok(Self { files, unsettled })
     }
 }
 
@@ -95,8 +129,9 @@ fn read_file(path: &Path, before: Option<&File>) -> Option<File> {
         Err(_) if is_gone(path) => return None,
         Err(fault) => (version_of(format!("unreadable: {fault}").as_bytes()), Err(*fault)),
     };
+    let place = path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
     if let Some(before) = before.filter(|before| before.version == version) {
-        return Some(before.clone());
+        return Some(File { place, ..before.clone() });
     }
     let outcome = match source {
         Ok(source) if source.text().trim().is_empty() => {
@@ -105,7 +140,7 @@ fn read_file(path: &Path, before: Option<&File>) -> Option<File> {
         Ok(source) => read_mesh(&source),
         Err(fault) => Outcome { value: None, faults: vec![fault] },
     };
-    Some(File::new(version, outcome, before))
+    Some(File::new(version, outcome, before, place))
 }
 
 fn is_gone(path: &Path) -> bool {
@@ -125,10 +160,34 @@ fn version_of(content: &[u8]) -> Version {
     Version(format!("{:016x}-{}", hasher.finish(), content.len()).into())
 }
 
-fn escape(name: &str) -> String {
+/// The origin that a file is. A name that is no origin's (spaces, beyond ASCII, too long) still speaks; it is only spelled
+/// differently, and in such a way that no two files are one.
+fn origin_of(name: &str) -> Option<OriginName> {
     let escaped = name.bytes().map(|byte| match byte.is_ascii_graphic() && byte != b'%' {
         true => char::from(byte).to_string(),
         false => format!("%{byte:02x}"),
     });
-    escaped.collect::<String>().chars().take(253).collect()
+    let mut text: String = escaped.collect();
+    if text.len() > LONGEST_NAME {
+        let digest = version_of(name.as_bytes());
+        text.truncate(LONGEST_NAME - digest.0.len() - 1);
+        text = format!("{text}%{}", digest.0);
+    }
+    OriginName::new(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_files_are_one_origin() {
+        let long = |end: &str| format!("{}{end}.toml", "x".repeat(245));
+        let names =
+            ["a.toml", "a b.toml", "a%20b.toml", "\u{fc}.toml", &long("\u{fc}\u{e4}"), &long("\u{fc}\u{f6}")];
+        let origins: std::collections::BTreeSet<_> =
+            names.iter().map(|name| origin_of(name).expect("every name speaks")).collect();
+        assert_eq!(origins.len(), names.len());
+        assert_eq!(origin_of("a.toml").unwrap().as_str(), "a.toml");
+    }
 }

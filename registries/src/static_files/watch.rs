@@ -11,11 +11,18 @@ use std::{
 };
 
 use futures_core::Stream;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use tokio::{sync::mpsc, time::Instant};
 use weft_core::registry::{Event, RegistryError, Scope};
 
-use super::{StaticSettings, folder::Listing, told::Told};
+use super::{
+    StaticSettings,
+    folder::{Listing, SETTLED_AFTER},
+    told::Told,
+};
 
 /// How long the folder must be still before it is looked at: editors and Kubernetes change several names per save.
 const QUIET: Duration = Duration::from_millis(50);
@@ -93,7 +100,8 @@ impl State {
         let folder = &self.settings.path;
         let anew = match &mut self.bell {
             Some(bell) => {
-                bell.rung(self.settings.poll).await;
+                let longest = if self.listing.unsettled { SETTLED_AFTER } else { self.settings.poll };
+                bell.rung(longest).await;
                 bell.is_elsewhere(folder)
             }
             None => true,
@@ -176,8 +184,9 @@ fn place_of(folder: &Path) -> Option<Place> {
 
 fn watch(folder: PathBuf, ring: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is no change.
-        if event.is_ok_and(|event| event.kind.is_access()) {
+        // Our own reading is no change; that a writer is done is news.
+        let is_done = |kind| matches!(kind, EventKind::Access(AccessKind::Close(AccessMode::Write)));
+        if event.is_ok_and(|event| event.kind.is_access() && !is_done(event.kind)) {
             return;
         }
         // Full means that a ring is waiting already; closed means that nobody listens any more.

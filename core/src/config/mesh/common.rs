@@ -3,25 +3,11 @@
 use crate::{
     config::{Fault, Section, Value, nearest},
     path::{EncodedSlash, PathFault, normalise},
-    resource::ResourceKey,
+    resource::MAX_PATTERN,
 };
 
 /// The methods that are spelled right for sure; others are accepted, unless they look like one of these.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
-
-/// How large a compiled pattern may be, in bytes; the same bound as where it is built for use.
-const MAX_PATTERN: usize = 256 << 10;
-
-pub(super) fn describe(key: &ResourceKey) -> String {
-    match key {
-        ResourceKey::Service(name) => format!("service `{name}`"),
-        ResourceKey::Endpoint(service, port, instance) => {
-            format!("port `{port}` of instance `{instance}` of service `{service}`")
-        }
-        ResourceKey::Route(name) => format!("route `{name}`"),
-        ResourceKey::Policy(name) => format!("policy `{name}`"),
-    }
-}
 
 /// An HTTP method in upper case (RFC 9110 §9.1: a token, case-sensitive).
 pub(super) fn method(value: &Value<'_>) -> Option<String> {

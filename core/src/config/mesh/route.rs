@@ -8,15 +8,10 @@ use crate::{
     name::{RuleName, ServiceName},
     path::EncodedSlash,
     resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, Endpoint, HeaderMatch, PathMatch, Resource, Retries, Route,
-        RouteMatch, RouteRule, ValueMatch,
+        Backend, DEFAULT_CONNECT_TIMEOUT, Endpoint, HeaderMatch, MAX_ATTEMPTS,
+        MAX_BACKENDS, MAX_WEIGHT, PathMatch, Resource, Retries, Route, RouteMatch, RouteRule, ValueMatch,
     },
 };
-
-/// The greatest weight; so that sums of many stay far from overflowing.
-const MAX_WEIGHT: u64 = 1_000_000;
-/// The greatest number of tries after the first.
-const MAX_ATTEMPTS: u64 = 10;
 
 pub(super) fn read(section: &Section<'_>) -> Option<Located<Resource>> {
     let name: Option<RuleName> = section.require("name", "a name, such as name = \"reviews\"");
@@ -71,7 +66,7 @@ fn retries(section: &Section<'_>) -> Option<Retries> {
     let default = Retries::default();
     let attempts = section
         .get("attempts")
-        .map_or(Some(u64::from(default.attempts)), |value| value.integer(0..=MAX_ATTEMPTS));
+        .map_or(Some(u64::from(default.attempts)), |value| value.integer(0..=u64::from(MAX_ATTEMPTS)));
     let on_gateway_error = section.read_or("on_gateway_error", default.on_gateway_error);
     let all_methods = section.read_or("all_methods", default.all_methods);
     Some(Retries { attempts: u8::try_from(attempts?).ok()?, on_gateway_error, all_methods })
@@ -132,6 +127,10 @@ fn backends(section: &Section<'_>) -> Option<Vec<Backend>> {
         );
         return None;
     }
+    if backends.len() > MAX_BACKENDS {
+        value.reject("there are too many backends", format!("expected at most {MAX_BACKENDS}"));
+        return None;
+    }
     if backends.iter().all(|backend| backend.weight == 0) {
         let expected =
             "expected at least one weight above 0; leave `backends` out to mean the service itself";
@@ -144,7 +143,7 @@ fn backends(section: &Section<'_>) -> Option<Vec<Backend>> {
 fn backend(section: &Section<'_>) -> Option<Backend> {
     let service: Option<ServiceName> = section.read("service");
     let subset = section.read_or("subset", BTreeMap::new());
-    let weight = section.get("weight").map_or(Some(1), |value| value.integer(0..=MAX_WEIGHT));
+    let weight = section.get("weight").map_or(Some(1), |value| value.integer(0..=u64::from(MAX_WEIGHT)));
     Some(Backend { service, subset, weight: u32::try_from(weight?).ok()? })
 }
 

@@ -1,0 +1,104 @@
+//! Several origins of one service, and words that mean nothing.
+
+use super::*;
+use crate::resource::{Route, RouteRule, Service};
+
+fn instances(merge: &Merge, name: &str) -> Vec<String> {
+    let endpoints = entry(merge, name).map(|entry| entry.endpoints.to_vec()).unwrap_or_default();
+    endpoints.iter().map(|endpoint| endpoint.instance.to_string()).collect()
+}
+
+fn numbered(name: &str, number: u8) -> Vec<Resource> {
+    vec![Resource::Service(Arc::new(service(name))), Resource::Endpoint(Arc::new(endpoint(name, number)))]
+}
+
+#[test]
+fn no_origin_adds_endpoints_to_a_service_that_another_declares() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    merge.apply(replace(&scope, "a.toml", "1", numbered("web", 1)), START);
+    merge.apply(commit(&scope), START);
+    let saved = SavedScope {
+        scope: scope.clone(),
+        completeness: Some(Completeness::Full),
+        committed_at: START,
+        origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
+    };
+    // After a restart the first file is broken, so its registry does not know what it declared.
+    let mut merge = Merge::default();
+    merge.restore(saved, START);
+    let fault = OriginFault { message: "no TOML".into(), place: "a.toml:1:1".into(), keeps_last_good: true };
+    let broken = Event::Replace {
+        scope: scope.clone(),
+        origin: "a.toml".parse().unwrap(),
+        version: Version("2".into()),
+        resources: Vec::new(),
+        faults: vec![fault],
+    };
+    for event in [reset(&scope), broken, replace(&scope, "b.toml", "1", numbered("web", 2)), commit(&scope)] {
+        merge.apply(event, START);
+    }
+    assert_eq!(instances(&merge, "web"), ["web-1"]);
+    assert!(merge.diagnostics().any(|it| it.to_string().contains("\"a.toml\" and \"b.toml\"")));
+    // One that declares nothing adds what it knows: a hub cuts large services so.
+    let piece = vec![Resource::Endpoint(Arc::new(endpoint("web", 3)))];
+    merge.apply(replace(&scope, "c.toml", "1", piece), START);
+    merge.apply(commit(&scope), START);
+    assert_eq!(instances(&merge, "web"), ["web-1", "web-3"]);
+    merge.apply(replace(&scope, "a.toml", "3", Vec::new()), START);
+    merge.apply(commit(&scope), START);
+    assert_eq!(instances(&merge, "web"), ["web-2", "web-3"]);
+    assert_eq!(merge.diagnostics().count(), 0);
+}
+
+#[test]
+fn a_service_that_moved_to_another_file_is_not_held_by_the_doubted_one() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    for event in [
+        reset(&scope),
+        replace(&scope, "a.toml", "1", numbered("web", 1)),
+        ready(&scope),
+        commit(&scope),
+        reset(&scope),
+        replace(&scope, "b.toml", "1", numbered("web", 2)),
+        Event::Ready { scope: scope.clone(), completeness: Completeness::Filtered },
+        commit(&scope),
+    ] {
+        merge.apply(event, START);
+    }
+    assert_eq!(instances(&merge, "web"), ["web-2"]);
+}
+
+#[test]
+fn words_that_mean_nothing_leave_the_last_good_ones_in_force() {
+    let scope = scope("static");
+    let no_ports = Service { ports: Vec::new(), ..service("web") };
+    let no_port = Endpoint { address: ([10, 0, 0, 1], 0).into(), ..endpoint("web", 1) };
+    let rule = RouteRule {
+        name: "rule".parse().unwrap(),
+        matches: Vec::new(),
+        backends: Vec::new(),
+        request_timeout: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+        retries: crate::resource::Retries::default(),
+    };
+    let in_no_time =
+        Route { name: "web".parse().unwrap(), service: "web".parse().unwrap(), rules: vec![rule] };
+    for wrong in [
+        Resource::Service(Arc::new(no_ports)),
+        Resource::Endpoint(Arc::new(no_port)),
+        Resource::Route(Arc::new(in_no_time)),
+    ] {
+        let mut merge = Merge::default();
+        merge.apply(replace(&scope, "new", "1", vec![wrong.clone()]), START);
+        merge.apply(replace(&scope, "known", "1", numbered("web", 2)), START);
+        merge.apply(commit(&scope), START);
+        assert_eq!(instances(&merge, "web"), ["web-2"], "{wrong:?}");
+        merge.apply(replace(&scope, "known", "2", vec![wrong.clone()]), START);
+        merge.apply(commit(&scope), START);
+        assert_eq!(instances(&merge, "web"), ["web-2"], "{wrong:?}");
+        assert_eq!(merge.snapshot().scopes[&scope].faulty.len(), 2);
+        assert!(entry(&merge, "web").unwrap().routes.is_empty());
+    }
+}
