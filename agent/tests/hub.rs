@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::StreamExt;
 use hub_support::{Counter, Mesh, eventually, workloads};
 use weft_agent::{
     hub::token::Token,
@@ -25,6 +26,7 @@ use weft_core::{
     identity::SpiffeId,
     name::{RegistryName, ServiceName},
     publish::Reader,
+    registry::{Event, Registry, Resume, conformance},
     tls::Credentials,
 };
 use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState};
@@ -272,6 +274,34 @@ fn weight_of_service_5000(link: &HubLink) -> impl Fn() -> Option<(usize, u16)> +
         let service = ServiceName::new("service-5000.default").unwrap();
         Some((partition.services.len(), partition.services.get(&service)?.endpoints.first()?.weight))
     }
+}
+
+/// The words of a relay up to the first commit that says something, each held against the contract.
+async fn heard(registry: &HubRegistry, resume: Option<Resume>) -> (Vec<Event>, Option<Resume>) {
+    let mut stream = conformance::held(registry, resume);
+    let mut words = Vec::new();
+    loop {
+        let word =
+            tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("in time").unwrap();
+        match word.unwrap() {
+            Event::Commit { resume, .. } if !words.is_empty() => return (words, resume),
+            Event::Commit { .. } => {}
+            word => words.push(word),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hub_relays_keeps_to_the_contract() {
+    let mesh = Mesh::with_services(LEAF, 10).await;
+    let (_sender, agent) = mesh.agent("one", &[]).await;
+    let registry = HubRegistry::new(RegistryName::new("hub").unwrap(), agent.link().clone());
+    let (words, point) = heard(&registry, None).await;
+    assert!(matches!(words.first(), Some(Event::Reset { .. })) && words.len() > 10);
+    assert_eq!(registry.relayed().iter().map(RegistryName::as_str).collect::<Vec<_>>(), ["static"]);
+    mesh.write_services(10, &BTreeMap::from([(5, 2)]));
+    let (words, _) = heard(&registry, point).await;
+    assert!(matches!(&words[..], [Event::Replace { .. }]), "only what changed: {words:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! nothing is visible before its [`Event::Commit`]; what was not committed is lost on disconnect; an origin always
 //! speaks as a whole; silence is never absence.
 
+pub mod conformance;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
@@ -128,7 +129,7 @@ impl Event {
     }
 }
 
-/// What a registry can do. The conformance suite asks for what is declared and for nothing else.
+/// What a registry can do. The check of [`conformance`] asks for what is declared and for nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
     /// Goes on after a disconnect without a full list.

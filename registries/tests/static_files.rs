@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use weft_core::{
     merge::{Merge, Origin, SavedScope, ScopeState},
     name::RegistryName,
-    registry::{Completeness, Event, OriginFault, Registry, RegistryError, Scope},
+    registry::{Completeness, Event, OriginFault, RegistryError, Scope, conformance},
     resource::Resource,
 };
 use weft_registries::static_files::{StaticRegistry, StaticSettings};
@@ -35,7 +35,7 @@ fn name() -> RegistryName {
 type Events<'a> = BoxStream<'a, Result<Event, RegistryError>>;
 
 fn watch(registry: &StaticRegistry) -> Events<'_> {
-    registry.watch(Scope::whole(name()), None)
+    conformance::held(registry, None)
 }
 
 async fn next(events: &mut Events<'_>) -> Result<Event, RegistryError> {

@@ -8,8 +8,8 @@ use crate::{
     name::{RuleName, ServiceName},
     path::EncodedSlash,
     resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, Endpoint, HeaderMatch, MAX_ATTEMPTS,
-        MAX_BACKENDS, MAX_WEIGHT, PathMatch, Resource, Retries, Route, RouteMatch, RouteRule, ValueMatch,
+        Backend, DEFAULT_CONNECT_TIMEOUT, Endpoint, HeaderMatch, MAX_ATTEMPTS, MAX_BACKENDS, MAX_WEIGHT,
+        PathMatch, Resource, Retries, Route, RouteMatch, RouteRule, ValueMatch,
     },
 };
 
