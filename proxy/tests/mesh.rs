@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says so")]
 
+#[path = "mesh/age.rs"]
+mod age;
 #[path = "mesh/agent.rs"]
 mod agent;
 #[path = "mesh/application.rs"]
@@ -32,8 +34,12 @@ mod limits;
 mod listeners;
 #[path = "mesh/resting.rs"]
 mod resting;
+#[path = "mesh/pooling.rs"]
+mod pooling;
 #[path = "mesh/retry.rs"]
 mod retry;
+#[path = "mesh/silence.rs"]
+mod silence;
 #[path = "mesh/source.rs"]
 mod source;
 #[path = "mesh/versions.rs"]
