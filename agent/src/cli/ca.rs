@@ -71,12 +71,18 @@ impl StateOptions {
     async fn owner(&self) -> anyhow::Result<Owner> {
         let socket = socket_of(&self.state_dir);
         let deadline = Instant::now() + HUB_STARTS_WITHIN;
+        let mut said = false;
         loop {
             if UnixStream::connect(&socket).is_ok() {
                 return Ok(Owner::Hub(AdminClient::of_hub(&socket)));
             }
             match EmbeddedStore::open(&self.state_dir) {
-                Err(StoreError::InUse(_)) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Err(StoreError::InUse(_)) if Instant::now() < deadline => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::info!("the store is in use: waiting for the hub that is starting");
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
                 store => return Ok(Owner::Us(store?)),
             }
         }

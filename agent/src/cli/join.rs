@@ -46,11 +46,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         io::stdin().read_to_string(&mut text)?;
     }
     let token = Token::parse(&text)?;
-    let deadline = Instant::now() + HUB_ANSWERS_WITHIN;
+    let (deadline, mut said) = (Instant::now() + HUB_ANSWERS_WITHIN, false);
     let joined = loop {
         match join(&args.state_dir, &token, args.hub.as_deref(), args.node.as_deref()).await {
             // A hub that is starting, or restarting.
-            Err(JoiningError::Hub(JoinError::Unreachable(_))) if Instant::now() < deadline => {
+            Err(JoiningError::Hub(JoinError::Unreachable(fault))) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!(%fault, "the hub cannot be reached yet: trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             joined => break joined?,

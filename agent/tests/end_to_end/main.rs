@@ -14,4 +14,5 @@ mod real_clients;
 mod reload;
 mod root_rotation;
 mod rotation;
+mod starting;
 mod verbs;
