@@ -359,9 +359,10 @@ impl Flow {
     /// Publishes what changed. `at_once` does not let a busy status wait.
     fn publish(&mut self, at_once: bool) {
         let changes = self.merge.take_changes();
-        let before = self.tables.current().generation;
-        let table = self.compiler.compile(self.merge.snapshot(), &changes);
-        if table.generation != before {
+        let before = self.tables.current();
+        let mut table = self.compiler.compile(self.merge.snapshot(), &changes);
+        table.is_partial = self.followed.iter().any(|followed| !followed.is_ready());
+        if table.generation != before.generation || table.is_partial != before.is_partial {
             self.tables.publish(table);
             self.pending.status = true;
         }

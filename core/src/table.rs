@@ -35,6 +35,8 @@ pub type SharedMap<K, V> = imbl::GenericHashMap<K, V, RandomState, imbl::shared_
 pub struct Table {
     /// Counts compilations that changed something.
     pub generation: u64,
+    /// Whether a registry has yet to say all it has, in this life or before: a service that is not here may exist.
+    pub is_partial: bool,
     /// Destinations by every host name that leads to them, lower case, without a port.
     pub hosts: Directory,
     /// What concerns each local workload, in the order of the configuration.

@@ -256,6 +256,11 @@ impl Followed {
         self.save_soon();
     }
 
+    /// Whether it has said all it has, in this life of the process or in the one whose state was restored.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// What a relay may not say need not be waited for: it is ready when all else was said, too.
     fn note_refused(&mut self, event: &Event) {
         match event {

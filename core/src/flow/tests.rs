@@ -110,8 +110,10 @@ fn full_list(point: Option<Resume>) -> Vec<Event> {
 async fn what_is_committed_becomes_a_table_and_readiness() {
     let running = start(None);
     assert!(!running.statuses.load().is_ready(), "a cold start fails closed");
+    assert!(running.tables.load().is_partial);
     running.say(full_list(None)).await;
     let table = running.table(|table| table.destination("reviews.default.mesh").is_some()).await;
+    assert!(!table.is_partial);
     let destination = table.destination("reviews").unwrap();
     assert_eq!(destination.key, reviews());
     assert_eq!(destination.ports[0].rules[0].targets[0].endpoints.healthy, 2);
@@ -155,7 +157,9 @@ async fn a_restart_begins_with_the_last_good_state_and_its_resume_point() {
     first.stop().await;
 
     let second = start(Some(folder.path().to_owned()));
-    assert!(second.tables.load().destination("reviews").is_some(), "in force before any registry answers");
+    let restored = second.tables.load_full();
+    assert!(restored.destination("reviews").is_some(), "in force before any registry answers");
+    assert!(!restored.is_partial);
     let status = second.statuses.load_full();
     assert!(status.is_ready() && status.registries[0].restored_age.is_some());
     second.script.watched_times(1).await;

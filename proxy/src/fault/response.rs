@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use weft_core::name::RuleName;
 
@@ -13,6 +13,9 @@ use super::Fault;
 pub const FAULT_HEADER: HeaderName = HeaderName::from_static("x-weft-fault");
 /// Names the policy rule that refused the request.
 pub const RULE_HEADER: HeaderName = HeaderName::from_static("x-weft-rule");
+
+/// In seconds: what is not ready is on its way.
+const SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// The response that tells the caller of a fault.
 ///
@@ -27,6 +30,9 @@ pub fn respond(fault: Fault, rule: Option<&RuleName>, grpc: bool, named: bool) -
         (true, Some(rule)) => format!("weft: {} ({}, rule {rule})", fault.text(), fault.label()),
     };
     let mut response = if grpc { trailers_only(fault, &text) } else { plain(facts.status, text) };
+    if fault == Fault::NotReady {
+        response.headers_mut().insert(RETRY_AFTER, SOON);
+    }
     if named {
         let headers = response.headers_mut();
         headers.insert(FAULT_HEADER, HeaderValue::from_static(fault.label()));
@@ -132,6 +138,16 @@ mod tests {
         let response = respond(Fault::Denied, Some(&rule), false, false);
         assert!(response.body().is_empty());
         assert!(!response.headers().keys().any(|name| name.as_str().starts_with("x-weft")));
+    }
+
+    #[test]
+    fn who_comes_too_early_may_come_again() {
+        let response = respond(Fault::NotReady, None, false, true);
+        assert_eq!(
+            (response.status().as_u16(), response.headers()[RETRY_AFTER].as_bytes()),
+            (503, &b"1"[..])
+        );
+        assert!(!respond(Fault::NoDestination, None, false, true).headers().contains_key(RETRY_AFTER));
     }
 
     #[test]

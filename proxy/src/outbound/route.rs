@@ -28,7 +28,7 @@ pub(crate) fn route(
 ) -> Result<Routed, Fault> {
     let port = match &role.kind {
         OutboundKind::ByHost => {
-            let destination = find(table, role, &host.name).ok_or(Fault::NoDestination)?;
+            let destination = find(table, role, &host.name).ok_or_else(|| unknown(table))?;
             match host.port {
                 Some(number) => by_number(destination, number)?,
                 None => first_http(destination)?,
@@ -52,12 +52,18 @@ pub(crate) fn bound_port<'a>(
     role: &OutboundRole,
 ) -> Result<&'a Arc<DestinationPort>, Fault> {
     let OutboundKind::Upstream { service, port } = &role.kind else { return Err(Fault::NoDestination) };
-    let destination = find(table, role, service.as_str()).ok_or(Fault::NoDestination)?;
+    let destination = find(table, role, service.as_str()).ok_or_else(|| unknown(table))?;
     match port {
         Some(name) => destination.port_named(name),
         None => destination.ports.first(),
     }
     .ok_or(Fault::NoPort)
+}
+
+/// What to say of a service that is not in the table: a registry that has yet to be heard may know it, and nobody is to
+/// remember that there is none.
+fn unknown(table: &Table) -> Fault {
+    if table.is_partial { Fault::NotReady } else { Fault::NoDestination }
 }
 
 /// A bare name means the caller's own namespace first.
