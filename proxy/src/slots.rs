@@ -25,14 +25,11 @@ impl Slots {
     /// A place, unless there are as many as there may be, from this address or of all.
     pub(crate) fn take(&self, address: IpAddr, limits: &Limits) -> Option<Slot<'_>> {
         let mut taken = self.lock();
-        if taken.all >= limits.handshakes {
+        let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
+        if taken.all >= limits.handshakes || of_address >= limits.handshakes_per_address {
             return None;
         }
-        let count = taken.by_address.entry(address).or_default();
-        if *count >= limits.handshakes_per_address {
-            return None;
-        }
-        *count += 1;
+        taken.by_address.insert(address, of_address + 1);
         taken.all += 1;
         Some(Slot(self, address))
     }
@@ -71,6 +68,8 @@ mod tests {
         drop(first);
         assert!(take([3; 4]).is_some() && take([1; 4]).is_some());
         drop((_second, _third));
+        let closed = Limits { handshakes_per_address: 0, ..limits };
+        assert!(slots.take([4; 4].into(), &closed).is_none());
         let taken = slots.lock();
         assert_eq!((taken.all, taken.by_address.len()), (0, 0));
     }

@@ -10,11 +10,20 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// The status of a call: in the trailers of its response, or in the headers of one without a body.
+/// gRPC's highest status code (<https://grpc.io/docs/guides/status-codes/>).
+const UNAUTHENTICATED: u16 = 16;
+/// What every code that gRPC does not define means.
+const UNKNOWN: u16 = 2;
+
+/// The status of a call: in the trailers of its response, or in the headers of one without a body. A code that gRPC does
+/// not define is `UNKNOWN`, as it is to gRPC's own clients: an application must not make as many series as it likes.
 #[must_use]
 pub fn grpc_status(fields: &HeaderMap) -> Option<u16> {
     let text = fields.get("grpc-status")?.to_str().ok()?;
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().ok().filter(|status| *status <= UNAUTHENTICATED).unwrap_or(UNKNOWN))
 }
 
 #[cfg(test)]
@@ -42,7 +51,9 @@ mod tests {
 
     #[test]
     fn the_status_is_a_number() {
-        for (value, wanted) in [("0", Some(0)), ("14", Some(14)), ("", None), ("+1", None), ("70000", None)] {
+        for (value, wanted) in
+            [("0", Some(0)), ("14", Some(14)), ("", None), ("+1", None), ("17", Some(2)), ("70000", Some(2))]
+        {
             assert_eq!(grpc_status(&map("grpc-status", value)), wanted, "{value}");
         }
         assert_eq!(grpc_status(&HeaderMap::new()), None);

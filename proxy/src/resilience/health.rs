@@ -135,7 +135,8 @@ pub fn observe(
             let doubled = 1 << state.ejections.load(Relaxed).min(16);
             eject(picked, (FIRST_ABSENCE * doubled).min(settings.base), now)
         }
-        Observation::Away(time) => eject(picked, time.min(settings.longest), now),
+        // It is well: this does not lengthen its next absence.
+        Observation::Away(time) => leave_alone(picked, time.min(settings.longest), now),
         Observation::Failure => {
             let failures = state.failures.fetch_add(1, Relaxed).saturating_add(1);
             let due = picked.is_probe() || failures >= settings.consecutive_failures;
@@ -159,8 +160,15 @@ fn recover(state: &EndpointState, is_probe: bool) {
     }
 }
 
-/// Requests that were on their way together see the same failure; only the first of them ejects, and later the probe.
+/// Leaves an endpoint alone that failed; the next time is the longer for it.
 fn eject(picked: &Picked, time: Duration, now: u64) -> Option<Duration> {
+    let ejected = leave_alone(picked, time, now)?;
+    picked.state.ejections.fetch_add(1, Relaxed);
+    Some(ejected)
+}
+
+/// Requests that were on their way together see the same failure; only the first of them ejects, and later the probe.
+fn leave_alone(picked: &Picked, time: Duration, now: u64) -> Option<Duration> {
     let state = &picked.state;
     let until = state.ejected_until.load(Relaxed);
     let is_out = until > now;
@@ -170,7 +178,6 @@ fn eject(picked: &Picked, time: Duration, now: u64) -> Option<Duration> {
     }
     let next = now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     state.ejected_until.compare_exchange(until, next, Relaxed, Relaxed).ok()?;
-    state.ejections.fetch_add(1, Relaxed);
     state.failures.store(0, Relaxed);
     Some(time)
 }

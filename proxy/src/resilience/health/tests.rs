@@ -111,6 +111,8 @@ fn an_endpoint_that_asks_for_it_is_left_alone_for_so_long() {
     let set = set(2);
     assert_eq!(see(&set, 0, Observation::Away(Duration::from_secs(7)), 1), Some(7));
     assert_eq!(see(&set, 1, Observation::Away(Duration::from_secs(9_999)), 1), Some(300));
+    // It was well: when it is missed for the first time, that is the first time.
+    assert_eq!(see(&set, 0, Observation::Gone, 7_001), Some(1));
 }
 
 #[test]
