@@ -59,10 +59,10 @@ pub(crate) enum Handoff {
 pub(crate) enum Command {
     /// Accept on this listening socket too.
     Listen(ListenerId, Role, Socket),
-    /// Stop accepting there.
-    Unlisten(ListenerId),
+    /// Stop accepting there. If true, what was accepted drains: it is not that workload's any more.
+    Unlisten(ListenerId, bool),
     /// Serve a connection that another worker accepted. It carries its role, for the listener may be gone by then.
-    Serve(Role, Handoff),
+    Serve(ListenerId, Role, Handoff),
     /// Begin to drain, and close what is left after the deadline. The answer comes when nothing is left: how many
     /// connections were closed at the deadline.
     Drain(Duration, oneshot::Sender<u32>),

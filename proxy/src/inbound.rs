@@ -36,9 +36,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
     let _counted = counted;
     let mut drain = worker.drain.listen();
     // From before the handshake on: it may show the certificate that is renewed while it lasts.
-    let renewals = Some(worker.renewals.listen());
+    let before = worker.dialer.credentials.load_full();
     let Some(admitted) = handshake::admit(&worker, stream).await else { return };
     let Admitted { stream, upstream, framing, application, earliest_end } = admitted;
+    let identity = &upstream.target.identity;
+    let renewals = Some(worker.shown.watch(identity, &before, &worker.dialer.credentials.load()));
+    drop(before);
     let replace_at = Some(Instant::now() + lifetime_until(earliest_end));
     let limits = &worker.limits;
     match framing {

@@ -26,6 +26,8 @@ mod connect;
 mod slots;
 mod quiet;
 mod standing;
+mod names;
+mod shown;
 mod http;
 mod dial;
 mod command;

@@ -9,6 +9,7 @@ use std::{collections::HashMap, io, rc::Rc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::oneshot,
+    time::sleep,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     executor::LocalExecutor,
     inbound, outbound,
     quiet::About,
+    signal::{DRAINING, PARTING, Signal},
     socket::Socket,
     stream::LocalStream,
     worker::Worker,
@@ -23,6 +25,9 @@ use crate::{
 
 /// How long a lack of file descriptors or memory is waited for.
 const RESOURCES: Duration = Duration::from_millis(100);
+/// How long a connection without a request may wait for one while the worker drains, and at most half of the deadline:
+/// a caller that is about to send one cannot know that it may not, and one that got an answer was told.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// How many more connections than another worker a worker keeps before it hands one over.
 const UNEVEN: u32 = 1;
 
@@ -47,11 +52,20 @@ impl LocalListener {
     }
 }
 
+/// What a listener's connections are for.
+#[derive(Clone)]
+pub(crate) struct Purpose {
+    id: ListenerId,
+    role: Role,
+    /// Raised when they drain.
+    drain: Rc<Signal>,
+}
+
 /// A worker's listeners.
 #[derive(Default)]
 pub(crate) struct Listeners {
     /// Each accepts until its sender is dropped.
-    active: HashMap<ListenerId, oneshot::Sender<()>>,
+    active: HashMap<ListenerId, (Purpose, oneshot::Sender<()>)>,
 }
 
 impl Listeners {
@@ -65,22 +79,50 @@ impl Listeners {
             }
         };
         let (stop, stopped) = oneshot::channel();
-        self.active.insert(id, stop);
-        LocalExecutor.spawn(accept(worker.clone(), listener, role, stopped));
+        let purpose = Purpose { id, role, drain: worker.way_out() };
+        self.active.insert(id, (purpose.clone(), stop));
+        LocalExecutor.spawn(accept(worker.clone(), listener, purpose, stopped));
     }
 
-    /// Stops accepting, after what is queued.
-    pub(crate) fn remove(&mut self, id: ListenerId) {
-        self.active.remove(&id);
+    /// Stops accepting, after what is queued. With `parting`, what was accepted drains, as when the worker does, but
+    /// without a deadline.
+    pub(crate) fn remove(&mut self, id: ListenerId, parting: bool) {
+        if let Some((Purpose { drain, .. }, _stopped)) = self.active.remove(&id)
+            && parting
+        {
+            drain.raise(DRAINING);
+            LocalExecutor.spawn(async move {
+                sleep(GRACE).await;
+                drain.raise(PARTING);
+            });
+        }
     }
 
     /// Stops accepting everywhere.
     pub(crate) fn clear(&mut self) {
         self.active.clear();
     }
+
+    /// What a connection that another worker accepted is for. The listener may be gone by then: its connection is told
+    /// so with its first answer.
+    pub(crate) fn purpose(&self, worker: &Worker, id: ListenerId, role: Role) -> Purpose {
+        match self.active.get(&id) {
+            Some((purpose, _)) => purpose.clone(),
+            None => {
+                let drain = worker.way_out();
+                drain.raise(DRAINING);
+                Purpose { id, role, drain }
+            }
+        }
+    }
 }
 
-async fn accept(worker: Rc<Worker>, listener: LocalListener, role: Role, mut stopped: oneshot::Receiver<()>) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: LocalListener,
+    purpose: Purpose,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut stopping = false;
     loop {
         let accepted = tokio::select! {
@@ -94,7 +136,7 @@ async fn accept(worker: Rc<Worker>, listener: LocalListener, role: Role, mut sto
             () = std::future::ready(()), if stopping => return,
         };
         match accepted {
-            Ok(stream) => place(&worker, &role, stream),
+            Ok(stream) => place(&worker, &purpose, stream),
             Err(error) if is_peers(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting waits");
@@ -123,7 +165,7 @@ fn is_peers(error: &io::Error) -> bool {
 }
 
 /// Serves a connection here, or hands it to the worker that has the fewest.
-fn place(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
+fn place(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream) {
     let loads = &worker.peers.loads;
     let limit = worker.limits.connections;
     if loads.iter().map(Load::get).fold(0, u32::saturating_add) >= limit {
@@ -134,7 +176,7 @@ fn place(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
     }
     let fewest = (0..loads.len()).min_by_key(|&index| loads[index].get()).unwrap_or(worker.index);
     if fewest == worker.index || loads[worker.index].get() <= loads[fewest].get() + UNEVEN {
-        return serve(worker, role, stream);
+        return serve(worker, purpose, stream);
     }
     let handoff = match stream {
         LocalStream::Tcp(stream) => stream.into_std().map(Handoff::Tcp),
@@ -142,29 +184,31 @@ fn place(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
     };
     let Ok(handoff) = handoff else { return };
     // A full channel means that the other worker is busier than its count says.
-    if let Err(refused) = worker.peers.commands[fewest].try_send(Command::Serve(role.clone(), handoff))
-        && let Command::Serve(_, handoff) = refused.into_inner()
+    if let Err(refused) =
+        worker.peers.commands[fewest].try_send(Command::Serve(purpose.id, purpose.role.clone(), handoff))
+        && let Command::Serve(_, _, handoff) = refused.into_inner()
     {
-        adopt(worker, role, handoff);
+        adopt(worker, purpose, handoff);
     }
 }
 
 /// Serves a connection that was accepted by another worker.
-pub(crate) fn adopt(worker: &Rc<Worker>, role: &Role, handoff: Handoff) {
+pub(crate) fn adopt(worker: &Rc<Worker>, purpose: &Purpose, handoff: Handoff) {
     let stream = match handoff {
         Handoff::Tcp(stream) => TcpStream::from_std(stream).map(LocalStream::Tcp),
         Handoff::Unix(stream) => UnixStream::from_std(stream).map(LocalStream::Unix),
     };
     if let Ok(stream) = stream {
-        serve(worker, role, stream);
+        serve(worker, purpose, stream);
     }
 }
 
-fn serve(worker: &Rc<Worker>, role: &Role, stream: LocalStream) {
+fn serve(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream) {
     let counted = worker.count();
-    match role {
+    match &purpose.role {
         Role::Outbound(role) => {
-            LocalExecutor.spawn(outbound::serve(worker.clone(), role.clone(), stream, counted));
+            let (role, drain) = (role.clone(), purpose.drain.clone());
+            LocalExecutor.spawn(outbound::serve(worker.clone(), role, drain, stream, counted));
         }
         Role::Inbound => {
             if let LocalStream::Tcp(stream) = stream {

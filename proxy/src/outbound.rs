@@ -18,7 +18,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
-use weft_core::{resource::TlsMode, table::Upstream};
+use weft_core::{
+    resource::{Endpoint, TlsMode},
+    table::Upstream,
+};
 
 use crate::{
     command::OutboundRole,
@@ -31,7 +34,7 @@ use crate::{
         strict::{Heads, Strict},
     },
     quiet::About,
-    signal::{DRAINING, Listener},
+    signal::{DRAINING, Listener, Signal},
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -44,6 +47,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub(crate) struct Downstream {
     pub(crate) worker: Rc<Worker>,
     pub(crate) role: Arc<OutboundRole>,
+    /// Raised when the worker drains, and when the listener is not for this workload any more.
+    pub(crate) drain: Rc<Signal>,
     pub(crate) local_address: Option<SocketAddr>,
     pub(crate) peer_address: Option<SocketAddr>,
     /// Told of every request of HTTP/1.
@@ -55,38 +60,41 @@ pub(crate) struct Downstream {
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     role: Arc<OutboundRole>,
+    drain: Rc<Signal>,
     mut stream: LocalStream,
     counted: Counted,
 ) {
-    let mut drain = worker.drain.listen();
     let (local_address, peer_address) = match &stream {
         LocalStream::Tcp(stream) => (stream.local_addr().ok(), stream.peer_addr().ok()),
         LocalStream::Unix(_) => (None, None),
     };
     let addresses = peer_address.zip(local_address);
     let admitted = admit::admit(&worker, &role, &stream, addresses);
-    let head = worker.watch_head();
-    let downstream = Rc::new(Downstream { worker, role, local_address, peer_address, head: head.clone() });
+    let (head, mut told) = (worker.watch_head(), drain.listen());
+    let downstream = Rc::new(Downstream { worker, role, drain, local_address, peer_address, head });
     let way = tcp::way(&downstream);
     if let Err(refusal) = admitted {
         let workload = &downstream.role.caller.workload.name;
         if let Some(kept_back) = downstream.worker.dialer.quiet.admit(About::Local(workload.clone())) {
             tracing::warn!(%workload, %refusal, kept_back, "a local process is refused");
         }
-        return Box::pin(admit::refuse(stream, &refusal, way.is_none())).await;
+        let http = way.is_none();
+        tcp::record_refused(&downstream, way.and_then(Result::ok));
+        let named = downstream.worker.fault_header.get();
+        return Box::pin(admit::refuse(stream, &refusal, http, named)).await;
     }
     if let Some(way) = way {
         return Box::pin(tcp::serve(&downstream, stream, way)).await;
     }
     let limits = downstream.worker.limits;
-    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut drain, &limits).await else {
+    let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut told, &limits).await else {
         drop(counted);
         return Box::pin(part(&mut stream)).await;
     };
     let stream = Prefixed::new(prefix, stream);
     match spoken {
         Spoken::Http1 => {
-            let Some(mut left) = serve_http1(downstream, stream, drain).await else { return };
+            let Some(mut left) = serve_http1(downstream, stream, told).await else { return };
             drop(counted);
             Box::pin(part(left.inner_mut())).await;
         }
@@ -94,7 +102,7 @@ pub(crate) async fn serve(
             let answer = move |request| handle::handle(downstream.clone(), request);
             let streams = Streams::new(stream, &limits, answer);
             let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
-            Box::pin(serve::serve(streams, finish, serve::told, &mut drain, None, None)).await;
+            Box::pin(serve::serve(streams, finish, serve::told, &mut told, None, None)).await;
         }
     }
 }
@@ -110,7 +118,7 @@ async fn serve_http1(
 ) -> Option<LocalIo> {
     let worker = downstream.worker.clone();
     let addresses = downstream.peer_address.zip(downstream.local_address);
-    let head = downstream.head.clone();
+    let (head, draining) = (downstream.head.clone(), downstream.drain.clone());
     let heads = Rc::new(Heads::default());
     let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
     let marking = heads.clone();
@@ -119,7 +127,7 @@ async fn serve_http1(
         // Before hyper reads on: it may find the caller's end.
         downstream.head.request();
         let flawed = marking.mark(&mut request);
-        let drain = downstream.worker.drain.clone();
+        let drain = downstream.drain.clone();
         async move {
             let mut response = handle::handle(downstream, request.map(Arriving::Http1)).await;
             if flawed || drain.value() >= DRAINING {
@@ -137,7 +145,7 @@ async fn serve_http1(
     };
     let mut resting = (io, service);
     loop {
-        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting, &worker.drain);
+        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting, &draining);
         // Boxed, so that a resting connection holds no room for it.
         let finish = |mut burst: Pin<&mut Burst<_, _>>| burst.finish();
         let served = Box::pin(serve::serve(burst, finish, next, &mut drain, None, None));
@@ -159,6 +167,11 @@ async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         Ok::<_, io::Error>(())
     })
     .await;
+}
+
+/// Where requests to an endpoint go: to its agent, or to the application itself.
+fn reached_address(endpoint: &Endpoint) -> SocketAddr {
+    endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()
 }
 
 /// Whether an endpoint is an application outside the mesh, declared so.

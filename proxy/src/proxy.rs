@@ -31,11 +31,13 @@ pub struct Proxy {
     peers: Peers,
     threads: Vec<JoinHandle<()>>,
     listeners: BTreeMap<Key, Listening>,
-    callers: BTreeMap<WorkloadName, Arc<Caller>>,
+    callers: Callers,
     config: ProxyConfig,
     records: Arc<Records>,
     next: u64,
 }
+
+type Callers = BTreeMap<WorkloadName, Arc<Caller>>;
 
 /// What makes two listeners of successive configurations the same: purpose and configured address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +155,9 @@ impl Proxy {
         let replaced = added.iter().map(|(key, ..)| key.clone());
         for key in gone.into_iter().chain(replaced) {
             if let Some(old) = self.listeners.remove(&key) {
-                self.tell(|| Command::Unlisten(old.id));
+                // Who came by a listener that is gone stays, as long as the workload does.
+                let parting = wanted.contains_key(&key) || !is_caller_kept(&old.role, &callers);
+                self.tell(|| Command::Unlisten(old.id, parting));
             }
         }
         for (key, role, socket) in added {
@@ -177,8 +181,8 @@ impl Proxy {
     }
 
     /// The listeners that a configuration asks for, and the callers behind them: those that are unchanged stay the same.
-    fn wanted(&mut self, config: &ProxyConfig) -> (BTreeMap<Key, Role>, BTreeMap<WorkloadName, Arc<Caller>>) {
-        let (mut wanted, mut callers) = (BTreeMap::new(), BTreeMap::new());
+    fn wanted(&mut self, config: &ProxyConfig) -> (BTreeMap<Key, Role>, Callers) {
+        let (mut wanted, mut callers) = (BTreeMap::new(), Callers::new());
         for address in config.inbound.iter().flat_map(|inbound| &inbound.listen) {
             wanted.insert(Key::Inbound(ListenAddress::Tcp(*address)), Role::Inbound);
         }
@@ -310,6 +314,12 @@ impl Drop for Proxy {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether the workload of a listener is what it was.
+fn is_caller_kept(role: &Role, callers: &Callers) -> bool {
+    let Role::Outbound(role) = role else { return true };
+    callers.get(&role.caller.workload.name).is_some_and(|caller| Arc::ptr_eq(caller, &role.caller))
 }
 
 /// The same purpose in the same hands: a listener that is so need not be touched.

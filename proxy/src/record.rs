@@ -105,14 +105,26 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Records a request, or an opaque connection, that ended at `ended`. The bytes of an opaque connection count when
-    /// they are reported to its [`ConnectionSeries`], not here.
+    /// Records a request that ended at `ended`, or an opaque connection that was never made.
     pub fn record(&self, outcome: &Outcome<'_>, ended: Instant) {
         self.metrics.record(outcome, ended, |shared_part| {
             if let Some(log) = &self.log {
                 log.line(outcome, &shared_part.get(outcome), ended);
             }
         });
+        self.show(outcome);
+    }
+
+    /// Records the end of an opaque connection. Its bytes count when they are reported to `series`, not here.
+    pub fn close_connection(&self, series: &ConnectionSeries, outcome: &Outcome<'_>, ended: Instant) {
+        self.metrics.close_connection(series, ended);
+        if let Some(log) = &self.log {
+            log.line(outcome, &access_log::shared_part(outcome), ended);
+        }
+        self.show(outcome);
+    }
+
+    fn show(&self, outcome: &Outcome<'_>) {
         if self.tap.is_listened_to() {
             self.tap.show(outcome.to_context(milliseconds_since_1970()));
         }

@@ -20,10 +20,11 @@ use crate::{
     dial::Dialer,
     executor::LocalExecutor,
     http::burst::Waiting,
-    listen::{self, Listeners},
+    listen::{self, GRACE, Listeners},
     pool::Pool,
     record::Records,
     resilience::RetryBudgets,
+    shown::ShownCertificates,
     signal::{CLOSING, DRAINING, PARTING, Signal},
     slots::Slots,
     worker::Worker,
@@ -31,9 +32,6 @@ use crate::{
 
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
-/// How long a connection without a request may wait for one while the worker drains, and at most half of the deadline:
-/// a caller that is about to send one cannot know that it may not, and one that got an answer was told.
-const GRACE: Duration = Duration::from_secs(5);
 /// How long polite closing may take after the drain's deadline.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -71,7 +69,9 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
         fault_header: Cell::new(start.fault_header),
         drain: Rc::default(),
         decisions: Rc::default(),
-        renewals: Rc::default(),
+        ways_out: RefCell::default(),
+        shown: ShownCertificates::default(),
+        names: RefCell::default(),
         apps: RefCell::new(HashMap::default()),
         recorder: start.records.recorder(),
         budgets: RetryBudgets::default(),
@@ -104,10 +104,12 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
 fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
     match command {
         Command::Listen(id, role, socket) => listeners.add(worker, id, role, socket),
-        Command::Unlisten(id) => listeners.remove(id),
-        Command::Serve(role, handoff) => listen::adopt(worker, &role, handoff),
+        Command::Unlisten(id, parting) => listeners.remove(id, parting),
+        Command::Serve(id, role, handoff) => {
+            listen::adopt(worker, &listeners.purpose(worker, id, role), handoff);
+        }
         Command::Drain(deadline, done) => {
-            worker.drain.raise(DRAINING);
+            worker.raise_drain(DRAINING);
             listeners.clear();
             let worker = worker.clone();
             LocalExecutor.spawn(async move {
@@ -127,10 +129,10 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
 async fn drain(worker: &Rc<Worker>, deadline: Duration) -> u32 {
     let began = Instant::now();
     until_idle(worker, began + GRACE.min(deadline / 2)).await;
-    worker.drain.raise(PARTING);
+    worker.raise_drain(PARTING);
     until_idle(worker, began + deadline).await;
     worker.cut.set(worker.load());
-    worker.drain.raise(CLOSING);
+    worker.raise_drain(CLOSING);
     until_idle(worker, Instant::now() + CLOSE).await;
     worker.cut.get()
 }
@@ -176,7 +178,7 @@ async fn watch_credentials(worker: Rc<Worker>) {
         if std::mem::replace(&mut trust, now) != now {
             worker.decisions.raise(worker.decisions.value() + 1);
         }
-        worker.renewals.raise(worker.renewals.value() + 1);
+        worker.shown.renew(&credentials.load());
         worker.pool.renew();
     }
 }

@@ -8,8 +8,8 @@ use std::{
     collections::HashMap,
     future::poll_fn,
     net::SocketAddr,
-    rc::Rc,
-    sync::{Arc, Weak},
+    rc::{Rc, Weak},
+    sync::{Arc, Weak as SharedWeak},
     task::Poll,
     time::Duration,
 };
@@ -21,9 +21,11 @@ use crate::{
     config::Limits,
     dial::Dialer,
     http::{application::AppPool, burst::Waiting, head::HeadWatch},
+    names::CallerNames,
     pool::Pool,
     record::Recorder,
     resilience::RetryBudgets,
+    shown::ShownCertificates,
     signal::{CLOSING, Signal},
     slots::Slots,
     source::SocketTable,
@@ -46,10 +48,14 @@ pub(crate) struct Worker {
     pub(crate) fault_header: Cell<bool>,
     /// 0 while all goes on, then [`DRAINING`], [`PARTING`](crate::signal::PARTING) or [`CLOSING`].
     pub(crate) drain: Rc<Signal>,
+    /// The same for the connections of each way out, which drain too when it is not for them any more.
+    pub(crate) ways_out: RefCell<Vec<Weak<Signal>>>,
     /// Raised when what protects a local workload, or trust, changed: open streams are decided again.
     pub(crate) decisions: Rc<Signal>,
-    /// Raised when our own certificates changed, or trust.
-    pub(crate) renewals: Rc<Signal>,
+    /// What inbound connections show.
+    pub(crate) shown: ShownCertificates,
+    /// What callers call themselves.
+    pub(crate) names: RefCell<CallerNames>,
     /// Multiplexed connections.
     pub(crate) pool: Pool,
     /// Connections to local applications.
@@ -63,7 +69,7 @@ pub(crate) struct Worker {
     /// Handshakes under way, of all workers.
     pub(crate) slots: Arc<Slots>,
     /// Local connections whose requests must have whole headers in time.
-    pub(crate) heads: RefCell<Vec<Weak<HeadWatch>>>,
+    pub(crate) heads: RefCell<Vec<SharedWeak<HeadWatch>>>,
     /// Local connections that wait for a request with all that they need for it.
     pub(crate) waiting: Waiting,
     /// Connections that were cut at the drain's deadline.
@@ -77,6 +83,23 @@ impl Worker {
     /// The pool of an application's address.
     pub(crate) fn app(&self, address: SocketAddr) -> Rc<AppPool> {
         self.apps.borrow_mut().entry(address).or_insert_with(|| AppPool::new(address)).clone()
+    }
+
+    /// Raises the drain to `phase`, everywhere.
+    pub(crate) fn raise_drain(&self, phase: u32) {
+        self.drain.raise(phase);
+        self.ways_out.borrow_mut().retain(|way| way.upgrade().inspect(|way| way.raise(phase)).is_some());
+    }
+
+    /// A drain signal for the connections of one way out.
+    pub(crate) fn way_out(&self) -> Rc<Signal> {
+        let signal = Rc::new(Signal::default());
+        signal.raise(self.drain.value());
+        let mut ways_out = self.ways_out.borrow_mut();
+        ways_out.retain(|way| way.strong_count() > 0);
+        ways_out.push(Rc::downgrade(&signal));
+        drop(ways_out);
+        signal
     }
 
     /// Counts a connection until the result is dropped.

@@ -32,6 +32,10 @@ mod leaving;
 mod limits;
 #[path = "mesh/listeners.rs"]
 mod listeners;
+#[path = "mesh/refusals.rs"]
+mod refusals;
+#[path = "mesh/renewal.rs"]
+mod renewal;
 #[path = "mesh/resting.rs"]
 mod resting;
 #[path = "mesh/pooling.rs"]

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     rc::Rc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustls_pki_types::UnixTime;
@@ -14,14 +14,16 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use weft_core::{
-    context::PolicyInput,
     table::Decision,
     tls::explain_handshake,
     wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
     workload::Source,
 };
 
-use super::target::{Caller, Target, Upstream};
+use super::{
+    target::{Caller, Target, Upstream},
+    tcp,
+};
 use crate::{connect::connect, quiet::About, signal::DRAINING, worker::Worker};
 
 /// How long a connection to the application may take.
@@ -130,7 +132,8 @@ async fn greet(
     let earliest_end = peer.not_after.min(certificate.leaf().validity.not_after);
     let Hello { service, port, source_workload, source_labels, .. } = hello;
     let target = Target { identity: certificate.identity().clone(), service, port };
-    let source = Source { workload: source_workload, identity: peer.identity, labels: source_labels };
+    let workload = worker.names.borrow_mut().admit(&peer.identity, source_workload, Instant::now());
+    let source = Source { workload, identity: peer.identity, labels: source_labels };
     let trust_generation = peer.trust_generation;
     let caller = Caller { source, chain, checked_at, trust_generation, peer_address, local_address };
     let upstream = Upstream::new(worker.clone(), target, caller, framing).ok_or(Answer::NotHere)?;
@@ -157,16 +160,14 @@ fn accept_framing(upstream: &Upstream, framing: Framing) -> Result<(), Answer> {
         Framing::Http2 | Framing::Http1 if is_http => Ok(()),
         Framing::Http2 | Framing::Http1 => Err(Answer::WrongFraming { using: Framing::Tcp }),
         Framing::Tcp if is_http || serving.layer_7 => Err(Answer::WrongFraming { using: Framing::Http2 }),
-        Framing::Tcp => {
-            let identity = &upstream.caller.source.identity;
-            let input = PolicyInput { identity, port: upstream.target.port, request: None };
-            match serving.port.authorization.decide(&input) {
-                Decision::Allowed(_) => Ok(()),
-                Decision::Denied(rule) | Decision::NotAllowed(rule) => {
-                    Err(Answer::Denied { rule: rule.to_string() })
-                }
+        Framing::Tcp => match tcp::decide(upstream, &serving) {
+            Decision::Allowed(_) => Ok(()),
+            Decision::Denied(rule) | Decision::NotAllowed(rule) => {
+                let answer = Answer::Denied { rule: rule.to_string() };
+                tcp::record_denied(upstream, serving, rule);
+                Err(answer)
             }
-        }
+        },
         Framing::Mux => Err(Answer::WrongFraming { using: Framing::Http2 }),
     }
 }

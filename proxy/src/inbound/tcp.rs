@@ -5,7 +5,11 @@ use std::{rc::Rc, time::Instant};
 use http::Method;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use weft_core::context::{Outcome, PolicyInput, PolicyRequest, Protocol, Reached, Reporter, Verdict};
+use weft_core::{
+    context::{Outcome, PolicyInput, PolicyRequest, Protocol, Reached, Reporter, Verdict},
+    name::RuleName,
+    table::Decision,
+};
 
 use super::target::{Serving, Upstream};
 use crate::{
@@ -17,7 +21,12 @@ use crate::{
 /// of a drain, ends it before.
 pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>, application: TcpStream) {
     let Some(serving) = upstream.serving() else { return };
-    let mut record = Record { upstream, serving, verdict: Verdict::default(), began: Instant::now() };
+    let rule = match decide(upstream, &serving) {
+        Decision::Allowed(rule) => rule,
+        _ => None,
+    };
+    let verdict = Verdict { rule, ..Verdict::default() };
+    let mut record = Record { upstream, serving, verdict, began: Instant::now() };
     let worker = &upstream.worker;
     let series = worker.recorder.open_connection(&record.outcome(0, 0, record.began), record.began);
     let stop = worker.stop(upstream.decided_at, || is_allowed(upstream));
@@ -32,7 +41,23 @@ pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>,
         _ => {}
     }
     let ended = Instant::now();
-    worker.recorder.record(&record.outcome(carried.received, carried.sent, ended), ended);
+    let outcome = record.outcome(carried.received, carried.sent, ended);
+    worker.recorder.close_connection(&series, &outcome, ended);
+}
+
+/// Records a connection that a rule denies.
+pub(crate) fn record_denied(upstream: &Upstream, serving: Rc<Serving>, rule: RuleName) {
+    let (verdict, began) = (Verdict { rule: Some(rule), ..Verdict::default() }, Instant::now());
+    let mut record = Record { upstream, serving, verdict, began };
+    record.blame(Fault::Denied);
+    upstream.worker.recorder.record(&record.outcome(0, 0, began), began);
+}
+
+/// What policy says of the connection as a whole.
+pub(crate) fn decide(upstream: &Upstream, serving: &Serving) -> Decision {
+    let identity = &upstream.caller.source.identity;
+    let input = PolicyInput { identity, port: upstream.target.port, request: None };
+    serving.port.authorization.decide(&input)
 }
 
 /// Decides an open stream again. A target that is gone denies nothing: only a rule or lost trust does.
@@ -40,10 +65,7 @@ pub(crate) fn is_allowed(upstream: &Upstream) -> bool {
     if !upstream.is_trusted() {
         return false;
     }
-    let Some(serving) = upstream.serving() else { return true };
-    let identity = &upstream.caller.source.identity;
-    let input = PolicyInput { identity, port: upstream.target.port, request: None };
-    serving.port.authorization.decide(&input).is_allowed()
+    upstream.serving().is_none_or(|serving| decide(upstream, &serving).is_allowed())
 }
 
 /// Decides a switched connection again, by the request that it began with.

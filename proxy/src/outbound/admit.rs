@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     command::OutboundRole,
     config::AllowedLocal,
+    fault::{FAULT_HEADER, Fault},
     source::{LocalCaller, Refusal, SocketTable, Users, unix_caller},
     stream::LocalStream,
     worker::Worker,
@@ -52,14 +53,17 @@ pub(crate) fn is_gone(worker: &Worker, addresses: (SocketAddr, SocketAddr)) -> b
 }
 
 /// Tells a refused process why, once it has said something: an answer to nothing confuses clients. What it said is not
-/// looked at.
-pub(crate) async fn refuse(mut stream: LocalStream, refusal: &Refusal, http: bool) {
+/// looked at. Without `named` it is told nothing but that it is refused.
+pub(crate) async fn refuse(mut stream: LocalStream, refusal: &Refusal, http: bool, named: bool) {
     if !http {
         return;
     }
-    let text = format!("weft: {refusal}\n");
+    let text = if named { format!("weft: {refusal}\n") } else { String::new() };
+    let fault =
+        if named { format!("{FAULT_HEADER}: {}\r\n", Fault::CallerRefused.label()) } else { String::new() };
     let response = format!(
-        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\nx-weft-fault: caller_refused\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {} Forbidden\r\ncontent-type: text/plain\r\n{fault}content-length: {}\r\nconnection: close\r\n\r\n{text}",
+        Fault::CallerRefused.facts().status,
         text.len()
     );
     let _ = tokio::time::timeout(LAST_WORD, async {

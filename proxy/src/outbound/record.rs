@@ -9,7 +9,7 @@ use weft_core::{
     name::RuleName,
 };
 
-use super::{Downstream, route::Routed};
+use super::{Downstream, reached_address, route::Routed};
 use crate::{
     balance::Picked,
     fault::{self, Fault},
@@ -83,8 +83,7 @@ impl Report {
                 workload: None,
                 instance: endpoint.map(|endpoint| &endpoint.instance),
                 identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint
-                    .map(|endpoint| endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()),
+                address: endpoint.map(|endpoint| reached_address(endpoint)),
             }),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,

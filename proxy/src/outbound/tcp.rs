@@ -12,10 +12,11 @@ use weft_core::{
     wire::Framing,
 };
 
-use super::{Downstream, route};
+use super::{Downstream, reached_address, route};
 use crate::{
     balance::{self, Picked},
     clock::milliseconds,
+    config::OutboundKind,
     connect::connect,
     dial::{self, Grounds, Missed},
     fault::Fault,
@@ -30,16 +31,28 @@ pub(crate) struct Way {
     rule: Arc<CompiledRouteRule>,
 }
 
-/// The way of a listener that is bound to a port of opaque bytes; none when it is bound to another, or to none.
+/// The way of a listener that is bound to a port of opaque bytes; none when it is bound to another, or to none. What is
+/// not known may be a port on which the server speaks first, whose callers would wait in silence: they are refused.
 pub(crate) fn way(downstream: &Downstream) -> Option<Result<Way, Fault>> {
+    if downstream.role.kind == OutboundKind::ByHost {
+        return None;
+    }
     let table = downstream.worker.table.load();
     let port = match route::bound_port(&table, &downstream.role) {
         Ok(port) if port.protocol.is_http() => return None,
         Ok(port) => port.clone(),
-        Err(_) => return None,
+        Err(fault) => return Some(Err(fault)),
     };
     let rule = port.rules.iter().find(|rule| rule.applies_to_bytes()).cloned();
     Some(rule.map(|rule| Way { port, rule }).ok_or(Fault::NoBackend))
+}
+
+/// Records a connection of a process that may not use the listener.
+pub(crate) fn record_refused(downstream: &Rc<Downstream>, way: Option<Way>) {
+    let verdict = Verdict::default();
+    let mut record = Record { downstream, way, picked: None, verdict, began: Instant::now() };
+    record.blame(Fault::CallerRefused);
+    record.write();
 }
 
 /// Carries one connection from its first byte to its last.
@@ -54,44 +67,46 @@ pub(crate) async fn serve(downstream: &Rc<Downstream>, stream: LocalStream, way:
         }
         Err(fault) => Err(fault.into()),
     };
-    let (received, sent) = match outcome {
+    match outcome {
         Ok((picked, upstream)) => {
             record.picked = Some(picked);
-            let carried = carry(downstream, &record, stream, upstream, decided).await;
-            match carried.end {
-                End::Reset(copy::Side::Called) => record.blame(Fault::ResponseCut),
-                End::Reset(copy::Side::Caller) => record.blame(Fault::CallerGone),
-                End::Denied => record.blame(Fault::WrongIdentity),
-                _ => {}
-            }
-            (carried.received, carried.sent)
+            carry(downstream, &mut record, stream, upstream, decided).await;
         }
         Err(missed) => {
             record.blame(missed.fault);
             record.verdict.rule = missed.rule;
             let mut stream = stream;
             copy::Abort::abort(&mut stream);
-            (0, 0)
+            record.write();
         }
-    };
-    record.write(received, sent);
+    }
 }
 
 async fn carry(
     downstream: &Rc<Downstream>,
-    record: &Record<'_>,
+    record: &mut Record<'_>,
     stream: LocalStream,
     upstream: Instance,
     decided: u32,
-) -> copy::Copied {
+) {
     let worker = &downstream.worker;
-    let series = worker.recorder.open_connection(&record.outcome(0, 0, Instant::now()), Instant::now());
+    let opened = Instant::now();
+    let series = worker.recorder.open_connection(&record.outcome(0, 0, opened), opened);
     let is_trusted = || upstream.grounds.as_ref().is_none_or(|grounds| grounds.hold(&worker.dialer));
     let stop = worker.stop(decided, is_trusted);
-    copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
+    let carried = copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })
-    .await
+    .await;
+    match carried.end {
+        End::Reset(copy::Side::Called) => record.blame(Fault::ResponseCut),
+        End::Reset(copy::Side::Caller) => record.blame(Fault::CallerGone),
+        End::Denied => record.blame(Fault::WrongIdentity),
+        _ => {}
+    }
+    let ended = Instant::now();
+    let outcome = record.outcome(carried.received, carried.sent, ended);
+    worker.recorder.close_connection(&series, &outcome, ended);
 }
 
 /// A connection to an instance.
@@ -163,8 +178,7 @@ impl Record<'_> {
                 workload: None,
                 instance: endpoint.map(|endpoint| &endpoint.instance),
                 identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint
-                    .map(|endpoint| endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()),
+                address: endpoint.map(|endpoint| reached_address(endpoint)),
             }),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,
@@ -180,8 +194,9 @@ impl Record<'_> {
         }
     }
 
-    fn write(&self, received: u64, sent: u64) {
+    /// Records a connection that was never made.
+    fn write(&self) {
         let ended = Instant::now();
-        self.downstream.worker.recorder.record(&self.outcome(received, sent, ended), ended);
+        self.downstream.worker.recorder.record(&self.outcome(0, 0, ended), ended);
     }
 }

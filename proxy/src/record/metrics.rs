@@ -90,7 +90,8 @@ pub(super) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Counts a request that ended, or an opaque connection that closed, and shows what its log line shares with others.
+    /// Counts a request that ended, or an opaque connection that was never made, and shows what its log line shares with
+    /// others.
     pub(super) fn record(&self, outcome: &Outcome<'_>, ended: Instant, then: impl FnOnce(&SharedPart)) {
         let minute = minute_of(ended);
         if outcome.request.is_some() {
@@ -101,6 +102,8 @@ impl WorkerMetrics {
         } else {
             let mut connections = self.connections.borrow_mut();
             let series = connections.find(outcome, minute);
+            // Both, so that opened less closed is what is open.
+            series.cells.open();
             series.cells.close();
             then(&series.shared_part);
         }
@@ -111,6 +114,12 @@ impl WorkerMetrics {
         let series = connections.find(outcome, minute_of(now));
         series.cells.open();
         ConnectionSeries::new(series.clone())
+    }
+
+    /// Counts the end of a connection that was opened. How it ended is not in its labels, which are those of its begin:
+    /// else opened less closed would be of no use by label.
+    pub(super) fn close_connection(&self, series: &ConnectionSeries, ended: Instant) {
+        series.close(minute_of(ended));
     }
 }
 

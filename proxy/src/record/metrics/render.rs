@@ -107,8 +107,12 @@ fn render_connections(out: &mut String, prefix: &str, series: &[Arc<Series<Conne
     }
     type Number = fn(&ConnectionSum) -> u64;
     let families: [(&str, &str, Number); 4] = [
-        ("tcp_connections_opened_total", "Opaque connections that opened", |sum| sum.opened),
-        ("tcp_connections_closed_total", "Opaque connections that closed", |sum| sum.closed),
+        ("tcp_connections_opened_total", "Opaque connections that opened, or could not be made", |sum| {
+            sum.opened
+        }),
+        ("tcp_connections_closed_total", "Opaque connections that closed, or could not be made", |sum| {
+            sum.closed
+        }),
         ("tcp_received_bytes_total", "Bytes from callers of opaque connections", |sum| sum.received),
         ("tcp_sent_bytes_total", "Bytes to callers of opaque connections", |sum| sum.sent),
     ];

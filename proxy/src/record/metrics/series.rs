@@ -278,6 +278,12 @@ impl ConnectionSeries {
         Self { series, not_send: std::marker::PhantomData }
     }
 
+    /// Counts the end of the connection, where its begin was counted.
+    pub(super) fn close(&self, minute: u64) {
+        self.series.cells.close();
+        self.series.touch(minute);
+    }
+
     /// Counts bytes from the caller and to the caller that are new since the last call.
     pub fn add(&self, received: u64, sent: u64) {
         add(&self.series.cells.received, received);

@@ -75,9 +75,30 @@ fn opaque_connections_count_their_bytes_as_they_go() {
     assert_eq!(value(&lines, "weft_tcp_connections_closed_total", "database"), None);
     assert_eq!(value(&lines, "weft_tcp_received_bytes_total", "database"), Some(11));
     assert_eq!(value(&lines, "weft_tcp_sent_bytes_total", "database"), Some(22));
-    worker.record(&outcome, Instant::now(), |_| {});
+    worker.close_connection(&series, Instant::now());
     let lines = render(&metrics, Instant::now());
     assert_eq!(value(&lines, "weft_tcp_connections_closed_total", "database"), Some(1));
+}
+
+#[test]
+fn what_opened_less_what_closed_is_what_is_open() {
+    let metrics = Metrics::default();
+    let worker = metrics.worker();
+    let mut held = Held::new("database.default");
+    let open = |held: &Held| {
+        let outcome = Outcome { request: None, ..held.outcome() };
+        worker.open_connection(&outcome, Instant::now())
+    };
+    let (first, _second) = (open(&held), open(&held));
+    held.verdict.flags = "UF";
+    worker.record(&Outcome { request: None, ..held.outcome() }, Instant::now(), |_| {});
+    worker.close_connection(&first, Instant::now());
+    let lines = render(&metrics, Instant::now());
+    for (flags, opened, closed) in [("-", 2, 1), ("UF", 1, 1)] {
+        let flags = format!("response_flags=\"{flags}\"");
+        assert_eq!(value(&lines, "weft_tcp_connections_opened_total", &flags), Some(opened));
+        assert_eq!(value(&lines, "weft_tcp_connections_closed_total", &flags), Some(closed));
+    }
 }
 
 #[test]
