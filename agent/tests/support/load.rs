@@ -23,16 +23,21 @@ pub struct Load {
 impl Load {
     /// Calls as fast as answers come.
     pub fn start(outbound: SocketAddr, host: &str, callers: usize) -> Self {
-        Self::with_pause(outbound, host, callers, Duration::ZERO)
+        Self::with("GET", outbound, host, callers, Duration::ZERO)
+    }
+
+    /// The same with requests that an agent must not send twice either, so that a cut one is a failed one.
+    pub fn once_only(outbound: SocketAddr, host: &str, callers: usize) -> Self {
+        Self::with("POST", outbound, host, callers, Duration::ZERO)
     }
 
     /// Calls so often a second, all callers together, or as often as the machine allows.
     pub fn paced(outbound: SocketAddr, host: &str, callers: u32, per_second: u32) -> Self {
         let every = Duration::from_secs(callers.into()) / per_second;
-        Self::with_pause(outbound, host, usize::try_from(callers).unwrap(), every)
+        Self::with("GET", outbound, host, usize::try_from(callers).unwrap(), every)
     }
 
-    fn with_pause(outbound: SocketAddr, host: &str, callers: usize, every: Duration) -> Self {
+    fn with(method: &'static str, outbound: SocketAddr, host: &str, callers: usize, every: Duration) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let callers = (0..callers)
             .map(|_| {
@@ -46,7 +51,7 @@ impl Load {
                         due += every;
                         let mut open =
                             connection.take().unwrap_or_else(|| Connection::open(outbound).unwrap());
-                        match open.get(&host, "/") {
+                        match open.send(method, &host, "/") {
                             Ok(answer) => {
                                 answered.fetch_add(1, Ordering::SeqCst);
                                 if answer.status != 200 {
