@@ -34,7 +34,7 @@ use crate::{
         strict::{Heads, Strict},
     },
     quiet::About,
-    signal::{DRAINING, Listener, Signal},
+    signal::{DRAINING, Listener, PARTING, Signal},
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -88,8 +88,11 @@ pub(crate) async fn serve(
     }
     let limits = downstream.worker.limits;
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut told, &limits).await else {
-        drop(counted);
-        return Box::pin(part(&mut stream)).await;
+        if downstream.drain.value() >= PARTING {
+            drop(counted);
+            Box::pin(part(&mut stream)).await;
+        }
+        return;
     };
     let stream = Prefixed::new(prefix, stream);
     match spoken {

@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
@@ -41,16 +40,37 @@ pub(crate) async fn until_closing<F: Future>(
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     value: Cell<u32>,
-    next: Cell<u64>,
-    wakers: RefCell<HashMap<u64, Waker, foldhash::fast::RandomState>>,
+    wakers: RefCell<Wakers>,
+}
+
+/// Who is to be woken, each at a place of its own.
+#[derive(Debug, Default)]
+struct Wakers {
+    places: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Wakers {
+    fn insert(&mut self, waker: Waker) -> usize {
+        if let Some(place) = self.free.pop() {
+            self.places[place] = Some(waker);
+            return place;
+        }
+        self.places.push(Some(waker));
+        self.places.len() - 1
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.places[place] = None;
+        self.free.push(place);
+    }
 }
 
 /// One task's registration with a [`Signal`]; withdrawn when dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     signal: Rc<Signal>,
-    id: u64,
-    registered: bool,
+    place: Option<usize>,
     first: u32,
 }
 
@@ -64,7 +84,7 @@ impl Signal {
     pub(crate) fn raise(&self, value: u32) {
         if value > self.value.get() {
             self.value.set(value);
-            for waker in self.wakers.borrow().values() {
+            for waker in self.wakers.borrow().places.iter().flatten() {
                 waker.wake_by_ref();
             }
         }
@@ -72,18 +92,15 @@ impl Signal {
 
     /// A registration for the calling task.
     pub(crate) fn listen(self: &Rc<Self>) -> Listener {
-        let id = self.next.get();
-        self.next.set(id + 1);
-        Listener { signal: self.clone(), id, registered: false, first: self.value() }
+        Listener { signal: self.clone(), place: None, first: self.value() }
     }
 }
 
 impl Listener {
     /// The value now; the task is woken when it rises.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> u32 {
-        if !self.registered {
-            self.registered = true;
-            self.signal.wakers.borrow_mut().insert(self.id, context.waker().clone());
+        if self.place.is_none() {
+            self.place = Some(self.signal.wakers.borrow_mut().insert(context.waker().clone()));
         }
         self.signal.value.get()
     }
@@ -96,8 +113,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if self.registered {
-            self.signal.wakers.borrow_mut().remove(&self.id);
+        if let Some(place) = self.place {
+            self.signal.wakers.borrow_mut().remove(place);
         }
     }
 }
@@ -116,10 +133,13 @@ mod tests {
         };
         let waiting = tokio::task::spawn_local(poll_fn(above_0));
         tokio::task::yield_now().await;
-        assert_eq!(signal.wakers.borrow().len(), 1);
+        let waiting_now = || signal.wakers.borrow().places.iter().flatten().count();
+        assert_eq!(waiting_now(), 1);
         signal.raise(2);
         signal.raise(1);
         assert_eq!(waiting.await.unwrap(), 2);
-        assert!(signal.wakers.borrow().is_empty());
+        assert_eq!(waiting_now(), 0);
+        drop(signal.listen());
+        assert_eq!(signal.wakers.borrow().free, [0]);
     }
 }

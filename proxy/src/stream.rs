@@ -62,6 +62,32 @@ pub(crate) enum MeshStream {
     Plain(TcpStream),
 }
 
+/// How many bytes are rather copied than written from several places: a plain `send` costs the kernel less than a list.
+const GATHERED: usize = 1024;
+
+/// Writes few bytes in one piece, and many from where they are.
+fn poll_write_gathered<T: AsyncWrite>(
+    stream: Pin<&mut T>,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [slice] = slices {
+        return stream.poll_write(cx, slice);
+    }
+    let length = slices.iter().map(|slice| slice.len()).sum();
+    if length > GATHERED {
+        return stream.poll_write_vectored(cx, slices);
+    }
+    let mut gathered = [0; GATHERED];
+    let mut free = &mut gathered[..];
+    for slice in slices {
+        let (place, rest) = free.split_at_mut(slice.len());
+        place.copy_from_slice(slice);
+        free = rest;
+    }
+    stream.poll_write(cx, &gathered[..length])
+}
+
 /// Implements the stream traits by passing on to whichever stream it is.
 macro_rules! either_stream {
     ($name:ident, $first:ident, $second:ident) => {
@@ -96,8 +122,8 @@ macro_rules! either_stream {
                 slices: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
                 match self.get_mut() {
-                    Self::$first(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-                    Self::$second(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+                    Self::$first(stream) => poll_write_gathered(Pin::new(stream), cx, slices),
+                    Self::$second(stream) => poll_write_gathered(Pin::new(stream), cx, slices),
                 }
             }
 
@@ -206,5 +232,67 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// What was written by a call each, and whether it came from several places.
+    #[derive(Default)]
+    struct Writes(Vec<(Vec<u8>, bool)>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push((bytes.to_vec(), false));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>();
+            let length = bytes.len();
+            self.0.push((bytes, true));
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn only_little_is_gathered() {
+        let long = vec![7; GATHERED];
+        for (slices, listed) in [
+            (vec![], false),
+            (vec![&long[..], &long], true),
+            (vec![&long[..]], false),
+            (vec![&long[1..], b"a"], false),
+            (vec![&long[..], b"a"], true),
+            (vec![b"one, ", b"", b"two"], false),
+        ] {
+            let mut writes = Writes::default();
+            let all: Vec<IoSlice<'_>> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+            let mut context = Context::from_waker(Waker::noop());
+            let written = poll_write_gathered(Pin::new(&mut writes), &mut context, &all);
+            let expected = slices.concat();
+            assert!(matches!(written, Poll::Ready(Ok(length)) if length == expected.len()));
+            assert_eq!(writes.0, [(expected, listed)]);
+        }
     }
 }

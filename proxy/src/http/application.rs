@@ -20,10 +20,10 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
-use crate::{connect::connect, fault::Fault};
+use crate::{connect::connect, fault::Fault, stream::LocalStream};
 
 /// How long a connection may idle.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub(crate) struct AppPool {
 /// A connection that someone polls.
 #[derive(Debug)]
 pub(crate) struct AppConnection {
-    connection: http1::Connection<TokioIo<TcpStream>, Body>,
+    connection: http1::Connection<TokioIo<LocalStream>, Body>,
     sender: http1::SendRequest<Body>,
     home: Weak<AppPool>,
     /// Whether the connection ended; it must not be polled again.
@@ -88,7 +88,7 @@ impl AppPool {
         let stream = connect(self.address, limit).await?;
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(false)
-            .handshake::<_, Body>(TokioIo::new(stream))
+            .handshake::<_, Body>(TokioIo::new(LocalStream::Tcp(stream)))
             .await
             .map_err(|_| Fault::NotDispatched)?;
         Ok(Box::new(AppConnection { connection, sender, home: Rc::downgrade(self), ended: false }))

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How many connections of a worker wait for a request with all that they need for it, 24 KB each.
-const READY: u32 = 128;
+const READY: u32 = 256;
 
 /// How many connections of a worker wait so.
 #[derive(Clone, Debug, Default)]

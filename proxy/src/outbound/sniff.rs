@@ -3,11 +3,12 @@
 
 use std::{
     future::{Future, poll_fn},
+    mem::MaybeUninit,
     pin::{Pin, pin},
     task::Poll,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::{Sleep, sleep},
@@ -21,6 +22,9 @@ use crate::{
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How many bytes are read at first.
+const FIRST_READ: usize = 2048;
+
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
@@ -30,8 +34,9 @@ pub(crate) enum Spoken {
     Http2,
 }
 
-/// Reads until it is clear what is spoken, at most 24 bytes, which are given back. None when the connection ends, or
-/// the worker drains and has waited long enough, before that, when the first byte does not come in time, or the last of these.
+/// Reads until it is clear what is spoken, and gives back what was read: often the whole of a first request, so that it
+/// costs no second read. None when the connection ends, or the worker drains and has waited long enough, before that, when
+/// the first byte does not come in time, or the last of these.
 pub(crate) async fn sniff(
     stream: &mut LocalStream,
     drain: &mut Listener,
@@ -39,30 +44,34 @@ pub(crate) async fn sniff(
 ) -> Option<(Spoken, Bytes)> {
     let mut late: Pin<&mut Option<Sleep>> = pin!(None);
     let mut begun = false;
-    let mut bytes = [0; PREFACE.len()];
-    let mut buffer = ReadBuf::new(&mut bytes);
+    let mut read = BytesMut::new();
     poll_fn(|context| {
         loop {
-            let before = buffer.filled().len();
+            // Only here while it is read into: a connection that says nothing should hold no room for it.
+            let mut bytes = [const { MaybeUninit::uninit() }; FIRST_READ];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
             match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(None),
-                Poll::Pending if before == 0 && drain.poll(context) >= PARTING => return Poll::Ready(None),
+                Poll::Pending if read.is_empty() && drain.poll(context) >= PARTING => {
+                    return Poll::Ready(None);
+                }
                 Poll::Pending => {
-                    if late.is_none() || before > 0 && !begun {
-                        begun = before > 0;
+                    if late.is_none() || !read.is_empty() && !begun {
+                        begun = !read.is_empty();
                         late.set(Some(sleep(if begun { limits.header } else { limits.first_byte })));
                     }
                     let late = late.as_mut().as_pin_mut();
                     return late.map_or(Poll::Pending, |late| late.poll(context).map(|()| None));
                 }
             }
-            let read = buffer.filled();
-            if !PREFACE.starts_with(read) {
-                return Poll::Ready(Some((Spoken::Http1, Bytes::copy_from_slice(read))));
+            read.extend_from_slice(buffer.filled());
+            let known = read.len().min(PREFACE.len());
+            if read[..known] != PREFACE[..known] {
+                return Poll::Ready(Some((Spoken::Http1, read.split().freeze())));
             }
-            if read.len() == PREFACE.len() {
-                return Poll::Ready(Some((Spoken::Http2, Bytes::copy_from_slice(read))));
+            if known == PREFACE.len() {
+                return Poll::Ready(Some((Spoken::Http2, read.split().freeze())));
             }
         }
     })

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// More than a worker keeps ready for a request.
-const MANY: usize = 160;
+const MANY: usize = 320;
 const GET: &[u8] = b"GET /one HTTP/1.1\r\nhost: reviews\r\n\r\n";
 
 async fn pair(authority: &Authority, application: &Application) -> (Host, Host) {

@@ -1,7 +1,12 @@
 //! What HTTP/1.1 and HTTP/2 say differently, on both sides of the proxy.
 
+use std::time::Duration;
+
 use http::Request;
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use weft_core::resource::AppProtocol;
 use weft_proxy::OutboundKind;
 
@@ -62,7 +67,7 @@ async fn a_switch_that_nobody_asked_for_is_a_bad_response() {
     let address = scripted(|_, mut stream| async move {
         let switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
         stream.write_all(switch).await.unwrap();
-        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
+        let _ = stream.read(&mut [0]).await;
     })
     .await;
     let (web, _reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
@@ -84,4 +89,29 @@ async fn an_application_is_not_asked_for_http2() {
     let reply = client.call(request.body(Default::default()).unwrap()).await.unwrap();
     assert_eq!(reply.status, 200);
     assert!(!reply.text().contains("upgrade") && !reply.text().contains("http2-settings"), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_spoken_is_known_however_the_first_bytes_come() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, _reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &empty_settings[..]].concat();
+    // It begins as the preface does.
+    let post = b"PRIX / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n";
+    for (sent, answered) in [(&preface[..], &[0_u8, 0][..]), (post, b"HTTP/1.1 200 ")] {
+        for piece in [1, 2, 7, 23, 24, 25, sent.len()] {
+            let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for piece in sent.chunks(piece) {
+                stream.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut answer = vec![0; answered.len()];
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer));
+            read.await.unwrap().unwrap();
+            assert_eq!(answer, answered, "in pieces of {piece}");
+        }
+    }
 }
