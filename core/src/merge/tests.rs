@@ -11,7 +11,7 @@ use super::{testing::*, *};
 use crate::{
     identity::TrustDomain,
     registry::{OriginFault, Version},
-    resource::TlsMode,
+    resource::{Action, Policy, PolicyTarget, Retries, Route, RouteRule, TlsMode},
 };
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
@@ -254,11 +254,39 @@ fn words() -> impl Strategy<Value = Vec<(usize, Word)>> {
     prop::collection::vec((0..3_usize, word), 1..60)
 }
 
+/// So many endpoints, and with some counts a route or a policy: several origins may claim one under the same name.
+fn said(name: &str, count: u8) -> Vec<Resource> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut words = origin_of_endpoints(name, count);
+    if count == 2 {
+        let rule = RouteRule {
+            name: "rule".parse().unwrap(),
+            matches: Vec::new(),
+            backends: Vec::new(),
+            request_timeout: Duration::ZERO,
+            connect_timeout: Duration::from_secs(1),
+            retries: Retries::default(),
+        };
+        let service = name.parse().unwrap();
+        words.push(Resource::Route(
+            Route { name: "route".parse().unwrap(), service, rules: vec![rule] }.into(),
+        ));
+    }
+    if count == 3 {
+        let target = PolicyTarget::Service(name.parse().unwrap());
+        let policy =
+            Policy { name: "policy".parse().unwrap(), target, action: Action::Deny, rules: Vec::new() };
+        words.push(Resource::Policy(policy.into()));
+    }
+    words
+}
+
 fn speak(merge: &mut Merge, scope: &Scope, word: &Word, now: SystemTime) -> Applied {
     let event = match word {
         Word::Replace(origin, service, count) => {
-            let words =
-                if *count == 0 { Vec::new() } else { origin_of_endpoints(&format!("s{service}"), *count) };
+            let words = said(&format!("s{service}"), *count);
             replace(scope, &format!("o{origin:02}"), &count.to_string(), words)
         }
         Word::Reset => reset(scope),
@@ -282,7 +310,10 @@ fn shown(merge: &Merge) -> Vec<String> {
     }
     for (registry, partition) in &snapshot.partitions {
         lines.extend(partition.services.iter().map(|(name, entry)| format!("{registry} {name} {entry:?}")));
+        lines.extend(partition.routes.values().map(|route| format!("{registry} {route:?}")));
+        lines.extend(partition.policies.values().map(|policy| format!("{registry} {policy:?}")));
     }
+    lines.extend(merge.diagnostics().map(ToString::to_string));
     lines.sort();
     lines
 }

@@ -1,7 +1,7 @@
 //! Several origins of one service, and words that mean nothing.
 
 use super::*;
-use crate::resource::{Route, RouteRule, Service};
+use crate::resource::Service;
 
 fn instances(merge: &Merge, name: &str) -> Vec<String> {
     let endpoints = entry(merge, name).map(|entry| entry.endpoints.to_vec()).unwrap_or_default();
