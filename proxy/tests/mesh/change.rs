@@ -132,15 +132,18 @@ async fn draining_one_of_two_servers_fails_nothing() {
     let web = calling_host(&authority, calling_table(endpoints, AppProtocol::Http, 1), OutboundKind::ByHost);
     let load = Load::start(web.outbound(), 8);
     load.more(300).await;
-    let mut slow = Client1::connect(web.outbound()).await;
-    let slow = tokio::spawn(async move {
-        let request = Request::get("/slow").header("host", "reviews").header("x-delay", "500");
-        slow.call(request.body(Full::default()).unwrap()).await.unwrap().status
-    });
+    // Sent to both, and none of them may be sent twice.
+    let mut slow = JoinSet::new();
+    for _ in 0..8 {
+        let mut client = Client1::connect(web.outbound()).await;
+        let request = Request::post("/slow").header("host", "reviews").header("x-delay", "500");
+        let request = request.body(Full::default()).unwrap();
+        slow.spawn(async move { client.call(request).await.unwrap().status });
+    }
     load.more(50).await;
     assert_eq!(first.proxy.drain(Duration::from_secs(20)).await, 0);
     load.more(300).await;
-    assert_eq!(slow.await.unwrap(), 200);
+    assert_eq!(slow.join_all().await, [http::StatusCode::OK; 8]);
     assert_eq!(load.stop().await, Vec::<String>::new());
 }
 
