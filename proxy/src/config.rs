@@ -9,9 +9,6 @@ use weft_core::{
 
 pub use crate::record::AccessLogTarget;
 
-/// How long a drain may take by default.
-pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(60);
-
 /// Everything the proxy needs beside tables and credentials.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
@@ -21,8 +18,6 @@ pub struct ProxyConfig {
     pub inbound: Option<InboundConfig>,
     /// Local workloads and where they connect.
     pub workloads: Vec<WorkloadListeners>,
-    /// How long a drain waits for what is under way.
-    pub drain_deadline: Duration,
     /// Whether answers of our own say in a header why.
     pub fault_header: bool,
     /// Where requests are logged.
@@ -148,7 +143,6 @@ impl Default for ProxyConfig {
             workers: 2,
             inbound: None,
             workloads: Vec::new(),
-            drain_deadline: DEFAULT_DRAIN_DEADLINE,
             fault_header: true,
             access_log: AccessLogTarget::Off,
             metric_prefix: "weft".into(),

@@ -41,8 +41,8 @@ mod inspector;
 mod proxy;
 
 pub use config::{
-    AccessLogTarget, AllowedLocal, DEFAULT_DRAIN_DEADLINE, InboundConfig, Limits, ListenAddress,
-    OutboundKind, OutboundListener, ProxyConfig, WorkloadListeners,
+    AccessLogTarget, AllowedLocal, InboundConfig, Limits, ListenAddress, OutboundKind, OutboundListener,
+    ProxyConfig, WorkloadListeners,
 };
 pub use connections::ConnectionInfo;
 pub use inspector::Inspector;

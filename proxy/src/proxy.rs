@@ -253,26 +253,19 @@ impl Proxy {
 
     /// The pooled connections to other agents, of all workers.
     pub async fn connections(&self) -> Vec<ConnectionInfo> {
-        let mut all = Vec::new();
-        for commands in self.peers.commands.iter() {
-            let (answer, answered) = oneshot::channel();
-            if commands.send(Command::Connections(answer)).await.is_ok() {
-                all.extend(answered.await.unwrap_or_default());
-            }
-        }
-        all
+        self.inspector().connections().await
     }
 
     /// All metrics in the text format of Prometheus.
     #[must_use]
     pub fn metrics(&self) -> String {
-        self.records.render(&self.config.metric_prefix)
+        self.inspector().metrics()
     }
 
     /// Shows every request from now on.
     #[must_use]
     pub fn tap(&self) -> TapReceiver {
-        self.records.tap()
+        self.inspector().tap()
     }
 
     /// Metrics, access log and tap, to be read without the proxy.
@@ -284,7 +277,7 @@ impl Proxy {
     /// Connections of local processes and of other agents that are served now.
     #[must_use]
     pub fn load(&self) -> u32 {
-        self.peers.loads.iter().map(Load::get).sum()
+        self.inspector().load()
     }
 
     /// Stops accepting and waits until all that is under way is done, at most until `deadline`; what is left then is

@@ -27,7 +27,6 @@ pub fn proxy_config(config: &AgentConfig, inbound: Inbound) -> anyhow::Result<Pr
         workers: config.workers,
         inbound: listen.map(|listen| InboundConfig { listen }),
         workloads: config.workloads.iter().map(workload).collect::<anyhow::Result<_>>()?,
-        drain_deadline: config.drain_deadline,
         fault_header: config.fault_header,
         access_log: match &config.access_log {
             config::AccessLogTarget::Off => AccessLogTarget::Off,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long a connection to the application may take.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// How often a request that the application did not take goes on another connection.
 const REDISPATCHES: usize = 3;
 

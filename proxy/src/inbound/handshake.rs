@@ -21,13 +21,11 @@ use weft_core::{
 };
 
 use super::{
+    forward::CONNECT,
     target::{Caller, Target, Upstream},
     tcp,
 };
 use crate::{connect::connect, quiet::About, signal::DRAINING, worker::Worker};
-
-/// How long a connection to the application may take.
-const CONNECT: Duration = Duration::from_secs(1);
 
 /// How long a refused caller gets to read why.
 const LAST_WORD: Duration = Duration::from_secs(1);
