@@ -185,11 +185,13 @@ impl Agent {
                 ExitCode::from(130)
             }
         };
-        if !self.parts.proxy.records().flush_log(LAST_LINES) {
-            tracing::warn!("the access log takes no more: its last lines are lost");
-        }
+        let records = self.parts.proxy.records();
         self.inspect.lifecycle.enter(Phase::Stopped);
         self.parts.stop().await;
+        // Only now: a worker hands over its last lines as it ends.
+        if !records.flush_log(LAST_LINES) {
+            tracing::warn!("the access log takes no more: its last lines are lost");
+        }
         self.admin.finish().await;
         code
     }
