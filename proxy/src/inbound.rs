@@ -71,12 +71,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counte
             });
             let connection = serve::http1(limits).serve_connection(io, service).with_upgrades();
             let finish = |connection: Pin<&mut UpgradeableConnection<_, _>>| connection.graceful_shutdown();
-            // Whoever has a connection accepted may be about to send its request.
-            let next = |phase| match head.is_half_closed() || phase >= PARTING {
-                true => serve::Next::Finish,
-                false => serve::Next::Continue,
+            // Whoever has a connection accepted may be about to send its request: so it is not replaced, and may be late
+            // in a drain. No agent closes its half while it waits: who does is gone.
+            let next = |phase| match phase {
+                _ if head.is_half_closed() => serve::Next::Abandon,
+                PARTING.. => serve::Next::Finish,
+                _ => serve::Next::Continue,
             };
-            serve::serve(connection, finish, next, &mut drain, renewals, replace_at).await;
+            serve::serve(connection, finish, next, &mut drain, None, None).await;
         }
         Framing::Tcp => {
             if let Some(application) = application {

@@ -17,36 +17,37 @@ use super::body::{Arriving, BodyError, Received};
 /// How many bytes of a request's body are kept for a retry.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// Whether the caller has sent its whole request, for who waits for that.
+/// Who holds a request up: its caller, or those it is sent to. For who limits the time that the latter take.
 #[derive(Debug, Default)]
-pub(crate) struct Whole(RefCell<Progress>);
+pub(crate) struct Pace(RefCell<Held>);
 
 #[derive(Debug, Default)]
-enum Progress {
-    /// No, and nobody has asked.
-    #[default]
-    Unasked,
-    /// No, and this one wants to know.
-    Asked(Waker),
-    /// Yes.
-    Whole,
+struct Held {
+    by_caller: bool,
+    turns: u32,
+    asked: Option<Waker>,
 }
 
-impl Whole {
-    /// Ready when the whole request came.
-    pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        let mut progress = self.0.borrow_mut();
-        match &mut *progress {
-            Progress::Whole => return Poll::Ready(()),
-            Progress::Asked(waker) => waker.clone_from(context.waker()),
-            Progress::Unasked => *progress = Progress::Asked(context.waker().clone()),
+impl Pace {
+    /// Whether the caller is waited for, and how often that may have ended; wakes when either changes.
+    pub(crate) fn poll(&self, context: &Context<'_>) -> (bool, u32) {
+        let held = &mut *self.0.borrow_mut();
+        match &mut held.asked {
+            Some(asked) => asked.clone_from(context.waker()),
+            None => held.asked = Some(context.waker().clone()),
         }
-        Poll::Pending
+        (held.by_caller, held.turns)
     }
 
-    fn set(&self) {
-        if let Progress::Asked(waker) = self.0.replace(Progress::Whole) {
-            waker.wake();
+    fn set(&self, by_caller: bool) {
+        let held = &mut *self.0.borrow_mut();
+        if by_caller && held.by_caller {
+            return;
+        }
+        held.by_caller = by_caller;
+        held.turns = held.turns.wrapping_add(u32::from(!by_caller));
+        if let Some(asked) = held.asked.take() {
+            asked.wake();
         }
     }
 }
@@ -64,7 +65,7 @@ pub(crate) struct Replay {
     spilled: bool,
     /// Whether the source has no more.
     finished: bool,
-    whole: Rc<Whole>,
+    pace: Rc<Pace>,
 }
 
 impl Replay {
@@ -78,13 +79,13 @@ impl Replay {
             given: 0,
             spilled: false,
             finished: false,
-            whole: Rc::default(),
+            pace: Rc::default(),
         }
     }
 
-    /// Tells when the source has no more.
-    pub(crate) fn whole(&self) -> Rc<Whole> {
-        self.whole.clone()
+    /// Tells who holds the request up.
+    pub(crate) fn pace(&self) -> Rc<Pace> {
+        self.pace.clone()
     }
 
     /// Goes back to the start; false when that is no longer possible.
@@ -106,22 +107,19 @@ impl Replay {
         if self.finished {
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(self.source.poll_frame(context));
+        let Poll::Ready(frame) = self.source.poll_frame(context) else {
+            self.pace.set(true);
+            return Poll::Pending;
+        };
+        self.pace.set(false);
         match frame {
-            None => {
-                self.finished = true;
-                self.whole.set();
-            }
+            None => self.finished = true,
             Some(Err(error)) => {
                 self.spilled = true;
                 return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => {
                 self.keep(&frame);
-                // Often nobody asks again after the last frame.
-                if self.source.is_end_stream() {
-                    self.whole.set();
-                }
                 return Poll::Ready(Some(Ok(frame)));
             }
         }

@@ -30,7 +30,7 @@ use crate::{
     http::{
         body::Body,
         multiplexed::{MeshBody, StreamFailure},
-        replay::Whole,
+        replay::Pace,
         upgrade,
     },
     resilience::{Attempt, Cause, HealthSettings, Observation, Refused, observe},
@@ -80,8 +80,8 @@ pub(crate) async fn run(
     };
     let target = rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
     let (drain, is_http1) = (&downstream.worker.drain, report.seen.version < Version::HTTP_2);
-    let whole = match &body {
-        Body::Replay(body) if rule.request_timeout.is_some() => Some(body.whole()),
+    let pace = match &body {
+        Body::Replay(body) if rule.request_timeout.is_some() => Some(body.pace()),
         _ => None,
     };
     let outcome = {
@@ -91,7 +91,7 @@ pub(crate) async fn run(
         match rule.request_timeout {
             None => Some(answered.await),
             // Boxed, because few routes have a limit, and every request keeps room for what stands here.
-            Some(limit) => Box::pin(within(limit, whole, answered)).await,
+            Some(limit) => Box::pin(within(limit, pace, answered)).await,
         }
     };
     let Some(outcome) = outcome else {
@@ -104,23 +104,28 @@ pub(crate) async fn run(
     outcome.unwrap_or(Err(Fault::Drained))
 }
 
-/// What `future` comes to, if that is not later than `limit` after the `whole` request came. The time that a caller
-/// takes for its request is its own affair.
+/// What `future` comes to, unless it lets `limit` pass. The time in which the caller is waited for, by the `pace` of its
+/// request, is its own affair, and the limit begins anew with what it sends.
 async fn within<F: Future>(
     limit: Duration,
-    whole: Option<Rc<Whole>>,
+    pace: Option<Rc<Pace>>,
     mut future: Pin<&mut F>,
 ) -> Option<F::Output> {
-    let (mut late, mut started) = (pin!(sleep(limit)), whole.is_none());
+    let (mut late, mut turn) = (pin!(sleep(limit)), 0);
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));
         }
-        if !started && whole.as_ref().is_some_and(|whole| whole.poll(context).is_ready()) {
-            started = true;
-            late.as_mut().reset(tokio::time::Instant::now() + limit);
+        if let Some((by_caller, turns)) = pace.as_ref().map(|pace| pace.poll(context)) {
+            if by_caller {
+                return Poll::Pending;
+            }
+            if turns != turn {
+                turn = turns;
+                late.as_mut().reset(tokio::time::Instant::now() + limit);
+            }
         }
-        if started { late.as_mut().poll(context).map(|()| None) } else { Poll::Pending }
+        late.as_mut().poll(context).map(|()| None)
     })
     .await
 }

@@ -16,7 +16,7 @@ use crate::{
     agent::{self, greet},
     application::{Application, scripted},
     authority::Authority,
-    world::{Host, bound, next, pair},
+    world::{Host, bound, identity, next, pair},
 };
 
 /// What comes until the other side ends the connection, which it must in time.
@@ -72,14 +72,33 @@ async fn a_caller_that_half_closes_gets_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn another_agent_that_half_closes_gets_its_answer() {
+async fn another_agent_that_leaves_ends_its_request() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
     let (_web, reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let mut called = reviews.proxy.tap();
     let mut stream = greet(&authority, &reviews, application.address.port(), Framing::Http1).await;
-    say_all(&mut stream, POST).await;
-    let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\nbody"), "{answer}");
+    // It ends its half, as an agent does whose own caller left.
+    say_all(&mut stream, &GET.replace("300", "60000")).await;
+    let record = next(&mut called).await;
+    assert_eq!((record.verdict.fault, record.verdict.status), (Some("caller_gone"), 499));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_is_not_lost_on_a_connection_that_a_renewal_finds_new() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (_web, mut reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let mut stream = agent::connect(&authority, &reviews, Framing::Http1).await;
+    agent::handshake_done(&mut stream).await;
+    reviews.credentials.publish(authority.credentials(&[&identity("reviews")]));
+    let answer = agent::hello(&mut stream, application.address.port()).await;
+    assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    stream.write_all(POST.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer));
+    read.await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -110,6 +110,30 @@ async fn the_wait_for_a_response_begins_when_the_request_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_application_that_stops_reading_a_request_is_out_of_time() {
+    let authority = Authority::new();
+    // Connections are accepted by the kernel, and nobody ever reads.
+    let deaf = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let reviews = serve(&authority, deaf.local_addr().unwrap());
+    let endpoints = vec![endpoint("r1", deaf.local_addr().unwrap(), &reviews)];
+    let limit = Duration::from_millis(300);
+    let table = calling_table_within(endpoints, AppProtocol::Http, 1, Retries::default(), Some(limit));
+    let web = calling_host(&authority, table, OutboundKind::ByHost);
+    let stream = TcpStream::connect(web.outbound()).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let upload = tokio::spawn(async move {
+        let head = "POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 1000000000\r\n\r\n";
+        writing.write_all(head.as_bytes()).await.unwrap();
+        while writing.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+    });
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(10), reading.read_exact(&mut answer));
+    read.await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 504");
+    upload.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_workload_without_a_certificate_spoils_nothing_for_others() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
