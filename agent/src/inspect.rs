@@ -109,7 +109,7 @@ impl Inspect {
             pid: process::id(),
             phase: self.lifecycle.phase(),
             uptime_s: self.began.elapsed().as_secs(),
-            missing: self.readiness.missing(),
+            missing: self.missing(),
             config: self.record.view(),
             listeners: self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             registries: self.registry_rows(&status),
@@ -117,6 +117,19 @@ impl Inspect {
             hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    /// What stands between requests and an answer: what has not come yet, and certificates that have ended.
+    fn missing(&self) -> Vec<String> {
+        let (credentials, now) = (self.credentials.load_full(), SystemTime::now());
+        let mut missing = self.readiness.missing();
+        for workload in self.workloads.borrow().iter() {
+            let certificate = credentials.identity(&workload.identity);
+            if certificate.is_some_and(|certificate| certificate.leaf().validity.not_after < now) {
+                missing.push(format!("certificate of {}: it has ended", workload.name));
+            }
+        }
+        missing
     }
 
     /// The registries, with what the hub says of those that it relays.

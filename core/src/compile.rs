@@ -45,6 +45,9 @@ use crate::{
 pub struct CompileConfig {
     /// Registries, most authoritative first, for names that several of them claim. Others come after, by name.
     pub precedence: Vec<RegistryName>,
+    /// The most authoritative registry that may carry configuration, whether or not it says anything: what it allows for
+    /// the whole mesh or an identity counts everywhere, and what others allow so counts only at their own services.
+    pub authority: Option<RegistryName>,
     /// Which services of different registries are one.
     pub joins: Vec<Join>,
     /// The local workloads, each of which gets a view.
@@ -101,7 +104,9 @@ impl Compiler {
 
     /// Takes a new configuration, which the next [`Compiler::compile`] puts in force. Endpoints keep their state.
     pub fn configure(&mut self, config: CompileConfig) {
-        self.everything |= config.precedence != self.config.precedence || config.joins != self.config.joins;
+        self.everything |= config.precedence != self.config.precedence
+            || config.authority != self.config.authority
+            || config.joins != self.config.joins;
         self.workloads_changed |= config.workloads != self.config.workloads;
         self.config = config;
     }
@@ -135,7 +140,7 @@ impl Compiler {
         }
         let policies_changed = everything || changes.policies;
         if policies_changed {
-            self.policies.update(snapshot, &self.config.precedence);
+            self.policies.update(snapshot, self.config.authority.as_ref());
         }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
         self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };

@@ -143,7 +143,12 @@ impl Flow {
         let (joins, workloads) = (config.joins, config.workloads);
         let mut flow = Self {
             merge,
-            compiler: Compiler::new(CompileConfig { precedence: Vec::new(), joins, workloads }),
+            compiler: Compiler::new(CompileConfig {
+                precedence: Vec::new(),
+                authority: None,
+                joins,
+                workloads,
+            }),
             followed: Vec::new(),
             next_number: 0,
             drivers: Drivers::new(CHANNEL),
@@ -265,7 +270,8 @@ impl Flow {
     /// Brings the order of all registries up to date.
     fn rank(&mut self) {
         let precedence = self.owners.precedence(&self.followed);
-        self.compiler.configure(CompileConfig { precedence, ..self.compiler.config().clone() });
+        let authority = self.owners.authority(&self.followed);
+        self.compiler.configure(CompileConfig { precedence, authority, ..self.compiler.config().clone() });
     }
 
     fn take(&mut self, message: Message) {

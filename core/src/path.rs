@@ -49,6 +49,31 @@ pub fn normalise(path: &str, slashes: EncodedSlash) -> Result<Cow<'_, str>, Path
     rewrite(path.as_bytes(), slashes).map(Cow::Owned)
 }
 
+/// A canonical path as an application reads it that takes what follows a `;` in a segment for a parameter and drops it
+/// (RFC 3986 §3.3 leaves that to applications). None when that changes nothing.
+#[must_use]
+pub fn without_parameters(path: &str) -> Option<String> {
+    if !path.contains([';', '%']) {
+        return None;
+    }
+    let mut bare = String::with_capacity(path.len());
+    let mut found = false;
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let end = segment.find(';').into_iter().chain(segment.find("%3B")).min();
+        found |= end.is_some();
+        match &segment[..end.unwrap_or(segment.len())] {
+            // A segment of nothing but parameters is none; at the end its slash is left.
+            "" if segments.peek().is_some() => {}
+            name => {
+                bare.push('/');
+                bare.push_str(name);
+            }
+        }
+    }
+    found.then_some(bare)
+}
+
 /// What a byte of a path is: nothing special, needs a look, or must not stand there.
 const PLAIN: u8 = 0;
 const SLASH: u8 = 1;

@@ -20,7 +20,7 @@ pub(super) fn render(inspect: &Inspect) -> String {
 }
 
 fn render_agent(text: &mut String, inspect: &Inspect) -> Result {
-    process(text, inspect.readiness.is_ready() && inspect.lifecycle.phase() <= Phase::Serving)?;
+    process(text, inspect.missing().is_empty() && inspect.lifecycle.phase() <= Phase::Serving)?;
     head(
         text,
         "weft_config_reloads_total",

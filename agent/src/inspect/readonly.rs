@@ -37,7 +37,7 @@ impl Inspect {
     /// 200 when requests may come; else 503 with what is missing, a line each, or the phase of a process that ends.
     fn readyz(&self) -> Answer {
         match self.lifecycle.phase() {
-            Phase::Starting | Phase::Serving => Answer::ready_unless(&self.readiness.missing()),
+            Phase::Starting | Phase::Serving => Answer::ready_unless(&self.missing()),
             phase => Answer::Text(StatusCode::SERVICE_UNAVAILABLE, format!("{phase}\n")),
         }
     }

@@ -28,17 +28,14 @@ struct Ready {
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     ready: BTreeMap<(RegistryName, RuleName), Ready>,
-    /// The most authoritative registry that has policies: what it allows for the whole mesh counts everywhere.
+    /// See [`super::CompileConfig::authority`].
     authority: Option<RegistryName>,
 }
 
 impl Policies {
     /// Compiles what changed. Costs a comparison per policy that did not.
-    pub(super) fn update(&mut self, snapshot: &Snapshot, precedence: &[RegistryName]) {
-        let has_any = |registry: &&RegistryName| {
-            snapshot.partitions.get(*registry).is_some_and(|partition| !partition.policies.is_empty())
-        };
-        self.authority = ranked(snapshot, precedence).find(has_any).cloned();
+    pub(super) fn update(&mut self, snapshot: &Snapshot, authority: Option<&RegistryName>) {
+        self.authority = authority.cloned();
         let mut old = std::mem::take(&mut self.ready);
         for (registry, partition) in &snapshot.partitions {
             for (name, policy) in &partition.policies {
@@ -97,8 +94,8 @@ impl Policies {
     }
 
     /// What any registry denies counts. What a registry allows counts at services whose names it owns; for the whole
-    /// mesh or an identity, also what the most authoritative registry with policies allows. So no lesser registry lets
-    /// anybody in, or shuts others out by allowing somebody, where it has no say.
+    /// mesh or an identity, also what the most authoritative registry of configuration allows. So no lesser registry lets
+    /// anybody in, or shuts others out by allowing somebody, where it has no say; not even while the other says nothing.
     fn authorization(
         &self,
         workload: &Workload,

@@ -179,7 +179,8 @@ fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
         1 => vec![some],
         _ => vec![all],
     };
-    CompileConfig { precedence, joins, workloads: workloads_of }
+    let authority = precedence.first().cloned();
+    CompileConfig { precedence, authority, joins, workloads: workloads_of }
 }
 
 /// Everything a table says, in one order, without what only pointers tell.

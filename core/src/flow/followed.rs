@@ -182,6 +182,11 @@ impl Followed {
         }
     }
 
+    /// Whether routes and policies may come from here.
+    pub(super) fn carries_configuration(&self) -> bool {
+        self.registry.capabilities().configuration
+    }
+
     /// Whether this registry speaks for others.
     pub(super) fn is_relay(&self) -> bool {
         self.registry.capabilities().relay
@@ -413,7 +418,7 @@ impl Followed {
         RegistryStatus {
             name: self.name().clone(),
             connected: self.connected,
-            carries_configuration: self.registry.capabilities().configuration,
+            carries_configuration: self.carries_configuration(),
             ready: self.ready,
             restored_age: self.restored_age,
             last_error: self.last_error.clone(),

@@ -91,6 +91,13 @@ impl Owners {
         all
     }
 
+    /// The first registry of the first source that carries configuration. None while a relay that ranks first has not
+    /// said what it relays: nobody takes its place meanwhile.
+    pub(super) fn authority(&self, followed: &[Followed]) -> Option<RegistryName> {
+        let first = followed.iter().position(|source| source.carries_configuration())?;
+        self.precedence(&followed[first..=first]).into_iter().next()
+    }
+
     /// Who was refused, and what would help.
     pub(super) fn diagnostics<'a>(
         &'a self,

@@ -107,12 +107,15 @@ impl Merge {
         let key = ServiceKey { registry: registry.clone(), service: name };
         self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
         // What is not in force counts too: a port with plaintext beside TLS is none that is all TLS.
-        self.note_required_tls(&key, old.map_or(&[], |entry| &entry.endpoints), &all);
+        let known = old.filter(|entry| !entry.filtered);
+        self.note_required_tls(&key, known.map_or(&[], |entry| &entry.endpoints), &all);
+        let said = all.len();
         let endpoints = match self.snapshot.scopes.values().any(|state| state.stale) {
             true => self.endpoints_of(registry, &key.service, &origins, &losers, true),
             false => all,
         };
-        let entry = ServiceEntry { service, endpoints, routes, origins: origins.into() };
+        let filtered = endpoints.len() < said;
+        let entry = ServiceEntry { service, endpoints, filtered, routes, origins: origins.into() };
         if old.is_none_or(|old| **old != entry) {
             self.set_entry(partition, key, entry);
         }
@@ -175,8 +178,8 @@ impl Merge {
         self.snapshot.scopes.get(&scope)?.origins.get(&key.name)
     }
 
-    /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word. Where all were TLS before,
-    /// that was remembered then.
+    /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word. Where all of `old` were TLS,
+    /// that was remembered then, and the operator's word since stands.
     fn note_required_tls(&mut self, service: &ServiceKey, old: &[Arc<Endpoint>], new: &[Arc<Endpoint>]) {
         let all_required = |endpoints: &[Arc<Endpoint>]| endpoints.iter().all(|e| e.tls == TlsMode::Required);
         for port in new.chunk_by(|a, b| a.port_name == b.port_name).filter(|port| all_required(port)) {

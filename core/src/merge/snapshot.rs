@@ -78,6 +78,8 @@ pub struct ServiceEntry {
     pub service: Option<Arc<Service>>,
     /// Its endpoints, by port and instance.
     pub endpoints: Box<[Arc<Endpoint>]>,
+    /// Whether endpoints are left out because they prove nothing and what is known of them is old.
+    pub filtered: bool,
     /// Its routes, by name.
     pub routes: Box<[Arc<Route>]>,
     /// Which origins speak of the service or its endpoints, in order.

@@ -195,6 +195,29 @@ fn old_state_yields_only_endpoints_that_prove_who_they_are() {
 }
 
 #[test]
+fn a_port_that_was_restored_in_part_is_held_to_tls_once_all_of_it_is_tls() {
+    let scope = scope("static");
+    let plain = Endpoint { tls: TlsMode::Off, ..endpoint("a", 1) };
+    let both = vec![Resource::Endpoint(Arc::new(plain)), Resource::Endpoint(Arc::new(endpoint("a", 2)))];
+    let mut merge = Merge::default();
+    merge.apply(replace(&scope, "file", "1", both), START);
+    merge.apply(commit(&scope), START);
+    let saved = SavedScope {
+        scope: scope.clone(),
+        completeness: Some(Completeness::Full),
+        committed_at: START,
+        origins: merge.snapshot().scopes[&scope].origins.values().map(|o| Origin::clone(o)).collect(),
+    };
+    let mut old = Merge::default();
+    old.restore(saved, seconds(7200));
+    assert!(old.required_tls().is_empty(), "plaintext is among what was said");
+    let one = vec![Resource::Endpoint(Arc::new(endpoint("a", 2)))];
+    old.apply(replace(&scope, "file", "2", one), seconds(7200));
+    old.apply(commit(&scope), seconds(7200));
+    assert_eq!(old.required_tls().len(), 1);
+}
+
+#[test]
 fn the_journal_names_what_changed_or_says_that_it_does_not_know() {
     let scope = scope("static");
     let mut merge = merge_of(&scope, 3);

@@ -72,6 +72,24 @@ fn encoded_slashes_are_refused_where_rules_on_paths_apply() {
 }
 
 #[test]
+fn parameters_are_read_away_with_their_segments() {
+    for (path, bare) in [
+        ("/admin;a=b", "/admin"),
+        ("/admin;/x", "/admin/x"),
+        ("/;/admin", "/admin"),
+        ("/admin/;x", "/admin/"),
+        ("/admin;x/", "/admin/"),
+        ("/a;x;y/b%3Bz", "/a/b"),
+        ("/;", "/"),
+    ] {
+        assert_eq!(without_parameters(path).as_deref(), Some(bare), "{path}");
+    }
+    for path in ["/", "/a/b", "/a%20b/", "*"] {
+        assert_eq!(without_parameters(path), None, "{path}");
+    }
+}
+
+#[test]
 fn what_is_normal_is_borrowed() {
     for path in ["/", "/a/b.c/d-e_f~g", "/.well-known/x", "/a%20b%C3%BC", "/api/v1/items;x=1,2/@me"] {
         assert!(matches!(normalise(path, EncodedSlash::Refuse), Ok(Cow::Borrowed(_))), "{path}");

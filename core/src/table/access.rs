@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::{context::PolicyInput, identity::TrustDomain, name::RuleName, resource::PrincipalMatch};
+use crate::{
+    context::PolicyInput, identity::TrustDomain, name::RuleName, path::without_parameters,
+    resource::PrincipalMatch,
+};
 
 /// Everything that protects one inbound port: DENY first, then ALLOW, then the default.
 #[derive(Debug)]
@@ -145,7 +148,19 @@ impl CompiledOperation {
             return !self.is_layer_7() || matches!(on_bytes, OnBytes::Matches);
         };
         (self.methods.is_empty() || self.methods.contains(request.method))
-            && (self.paths.is_empty() || self.paths.iter().any(|rule| rule.holds(request.path)))
+            && (self.paths.is_empty() || self.holds(request.path, on_bytes))
+    }
+
+    /// Applications differ in whether `/admin;x` is `/admin`, so both readings count: a rule that denies needs one of them,
+    /// one that allows needs both.
+    fn holds(&self, path: &str, on_bytes: OnBytes) -> bool {
+        let holds = |path: &str| self.paths.iter().any(|rule| rule.holds(path));
+        let bare = without_parameters(path);
+        let bare = bare.as_deref().unwrap_or(path);
+        match on_bytes {
+            OnBytes::Matches => holds(path) || holds(bare),
+            OnBytes::Fails => holds(path) && holds(bare),
+        }
     }
 }
 
@@ -153,7 +168,8 @@ impl PathRule {
     fn holds(&self, path: &str) -> bool {
         match self {
             Self::Exact(wanted) => wanted == path,
-            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            // `*`, which asks for the server as a whole, lies under no path but all.
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()) || (path == "*" && prefix == "/"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderValue, Version,
+    HeaderMap, HeaderValue, Method, Version,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request::Parts,
     uri::{Authority, Scheme},
@@ -34,6 +34,10 @@ pub struct Host<'a> {
 pub fn admit<'a>(parts: &'a Parts, survey: Survey) -> Result<Host<'a>, Fault> {
     if let Some(flaw) = parts.extensions.get::<Fault>() {
         return Err(*flaw);
+    }
+    // RFC 9112 §3.2.4.
+    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+        return Err(Fault::BadRequest);
     }
     check_length(&parts.headers, parts.version, survey)?;
     let host = host_field(parts, survey)?;

@@ -34,7 +34,8 @@ fn decide(table: &Table, account: &str, path: &str) -> bool {
 fn world(serves: &str) -> World {
     let workloads = vec![workload("default", Some(serves))];
     let precedence = registries(&["kubernetes", "consul"]);
-    World::new(CompileConfig { workloads, precedence, ..CompileConfig::default() })
+    let authority = precedence.first().cloned();
+    World::new(CompileConfig { workloads, precedence, authority, ..CompileConfig::default() })
 }
 
 #[test]
@@ -60,9 +61,8 @@ fn a_lesser_registry_allows_nothing_beyond_its_own_services() {
 #[test]
 fn a_lesser_registry_does_not_shut_out_by_allowing() {
     let mut world = world("web");
+    // It says nothing of policies itself: that hands its place to nobody.
     world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
-    let deny = policy("nobody", PolicyTarget::Mesh, Action::Deny, from("nobody"));
-    world.say(&scope("kubernetes"), "policy", vec![deny]);
     let wide = policy("wide", PolicyTarget::Mesh, Action::Allow, from("stranger"));
     let table = world.say(&scope("consul"), "wide", vec![wide.clone()]);
     assert!(decide(&table, "friend", "/"), "the default of the port stays");
@@ -105,6 +105,25 @@ fn a_condition_on_a_path_holds_for_its_canonical_form_or_is_told() {
     let fine = policy("fine", PolicyTarget::Mesh, Action::Deny, to_paths(&["/caf%C3%A9/*"]));
     world.say(&scope("kubernetes"), "file", vec![fine]);
     assert!(world.compiler.diagnostics().is_empty());
+}
+
+#[test]
+fn a_parameter_gets_nobody_round_a_condition() {
+    let mut world = world("web");
+    let conditions = to_paths(&["/admin", "/admin/*"]);
+    let keep_out = policy("rule", PolicyTarget::Mesh, Action::Deny, conditions.clone());
+    let table = world.say(&scope("kubernetes"), "file", vec![keep_out]);
+    for path in ["/admin;a=b", "/admin;/x", "/;/admin", "/admin/;x", "/admin%3Bx"] {
+        assert!(!decide(&table, "friend", path), "{path}");
+    }
+    assert!(decide(&table, "friend", "/map;lat=50") && decide(&table, "friend", "*"));
+    let let_in = policy("rule", PolicyTarget::Mesh, Action::Allow, to_paths(&["/public;v=1", "/admin/*"]));
+    let table = world.say(&scope("kubernetes"), "file", vec![let_in]);
+    assert!(!decide(&table, "friend", "/public;v=1"), "it may be read as /public");
+    assert!(decide(&table, "friend", "/admin/x;y") && !decide(&table, "friend", "*"));
+    let everything = policy("rule", PolicyTarget::Mesh, Action::Deny, to_paths(&["/*"]));
+    let table = world.say(&scope("kubernetes"), "file", vec![everything]);
+    assert!(!decide(&table, "friend", "*") && !decide(&table, "friend", "/x"));
 }
 
 #[test]
