@@ -178,8 +178,14 @@ async fn attempt(
     let tcp = TcpStream::connect(address).await.map_err(|error| connect_fault(&error))?;
     tcp.set_nodelay(true).map_err(|error| connect_fault(&error))?;
     let mut stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
-        tracing::debug!(%address, reason = %explain_handshake(&error), "the handshake failed");
-        match peer_fault(&error) {
+        let fault = peer_fault(&error);
+        let kept_back = fault.and_then(|_| dialer.quiet.admit(About::Called(address)));
+        if let (Some(fault), Some(kept_back)) = (fault, kept_back) {
+            tracing::warn!(%address, error = %fault, kept_back, "another agent is not who it should be");
+        } else {
+            tracing::debug!(%address, reason = %explain_handshake(&error), "the handshake failed");
+        }
+        match fault {
             Some(PeerError::WrongIdentity { .. }) => Fault::WrongIdentity,
             _ => Fault::TlsFailed,
         }

@@ -12,6 +12,8 @@ mod application;
 mod authority;
 #[path = "mesh/bytes.rs"]
 mod bytes_and_streams;
+#[path = "mesh/blame.rs"]
+mod blame;
 #[path = "mesh/callers.rs"]
 mod callers;
 #[path = "mesh/change.rs"]

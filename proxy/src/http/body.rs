@@ -2,6 +2,8 @@
 
 use std::{
     cell::Cell,
+    error::Error as _,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -14,6 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{application::AppBody, expect::Held, multiplexed::MeshBody, replay::Replay};
+use crate::fault::Fault;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,19 @@ impl BodyError {
             Self::Hyper(_) => None,
             Self::Http2(error) => error.reason(),
         }
+    }
+
+    /// What it means of a body that somebody sends to us: that they gave it up, or that it is not one. The end of a
+    /// connection in the middle of a body is the latter: who only closed its half waits for an answer.
+    fn fault(&self) -> Fault {
+        let gone = match self {
+            Self::Hyper(error) => {
+                let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+                source.is_some_and(|source| source.kind() == io::ErrorKind::ConnectionReset)
+            }
+            Self::Http2(error) => !error.is_library(),
+        };
+        if gone { Fault::CallerGone } else { Fault::BadRequest }
     }
 }
 
@@ -95,8 +111,39 @@ pub(super) fn stream_size_hint(stream: &RecvStream) -> SizeHint {
     if stream.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
 }
 
-/// How many bytes of a body were received, for whoever records it at the end.
-pub(crate) type Received = Rc<Cell<u64>>;
+/// What came of a request's body, for whoever records it at the end.
+pub(crate) type Received = Rc<Arrived>;
+
+/// How much of a body arrived, and what was wrong with it.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    bytes: Cell<u64>,
+    broken: Cell<Option<Fault>>,
+}
+
+impl Arrived {
+    /// The bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Why the body broke off, if it did: then nobody else is to blame for what became of the request.
+    pub(crate) fn broken(&self) -> Option<Fault> {
+        self.broken.get()
+    }
+
+    /// Takes note of what was read.
+    pub(super) fn note(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.bytes.set(self.bytes.get() + length);
+            }
+            Some(Err(error)) => self.broken.set(Some(error.fault())),
+            None => {}
+        }
+    }
+}
 
 /// A message's body, by where it comes from.
 #[derive(Debug, Default)]
@@ -142,9 +189,7 @@ impl HttpBody for Body {
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Counted(body, received) => {
                 let frame = ready!(body.poll_frame(context));
-                if let Some(chunk) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                    received.set(received.get() + chunk.len() as u64);
-                }
+                received.note(frame.as_ref());
                 Poll::Ready(frame)
             }
             Self::Replay(body) => body.poll_frame(context),

@@ -52,6 +52,8 @@ impl End {
 /// A response's body, with what is to be recorded at its end.
 pub(crate) struct ResponseBody<F: Finish> {
     body: Body,
+    /// Why the body broke off, until that is passed on.
+    broken: Option<BodyError>,
     sent: u64,
     end: End,
     /// Tells when the drain's deadline is over.
@@ -63,7 +65,7 @@ impl<F: Finish> ResponseBody<F> {
     /// Passes `body` on and calls `finish` at its end.
     pub(crate) fn new(body: Body, drain: Listener, finish: F) -> Self {
         let end = if body.is_end_stream() { End::Complete } else { End::CallerGone };
-        Self { body, sent: 0, end, drain, finish }
+        Self { body, broken: None, sent: 0, end, drain, finish }
     }
 }
 
@@ -76,6 +78,9 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
             if this.drain.poll(context) < CLOSING {
                 return Poll::Pending;
@@ -96,7 +101,15 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
             }
             Some(Err(_)) => this.end = End::Cut,
         }
-        Poll::Ready(frame)
+        match frame {
+            // Whoever serves it has not sent what came before, and would drop that with the connection or the stream.
+            Some(Err(error)) => {
+                this.broken = Some(error);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -48,6 +48,11 @@ impl Observed {
         }
     }
 
+    /// Why the request's own body broke off, if it did.
+    pub(crate) fn broken(&self) -> Option<Fault> {
+        self.received.as_ref()?.broken()
+    }
+
     /// What the head of the answer says.
     pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.verdict.status = status;
@@ -121,7 +126,7 @@ impl Observed {
             attempts: 1,
             verdict: &self.verdict,
             duration: ended.saturating_duration_since(self.started),
-            received_bytes: self.received.as_ref().map_or(0, |received| received.get()),
+            received_bytes: self.received.as_ref().map_or(0, |received| received.bytes()),
             sent_bytes: sent,
         }
     }

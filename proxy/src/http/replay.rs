@@ -112,6 +112,7 @@ impl Replay {
             return Poll::Pending;
         };
         self.pace.set(false);
+        self.received.note(frame.as_ref());
         match frame {
             None => self.finished = true,
             Some(Err(error)) => {
@@ -132,7 +133,6 @@ impl Replay {
             self.spill();
             return;
         };
-        self.received.set(self.received.get() + chunk.len() as u64);
         self.kept_bytes += chunk.len();
         if self.kept_bytes > REPLAY_LIMIT {
             self.spill();

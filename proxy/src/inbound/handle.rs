@@ -70,6 +70,9 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     normalise_uri(&mut parts.uri, slashes).map_err(fault)?;
     report.seen.uri = parts.uri.clone();
     headers::admit(parts, survey).map_err(fault)?;
+    // Before the decision: a denial has a record too, to be joined with the caller's.
+    report.seen.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
+    report.seen.trace = Some(TraceContext::advance(&mut parts.headers, survey));
     if !upstream.is_trusted() {
         return Err(fault(Fault::Untrusted));
     }
@@ -85,8 +88,6 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
     }
     headers::clean_request(&mut parts.headers, survey);
     upstream.forwarded.apply(&mut parts.headers, survey, report.seen.host.clone());
-    report.seen.request_id = Some(RequestId::ensure(&mut parts.headers, survey));
-    report.seen.trace = Some(TraceContext::advance(&mut parts.headers, survey));
     if serving.plain.is_none() {
         to_http1(parts, report);
     }

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use weft_core::{
     table::Decision,
-    tls::explain_handshake,
+    tls::{explain_handshake, peer_fault},
     wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
     workload::Source,
 };
@@ -63,7 +63,13 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
     let mut stream = match timeout(limits.handshake, accepting).await.ok()? {
         Ok(stream) => stream,
         Err(error) => {
-            tracing::debug!(peer = %peer_address, reason = %explain_handshake(&error), "a handshake failed");
+            let fault = peer_fault(&error);
+            let kept_back = fault.and_then(|_| worker.dialer.quiet.admit(About::Caller(peer_address.ip())));
+            if let (Some(fault), Some(kept_back)) = (fault, kept_back) {
+                tracing::warn!(peer = %peer_address, error = %fault, kept_back, "a caller is not trusted");
+            } else {
+                tracing::debug!(peer = %peer_address, reason = %explain_handshake(&error), "a handshake failed");
+            }
             return None;
         }
     };

@@ -56,7 +56,10 @@ impl Report {
     pub(crate) fn conclude(self: Box<Self>, outcome: Result<Response<Body>, Fault>) -> Answer {
         match outcome {
             Ok(response) => self.answer(response),
-            Err(fault) => self.refuse(fault, None),
+            Err(fault) => {
+                let fault = self.seen.broken().unwrap_or(fault);
+                self.refuse(fault, None)
+            }
         }
     }
 

@@ -164,6 +164,9 @@ async fn attempts(
                 (Cause::GatewayError, observation, Ok(response))
             }
             Tried::Failed { missed, body: left, response } => {
+                if let Some(fault) = report.seen.broken() {
+                    return Err(fault);
+                }
                 body = left;
                 let observation = missed.observation();
                 report.seen.verdict.rule = missed.rule;
