@@ -202,3 +202,34 @@ fn checking_follows_a_configuration_into_its_folders() {
         "{said:#?}"
     );
 }
+
+#[test]
+fn checking_tells_names_that_no_file_declares_and_files_that_say_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("1.toml", "[[service]]\nname = \"reviews\"\nports = [{ name = \"http\", number = 80 }]\n");
+    let policy =
+        "[[policy]]\nname = \"p\"\ntarget = { service = \"reviws\" }\naction = \"deny\"\n[[policy.rule]]\n";
+    let route = "[[route]]\nname = \"r\"\nservice = \"reviews\"\n[[route.rule]]\nname = \"all\"\n\
+                 backends = [{ service = \"elsewhere\" }, { weight = 1 }]\n";
+    write("2.toml", &format!("{policy}{route}"));
+    write("3.toml", "\n");
+    let said = |files: &[weft_agent::config::CheckedFile]| -> Vec<String> {
+        let faults = files.iter().flat_map(|file| &file.faults);
+        faults.map(|fault| format!("{} {} {}", fault.severity.word(), fault.message, fault.help)).collect()
+    };
+    let checked = survey(&[folder.path().to_owned()], None);
+    let mut told = said(&checked);
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "error the file is empty delete the file, or leave a comment in it, to take its resources away",
+            "warning protects `reviws.default`, which no file checked here declares did you mean `reviews.default`?",
+            "warning routes to `elsewhere.default`, which no file checked here declares right if another registry has it",
+        ]
+    );
+    // Files that declare nothing are about what others declare.
+    let checked = survey(&[folder.path().join("2.toml")], None);
+    assert!(said(&checked).is_empty(), "{checked:#?}");
+}

@@ -3,6 +3,7 @@
 
 pub(crate) mod application;
 pub(crate) mod body;
+mod bounds;
 pub(crate) mod burst;
 pub(crate) mod expect;
 pub(crate) mod finish;

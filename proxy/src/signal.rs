@@ -97,6 +97,11 @@ impl Signal {
 }
 
 impl Listener {
+    /// The value now.
+    pub(crate) fn value(&self) -> u32 {
+        self.signal.value()
+    }
+
     /// The value now; the task is woken when it rises.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> u32 {
         if self.place.is_none() {

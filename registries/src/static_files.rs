@@ -27,7 +27,7 @@ use weft_core::{
 use crate::plan::{BuildError, Environment, Settings};
 
 pub use conflict::conflicts;
-pub use folder::mesh_files;
+pub use folder::{mesh_files, read_resources};
 
 /// How often the folder is looked at when the kernel reports nothing.
 const DEFAULT_POLL: Duration = Duration::from_secs(5);

@@ -1,6 +1,11 @@
 //! `weft certs`.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use weft_core::tls::rfc3339;
 
 use super::{
     output::{ReadOptions, print_json, span},
@@ -20,12 +25,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print_json(&certificates)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["IDENTITY", "SERIAL", "ENDS IN", "LIFETIME"]);
+    let mut table = Table::new(&["IDENTITY", "SERIAL", "ENDS IN", "VALID UNTIL"]);
     for certificate in certificates {
-        let lifetime =
-            i64::try_from(certificate.not_after_s.saturating_sub(certificate.not_before_s)).unwrap_or(0);
+        let until = rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(certificate.not_after_s));
         let ends = if certificate.ends_in_s <= 0 { "ENDED".into() } else { span(certificate.ends_in_s) };
-        table.row([certificate.identity, certificate.serial, ends, span(lifetime)]);
+        table.row([certificate.identity, certificate.serial, ends, until]);
     }
     table.print("no certificates yet")?;
     Ok(ExitCode::SUCCESS)

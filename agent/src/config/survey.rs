@@ -1,15 +1,17 @@
 //! Checking files without running anything: those named, those in folders, and those that they lead to.
 
+mod strays;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
-use weft_core::config::{Fault, MeshFile, Place, SourceFile, read_mesh};
+use weft_core::config::{Fault, MeshFile, Place, SourceFile};
 use weft_registries::{
     Plan,
-    static_files::{conflicts, mesh_files},
+    static_files::{conflicts, mesh_files, read_resources},
 };
 
 use super::{FileKind, Overrides, kind_of, read_agent, read_hub};
@@ -79,6 +81,9 @@ impl Survey {
         for (index, faults) in conflicts(meshes.iter().map(|(index, mesh)| (*index, mesh))) {
             self.checked[index].faults.extend(faults.into_iter().map(|(_, fault)| fault));
         }
+        for (index, fault) in strays::strays(&meshes) {
+            self.checked[index].faults.push(fault);
+        }
         for plan in folders {
             if let Some(folder) = plan.settings.folder() {
                 self.folder(folder, Some(&plan.name.place));
@@ -111,7 +116,7 @@ fn check_file(path: &Path, kind: Option<FileKind>) -> (CheckedFile, Found) {
             (outcome.faults, outcome.value.map(|config| Found::Registries(config.registries)))
         }
         FileKind::Mesh => {
-            let outcome = read_mesh(&source);
+            let outcome = read_resources(&source);
             (outcome.faults, outcome.value.map(Found::Mesh))
         }
     };

@@ -41,6 +41,10 @@ pub fn clean_request(headers: &mut HeaderMap, survey: Survey) {
 /// `application`'s and left if it is another agent's.
 pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool) {
     remove_hop_by_hop(headers, survey);
+    // It means nothing in a response, and would be a fault of the stream in HTTP/2.
+    if survey.has(Seen::Te) {
+        headers.remove(TE);
+    }
     if application {
         remove_ours(headers, survey);
     }

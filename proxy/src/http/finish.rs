@@ -123,6 +123,10 @@ impl<F: Finish + Unpin> http_body::Body for ResponseBody<F> {
 
 impl<F: Finish> Drop for ResponseBody<F> {
     fn drop(&mut self) {
+        // Dropped with its connection at the deadline, while it waited for a reader.
+        if self.end == End::CallerGone && self.drain.value() >= CLOSING {
+            self.end = End::Drained;
+        }
         self.finish.finish(self.sent, self.end);
     }
 }

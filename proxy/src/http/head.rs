@@ -53,6 +53,7 @@ impl HeadWatch {
     /// From here on, nothing is waited for.
     pub(crate) fn release(&self) {
         self.state.store(RELEASED, Relaxed);
+        self.half_closed.store(false, Relaxed);
     }
 
     /// A request is due: from here on its header has as long as if its first byte had come.

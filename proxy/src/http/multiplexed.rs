@@ -28,6 +28,7 @@ use tokio::{
 
 use super::{
     body::{Body, BodyError, poll_stream, stream_size_hint},
+    bounds,
     heard::Heard,
     pump::Pump,
 };
@@ -130,6 +131,10 @@ impl Multiplexed {
             .initial_connection_window_size(window.saturating_mul(STREAMS))
             .initial_max_send_streams(0)
             .max_send_buffer_size(1024 * 1024)
+            .data_frame_budget(bounds::UNREAD_FRAMES)
+            .max_concurrent_reset_streams(bounds::REMEMBERED_RESETS)
+            .reset_stream_duration(bounds::REMEMBERED_FOR)
+            .max_local_error_reset_streams(bounds::BROKEN_STREAMS)
             .enable_push(false)
             .handshake(io)
             .await?;

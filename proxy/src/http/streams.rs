@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     body::{Arriving, BodyError},
+    bounds,
     multiplexed::STREAM_WINDOW,
     pump::Pump,
 };
@@ -50,6 +51,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, A> Streams<T, A> {
             .max_concurrent_streams(limits.streams)
             .max_send_buffer_size(MAX_UNSENT)
             .max_header_list_size(limits.header_bytes)
+            .data_frame_budget(bounds::UNREAD_FRAMES)
+            .max_concurrent_reset_streams(bounds::REMEMBERED_RESETS)
+            .reset_stream_duration(bounds::REMEMBERED_FOR)
+            .max_local_error_reset_streams(bounds::BROKEN_STREAMS)
+            // As many as may be under way can be given up at once.
+            .max_pending_accept_reset_streams(limits.streams as usize)
             .handshake(io);
         Self { state: State::Greeting(handshake), answer, finishing: false }
     }

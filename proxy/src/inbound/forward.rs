@@ -100,9 +100,9 @@ pub(crate) async fn switch(
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, true);
     if let Some((called, wanted)) = switched {
-        if let Some(wanted) = wanted.clone() {
-            upgrade::restore(response.headers_mut(), wanted);
-        }
+        // A switch says to what (RFC 9110 §15.2.2).
+        let wanted = wanted.ok_or(Fault::BadResponse)?;
+        upgrade::restore(response.headers_mut(), wanted.clone());
         upstream.head.release();
         let upstream = upstream.clone();
         let counted = upstream.worker.count();
@@ -110,7 +110,7 @@ pub(crate) async fn switch(
             let _counted = counted;
             let stop =
                 upstream.worker.stop(decided, || tcp::is_switch_allowed(&upstream, &method, uri.path()));
-            upgrade::carry(caller, called, wanted, stop).await;
+            upgrade::carry(caller, called, Some(wanted), stop).await;
         });
     }
     Ok(response.map(Body::Incoming))

@@ -2,7 +2,11 @@
 
 use std::{pin::pin, rc::Rc};
 
-use http::{Request, Uri, Version, header::HOST, request::Parts};
+use http::{
+    Request, Uri, Version,
+    header::{EXPECT, HOST},
+    request::Parts,
+};
 use weft_core::{
     context::{PolicyInput, PolicyRequest},
     name::RuleName,
@@ -53,7 +57,15 @@ pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Arriving>) -
         return report.conclude(outcome.unwrap_or(Err(Fault::Drained)));
     }
     parts.extensions.clear();
-    let forwarding = pin!(forward::forward(&serving, expect::hold(Request::from_parts(parts, body))));
+    let request = match serving.plain {
+        None => expect::hold(Request::from_parts(parts, body)),
+        // No 100 comes back by HTTP/2: the caller is told to go on as soon as its body is asked for.
+        Some(_) => {
+            parts.headers.remove(EXPECT);
+            Request::from_parts(parts, body)
+        }
+    };
+    let forwarding = pin!(forward::forward(&serving, request));
     let outcome = until_closing(drain, is_http1, forwarding).await;
     report.conclude(outcome.unwrap_or(Err(Fault::Drained)))
 }

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode, Version};
+use http::{
+    Request, Response, StatusCode, Version,
+    header::{EXPECT, UPGRADE},
+};
 use tokio::time::sleep;
 use weft_core::{
     resource::AppProtocol,
@@ -318,6 +321,10 @@ fn kept(body: Body, spent: Body) -> Body {
 fn answered(mut response: Response<Body>, body: Body, by: By) -> Tried {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let wanted = switched.then(|| upgrade::wanted(response.headers())).flatten();
+    if switched && wanted.is_none() {
+        // A switch says to what (RFC 9110 §15.2.2).
+        return Tried::failed((Fault::BadResponse.into(), body));
+    }
     let survey = Survey::of(response.headers());
     headers::clean_response(response.headers_mut(), survey, by == By::Application);
     if let Some(wanted) = wanted {
@@ -343,7 +350,11 @@ async fn plain(
 ) -> Tried {
     let (worker, address, limit) =
         (&downstream.worker, picked.endpoint.address.socket(), rule.connect_timeout);
-    if matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc) && !single {
+    // Only a switch cannot go by HTTP/2. An expectation can be left out: it is the caller's to be told to go on.
+    if matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc)
+        && !(single && head.headers().contains_key(UPGRADE))
+    {
+        head.headers_mut().remove(EXPECT);
         return match worker.pool.plain(address).lease(limit).await {
             Ok(lease) => shared_outcome(lease.send(shared_head(head), body).await, By::Application),
             Err(missed) => Tried::failed((missed, body)),

@@ -134,13 +134,19 @@ fn read_file(path: &Path, before: Option<&File>) -> Option<File> {
         return Some(File { place, ..before.clone() });
     }
     let outcome = match source {
-        Ok(source) if source.text().trim().is_empty() => {
-            Outcome { value: None, faults: vec![empty(&source)] }
-        }
-        Ok(source) => read_mesh(&source),
+        Ok(source) => read_resources(&source),
         Err(fault) => Outcome { value: None, faults: vec![fault] },
     };
     Some(File::new(version, outcome, before, place))
+}
+
+/// Reads a file of resources as one of a watched folder: it says something, or it is faulty.
+#[must_use]
+pub fn read_resources(source: &SourceFile) -> Outcome<MeshFile> {
+    match source.text().trim().is_empty() {
+        true => Outcome { value: None, faults: vec![empty(source)] },
+        false => read_mesh(source),
+    }
 }
 
 fn is_gone(path: &Path) -> bool {

@@ -113,6 +113,46 @@ async fn an_agent_gets_a_ping_only_when_it_is_silent() {
     assert!(silence > SILENCE && silence <= SILENCE * 2, "{silence:?}");
 }
 
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn streams_that_nobody_reads_do_not_end_the_others() {
+    let (connection, mut mute) = connect(Peer::Application).await;
+    let mut unread = Vec::new();
+    for stream in (1..80).step_by(2) {
+        let call = spawn_local(connection.lease().send(get(), Body::Empty));
+        mute.asked.notified().await;
+        mute.say(&frame(HEADERS, END_HEADERS, stream, &[0x88])).await;
+        unread.push(call.await.unwrap().unwrap());
+        for _ in 0..1500 {
+            mute.say(&frame(DATA, 0, stream, b"x")).await;
+        }
+    }
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    mute.say(&frame(HEADERS, END_HEADERS, 81, &[0x88])).await;
+    assert_eq!(call.await.unwrap().unwrap().0.status(), 200);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn what_comes_late_for_streams_that_were_given_up_does_not_end_the_others() {
+    let (connection, mut mute) = connect(Peer::Application).await;
+    for stream in (1..400).step_by(2) {
+        let call = spawn_local(connection.lease().send(get(), Body::Empty));
+        mute.asked.notified().await;
+        mute.say(&frame(HEADERS, END_HEADERS, stream, &[0x88])).await;
+        drop(call.await.unwrap().unwrap());
+    }
+    sleep(Duration::from_secs(1)).await;
+    for stream in (1..400).step_by(2) {
+        for _ in 0..10 {
+            mute.say(&frame(DATA, 0, stream, b"late")).await;
+        }
+    }
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    mute.say(&frame(HEADERS, END_HEADERS, 401, &[0x88])).await;
+    assert_eq!(call.await.unwrap().unwrap().0.status(), 200);
+}
+
 /// Answers every request but `/held` once its body came.
 async fn answer_all(io: DuplexStream) {
     let mut server = h2::server::Builder::new();
