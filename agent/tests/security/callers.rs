@@ -184,11 +184,10 @@ fn a_root_that_is_taken_away_takes_tickets_and_connections_with_it() {
     let got = far.break_in(&rogue);
     assert!(got.is_empty() || got == Answer::Untrusted.encode(), "{got:?}");
     assert!(far.break_in(&Rogue::new(Some(&far.leaf("client")))).is_empty());
-    // What was open carries no further request: it is refused, or the connection has ended.
-    if let Ok(response) = open.ask(REQUEST) {
-        assert!(response.starts_with("HTTP/1.1 403"), "{response}");
-        assert!(response.contains("x-weft-fault: untrusted"), "{response}");
-    }
+    // What was open carries no further request.
+    let response = open.ask(REQUEST).unwrap();
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
+    assert!(response.contains("x-weft-fault: untrusted"), "{response}");
     assert_eq!(far.witness.seen(), before);
     far.must_answer(&newcomer);
 }
