@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use weft_core::{config::Fault, name::RegistryName};
+
 use crate::{admin::pages, config::AgentConfig, view};
 
 /// The word on the configuration, for `weft status` and metrics. Clones are one.
@@ -84,4 +86,44 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         ("[metrics]", *metric_prefix == new.metric_prefix),
     ];
     fixed.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}
+/// A registry that is new and has the name of one that the hub relays. To follow it would drop all that the hub says of
+/// that name, routes and policies too, before the new one has said anything.
+#[must_use]
+pub fn name_that_is_relayed(
+    old: &AgentConfig,
+    new: &AgentConfig,
+    relayed: impl Fn(&RegistryName) -> bool,
+) -> Option<Fault> {
+    let follows = |name: &RegistryName| old.registries.iter().any(|plan| plan.name.value == *name);
+    let mut fresh = new.registries.iter().map(|plan| &plan.name).filter(|name| !follows(&name.value));
+    let name = fresh.find(|name| relayed(&name.value))?;
+    let message = format!("the hub relays a registry that is called `{}` too", name.value);
+    Some(Fault::error(name.place.clone(), message).help("give this one another `name`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::config::SourceFile;
+
+    use super::*;
+    use crate::config::{Overrides, read_agent};
+
+    fn config(registries: &str) -> AgentConfig {
+        let text = format!("trust_domain = \"test.mesh\"\nstate_dir = \"/tmp\"\n[hub]\naddress = \"127.0.0.1:15012\"\n{registries}");
+        let outcome = read_agent(&SourceFile::new("weft.toml", text.as_str()), &Overrides::default());
+        outcome.value.unwrap_or_else(|| panic!("{:?}", outcome.faults))
+    }
+
+    #[test]
+    fn a_reload_takes_no_name_from_the_hub() {
+        let hub = "[[registry]]\nkind = \"hub\"\n";
+        let local = "[[registry]]\nkind = \"static\"\nname = \"files\"\npath = \"/tmp\"\n";
+        let (without, with) = (config(hub), config(&format!("{hub}{local}")));
+        let relays = |name: &RegistryName| name.as_str() == "files";
+        let fault = name_that_is_relayed(&without, &with, relays).unwrap().to_string();
+        assert!(fault.contains("weft.toml:9:") && fault.contains("`files`"), "{fault}");
+        assert!(name_that_is_relayed(&with, &with, relays).is_none(), "it is followed already");
+        assert!(name_that_is_relayed(&without, &with, |_| false).is_none());
+    }
 }

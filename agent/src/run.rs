@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context;
 use tokio::sync::Notify;
-use weft_core::config::{Fault, Style, render};
+use weft_core::{
+    config::{Fault, Style, render},
+    name::RegistryName,
+};
 
 use crate::{
     admin::Admin,
@@ -19,7 +22,7 @@ use crate::{
     inspect::{Full, Inspect, ReadOnly},
     lifecycle::{Lifecycle, Phase, Request, Signals},
     readiness::Readiness,
-    reload::{Record, fixed_keys_changed},
+    reload::{Record, fixed_keys_changed, name_that_is_relayed},
     view,
     watched::Watched,
 };
@@ -157,6 +160,15 @@ impl Agent {
             self.path.display(),
             fixed.join(", ")
         );
+        let relayed = self.inspect.relayed.as_ref().and_then(|relayed| relayed.borrow().clone());
+        let is_relayed = |name: &RegistryName| {
+            relayed
+                .as_ref()
+                .is_some_and(|states| states.registries.iter().any(|state| state.registry == *name))
+        };
+        if let Some(fault) = name_that_is_relayed(&self.config, &config, is_relayed) {
+            anyhow::bail!("{fault}");
+        }
         log_warnings(&warnings);
         self.gates.need_inbound_of(&config, &self.inspect.readiness);
         let inbound = if self.gates.is_closed() { Inbound::Closed } else { Inbound::Open };
