@@ -1,4 +1,4 @@
-//! One context per request: the sole input of policy, log, metric, trace and `weft explain`.
+//! One context per request: the sole input of policy, log, metric, trace and explanation.
 //!
 //! What a request is gets known in steps, and the steps have a fixed order ([`InboundPhase`], [`OutboundPhase`]). Every
 //! consumer names a fact by the same [`Attribute`], so that a log line, a metric label and an explanation never

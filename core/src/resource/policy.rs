@@ -47,7 +47,7 @@ pub enum Action {
 /// One rule: a source and an operation, both of which must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRule {
-    /// For denials and `weft explain`; the rule's index when not named.
+    /// For denials; the rule's index when not named.
     pub name: Option<RuleName>,
     /// Alternatives; none at all matches every caller.
     pub from: Vec<PrincipalMatch>,

@@ -24,7 +24,7 @@ pub struct Route {
 /// One rule of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRule {
-    /// For logs and `weft explain`; unique within its route.
+    /// For logs; unique within its route.
     pub name: RuleName,
     /// Alternatives: one must match. None at all matches everything.
     pub matches: Vec<RouteMatch>,

@@ -14,7 +14,7 @@ use crate::{
 /// One rule: conditions and what follows from them.
 #[derive(Debug)]
 pub struct CompiledRouteRule {
-    /// `route/rule`, for logs, metrics and `weft explain`; `default` for the rule every port ends with.
+    /// `route/rule`, for logs and metrics; `default` for the rule every port ends with.
     pub name: RuleName,
     /// Alternatives; none at all matches everything. Shared by all tables until the route itself changes.
     pub matches: Arc<[CompiledMatch]>,
