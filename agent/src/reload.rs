@@ -110,7 +110,9 @@ mod tests {
     use crate::config::{Overrides, read_agent};
 
     fn config(registries: &str) -> AgentConfig {
-        let text = format!("trust_domain = \"test.mesh\"\nstate_dir = \"/tmp\"\n[hub]\naddress = \"127.0.0.1:15012\"\n{registries}");
+        let text = format!(
+            "trust_domain = \"test.mesh\"\nstate_dir = \"/tmp\"\n[hub]\naddress = \"127.0.0.1:15012\"\n{registries}"
+        );
         let outcome = read_agent(&SourceFile::new("weft.toml", text.as_str()), &Overrides::default());
         outcome.value.unwrap_or_else(|| panic!("{:?}", outcome.faults))
     }

@@ -121,7 +121,7 @@ async fn serve_http1(
 ) -> Option<LocalIo> {
     let worker = downstream.worker.clone();
     let addresses = downstream.peer_address.zip(downstream.local_address);
-    let (head, draining) = (downstream.head.clone(), downstream.drain.clone());
+    let head = downstream.head.clone();
     let heads = Rc::new(Heads::default());
     let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
     let marking = heads.clone();
@@ -148,7 +148,7 @@ async fn serve_http1(
     };
     let mut resting = (io, service);
     loop {
-        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting, &draining);
+        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting);
         // Boxed, so that a resting connection holds no room for it.
         let finish = |mut burst: Pin<&mut Burst<_, _>>| burst.finish();
         let served = Box::pin(serve::serve(burst, finish, next, &mut drain, None, None));

@@ -54,6 +54,8 @@ pub(super) struct Followed {
     bell: Option<Arc<Notify>>,
     /// When it was last rung because of what is unconfirmed.
     asked_at: Option<Instant>,
+    /// How much longer than it must it waits for that: what makes things unconfirmed does so at all agents at once.
+    own_patience: Duration,
     restored_age: Option<Duration>,
     last_error: Option<String>,
     down_since: Option<SystemTime>,
@@ -108,6 +110,7 @@ impl Followed {
             rules: String::new(),
             bell: None,
             asked_at: None,
+            own_patience: BELIEVED_AFTER.mul_f64(fastrand::f64() / 4.0),
             restored_age: None,
             last_error: None,
             down_since: None,
@@ -341,11 +344,12 @@ impl Followed {
     /// Has the registry list everything again when something has been unconfirmed for so long that a list which still
     /// lacks it is believed; no registry lists by itself while nothing breaks.
     pub(super) fn settle_unconfirmed(&mut self, snapshot: &Snapshot, now: SystemTime) {
-        let rested = self.asked_at.is_none_or(|at| at.elapsed() >= BELIEVED_AFTER);
+        let believed_after = BELIEVED_AFTER + self.own_patience;
+        let rested = self.asked_at.is_none_or(|at| at.elapsed() >= believed_after);
         if !self.connected || !rested {
             return;
         }
-        let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age >= BELIEVED_AFTER);
+        let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age >= believed_after);
         let states = self.scopes.iter().filter_map(|scope| snapshot.scopes.get(scope));
         let mut unconfirmed = states.flat_map(|state| {
             state.unconfirmed.iter().filter_map(|name| state.origins.get(name)?.unconfirmed_since)

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    signal::{Listener, PARTING, Signal},
+    signal::{Listener, PARTING},
     stream::{LocalStream, Prefixed},
 };
 
@@ -48,7 +48,6 @@ pub(crate) struct Burst<S: Service<Request<Incoming>, Response = Response<B>, Er
     watch: Arc<HeadWatch>,
     heads: Rc<Heads>,
     waiting: Waiting,
-    drain: Rc<Signal>,
     /// Whether it is one of those that wait.
     waits: bool,
 }
@@ -67,11 +66,10 @@ where
         watch: &Arc<HeadWatch>,
         heads: &Rc<Heads>,
         waiting: &Waiting,
-        drain: &Rc<Signal>,
     ) -> Self {
         let connection = Some(serve::http1(limits).serve_connection(io, service).with_upgrades());
         let (watch, heads, waiting) = (watch.clone(), heads.clone(), waiting.clone());
-        Self { connection, watch, heads, waiting, drain: drain.clone(), waits: false }
+        Self { connection, watch, heads, waiting, waits: false }
     }
 
     /// Takes nothing new.
@@ -116,8 +114,9 @@ where
         // Settled: hyper has written all, and asked for more, so it holds no byte of a body. Taken: nor of a head.
         let waits = self.watch.is_settled() && self.heads.are_taken();
         self.set_waits(waits);
-        let rests =
-            waits && (self.waiting.0.get() > READY || self.watch.is_stale() || self.drain.value() >= PARTING);
+        // Who had a long answer may send the next request at once, also when the worker drains: it is left only once it
+        // has been quiet for a while.
+        let rests = waits && (self.waiting.0.get() > READY || self.watch.is_stale());
         if !rests {
             return Poll::Pending;
         }

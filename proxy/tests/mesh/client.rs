@@ -49,6 +49,11 @@ impl Client1 {
         Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
 
+    /// Whether the other side has ended it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     pub(crate) async fn get(&mut self, host: &str, path: &str) -> hyper::Result<Reply> {
         self.call(Request::get(path).header("host", host).body(Full::default()).unwrap()).await
     }

@@ -18,7 +18,7 @@ use weft_core::resource::AppProtocol;
 use weft_proxy::OutboundKind;
 
 use crate::{
-    application::{Application, read_head},
+    application::{Application, read_head, scripted},
     authority::Authority,
     client::Client1,
     world::pair,
@@ -82,6 +82,45 @@ async fn no_request_is_lost_on_idle_busy_or_fresh_connections() {
     assert_eq!(load.join_all().await, vec![None; 16]);
     assert_eq!(draining.await.unwrap(), 0);
     assert!(began.elapsed() < Duration::from_secs(20), "nobody was left to wait for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_had_a_long_answer_has_time_for_the_next_request() {
+    let authority = Authority::new();
+    let (go_on, may_go_on) = tokio::sync::mpsc::channel::<()>(1);
+    let may_go_on = Arc::new(tokio::sync::Mutex::new(may_go_on));
+    let address = scripted(move |head, mut stream| {
+        let may_go_on = may_go_on.clone();
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab").await.unwrap();
+            if head.starts_with("GET /long ") {
+                may_go_on.lock().await.recv().await.unwrap();
+            }
+            stream.write_all(b"cd").await.unwrap();
+        }
+    })
+    .await;
+    let (mut web, _reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
+    let address = web.outbound();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /long HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(!head.contains("connection: close"), "{head}");
+    let mut idle = Client1::connect(address).await;
+    assert_eq!(idle.get("reviews", "/").await.unwrap().status, 200);
+    let draining = tokio::spawn(async move { web.proxy.drain(Duration::from_secs(4)).await });
+    // Who idles is left when the worker waits no more for what callers are about to say.
+    until("the idle one is left", async || idle.is_closed()).await;
+    go_on.send(()).await.unwrap();
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"cd") {
+        assert!(stream.read_buf(&mut rest).await.unwrap() > 0);
+    }
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("connection: close\r\n"), "{head}");
+    drop(stream);
+    assert_eq!(draining.await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
