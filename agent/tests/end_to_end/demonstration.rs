@@ -192,7 +192,8 @@ fn nothing_is_left(sandbox: &Sandbox, children: &[(u32, String)]) {
             .iter()
             .all(|(pid, command)| {
                 let now = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                now.replace('\0', " ") != *command
+                // Nothing: it is gone, and had gone before its command line was read if that was nothing too.
+                now.is_empty() || now.replace('\0', " ") != *command
             })
             .then_some(())
     });
