@@ -53,15 +53,13 @@ pub fn normalise(path: &str, slashes: EncodedSlash) -> Result<Cow<'_, str>, Path
 /// (RFC 3986 §3.3 leaves that to applications). None when that changes nothing.
 #[must_use]
 pub fn without_parameters(path: &str) -> Option<String> {
-    if !path.contains([';', '%']) {
+    if !path.contains(';') && !path.contains("%3B") {
         return None;
     }
     let mut bare = String::with_capacity(path.len());
-    let mut found = false;
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let end = segment.find(';').into_iter().chain(segment.find("%3B")).min();
-        found |= end.is_some();
         match &segment[..end.unwrap_or(segment.len())] {
             // A segment of nothing but parameters is none; at the end its slash is left.
             "" if segments.peek().is_some() => {}
@@ -71,7 +69,7 @@ pub fn without_parameters(path: &str) -> Option<String> {
             }
         }
     }
-    found.then_some(bare)
+    Some(bare)
 }
 
 /// What a byte of a path is: nothing special, needs a look, or must not stand there.

@@ -98,14 +98,16 @@ impl Authorization {
     /// Decides one request, or one opaque connection.
     #[must_use]
     pub fn decide(&self, input: &PolicyInput<'_>) -> Decision {
-        if let Some(rule) = first_match(&self.deny, input, OnBytes::Matches) {
+        let bare = input.request.as_ref().and_then(|request| without_parameters(request.path));
+        let asked = Asked { input, bare: bare.as_deref() };
+        if let Some(rule) = first_match(&self.deny, &asked, OnBytes::Matches) {
             return Decision::Denied(rule.name.clone());
         }
         let Some(first) = self.allow.first() else {
             let own = input.identity.trust_domain_str() == self.trust_domain.as_str();
             return if own { Decision::Allowed(None) } else { Decision::NotAllowed(own_trust_domain()) };
         };
-        match first_match(&self.allow, input, OnBytes::Fails) {
+        match first_match(&self.allow, &asked, OnBytes::Fails) {
             Some(rule) => Decision::Allowed(Some(rule.name.clone())),
             None => Decision::NotAllowed(first.name.clone()),
         }
@@ -119,19 +121,26 @@ impl Authorization {
     }
 }
 
+/// What is decided, with what all rules would work out of it.
+struct Asked<'a> {
+    input: &'a PolicyInput<'a>,
+    /// The path without its parameters, if it has any.
+    bare: Option<&'a str>,
+}
+
 fn first_match<'a>(
     policies: &'a [Arc<CompiledPolicy>],
-    input: &PolicyInput<'_>,
+    asked: &Asked<'_>,
     on_bytes: OnBytes,
 ) -> Option<&'a CompiledRule> {
-    policies.iter().flat_map(|policy| &policy.rules).find(|rule| rule.matches(input, on_bytes))
+    policies.iter().flat_map(|policy| &policy.rules).find(|rule| rule.matches(asked, on_bytes))
 }
 
 impl CompiledRule {
-    fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
-        let from =
-            self.from.is_empty() || self.from.iter().any(|principal| principal.matches(input.identity));
-        from && (self.to.is_empty() || self.to.iter().any(|to| to.matches(input, on_bytes)))
+    fn matches(&self, asked: &Asked<'_>, on_bytes: OnBytes) -> bool {
+        let identity = asked.input.identity;
+        let from = self.from.is_empty() || self.from.iter().any(|principal| principal.matches(identity));
+        from && (self.to.is_empty() || self.to.iter().any(|to| to.matches(asked, on_bytes)))
     }
 }
 
@@ -140,7 +149,8 @@ impl CompiledOperation {
         !self.methods.is_empty() || !self.paths.is_empty()
     }
 
-    fn matches(&self, input: &PolicyInput<'_>, on_bytes: OnBytes) -> bool {
+    fn matches(&self, asked: &Asked<'_>, on_bytes: OnBytes) -> bool {
+        let input = asked.input;
         if !self.ports.is_empty() && !self.ports.contains(&input.port) {
             return false;
         }
@@ -148,18 +158,16 @@ impl CompiledOperation {
             return !self.is_layer_7() || matches!(on_bytes, OnBytes::Matches);
         };
         (self.methods.is_empty() || self.methods.contains(request.method))
-            && (self.paths.is_empty() || self.holds(request.path, on_bytes))
+            && (self.paths.is_empty() || self.holds(request.path, asked.bare, on_bytes))
     }
 
     /// Applications differ in whether `/admin;x` is `/admin`, so both readings count: a rule that denies needs one of them,
     /// one that allows needs both.
-    fn holds(&self, path: &str, on_bytes: OnBytes) -> bool {
+    fn holds(&self, path: &str, bare: Option<&str>, on_bytes: OnBytes) -> bool {
         let holds = |path: &str| self.paths.iter().any(|rule| rule.holds(path));
-        let bare = without_parameters(path);
-        let bare = bare.as_deref().unwrap_or(path);
         match on_bytes {
-            OnBytes::Matches => holds(path) || holds(bare),
-            OnBytes::Fails => holds(path) && holds(bare),
+            OnBytes::Matches => holds(path) || bare.is_some_and(holds),
+            OnBytes::Fails => holds(path) && bare.is_none_or(holds),
         }
     }
 }
