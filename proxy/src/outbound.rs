@@ -19,8 +19,9 @@ use tokio::{
     time::timeout,
 };
 use weft_core::{
+    context::Reached,
     resource::{Endpoint, TlsMode},
-    table::Upstream,
+    table::{DestinationPort, Upstream},
 };
 
 use crate::{
@@ -172,9 +173,17 @@ async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     .await;
 }
 
-/// Where requests to an endpoint go: to its agent, or to the application itself.
-fn reached_address(endpoint: &Endpoint) -> SocketAddr {
-    endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()
+/// What is recorded of where a request or a connection went: to the endpoint's agent, or to the application itself.
+fn reached<'a>(port: &'a DestinationPort, endpoint: Option<&'a Arc<Endpoint>>) -> Reached<'a> {
+    Reached {
+        service: &port.service,
+        port: port.number,
+        workload: None,
+        instance: endpoint.map(|endpoint| &endpoint.instance),
+        identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
+        address: endpoint
+            .map(|endpoint| endpoint.mesh_address.as_ref().unwrap_or(&endpoint.address).socket()),
+    }
 }
 
 /// Whether an endpoint is an application outside the mesh, declared so.

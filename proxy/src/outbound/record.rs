@@ -5,11 +5,11 @@ use std::{rc::Rc, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Version};
 use weft_core::{
-    context::{Outcome, Reached, Reporter},
+    context::{Outcome, Reporter},
     name::RuleName,
 };
 
-use super::{Downstream, reached_address, route::Routed};
+use super::{Downstream, route::Routed};
 use crate::{
     balance::Picked,
     fault::{self, Fault},
@@ -77,14 +77,7 @@ impl Report {
         let trace = self.seen.trace_id();
         let source = &self.downstream.role.source;
         let outcome = Outcome {
-            destination: self.routed.as_ref().map(|routed| Reached {
-                service: &routed.port.service,
-                port: routed.port.number,
-                workload: None,
-                instance: endpoint.map(|endpoint| &endpoint.instance),
-                identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint.map(|endpoint| reached_address(endpoint)),
-            }),
+            destination: self.routed.as_ref().map(|routed| super::reached(&routed.port, endpoint)),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,
             mutual_tls: endpoint.is_some_and(|endpoint| endpoint.mesh_address.is_some()),

@@ -7,12 +7,12 @@ use std::{
 };
 
 use weft_core::{
-    context::{Outcome, Protocol, Reached, Reporter, Verdict},
+    context::{Outcome, Protocol, Reporter, Verdict},
     table::{CompiledRouteRule, DestinationPort, EndpointState},
     wire::Framing,
 };
 
-use super::{Downstream, reached_address, route};
+use super::{Downstream, route};
 use crate::{
     balance::{self, Picked},
     clock::milliseconds,
@@ -172,14 +172,7 @@ impl Record<'_> {
         Outcome {
             reporter: Reporter::Source,
             source: &self.downstream.role.source,
-            destination: self.way.as_ref().map(|way| Reached {
-                service: &way.port.service,
-                port: way.port.number,
-                workload: None,
-                instance: endpoint.map(|endpoint| &endpoint.instance),
-                identity: endpoint.and_then(|endpoint| endpoint.identity.as_ref()),
-                address: endpoint.map(|endpoint| reached_address(endpoint)),
-            }),
+            destination: self.way.as_ref().map(|way| super::reached(&way.port, endpoint)),
             local_address: self.downstream.local_address,
             peer_address: self.downstream.peer_address,
             protocol: Protocol::Tcp,

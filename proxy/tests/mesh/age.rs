@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use http::Request;
-use weft_core::{resource::AppProtocol, wire::Framing};
+use weft_core::wire::Framing;
 
 use crate::{
     agent::greet,
     application::Application,
     authority::Authority,
-    world::{Serving, identity, open_to_domain, serving_host},
+    world::{http_host, identity},
 };
 
 const LIFE: Duration = Duration::from_secs(6);
@@ -18,12 +18,7 @@ const LIFE: Duration = Duration::from_secs(6);
 async fn a_connection_is_told_to_go_before_its_certificate_ends_and_its_request_finishes() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
-    let serving = Serving {
-        address: application.address,
-        protocol: AppProtocol::Http,
-        authorization: open_to_domain(),
-    };
-    let mut reviews = serving_host(&authority, serving);
+    let mut reviews = http_host(&authority, application.address);
     let port = application.address.port();
     let short = authority.issue_for(&identity("reviews"), LIFE);
     let chain = short.chain().to_vec();

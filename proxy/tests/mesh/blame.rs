@@ -12,7 +12,7 @@ use weft_proxy::OutboundKind;
 use crate::{
     application::{Application, scripted},
     authority::Authority,
-    world::{Serving, calling_host, calling_table_with, endpoint, next, open_to_domain, pair, serving_host},
+    world::{calling_host, calling_table_with, endpoint, http_host, next, pair},
 };
 
 /// What comes until the other side ends the connection.
@@ -28,12 +28,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn no_endpoint_is_blamed_for_a_body_that_its_caller_broke() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
-    let serving = Serving {
-        address: application.address,
-        protocol: AppProtocol::Http,
-        authorization: open_to_domain(),
-    };
-    let reviews = serving_host(&authority, serving);
+    let reviews = http_host(&authority, application.address);
     let upstream = endpoint("r1", application.address, &reviews);
     let table = calling_table_with(vec![upstream.clone()], AppProtocol::Http, 1, Retries::default());
     let web = calling_host(&authority, table, OutboundKind::ByHost);

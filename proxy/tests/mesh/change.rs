@@ -21,7 +21,9 @@ use crate::{
     application::Application,
     authority::Authority,
     client::Client1,
-    world::{Host, Serving, calling_host, calling_table, endpoint, identity, open_to_domain, serving_host},
+    world::{
+        Host, Serving, calling_host, calling_table, endpoint, identity, open_to_domain, serving_host, until,
+    },
 };
 
 /// Clients that call without a pause until they are stopped.
@@ -77,14 +79,6 @@ impl Load {
 fn serving(application: &Application) -> Serving {
     let authorization = open_to_domain();
     Serving { address: application.address, protocol: AppProtocol::Http, authorization }
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 async fn serials(host: &Host) -> (BTreeSet<String>, BTreeSet<String>) {

@@ -14,18 +14,10 @@ use crate::{
     application::{Application, read_head, scripted},
     authority::Authority,
     client::{Client1, Client2, Reply},
-    world::{next, pair},
+    world::{next, pair, until},
 };
 
 const DEADLINE: Duration = Duration::from_millis(200);
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 fn is_drained(reply: &Reply) -> bool {
     reply.status == 503 && reply.headers["x-weft-fault"] == "drained"
@@ -49,7 +41,7 @@ async fn requests_without_an_answer_are_told_when_the_callers_agent_drains() {
     let (mut web, _reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
     let mut tap = web.proxy.tap();
     let calls = slow_calls(web.outbound()).await;
-    until("both are with the application", || application.requests.load(Relaxed) == 2).await;
+    until("both are with the application", async || application.requests.load(Relaxed) == 2).await;
     assert_eq!(web.proxy.drain(DEADLINE).await, 2);
     for call in calls {
         let reply = call.await.unwrap().unwrap();
@@ -68,7 +60,7 @@ async fn requests_without_an_answer_are_told_when_the_called_agent_drains() {
     let (web, mut reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
     let mut tap = reviews.proxy.tap();
     let calls = slow_calls(web.outbound()).await;
-    until("both are with the application", || application.requests.load(Relaxed) == 2).await;
+    until("both are with the application", async || application.requests.load(Relaxed) == 2).await;
     assert_eq!(reviews.proxy.drain(DEADLINE).await, 1);
     for call in calls {
         let reply = call.await.unwrap().unwrap();

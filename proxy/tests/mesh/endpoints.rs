@@ -28,26 +28,14 @@ use crate::{
     authority::Authority,
     client::Client1,
     world::{
-        Host, Serving, calling_config, calling_host, calling_table, calling_table_within, endpoint,
-        endpoint_at, identity, open_to_domain, serving_host,
+        calling_config, calling_host, calling_table, calling_table_within, endpoint, endpoint_at, http_host,
+        identity, until,
     },
 };
-
-fn serve(authority: &Authority, address: SocketAddr) -> Host {
-    serving_host(authority, Serving { address, protocol: AppProtocol::Http, authorization: open_to_domain() })
-}
 
 fn post() -> Request<Full<Bytes>> {
     let request = Request::builder().method(Method::POST).uri("/").header("host", "reviews");
     request.body(Full::new("x".into())).unwrap()
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < end, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 fn is_ejected(upstream: &Upstream) -> bool {
@@ -61,7 +49,7 @@ async fn an_application_that_hangs_is_left_alone() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = hanging.local_addr().map(|address| (address, hanging)).unwrap();
     let good = Application::start("good").await;
-    let (first, second) = (serve(&authority, hanging.0), serve(&authority, good.address));
+    let (first, second) = (http_host(&authority, hanging.0), http_host(&authority, good.address));
     let upstreams = [endpoint("r1", hanging.0, &first), endpoint("r2", good.address, &second)];
     let (protocol, limit) = (AppProtocol::Http, Some(Duration::from_millis(50)));
     let table = calling_table_within(upstreams.to_vec(), protocol, 1, Retries::default(), limit);
@@ -86,7 +74,7 @@ async fn an_application_that_hangs_is_left_alone() {
 async fn the_wait_for_a_response_begins_when_the_request_is_whole() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
-    let reviews = serve(&authority, application.address);
+    let reviews = http_host(&authority, application.address);
     let limit = Duration::from_millis(300);
     let endpoints = vec![endpoint("r1", application.address, &reviews)];
     let table = calling_table_within(endpoints, AppProtocol::Http, 1, Retries::default(), Some(limit));
@@ -114,7 +102,7 @@ async fn an_application_that_stops_reading_a_request_is_out_of_time() {
     let authority = Authority::new();
     // Connections are accepted by the kernel, and nobody ever reads.
     let deaf = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let reviews = serve(&authority, deaf.local_addr().unwrap());
+    let reviews = http_host(&authority, deaf.local_addr().unwrap());
     let endpoints = vec![endpoint("r1", deaf.local_addr().unwrap(), &reviews)];
     let limit = Duration::from_millis(300);
     let table = calling_table_within(endpoints, AppProtocol::Http, 1, Retries::default(), Some(limit));
@@ -137,7 +125,7 @@ async fn an_application_that_stops_reading_a_request_is_out_of_time() {
 async fn a_workload_without_a_certificate_spoils_nothing_for_others() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
-    let reviews = serve(&authority, application.address);
+    let reviews = http_host(&authority, application.address);
     let upstream = endpoint("r1", application.address, &reviews);
     let table = Publisher::new(calling_table(vec![upstream.clone()], AppProtocol::Http, 1));
     let credentials = Publisher::new(authority.credentials(&[&identity("web")]));
@@ -191,7 +179,7 @@ impl Gate {
 async fn a_connection_to_who_was_meant_before_is_not_used_for_who_is_meant_now() {
     let authority = Authority::new();
     let application = Application::start("v1").await;
-    let reviews = serve(&authority, application.address);
+    let reviews = http_host(&authority, application.address);
     let ListenAddress::Tcp(mesh) = reviews.proxy.addresses().inbound[0].clone() else { panic!("no TCP") };
     let mut gate = Gate::before(mesh).await;
     let before = Arc::new(Upstream {
@@ -213,7 +201,7 @@ async fn a_connection_to_who_was_meant_before_is_not_used_for_who_is_meant_now()
     gate.came.wait_for(|came| *came > 0).await.unwrap();
     web.table.publish(calling_table(vec![after], AppProtocol::Http, 2));
     let second = tokio::spawn(call());
-    until("both calls wait", || before.state.in_flight.load(Relaxed) == 2).await;
+    until("both calls wait", async || before.state.in_flight.load(Relaxed) == 2).await;
     gate.open.send(true).unwrap();
     // The first is in order: it was sent when that was who is meant.
     assert_eq!(first.await.unwrap().status, 200);

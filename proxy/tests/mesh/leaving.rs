@@ -21,7 +21,7 @@ use crate::{
     application::{Application, read_head, scripted},
     authority::Authority,
     client::Client1,
-    world::pair,
+    world::{pair, until},
 };
 
 /// Calls without a pause, and never twice, until it is told to close. What went wrong, if anything did.
@@ -36,14 +36,6 @@ async fn call_until_told(address: SocketAddr, calls: Arc<AtomicU64>) -> Option<S
             Ok(_) => calls.fetch_add(1, Relaxed),
             Err(error) => return Some(format!("{error:?}")),
         };
-    }
-}
-
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::task::yield_now().await;
     }
 }
 

@@ -24,16 +24,8 @@ use weft_proxy::{AllowedLocal, Limits, OutboundKind, Proxy, ProxyConfig};
 use crate::{
     authority::Authority,
     client::{Client2, Reply},
-    world::{Host, calling_config, calling_host, calling_table, identity, plain_endpoint},
+    world::{Host, calling_config, calling_host, calling_table, identity, plain_endpoint, until},
 };
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 fn call(client: &Client2) -> JoinHandle<hyper::Result<Reply>> {
     let mut client = client.clone();
@@ -100,10 +92,12 @@ async fn the_next_connection_is_opened_at_four_fifths_of_the_streams() {
     let mut connections_at = Vec::new();
     for count in 1..=2 * STREAMS {
         calls.push(call(&client));
-        until("the request has come", || application.held.load(Relaxed) == count).await;
+        until("the request has come", async || application.held.load(Relaxed) == count).await;
         if count == STREAMS * 4 / 5 + 1 {
-            until("the second connection is opened ahead", || application.connections.load(Relaxed) == 2)
-                .await;
+            until("the second connection is opened ahead", async || {
+                application.connections.load(Relaxed) == 2
+            })
+            .await;
         }
         connections_at.push(application.connections.load(Relaxed));
     }
@@ -227,7 +221,8 @@ async fn connections_share_the_bytes_that_peers_may_send_unread() {
         web.table.publish(calling_table(endpoints, AppProtocol::Http2, generation));
         generation += 1;
         let call = call(&client);
-        until("the application is called", || !fresh.lock().unwrap().is_empty() || call.is_finished()).await;
+        until("the application is called", async || !fresh.lock().unwrap().is_empty() || call.is_finished())
+            .await;
         call.abort();
         if fresh.lock().unwrap().first().is_some_and(|(of_stream, _)| *of_stream == largest) {
             return;

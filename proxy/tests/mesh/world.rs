@@ -1,6 +1,10 @@
 //! Two hosts: `web` calls, `reviews` serves, each behind a proxy of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use weft_core::{
     context::RequestContext,
@@ -61,6 +65,20 @@ pub(crate) fn deny_all() -> Arc<CompiledPolicy> {
     let to = vec![CompiledOperation::default()];
     let rule = CompiledRule { name: RuleName::new("static/none/0").unwrap(), from: Vec::new(), to };
     Arc::new(CompiledPolicy { name: RuleName::new("static/none").unwrap(), rules: vec![rule] })
+}
+
+/// Waits until `holds`, and fails with `what` when it never does.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The host of an application that speaks HTTP/1.1 to everybody of the trust domain.
+pub(crate) fn http_host(authority: &Authority, address: SocketAddr) -> Host {
+    serving_host(authority, Serving { address, protocol: AppProtocol::Http, authorization: open_to_domain() })
 }
 
 /// A host that serves `reviews`.
