@@ -13,6 +13,7 @@ mod hop;
 mod host;
 mod http1;
 mod request_id;
+mod scan;
 mod survey;
 mod trace;
 
@@ -22,5 +23,6 @@ pub use hop::{clean_request, clean_response};
 pub use host::{Host, admit, named_host};
 pub use http1::fit_http1;
 pub use request_id::RequestId;
+pub use scan::HeadScan;
 pub use survey::{Seen, Survey};
 pub use trace::{TraceContext, TraceId};

@@ -12,6 +12,7 @@ pub(crate) mod heard;
 pub(crate) mod multiplexed;
 pub(crate) mod observed;
 pub(crate) mod pump;
+pub(crate) mod refusal;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod single;

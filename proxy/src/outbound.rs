@@ -10,14 +10,10 @@ mod route;
 mod sniff;
 mod tcp;
 
-use std::{io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
-};
 use weft_core::{
     context::Reached,
     resource::{Endpoint, TlsMode},
@@ -30,7 +26,7 @@ use crate::{
         body::Arriving,
         burst::{self, Burst, LocalIo},
         head::HeadWatch,
-        serve,
+        refusal, serve,
         streams::Streams,
         strict::{Heads, Strict},
     },
@@ -40,9 +36,6 @@ use crate::{
     worker::{Counted, Worker},
 };
 use sniff::Spoken;
-
-/// How long a caller may take to end its side of a connection.
-const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// One accepted connection of a local workload.
 pub(crate) struct Downstream {
@@ -91,7 +84,7 @@ pub(crate) async fn serve(
     let Some((spoken, prefix)) = sniff::sniff(&mut stream, &mut told, &limits).await else {
         if downstream.drain.value() >= PARTING {
             drop(counted);
-            Box::pin(part(&mut stream)).await;
+            Box::pin(refusal::part(&mut stream)).await;
         }
         return;
     };
@@ -100,7 +93,7 @@ pub(crate) async fn serve(
         Spoken::Http1 => {
             let Some(mut left) = serve_http1(downstream, stream, told).await else { return };
             drop(counted);
-            Box::pin(part(left.inner_mut())).await;
+            Box::pin(refusal::part(left.inner_mut().inner_mut())).await;
         }
         Spoken::Http2 => {
             let answer = move |request| handle::handle(downstream.clone(), request);
@@ -125,9 +118,9 @@ async fn serve_http1(
     let head = downstream.head.clone();
     let heads = Rc::new(Heads::default());
     let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
-    let marking = heads.clone();
+    let (marking, serving) = (heads.clone(), downstream.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let downstream = downstream.clone();
+        let downstream = serving.clone();
         // Before hyper reads on: it may find the caller's end.
         downstream.head.request();
         let flawed = marking.mark(&mut request);
@@ -149,28 +142,21 @@ async fn serve_http1(
     };
     let mut resting = (io, service);
     loop {
-        let burst = Burst::new(resting, &worker.limits, &head, &heads, &worker.waiting);
+        let burst = Burst::new(resting, &worker.limits, &head, &heads, Some(&worker.waiting));
         // Boxed, so that a resting connection holds no room for it.
-        let finish = |mut burst: Pin<&mut Burst<_, _>>| burst.finish();
+        let finish = |mut burst: Pin<&mut Burst<_, _, _>>| burst.finish();
         let served = Box::pin(serve::serve(burst, finish, next, &mut drain, None, None));
-        let rested = served.await.flatten()?;
+        let mut rested = served.await.flatten()?;
+        if let Some(fault) = heads.refusal() {
+            let answer = record::Report::unread(downstream).refuse(fault);
+            Box::pin(refusal::send(rested.0.inner_mut().inner_mut(), answer)).await;
+            return None;
+        }
         if !burst::rest(&rested.0, &mut drain).await {
             return Some(rested.0);
         }
         resting = rested;
     }
-}
-
-/// Ends our side, and waits for the caller to end its own: bytes of it that nobody read would reset the connection, and
-/// with it the last answer, if the caller has yet to read it.
-async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    let _ = timeout(LAST_WORD, async {
-        stream.shutdown().await?;
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<_, io::Error>(())
-    })
-    .await;
 }
 
 /// What is recorded of where a request or a connection went: to the endpoint's agent, or to the application itself.

@@ -4,6 +4,7 @@
 //! request to the end of the connection. Most connections rest most of the time. So hyper gives one back when every
 //! request that came is answered and nothing came for a while, or when many others wait as well: a resting connection
 //! is little more than a socket. To give it to hyper again costs a fifth of a request, so a few wait with all they need.
+//! hyper also gives it back when it refused what came: then it is for whoever serves it to say so.
 
 use std::{
     cell::Cell,
@@ -19,6 +20,7 @@ use hyper::{
     Request, Response, body::Incoming, server::conn::http1::UpgradeableConnection, service::Service,
 };
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     head::HeadWatch,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     config::Limits,
     signal::{Listener, PARTING},
-    stream::{LocalStream, Prefixed},
+    stream::{LocalStream, OtherEnd, Prefixed},
 };
 
 /// How many connections of a worker wait for a request with all that they need for it, 24 KB each.
@@ -39,36 +41,45 @@ const READY: u32 = 256;
 pub(crate) struct Waiting(Rc<Cell<u32>>);
 
 /// A local connection as hyper reads and writes it.
-pub(crate) type LocalIo = TokioIo<Strict<Prefixed<LocalStream>>>;
+pub(crate) type LocalIo = Io<Prefixed<LocalStream>>;
 
-/// A connection that hyper serves until it is to rest. Gives it back with its service, or nothing when it has ended.
-pub(crate) struct Burst<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body>
-{
-    connection: Option<UpgradeableConnection<LocalIo, S>>,
+/// A connection as hyper reads and writes it.
+pub(crate) type Io<T> = TokioIo<Strict<T>>;
+
+/// A connection that hyper serves until it is to rest, or a request was refused that the service did not get
+/// ([`Heads::refusal`]). Gives it back with its service, or nothing when it has ended.
+pub(crate) struct Burst<
+    T,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
+    B: Body,
+> {
+    connection: Option<UpgradeableConnection<Io<T>, S>>,
     watch: Arc<HeadWatch>,
     heads: Rc<Heads>,
-    waiting: Waiting,
+    /// None of one that never rests.
+    waiting: Option<Waiting>,
     /// Whether it is one of those that wait.
     waits: bool,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-impl<S, B> Burst<S, B>
+impl<T, S, B> Burst<T, S, B>
 where
+    T: AsyncRead + AsyncWrite + OtherEnd + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>,
     B: Body<Error: Into<BoxError>> + 'static,
 {
-    /// Serves `io`, of which `watch` and `heads` know.
+    /// Serves `io`, of which `watch` and `heads` know. Never rests without a count of those that wait.
     pub(crate) fn new(
-        (io, service): (LocalIo, S),
+        (io, service): (Io<T>, S),
         limits: &Limits,
         watch: &Arc<HeadWatch>,
         heads: &Rc<Heads>,
-        waiting: &Waiting,
+        waiting: Option<&Waiting>,
     ) -> Self {
         let connection = Some(serve::http1(limits).serve_connection(io, service).with_upgrades());
-        let (watch, heads, waiting) = (watch.clone(), heads.clone(), waiting.clone());
+        let (watch, heads, waiting) = (watch.clone(), heads.clone(), waiting.cloned());
         Self { connection, watch, heads, waiting, waits: false }
     }
 
@@ -80,9 +91,11 @@ where
     }
 }
 
-impl<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body> Burst<S, B> {
+impl<T, S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body>
+    Burst<T, S, B>
+{
     fn set_waits(&mut self, waits: bool) {
-        let count = &self.waiting.0;
+        let Some(Waiting(count)) = &self.waiting else { return };
         match (std::mem::replace(&mut self.waits, waits), waits) {
             (false, true) => count.set(count.get() + 1),
             (true, false) => count.set(count.get() - 1),
@@ -91,20 +104,21 @@ impl<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>
     }
 }
 
-impl<S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body> Drop
-    for Burst<S, B>
+impl<T, S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>>, B: Body> Drop
+    for Burst<T, S, B>
 {
     fn drop(&mut self) {
         self.set_waits(false);
     }
 }
 
-impl<S, B> Future for Burst<S, B>
+impl<T, S, B> Future for Burst<T, S, B>
 where
+    T: AsyncRead + AsyncWrite + OtherEnd + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>> + Unpin,
     B: Body<Error: Into<BoxError>> + 'static,
 {
-    type Output = Option<(LocalIo, S)>;
+    type Output = Option<(Io<T>, S)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
@@ -116,8 +130,9 @@ where
         self.set_waits(waits);
         // Who had a long answer may send the next request at once, also when the worker drains: it is left only once it
         // has been quiet for a while.
-        let rests = waits && (self.waiting.0.get() > READY || self.watch.is_stale());
-        if !rests {
+        let are_many = self.waiting.as_ref().is_some_and(|waiting| waiting.0.get() > READY);
+        let rests = waits && self.waiting.is_some() && (are_many || self.watch.is_stale());
+        if !rests && self.heads.refusal().is_none() {
             return Poll::Pending;
         }
         let parts = self.connection.take().and_then(UpgradeableConnection::into_parts);

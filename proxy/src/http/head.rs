@@ -32,6 +32,8 @@ pub(crate) struct HeadWatch {
     starved: AtomicBool,
     /// Whether the last write has to wait.
     blocked: AtomicBool,
+    /// Whether an answer of the service, or the end of one, may have yet to be written.
+    owing: AtomicBool,
     /// Whether nothing was read since the last sweep.
     quiet: AtomicBool,
     /// Whether nothing was read from one sweep to the next, while no request was under way.
@@ -42,6 +44,7 @@ impl HeadWatch {
     /// A whole header came.
     pub(crate) fn request(&self) {
         self.change(|state| state != RELEASED, BUSY);
+        self.owing.store(true, Relaxed);
         self.late.store(false, Relaxed);
     }
 
@@ -99,6 +102,18 @@ impl HeadWatch {
     /// Takes note of whether a write has to wait.
     pub(super) fn written(&self, blocked: bool) {
         self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Takes note that all there was to write is written.
+    pub(super) fn flushed(&self) {
+        if self.state.load(Relaxed) < RELEASED {
+            self.owing.store(false, Relaxed);
+        }
+    }
+
+    /// Whether what is written next may belong to an answer of the service. If not, hyper itself has something to say.
+    pub(super) fn is_owing(&self) -> bool {
+        self.owing.load(Relaxed)
     }
 
     /// Whether the last answer is written and all that came was read, as far as the socket is asked.

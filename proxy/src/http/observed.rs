@@ -27,6 +27,8 @@ pub(crate) struct Observed {
     pub(crate) grpc: bool,
     pub(crate) verdict: Verdict,
     pub(crate) received: Option<Received>,
+    /// Whether nothing is known of what was asked for, because it could not be read.
+    pub(crate) unread: bool,
     ended: bool,
 }
 
@@ -44,6 +46,7 @@ impl Observed {
             grpc: false,
             verdict: Verdict::default(),
             received: None,
+            unread: false,
             ended: false,
         }
     }
@@ -115,8 +118,8 @@ impl Observed {
             protocol: if self.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
             mutual_tls: true,
             request: Some(Asked {
-                method: self.method.as_str(),
-                path: self.uri.path(),
+                method: if self.unread { "" } else { self.method.as_str() },
+                path: if self.unread { "" } else { self.uri.path() },
                 authority: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
                 id: self.request_id.as_ref().map_or("", RequestId::as_str),
                 trace: trace.map_or("", TraceId::as_str),

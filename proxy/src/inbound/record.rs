@@ -34,6 +34,13 @@ impl Report {
         Box::new(Self { upstream, seen: Observed::new(version, method), serving: None })
     }
 
+    /// A request of HTTP/1 that could not be read.
+    pub(crate) fn unread(upstream: Rc<Upstream>) -> Box<Self> {
+        let mut report = Self::new(upstream, Version::HTTP_11, Method::GET);
+        report.seen.unread = true;
+        report
+    }
+
     /// Passes the response on, to be recorded when its body ends.
     pub(crate) fn answer(mut self: Box<Self>, mut response: Response<Body>) -> Answer {
         *response.version_mut() = self.seen.version;

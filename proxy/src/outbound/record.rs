@@ -41,6 +41,13 @@ impl Report {
         Box::new(Self { downstream, seen, routed: None, picked: None, attempts: 0, exhausted: false })
     }
 
+    /// A request of HTTP/1 that could not be read.
+    pub(crate) fn unread(downstream: Rc<Downstream>) -> Box<Self> {
+        let mut report = Self::new(downstream, Version::HTTP_11, Method::GET);
+        report.seen.unread = true;
+        report
+    }
+
     /// Passes the response on, to be recorded when its body ends.
     pub(crate) fn answer(mut self: Box<Self>, response: Response<Body>) -> Answer {
         let (mut parts, body) = response.into_parts();

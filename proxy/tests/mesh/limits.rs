@@ -76,6 +76,8 @@ async fn another_agent_cannot_hold_a_connection_with_a_header_that_never_ends() 
         stream.write_all(begun.as_bytes()).await.unwrap();
         let answer = ended(&mut stream).await;
         assert_eq!(answer.starts_with("HTTP/1.1 200 "), begun.starts_with(whole), "{answer}");
+        assert_eq!(answer.contains("HTTP/1.1 408 "), !begun.is_empty(), "{answer}");
+        assert_eq!(answer.contains("\r\nx-weft-fault: caller_too_slow\r\n"), !begun.is_empty(), "{answer}");
     }
     // A connection that idles after a request, and one whose request takes long, are none of this.
     let mut stream = greet(&authority, &reviews, application.address.port(), Framing::Http1).await;

@@ -1,21 +1,28 @@
 //! Who is refused is told so, and it is recorded.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::atomic::Ordering::Relaxed};
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use weft_core::{publish::Publisher, resource::AppProtocol, table::Table};
-use weft_proxy::{AllowedLocal, OutboundKind, Proxy};
+use weft_core::{
+    context::RequestContext, publish::Publisher, resource::AppProtocol, table::Table, wire::Framing,
+};
+use weft_proxy::{AllowedLocal, OutboundKind, Proxy, TapReceiver};
 
 use crate::{
-    application::Application,
+    agent::greet,
+    application::{Application, read_head},
     authority::Authority,
     client::Client1,
     world::{
         Serving, bound, calling_config, calling_host, calling_table, deny_all, endpoint, identity, next,
-        open_to_domain, outbound_of, plain_endpoint, serving_host,
+        open_to_domain, outbound_of, pair, plain_endpoint, serving_host,
     },
 };
 
@@ -127,4 +134,85 @@ async fn the_rule_that_lets_a_connection_in_is_recorded() {
     assert_eq!(Client1::connect(web.outbound()).await.get("reviews", "/").await.unwrap().status, 200);
     let record = next(&mut called).await;
     assert_eq!((record.verdict.fault, record.verdict.rule.as_ref()), (None, Some(&rule)));
+}
+
+/// What comes until the other side ends the connection; it must not reset it.
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut text = String::new();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_string(&mut text));
+    read.await.expect("it is still open").unwrap();
+    text
+}
+
+/// Requests that no parser takes, and why.
+fn unreadable() -> Vec<(String, u16, &'static str)> {
+    let large = format!("GET / HTTP/1.1\r\nhost: reviews\r\nx-long: {}\r\n\r\n", "y".repeat(400_000));
+    let field = |field: &str| format!("POST / HTTP/1.1\r\nhost: reviews\r\n{field}\r\n\r\nabc");
+    vec![
+        ("nonsense\r\n\r\n".into(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: reviews\r\nx: a\rb\r\n\r\n".into(), 400, "bad_request"),
+        (field("x: a\r\n folded"), 400, "bad_request"),
+        (field("content-length: +3"), 400, "bad_request"),
+        (large, 431, "header_too_large"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_cannot_be_read_is_refused_by_name_and_recorded() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let address = application.address;
+    let (web, reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
+    let (mut caller, mut called) = (web.proxy.tap(), reviews.proxy.tap());
+    // As the first request, as one after another on a resting connection, and in one segment with it.
+    let before = "GET / HTTP/1.1\r\nhost: reviews\r\n\r\n";
+    for (request, status, fault) in unreadable() {
+        for (first, at_once) in [(false, true), (true, false), (true, true)] {
+            for inbound in [false, true] {
+                let mut stream: Box<dyn Both> = match inbound {
+                    false => Box::new(TcpStream::connect(web.outbound()).await.unwrap()),
+                    true => Box::new(greet(&authority, &reviews, address.port(), Framing::Http1).await),
+                };
+                let mut sent = if first { before.to_owned() } else { String::new() };
+                if !at_once {
+                    stream.write_all(sent.as_bytes()).await.unwrap();
+                    assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "));
+                    sent.clear();
+                }
+                sent.push_str(&request);
+                // A refused caller may be told before it has said all.
+                let _ = stream.write_all(sent.as_bytes()).await;
+                let answer = answer(&mut stream).await;
+                let (_, last) = answer.split_at(answer.rfind("HTTP/1.1 ").unwrap());
+                assert!(last.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+                assert!(last.contains(&format!("\r\nx-weft-fault: {fault}\r\n")), "{answer}");
+                assert!(last.contains("\r\nconnection: close\r\n") && last.ends_with(")\n"), "{answer}");
+                let tap = if inbound { &mut called } else { &mut caller };
+                let record = recorded(tap, fault).await;
+                assert_eq!((record.verdict.status, record.verdict.flags), (status, "DPE"));
+                assert_eq!((record.source.identity.account(), application_asked(&record)), ("web", ""));
+            }
+        }
+    }
+    let labels = r#"response_code="431",response_flags="DPE""#;
+    for host in [&web, &reviews] {
+        assert!(host.proxy.metrics().contains(labels), "{}", host.proxy.metrics());
+    }
+}
+
+trait Both: AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Both for T {}
+
+/// The next record of this fault.
+async fn recorded(tap: &mut TapReceiver, fault: &str) -> Arc<RequestContext> {
+    loop {
+        let record = next(tap).await;
+        if record.verdict.fault == Some(fault) {
+            return record;
+        }
+    }
+}
+
+fn application_asked(record: &RequestContext) -> &str {
+    record.request.as_ref().map_or("none", |request| &request.method)
 }
