@@ -4,8 +4,12 @@
 //! nothing allocated. Only the worker writes its series, so a count is a load and a store; a reader on another thread
 //! sees each number whole. A series nobody has added to for [`IDLE`] minutes goes, and there are at most [`MAX_SERIES`]
 //! of a kind on a worker: what is beyond counts under labels that all say `other`.
+//!
+//! A caller's side knows the instances that it calls and not their workloads, so it names those. Of a service with very
+//! many, or with new ones all the time, only so many have series of their own.
 
 mod histogram;
+mod instances;
 mod render;
 mod series;
 mod table;

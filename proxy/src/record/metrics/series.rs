@@ -35,8 +35,15 @@ pub(super) struct SeriesKey {
     source: SpiffeId,
     source_workload: Option<WorkloadName>,
     service: Option<ServiceKey>,
-    workload: Option<WorkloadName>,
+    called: Option<Box<str>>,
     identity: Option<SpiffeId>,
+}
+
+/// What serves, by the best name there is: its workload where that is known, which is on the called side; on the caller's
+/// the instance that was picked.
+fn called<'a>(outcome: &Outcome<'a>) -> Option<&'a str> {
+    let destination = outcome.destination?;
+    destination.workload.map(AsRef::as_ref).or_else(|| destination.instance.map(AsRef::as_ref))
 }
 
 impl SeriesKey {
@@ -52,7 +59,7 @@ impl SeriesKey {
             source: outcome.source.identity.clone(),
             source_workload: outcome.source.workload.clone(),
             service: destination.map(|d| d.service.clone()),
-            workload: destination.and_then(|d| d.workload.cloned()),
+            called: called(outcome).map(Into::into),
             identity: destination.and_then(|d| d.identity.cloned()),
         }
     }
@@ -69,7 +76,7 @@ impl SeriesKey {
             && self.source == outcome.source.identity
             && self.source_workload == outcome.source.workload
             && self.service.as_ref() == destination.map(|d| d.service)
-            && self.workload.as_ref() == destination.and_then(|d| d.workload)
+            && self.called.as_deref() == called(outcome)
             && self.identity.as_ref() == destination.and_then(|d| d.identity)
     }
 
@@ -87,7 +94,14 @@ impl SeriesKey {
                 hasher.write(identity.as_str().as_bytes());
             }
         }
+        hasher.write(called(outcome).unwrap_or_default().as_bytes());
         hasher.finish()
+    }
+
+    /// The instance of a service that the series is about; none where it is about a workload.
+    pub(super) fn instance(&self) -> Option<(&ServiceKey, &str)> {
+        let instance = self.called.as_deref().filter(|_| self.reporter == Reporter::Source)?;
+        Some((self.service.as_ref()?, instance))
     }
 
     /// The labels as they stand between braces.
@@ -105,7 +119,7 @@ impl SeriesKey {
             service.map(ServiceName::as_str),
             service.map(ServiceName::label),
             service.map(ServiceName::namespace),
-            self.workload.as_ref().map(AsRef::as_ref),
+            self.called.as_deref(),
             identity.map(SpiffeId::namespace),
             identity.map(SpiffeId::as_str),
             Some(self.protocol),

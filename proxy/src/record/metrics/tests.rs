@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use super::{super::tests::Held, *};
+use weft_core::{context::Reached, name::InstanceName};
+
+use super::{super::tests::Held, instances::MAX_INSTANCES, *};
 
 fn render(metrics: &Metrics, now: Instant) -> Vec<String> {
     let text = metrics.render("weft", now);
@@ -112,6 +114,36 @@ fn the_number_of_series_is_bounded() {
     let totals = lines.iter().filter(|line| line.starts_with("weft_requests_total"));
     assert_eq!(totals.count(), MAX_SERIES + 1);
     assert_eq!(value(&lines, "weft_requests_total", "destination_service=\"other\""), Some(7));
+}
+
+#[test]
+fn a_caller_names_the_instances_it_called_but_not_too_many_of_a_service() {
+    let metrics = Metrics::default();
+    let worker = metrics.worker();
+    let call = |service: &str, instance: &str, now| {
+        let held = Held::new(service);
+        let instance = InstanceName::new(instance).unwrap();
+        let mut outcome = held.outcome();
+        outcome.destination = outcome.destination.map(|it| Reached { instance: Some(&instance), ..it });
+        worker.record(&outcome, now, |_| {});
+    };
+    let total = |lines: &[String], workload: &str| {
+        value(lines, "weft_requests_total", &format!("destination_workload=\"{workload}\""))
+    };
+    let now = Instant::now();
+    for number in 0..MAX_INSTANCES + 9 {
+        call("reviews.default", &format!("10.0.0.{number}:80"), now);
+    }
+    call("ratings.default", "ratings-1", now);
+    call("reviews.default", "10.0.0.1:80", now);
+    let lines = render(&metrics, now);
+    assert_eq!(total(&lines, "10.0.0.1:80"), Some(2));
+    assert_eq!(total(&lines, "other"), Some(9));
+    assert_eq!(total(&lines, "ratings-1"), Some(1), "another service's instances have their own places");
+
+    let later = now + Duration::from_secs(60 * (IDLE + 2));
+    call("reviews.default", "10.0.1.1:80", later);
+    assert_eq!(total(&render(&metrics, later), "10.0.1.1:80"), Some(1), "those that nobody calls made room");
 }
 
 #[test]
