@@ -10,6 +10,7 @@ mod join;
 mod limits;
 mod log;
 mod overrides;
+mod unix_path;
 mod workload;
 mod check;
 mod file;
@@ -26,7 +27,7 @@ use weft_registries::Plan;
 
 pub use admin::AdminConfig;
 pub use file::{ConfigError, FileKind, kind_of, load_agent, load_hub, read_agent, read_hub};
-pub use hub::{CaConfig, HubConfig};
+pub use hub::{CaConfig, HubConfig, operator_socket};
 pub use identity::IdentityConfig;
 pub use log::{AccessLogTarget, MetricPrefix};
 pub use overrides::Overrides;

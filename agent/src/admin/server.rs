@@ -202,9 +202,10 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     {
         std::fs::remove_file(path)?;
     }
-    // Bound under a private name and mode first, so that nobody can connect before the mode is right.
+    // Bound under a private name and mode first, so that nobody can connect before the mode is right. The name is short:
+    // it counts towards the longest path that a socket can have.
     let folder = path.parent().unwrap_or(Path::new("."));
-    let private = folder.join(format!(".admin-{}.sock", std::process::id()));
+    let private = folder.join(format!(".{}", std::process::id()));
     let _left_over = std::fs::remove_file(&private);
     let listener = UnixListener::bind(&private)?;
     std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600))?;

@@ -15,14 +15,19 @@ use std::{
 };
 
 use clap::Subcommand;
+use serde::Serialize;
 use weft_core::identity::TrustDomain;
 
 use crate::{
     admin::client::AdminClient,
+    cli::{
+        output::{OutputOptions, print_json},
+        table::Table,
+    },
+    config::operator_socket,
     files::make_private_folder,
     hub::{
         authority::{AuthorityFolder, random_trust_domain},
-        operator::socket_of,
         store::{EmbeddedStore, StoreError},
     },
 };
@@ -50,7 +55,7 @@ enum Verb {
     /// The hosts that joined
     Node(node::Args),
     /// Say whose authority this is and until when it is valid
-    Show(show::Args),
+    Show(ListArgs),
 }
 
 /// Where the hub keeps its state.
@@ -69,7 +74,7 @@ impl StateOptions {
     /// Whoever owns the state directory's store: the hub that runs there, or this process. A hub that is starting has the
     /// store before it answers, so it is waited for.
     async fn owner(&self) -> anyhow::Result<Owner> {
-        let socket = socket_of(&self.state_dir);
+        let socket = operator_socket(&self.state_dir);
         let deadline = Instant::now() + HUB_STARTS_WITHIN;
         let mut said = false;
         loop {
@@ -86,6 +91,30 @@ impl StateOptions {
                 store => return Ok(Owner::Us(store?)),
             }
         }
+    }
+}
+
+/// What a verb is asked with that lists what a hub keeps.
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    state: StateOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+impl ListArgs {
+    /// Prints the rows for programs, or for people as the table that they make.
+    fn print<T: Serialize>(
+        &self,
+        rows: &T,
+        table: impl FnOnce(&T) -> Table,
+        when_empty: &str,
+    ) -> anyhow::Result<()> {
+        if self.output.is_json() {
+            return print_json(rows);
+        }
+        Ok(table(rows).print(when_empty)?)
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
 
 use weft_core::config::{Located, Readable, Section, Value};
 
+use super::unix_path::too_long;
+
 /// The operator's door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
@@ -31,8 +33,17 @@ impl RawAdmin {
 pub(super) fn read(root: &Section<'_>, run_dir: &Path, default_listen: Located<SocketAddr>) -> RawAdmin {
     let socket = run_dir.join("admin.sock");
     let default = || Some(default_listen.clone());
-    let Some(section) = root.section("admin") else { return RawAdmin { socket, listen: default() } };
-    let socket = section.read_or("socket", socket);
+    let section = root.section("admin");
+    let written: Option<PathBuf> = section.as_ref().and_then(|section| section.read("socket"));
+    let place = match &section {
+        Some(section) if written.is_some() => section.key_place("socket"),
+        _ => root.key_place("run_dir"),
+    };
+    let socket = written.unwrap_or(socket);
+    if let Some(fault) = too_long(&socket, place) {
+        root.report(fault);
+    }
+    let Some(section) = section else { return RawAdmin { socket, listen: default() } };
     let listen = section.get("listen").map_or_else(default, |value| listen(&value));
     RawAdmin { socket, listen }
 }

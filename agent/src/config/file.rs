@@ -15,7 +15,8 @@ use weft_core::{
 use weft_registries::Plan;
 
 use super::{
-    AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, limits, log, workload,
+    AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, limits, log,
+    unix_path::too_long, workload,
 };
 
 /// How long requests may go on when the agent ends and the file does not say.
@@ -147,6 +148,9 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let state_dir = directory(root, "state_dir", overrides.state_dir.as_ref(), "/var/lib/weft/hub");
     let run_dir = directory(root, "run_dir", overrides.run_dir.as_ref(), "/run/weft/hub");
     let admin = admin::read(root, &run_dir, by_default(root, loopback(15022)));
+    if let Some(fault) = too_long(&hub::operator_socket(&state_dir), root.key_place("state_dir")) {
+        root.report(fault);
+    }
     let ca = hub::read_ca(root);
     let registries = registries(root, false);
     let listen = listen?;

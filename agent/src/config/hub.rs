@@ -1,6 +1,10 @@
 //! `hub.toml`: the certificate authority and relay.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use weft_core::{
     config::{Fault, Section},
@@ -34,6 +38,12 @@ pub struct HubConfig {
     pub ca: CaConfig,
     /// The registries that are relayed, in the order of the file.
     pub registries: Vec<Plan>,
+}
+
+/// The operator's socket of the hub that owns a state directory.
+#[must_use]
+pub fn operator_socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("hub.sock")
 }
 
 /// `[ca]`.

@@ -11,6 +11,8 @@ use weft_core::{
     workload::{Workload, WorkloadPort},
 };
 
+use super::unix_path::MAX_SOCKET_PATH;
+
 /// A local workload and how it reaches the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadConfig {
@@ -54,14 +56,12 @@ impl fmt::Display for ListenAddress {
 impl Readable for ListenAddress {
     fn read(value: &Value<'_>) -> Option<Self> {
         match value.as_text().and_then(|text| text.strip_prefix("unix:")) {
-            Some(path) if path.starts_with('/') && path.len() <= 107 && !path.contains('\0') => {
+            Some(path) if path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0') => {
                 Some(Self::Unix(path.into()))
             }
             Some(_) => {
-                value.reject(
-                    "this is not the path of a Unix socket",
-                    "expected \"unix:/path\", at most 107 bytes",
-                );
+                let expected = format!("expected \"unix:/path\", at most {MAX_SOCKET_PATH} bytes");
+                value.reject("this is not the path of a Unix socket", expected);
                 None
             }
             None => SocketAddr::read(value).map(Self::Tcp),
@@ -122,9 +122,19 @@ pub(super) fn read(section: &Section<'_>) -> Option<RawWorkload> {
     Some(RawWorkload { name, identity, outbound: outbound.0, upstreams, ports, checked })
 }
 
+/// The number of a user.
+struct Uid(u32);
+
+impl Readable for Uid {
+    /// Takes all numbers but the last, by which the kernel says that there is no user (`chown(2)`).
+    fn read(value: &Value<'_>) -> Option<Self> {
+        value.integer(0..=u64::from(u32::MAX - 1)).and_then(|uid| u32::try_from(uid).ok()).map(Self)
+    }
+}
+
 /// `uid` or `any_local`: exactly one where there is a listener, because a listener's port proves nothing.
 fn allowed(section: &Section<'_>) -> Option<Allowed> {
-    let uids: Option<OneOrMany<u32>> = section.read("uid");
+    let uids: Option<OneOrMany<Uid>> = section.read("uid");
     let any_local = section.read_or("any_local", false);
     let listens = section.has("outbound") || section.has("upstream");
     if section.has("uid") && any_local {
@@ -151,7 +161,7 @@ fn allowed(section: &Section<'_>) -> Option<Allowed> {
         section
             .report(Fault::error(section.key_place("uid"), "`uid` is empty: nobody could use the listeners"));
     }
-    Some(Allowed::Uids(uids))
+    Some(Allowed::Uids(uids.into_iter().map(|Uid(uid)| uid).collect()))
 }
 
 fn upstream(section: &Section<'_>) -> Option<Located<RawUpstream>> {

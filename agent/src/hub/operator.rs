@@ -3,10 +3,7 @@
 //! The store has one owner. While a hub runs it is the owner, and the operator's verbs reach it through its socket in the
 //! state directory; while none runs they open the store themselves. Both ways end in the same functions.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -27,12 +24,6 @@ use crate::{admin::pages::seconds_until, view::hub as view};
 
 /// How long a token is good for, unless said otherwise.
 pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
-
-/// The operator's socket of the hub that owns a state directory.
-#[must_use]
-pub fn socket_of(state_dir: &Path) -> PathBuf {
-    state_dir.join("hub.sock")
-}
 
 /// A wish for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,6 @@ use super::{
     keeper::{Keeper, KeeperError},
     listener::{Door, accept},
     office::Office,
-    operator::socket_of,
     page::{Operator, Page},
     relay::Relay,
     roster::Roster,
@@ -37,7 +36,7 @@ use super::{
 };
 use crate::{
     admin::Admin,
-    config::HubConfig,
+    config::{HubConfig, operator_socket},
     files::{FileError, make_private_folder},
 };
 
@@ -221,7 +220,7 @@ async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
 
 async fn admin(config: &HubConfig, page: Arc<Page>) -> Result<Vec<Admin>, HubError> {
     let mut served = Vec::new();
-    let own = socket_of(&config.state_dir);
+    let own = operator_socket(&config.state_dir);
     for socket in [&own, &config.admin.socket] {
         let mut admin = Admin::new();
         let full = Arc::new(Operator(page.clone()));

@@ -8,12 +8,9 @@ use std::{
 use clap::Subcommand;
 use weft_core::name::NameError;
 
-use super::{Owner, StateOptions};
+use super::{ListArgs, Owner, StateOptions};
 use crate::{
-    cli::{
-        output::{OutputOptions, print_json},
-        status::hub_nodes,
-    },
+    cli::status::hub_nodes,
     hub::operator::{list_nodes, node_identity, remove_node},
     view::hub::Node,
 };
@@ -33,14 +30,6 @@ enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-struct ListArgs {
-    #[command(flatten)]
-    state: StateOptions,
-    #[command(flatten)]
-    output: OutputOptions,
-}
-
-#[derive(Debug, clap::Args)]
 struct RemoveArgs {
     #[command(flatten)]
     state: StateOptions,
@@ -51,7 +40,10 @@ struct RemoveArgs {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     match args.verb {
-        Verb::List(args) => list(args).await,
+        Verb::List(args) => {
+            let nodes = nodes(&args.state).await?;
+            args.print(&nodes, |nodes| hub_nodes(nodes), "no nodes")
+        }
         Verb::Remove(args) => remove(args).await,
     }
 }
@@ -62,14 +54,6 @@ pub(super) async fn nodes(state: &StateOptions) -> anyhow::Result<Vec<Node>> {
         Owner::Hub(hub) => hub.get("/nodes").await,
         Owner::Us(store) => Ok(list_nodes(&store, SystemTime::now())?),
     }
-}
-
-async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let nodes = nodes(&args.state).await?;
-    if args.output.is_json() {
-        return print_json(&nodes);
-    }
-    Ok(hub_nodes(&nodes).print("no nodes")?)
 }
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<()> {

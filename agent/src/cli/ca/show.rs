@@ -4,22 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::StateOptions;
+use super::ListArgs;
 use crate::{
-    cli::{
-        output::{OutputOptions, print_json, span},
-        table::Table,
-    },
+    cli::{output::span, table::Table},
     hub::{authority::DEFAULT_LEAF_LIFETIME, token::sha256},
 };
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    state: StateOptions,
-    #[command(flatten)]
-    output: OutputOptions,
-}
 
 /// An authority for people and programs.
 #[derive(Debug, Serialize)]
@@ -32,7 +21,7 @@ struct View {
     rotating: bool,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let folder = args.state.authority();
     let now = SystemTime::now();
     let authority = folder.open(DEFAULT_LEAF_LIFETIME, now)?;
@@ -48,15 +37,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         root_key_present: folder.path().join("root.key").exists(),
         rotating: folder.rotation()?.is_some(),
     };
-    if args.output.is_json() {
-        return print_json(&view);
-    }
+    args.print(&view, row, "no authority")
+}
+
+fn row(view: &View) -> Table {
     let mut table = Table::new(&["TRUST DOMAIN", "INTERMEDIATE ENDS IN", "ROOT KEY", "ROOT SHA-256"]);
     table.row([
-        view.trust_domain,
+        view.trust_domain.clone(),
         span(view.intermediate_ends_in_s),
         if view.root_key_present { "here" } else { "elsewhere" }.to_owned(),
         view.root_sha256.join(" "),
     ]);
-    Ok(table.print("no authority")?)
+    table
 }

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use weft_core::identity::SpiffeId;
 
-use super::{Owner, StateOptions, node::parse_name as parse_node, parse_span};
+use super::{ListArgs, Owner, StateOptions, node::parse_name as parse_node, parse_span};
 use crate::{
     cli::{
         output::{OutputOptions, or_dash, print_json, span},
@@ -42,7 +42,7 @@ struct CreateArgs {
     #[command(flatten)]
     state: StateOptions,
     /// An identity that the host may run workloads as; may be repeated
-    #[arg(long = "identity", value_parser = SpiffeId::parse, value_name = "SPIFFE-ID")]
+    #[arg(long = "identity", required = true, value_parser = SpiffeId::parse, value_name = "SPIFFE-ID")]
     identities: Vec<SpiffeId>,
     /// The only node that may use it; needed to replace one that joined before
     #[arg(long, value_name = "NAME", value_parser = parse_node)]
@@ -53,14 +53,6 @@ struct CreateArgs {
     /// Where the host finds the hub, carried in the token
     #[arg(long, default_value = "", value_name = "HOST:PORT")]
     hub: String,
-    #[command(flatten)]
-    output: OutputOptions,
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    #[command(flatten)]
-    state: StateOptions,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -129,19 +121,20 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         Owner::Hub(hub) => hub.get("/tokens").await?,
         Owner::Us(store) => list_tokens(&store)?,
     };
-    if args.output.is_json() {
-        return print_json(&tokens);
-    }
+    args.print(&tokens, |tokens| rows(tokens), "no tokens")
+}
+
+fn rows(tokens: &[TokenView]) -> Table {
     let mut table = Table::new(&["TOKEN", "NODE", "ENDS IN", "USED BY", "IDENTITIES"]);
     for token in tokens {
         let identities: Vec<_> = token.identities.iter().map(ToString::to_string).collect();
         table.row([
-            token.id,
+            token.id.clone(),
             or_dash(token.node.as_deref()),
             span(token.ends_in_s),
             or_dash(token.used_by.as_deref()),
             identities.join(" "),
         ]);
     }
-    Ok(table.print("no tokens")?)
+    table
 }
