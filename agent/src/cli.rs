@@ -109,6 +109,9 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weft: {error:#}");
+            if let Some(advice) = advice(&error) {
+                eprintln!("  {advice}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -142,10 +145,24 @@ fn reading(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Resu
 
 /// `weft tap | head` is no fault.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    kinds(error).any(|kind| kind == io::ErrorKind::BrokenPipe)
+}
+
+fn kinds(error: &anyhow::Error) -> impl Iterator<Item = io::ErrorKind> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+/// What to do about a fault of the system whose own words say only what is wrong: an address that cannot be listened on.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    kinds(error).find_map(|kind| match kind {
+        io::ErrorKind::AddrInUse => {
+            Some("another process has it (`ss -lntp` names it): end that one, or configure another address")
+        }
+        io::ErrorKind::AddrNotAvailable => Some(
+            "no interface of this host has that address (`ip address` lists them): configure another one",
+        ),
+        _ => None,
+    })
 }
 
 /// Reads standard input to its end, which comes when the parent is gone however it went, and ends the process. Removes

@@ -1,6 +1,6 @@
 //! What the data path is told: checked values, no files and no text formats.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use weft_core::{
     name::{HostName, PortName},
@@ -62,6 +62,15 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket's path, replaced when it exists.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// How an outbound listener finds the destination.

@@ -66,7 +66,7 @@ pub struct Addresses {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be made.
-    #[error("cannot listen on {address:?}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Where.
         address: ListenAddress,

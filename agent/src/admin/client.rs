@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -70,7 +70,7 @@ impl AdminClient {
     pub async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
         let response = self.send(Method::GET, path).await?;
         if !response.status().is_success() {
-            bail!(refusal(response).await);
+            return Err(self.refused(response).await);
         }
         Ok(Lines { body: response.into_body(), pending: BytesMut::new() })
     }
@@ -78,13 +78,51 @@ impl AdminClient {
     async fn document<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
         let response = self.send(method, path).await?;
         if !response.status().is_success() {
-            bail!(refusal(response).await);
+            return Err(self.refused(response).await);
         }
-        let body = tokio::time::timeout(ANSWER_TIMEOUT, read(response.into_body()))
-            .await
-            .context("the answer did not end in time")??;
-        serde_json::from_slice(&body)
-            .with_context(|| format!("the answer to {path} is not what this version of weft expects"))
+        let body = whole(response).await?;
+        match serde_json::from_slice(&body) {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                self.check_kind().await?;
+                let message = format!("the answer to {path} is not what this version of weft expects");
+                Err(anyhow::Error::new(error).context(message))
+            }
+        }
+    }
+
+    /// Why an answer is none: a page that the other kind of process has is not named as missing.
+    async fn refused(&self, response: Response<Incoming>) -> anyhow::Error {
+        let is_unknown = response.status() == StatusCode::NOT_FOUND;
+        let refusal = refusal(response).await;
+        match is_unknown {
+            true => self.check_kind().await.err().unwrap_or_else(|| anyhow::anyhow!(refusal)),
+            false => anyhow::anyhow!(refusal),
+        }
+    }
+
+    /// Looks whether a process of the other kind answers here.
+    ///
+    /// # Errors
+    /// Says so when it does.
+    async fn check_kind(&self) -> anyhow::Result<()> {
+        let Ok(response) = self.send(Method::GET, "/status").await else { return Ok(()) };
+        let Ok(body) = whole(response).await else { return Ok(()) };
+        let Ok(status) = serde_json::from_slice::<serde_json::Value>(&body) else { return Ok(()) };
+        let socket = self.socket.display();
+        match self.whom {
+            Whom::Agent if status.get("roots").is_some() => {
+                bail!(
+                    "a hub answers at {socket}, and this is a question to an agent (`weft hub status` asks a hub)"
+                )
+            }
+            Whom::Hub if status.get("workloads").is_some() => {
+                bail!(
+                    "an agent answers at {socket}, and this is a question to a hub (`weft status` asks an agent)"
+                )
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
@@ -157,6 +195,12 @@ impl Lines {
 async fn read(body: Incoming) -> anyhow::Result<Bytes> {
     let limited = http_body_util::Limited::new(body, MAX_ANSWER);
     Ok(limited.collect().await.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes())
+}
+
+async fn whole(response: Response<Incoming>) -> anyhow::Result<Bytes> {
+    tokio::time::timeout(ANSWER_TIMEOUT, read(response.into_body()))
+        .await
+        .context("the answer did not end in time")?
 }
 
 async fn refusal(response: Response<Incoming>) -> String {

@@ -96,6 +96,12 @@ pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(writeln!(out)?)
 }
 
+/// A number with what it counts, a plural that ends in `s`.
+pub(super) fn counted(count: u64, plural: &str) -> String {
+    let noun = if count == 1 { plural.strip_suffix('s').unwrap_or(plural) } else { plural };
+    format!("{count} {noun}")
+}
+
 /// A span of time for people: the two largest units.
 pub(super) fn span(seconds: i64) -> String {
     if seconds < 0 {
@@ -117,7 +123,15 @@ pub(super) fn or_dash(text: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::span;
+    use super::{counted, span};
+
+    #[test]
+    fn one_of_a_kind_is_no_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|count| counted(count, "services")),
+            ["0 services", "1 service", "2 services"]
+        );
+    }
 
     #[test]
     fn spans_name_their_two_largest_units() {

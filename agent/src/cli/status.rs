@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     ca::parse_span,
-    output::{OutputOptions, ReadOptions, or_dash, print_json, span},
+    output::{OutputOptions, ReadOptions, counted, or_dash, print_json, span},
     table::Table,
 };
 use crate::{
@@ -90,7 +90,8 @@ fn print(status: &Status) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "weft {} (pid {}), {} for {}", status.version, status.pid, status.phase, span(uptime))?;
     let config = &status.config;
-    writeln!(out, "config {} ({} reloads, {} refused)", config.path, config.reloads, config.refused)?;
+    let reloads = counted(config.reloads, "reloads");
+    writeln!(out, "config {} ({reloads}, {} refused)", config.path, config.refused)?;
     for missing in &status.missing {
         writeln!(out, "  missing: {missing}")?;
     }
@@ -230,7 +231,7 @@ fn registries(registries: &[Registry]) -> Table {
             Some(seconds) => format!("{} ago", span(i64::try_from(seconds).unwrap_or(i64::MAX))),
         };
         let counts: Vec<String> =
-            registry.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+            registry.counts.iter().map(|(what, count)| counted(*count as u64, what)).collect();
         table.row([
             registry.scope.clone(),
             registry.state.clone(),

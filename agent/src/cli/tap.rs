@@ -8,7 +8,7 @@ use std::{
 use anyhow::bail;
 use serde_json::Value;
 
-use super::output::{ReadOptions, ServiceFilter};
+use super::output::{ReadOptions, ServiceFilter, or_dash};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -86,12 +86,15 @@ fn sentence(request: &Value, colour: bool) -> String {
         "{:<11} {} -> {} {}{}{verdict} {:.2}ms {security}",
         text(request, "/reporter"),
         text(request, "/source/identity"),
-        text(request, "/destination/service/service"),
+        or_dash(Some(&text(request, "/destination/service/service"))),
         with_blank(&text(request, "/destination/instance")),
         asked(request),
         number(request, "/duration_us") as f64 / 1e3,
     );
-    for (name, value) in [("route", route), ("rule", rule), ("flags", text(request, "/verdict/flags"))] {
+    let known = request.pointer("/destination").is_some_and(|destination| !destination.is_null());
+    let host = if known { String::new() } else { text(request, "/request/authority") };
+    let flags = text(request, "/verdict/flags");
+    for (name, value) in [("host", host), ("route", route), ("rule", rule), ("flags", flags)] {
         if !value.is_empty() {
             line.push_str(&format!(" {name}={value}"));
         }
@@ -148,6 +151,19 @@ mod tests {
         assert_eq!(
             super::sentence(&request("source", Some("r-1"), failed), false),
             "source      spiffe://demo.mesh/ns/default/sa/web -> reviews.default r-1 POST /a 200 grpc=14 1.50ms mTLS"
+        );
+    }
+
+    #[test]
+    fn a_call_to_nowhere_says_where_it_wanted_to_go() {
+        let verdict = json!({ "status": 404, "flags": "NR", "fault": "no_destination" });
+        let mut lost = request("source", None, verdict);
+        lost["destination"] = Value::Null;
+        lost["request"]["authority"] = "reviewz.default".into();
+        assert_eq!(
+            super::sentence(&lost, false),
+            "source      spiffe://demo.mesh/ns/default/sa/web -> - POST /a 404 no_destination 1.50ms mTLS \
+             host=reviewz.default flags=NR"
         );
     }
 

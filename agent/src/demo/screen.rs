@@ -175,7 +175,8 @@ impl Screen {
                 let ago = when.elapsed().as_secs();
                 self.alarm(&format!("GONE {ago} s ago ({status}), comes back as under systemd"))
             }
-            None if process.restarts > 0 => format!("running, started again {} times", process.restarts),
+            None if process.restarts == 1 => "running, started again once".into(),
+            None if process.restarts > 1 => format!("running, started again {} times", process.restarts),
             None => "running".into(),
         };
         format!("{:<14} {pid:>8}  {state}", process.name)

@@ -55,6 +55,25 @@ fn status_tells_not_ready_from_failed_and_from_a_wrong_command_line() {
 }
 
 #[test]
+fn a_port_that_is_taken_is_named_with_what_to_do() {
+    let (sandbox, taken) = (Sandbox::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = taken.local_addr().unwrap();
+    sandbox.ok(&["ca", "init", "--state-dir", "hub", "--trust-domain", "demo.mesh"]);
+    let folders = "state_dir = \"hub\"\nrun_dir = \"run\"\nadmin = { listen = \"off\" }\n";
+    sandbox.write("hub.toml", &format!("listen = \"{address}\"\n{folders}"));
+    let workload = "[[workload]]\nname = \"web\"\nidentity = \"spiffe://demo.mesh/ns/default/sa/web\"\nany_local = true\n";
+    let identity = "identity = { kind = \"files\", directory = \"hub\" }\n";
+    sandbox.write("weft.toml", &format!("{folders}{identity}{workload}outbound = \"{address}\"\n"));
+    for (kind, config) in [("hub", "hub.toml"), ("agent", "weft.toml")] {
+        let (code, complaint) = ended(&sandbox, &[kind, "--config", config]);
+        assert_eq!(code, Some(1), "{kind}: {complaint}");
+        for words in [format!("cannot listen on {address}:"), "another process has it".to_owned()] {
+            assert!(complaint.contains(&words), "{kind}: {complaint}");
+        }
+    }
+}
+
+#[test]
 fn a_service_that_nobody_knows_is_an_error() {
     let application = Application::start("echo");
     let mut mesh = echo_mesh(application.address);
@@ -77,6 +96,8 @@ fn a_service_that_nobody_knows_is_an_error() {
             assert!(complaint.contains(&format!("no service {unknown} is known")), "{verb}: {complaint}");
         }
     }
+    let (code, complaint) = ended(&mesh.sandbox, &["hub", "status", "--socket", &socket]);
+    assert!(code == Some(1) && complaint.contains("an agent answers at"), "{complaint}");
 }
 
 /// Answers every request as a gRPC server that is not available: status 200, and the verdict in `grpc-status`.
@@ -149,6 +170,10 @@ fn a_hub_answers_the_same_questions_as_an_agent() {
         "weft hub status"
     );
     assert!(page("/metrics").unwrap().body.contains("\nweft_ready 0\n"));
+    for verb in ["services", "tap"] {
+        let (code, complaint) = ended(&sandbox, &[verb, "--socket", "hub/admin.sock"]);
+        assert!(code == Some(1) && complaint.contains("a hub answers at"), "{verb}: {complaint}");
+    }
 
     sandbox.write("mesh.d/none.toml", "# nothing yet\n");
     until("it is ready", || page("/readyz").filter(|page| page.status == 200 && page.body == "ok\n"));
@@ -178,6 +203,8 @@ fn a_hub_answers_the_same_questions_as_an_agent() {
         let (code, complaint) = ended(&sandbox, &[&token[..], &["--node", odd]].concat());
         assert!(code == Some(2) && complaint.contains("--node"), "{odd}: {complaint}");
     }
+    let (code, complaint) = ended(&sandbox, &[&token[..5], &["--node", "a"]].concat());
+    assert!(code == Some(2) && complaint.contains("--identity"), "good for nothing: {complaint}");
     sandbox.ok(&[&token[..], &["--hub", "[::1]:1 &%"]].concat());
     let tokens = sandbox.ok(&["ca", "token", "list", "--state-dir", "hub", "-o", "json"]);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&tokens).unwrap().as_array().unwrap().len(), 1);
