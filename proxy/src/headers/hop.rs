@@ -8,13 +8,14 @@ use http::{
     },
 };
 
-use super::{Seen, Survey};
+use super::{
+    Seen, Survey,
+    survey::{is_client_certificate, is_ours},
+};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const OURS: &str = "x-weft-";
 
 /// Takes from a request what concerns the connection it came on (RFC 9110 §7.6.1) and what speaks in our name.
 /// `te: trailers` stays, and is all that stays of `te`: gRPC needs it.
@@ -31,9 +32,11 @@ pub fn clean_request(headers: &mut HeaderMap, survey: Survey) {
     } else {
         remove_hop_by_hop(headers, survey);
     }
-    remove_ours(headers, survey);
+    if survey.has(Seen::Ours) {
+        remove_all(headers, is_ours);
+    }
     if survey.has(Seen::ClientCertificate) {
-        headers.remove(CLIENT_CERTIFICATE);
+        remove_all(headers, is_client_certificate);
     }
 }
 
@@ -45,8 +48,8 @@ pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool
     if survey.has(Seen::Te) {
         headers.remove(TE);
     }
-    if application {
-        remove_ours(headers, survey);
+    if application && survey.has(Seen::Ours) {
+        remove_all(headers, is_ours);
     }
 }
 
@@ -92,12 +95,10 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-forwarded-")
 }
 
-fn remove_ours(headers: &mut HeaderMap, survey: Survey) {
-    if survey.has(Seen::Ours) {
-        let ours: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-        for name in ours {
-            headers.remove(name);
-        }
+fn remove_all(headers: &mut HeaderMap, is_one: fn(&str) -> bool) {
+    let found: Vec<_> = headers.keys().filter(|name| is_one(name.as_str())).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 
@@ -160,6 +161,14 @@ mod tests {
         let fields =
             [("x-weft-fault", "a"), ("x-weft-fault", "b"), ("x-forwarded-client-cert", "c"), ("d", "e")];
         assert_eq!(cleaned(&fields), ["d=e"]);
+        let other_spellings = [
+            ("x_weft_rule", "a"),
+            ("x-weft_rule", "b"),
+            ("x_forwarded-client_cert", "c"),
+            ("x-weftless", "d"),
+            ("x_wefty", "e"),
+        ];
+        assert_eq!(cleaned(&other_spellings), ["x-weftless=d", "x_wefty=e"]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub enum Seen {
     Upgrade = 1 << 5,
     /// `content-length`.
     ContentLength = 1 << 6,
-    /// `x-weft-…`.
+    /// `x-weft-…`, however spelt.
     Ours = 1 << 7,
-    /// `x-forwarded-client-cert`.
+    /// `x-forwarded-client-cert`, however spelt.
     ClientCertificate = 1 << 8,
     /// `x-forwarded-for`.
     ForwardedFor = 1 << 9,
@@ -96,7 +96,8 @@ fn classify(name: &str) -> u32 {
             "x-forwarded-host" => Seen::ForwardedHost,
             "x-forwarded-client-cert" => Seen::ClientCertificate,
             "x-request-id" => Seen::RequestId,
-            _ if name.starts_with("x-weft-") => Seen::Ours,
+            _ if is_ours(name) => Seen::Ours,
+            _ if is_client_certificate(name) => Seen::ClientCertificate,
             _ => return 0,
         },
         Some(b'k' | b'p') => match name {
@@ -108,6 +109,19 @@ fn classify(name: &str) -> u32 {
         _ => return 0,
     };
     seen as u32
+}
+
+/// Whether a field speaks in our name. CGI and what descends from it (RFC 3875 §4.1.18) turn `-` into `_`, so an
+/// application there reads `x_weft_rule` as `x-weft-rule`.
+pub(super) fn is_ours(name: &str) -> bool {
+    matches!(name.as_bytes(), [b'x', b'-' | b'_', b'w', b'e', b'f', b't', b'-' | b'_', ..])
+}
+
+/// Whether a field says whose certificate a caller had, by its name or by one that an application takes for it.
+pub(super) fn is_client_certificate(name: &str) -> bool {
+    const NAME: &str = "x-forwarded-client-cert";
+    let spelt_out = |byte| if byte == b'_' { b'-' } else { byte };
+    name.len() == NAME.len() && name.bytes().map(spelt_out).eq(NAME.bytes())
 }
 
 #[cfg(test)]
