@@ -142,6 +142,12 @@ impl Compiler {
         if policies_changed {
             self.policies.update(snapshot, self.config.authority.as_ref());
         }
+        let exists = |name: &ServiceName| access::exists(snapshot, &self.config.workloads, name);
+        if policies_changed || workloads_changed {
+            self.policies.look_for_all(exists);
+        } else {
+            self.policies.look_for(changes.services.iter().map(|key| &key.service), exists);
+        }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
         self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };
         self.table.generation += 1;

@@ -1,6 +1,9 @@
 //! Policies, compiled, and what protects each port of each local workload.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     conditions::{joined_name, parse_method},
@@ -8,7 +11,7 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    merge::Snapshot,
+    merge::{Partition, Snapshot},
     name::{RegistryName, RuleName, ServiceKey, ServiceName},
     path::{EncodedSlash, PathFault, normalise},
     resource::{Action, Operation, Policy, PolicyRule, PolicyTarget},
@@ -30,12 +33,17 @@ pub(super) struct Policies {
     ready: BTreeMap<(RegistryName, RuleName), Ready>,
     /// See [`super::CompileConfig::authority`].
     authority: Option<RegistryName>,
+    /// The services that policies protect by name.
+    targets: BTreeSet<ServiceName>,
+    /// Those of them that do not exist.
+    astray: BTreeSet<ServiceName>,
 }
 
 impl Policies {
     /// Compiles what changed. Costs a comparison per policy that did not.
     pub(super) fn update(&mut self, snapshot: &Snapshot, authority: Option<&RegistryName>) {
         self.authority = authority.cloned();
+        self.targets.clear();
         let mut old = std::mem::take(&mut self.ready);
         for (registry, partition) in &snapshot.partitions {
             for (name, policy) in &partition.policies {
@@ -44,14 +52,48 @@ impl Policies {
                     Some(known) if Arc::ptr_eq(&known.declared, policy) => known,
                     _ => compile(registry, policy),
                 };
+                if let PolicyTarget::Service(service) = &policy.target {
+                    self.targets.insert(service.clone());
+                }
                 self.ready.insert(key, ready);
+            }
+        }
+    }
+
+    /// Looks for all services that policies protect, by `exists`.
+    pub(super) fn look_for_all(&mut self, exists: impl Fn(&ServiceName) -> bool) {
+        self.astray = self.targets.iter().filter(|service| !exists(service)).cloned().collect();
+    }
+
+    /// The same when only these services may have come or gone.
+    pub(super) fn look_for<'a>(
+        &mut self,
+        services: impl Iterator<Item = &'a ServiceName>,
+        exists: impl Fn(&ServiceName) -> bool,
+    ) {
+        for service in services.filter(|service| self.targets.contains(*service)) {
+            if exists(service) {
+                self.astray.remove(service);
+            } else {
+                self.astray.insert(service.clone());
             }
         }
     }
 
     pub(super) fn diagnostics(&self) -> impl Iterator<Item = Diagnostic> {
         let faulty = self.ready.values().flat_map(|ready| &ready.diagnostics).cloned();
-        faulty.chain(self.ready.iter().filter_map(|((registry, _), ready)| self.overruled(registry, ready)))
+        let overruled =
+            self.ready.iter().filter_map(|((registry, _), ready)| self.overruled(registry, ready));
+        faulty.chain(overruled).chain(self.ready.values().filter_map(|ready| self.strayed(ready)))
+    }
+
+    /// What protects a service that nobody declares, most likely by a slip of the name.
+    fn strayed(&self, ready: &Ready) -> Option<Diagnostic> {
+        let PolicyTarget::Service(service) = &ready.declared.target else { return None };
+        self.astray.contains(service).then(|| {
+            let message = format!("protects {service}, which no registry declares: it protects nothing");
+            Diagnostic::warning(&ready.compiled.name, message)
+        })
     }
 
     /// What a lesser registry allows for more than its own services.
@@ -138,12 +180,23 @@ pub(super) fn owners(
     name: &ServiceName,
 ) -> Vec<RegistryName> {
     let declares = |registry: &&RegistryName| {
-        let partition = snapshot.partitions.get(*registry);
-        partition.and_then(|p| p.services.get(name)).is_some_and(|entry| entry.service.is_some())
+        snapshot.partitions.get(*registry).is_some_and(|partition| declares(partition, name))
     };
     let Some(owner) = ranked(snapshot, precedence).find(declares) else { return Vec::new() };
     let key = ServiceKey { registry: owner.clone(), service: name.clone() };
     members(joins, &key).into_iter().map(|key| key.registry).collect()
+}
+
+/// Whether a registry declares the service.
+fn declares(partition: &Partition, name: &ServiceName) -> bool {
+    partition.services.get(name).is_some_and(|entry| entry.service.is_some())
+}
+
+/// Whether anybody knows the service: a registry, or a local workload that serves it.
+pub(super) fn exists(snapshot: &Snapshot, workloads: &[Arc<Workload>], name: &ServiceName) -> bool {
+    let mut ports = workloads.iter().flat_map(|workload| &workload.ports);
+    snapshot.partitions.values().any(|partition| declares(partition, name))
+        || ports.any(|port| port.service == *name)
 }
 
 /// All registries, most authoritative first.

@@ -59,6 +59,27 @@ fn a_lesser_registry_allows_nothing_beyond_its_own_services() {
 }
 
 #[test]
+fn a_policy_of_a_service_that_nobody_knows_is_told_for_as_long_as_that_is_so() {
+    let mut world = world("served");
+    let protect = |service: &str| {
+        let target = PolicyTarget::Service(service.parse().unwrap());
+        vec![policy("lock", target, Action::Deny, from("stranger"))]
+    };
+    world.say(&scope("kubernetes"), "policy", protect("served"));
+    assert!(!world.diagnosed("protects nothing"), "a local workload serves it");
+    world.say(&scope("kubernetes"), "policy", protect("web"));
+    assert!(world.diagnosed("kubernetes/lock: protects web.default, which no registry declares"));
+    world.say(&scope("consul"), "endpoint", vec![of(endpoint("web", 1))]);
+    assert!(world.diagnosed("protects nothing"), "an endpoint declares nothing");
+    world.say(&scope("consul"), "web", vec![declared("web")]);
+    assert!(!world.diagnosed("protects nothing"), "any registry's word will do: whoever denies counts");
+    world.say(&scope("consul"), "web", Vec::new());
+    assert!(world.diagnosed("protects nothing"));
+    world.say(&scope("kubernetes"), "policy", Vec::new());
+    assert!(!world.diagnosed("protects nothing"));
+}
+
+#[test]
 fn a_lesser_registry_does_not_shut_out_by_allowing() {
     let mut world = world("web");
     // It says nothing of policies itself: that hands its place to nobody.
