@@ -26,6 +26,7 @@ use crate::{
     fault::Fault,
     quiet::{About, Quiet},
     resilience::Observation,
+    standing::Standing,
 };
 
 /// What dialling needs to know.
@@ -69,20 +70,28 @@ pub(crate) struct Grounds {
     chain: Arc<[CertificateDer<'static>]>,
     expected: SpiffeId,
     checked_at: UnixTime,
+    trust_generation: u64,
 }
 
 impl Dialled {
     /// The grounds on which it was accepted.
     pub(crate) fn grounds(&self) -> Grounds {
         let (chain, expected) = (self.chain.clone().into(), self.peer.identity.clone());
-        Grounds { chain, expected, checked_at: self.checked_at }
+        let trust_generation = self.peer.trust_generation;
+        Grounds { chain, expected, checked_at: self.checked_at, trust_generation }
     }
 }
 
 impl Grounds {
-    /// Whether our bundles still bear it out. Age ends nothing.
-    pub(crate) fn hold(&self, dialer: &Dialer) -> bool {
-        dialer.tls.check_server(&self.chain, &self.expected, self.checked_at).is_ok()
+    /// Says, whenever it is asked, whether our bundles still bear it out; they are looked at when they have changed. Age
+    /// ends nothing.
+    pub(crate) fn watch(self, dialer: &Dialer) -> impl Fn() -> bool {
+        let standing = Standing::new(self.trust_generation);
+        move || {
+            let generation = dialer.credentials.load().trust_generation();
+            let check = || dialer.tls.check_server(&self.chain, &self.expected, self.checked_at).is_ok();
+            standing.is_good(generation, check)
+        }
     }
 }
 

@@ -98,13 +98,20 @@ pub(crate) async fn run(
         }
     };
     let Some(outcome) = outcome else {
-        if let Some(picked) = &report.picked {
-            let observation = Observation::of_fault(Fault::ResponseTimeout);
-            note(&target.endpoints, picked, observation, milliseconds(Instant::now()));
+        let now = milliseconds(Instant::now());
+        if let Some(picked) = blamed(report, rule.request_timeout, now) {
+            note(&target.endpoints, picked, Observation::of_fault(Fault::ResponseTimeout), now);
         }
         return Err(Fault::ResponseTimeout);
     };
     outcome.unwrap_or(Err(Fault::Drained))
+}
+
+/// Whose fault it is that the time ran out: the endpoint's that was waited for, if it had at least half of the limit.
+/// Nobody's if the next try was waited for, or had just begun: what others came to is noted already.
+fn blamed(report: &Report, limit: Option<Duration>, now: u64) -> Option<&Picked> {
+    let waited = Duration::from_millis(now.saturating_sub(report.asked_at?));
+    report.picked.as_ref().filter(|_| limit.is_some_and(|limit| waited >= limit / 2))
 }
 
 /// What `future` comes to, unless it lets `limit` pass. The time in which the caller is waited for, by the `pace` of its
@@ -153,7 +160,9 @@ async fn attempts(
     loop {
         let picked = report.picked.insert(balance::pick(set, &tried, now).ok_or(Fault::NoEndpoint)?);
         report.attempts = report.attempts.saturating_add(1);
+        report.asked_at = Some(now);
         let outcome = send(downstream, picked, rule, protocol, head.clone(), body, single).await;
+        report.asked_at = None;
         now = milliseconds(Instant::now());
         let (cause, observation, outcome) = match outcome {
             Tried::Answered { response, body: left } => {
@@ -190,6 +199,7 @@ async fn attempts(
                 drop(outcome);
                 if !wait.is_zero() {
                     sleep(wait).await;
+                    now = milliseconds(Instant::now());
                 }
             }
             Err(refused) => {

@@ -91,8 +91,8 @@ fn carry_switched(
     LocalExecutor.spawn(async move {
         let _counted = counted;
         let worker = &downstream.worker;
-        let is_trusted = || grounds.as_ref().is_none_or(|grounds| grounds.hold(&worker.dialer));
-        let stop = worker.stop(decided, is_trusted);
+        let trust = grounds.map(|grounds| grounds.watch(&worker.dialer));
+        let stop = worker.stop(decided, || trust.as_ref().is_none_or(|is_good| is_good()));
         upgrade::carry(caller, called, protocol, stop).await;
     });
 }

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) routed: Option<Routed>,
     pub(crate) picked: Option<Picked>,
     pub(crate) attempts: u8,
+    /// Since when `picked` is waited for, in [milliseconds](crate::clock::milliseconds).
+    pub(crate) asked_at: Option<u64>,
     /// Whether it was tried again as often as it may be.
     pub(crate) exhausted: bool,
 }
@@ -38,7 +40,15 @@ impl Report {
     /// A request that has just come.
     pub(crate) fn new(downstream: Rc<Downstream>, version: Version, method: Method) -> Box<Self> {
         let seen = Observed::new(version, method);
-        Box::new(Self { downstream, seen, routed: None, picked: None, attempts: 0, exhausted: false })
+        Box::new(Self {
+            downstream,
+            seen,
+            routed: None,
+            picked: None,
+            attempts: 0,
+            asked_at: None,
+            exhausted: false,
+        })
     }
 
     /// A request of HTTP/1 that could not be read.

@@ -92,8 +92,8 @@ async fn carry(
     let worker = &downstream.worker;
     let opened = Instant::now();
     let series = worker.recorder.open_connection(&record.outcome(0, 0, opened), opened);
-    let is_trusted = || upstream.grounds.as_ref().is_none_or(|grounds| grounds.hold(&worker.dialer));
-    let stop = worker.stop(decided, is_trusted);
+    let trust = upstream.grounds.map(|grounds| grounds.watch(&worker.dialer));
+    let stop = worker.stop(decided, || trust.as_ref().is_none_or(|is_good| is_good()));
     let carried = copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })

@@ -1,6 +1,12 @@
 //! Who is blamed for a message that breaks off, and what of it arrives.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +18,8 @@ use weft_proxy::OutboundKind;
 use crate::{
     application::{Application, scripted},
     authority::Authority,
-    world::{calling_host, calling_table_with, endpoint, http_host, next, pair},
+    client::Client1,
+    world::{calling_host, calling_table_with, calling_table_within, endpoint, http_host, next, pair},
 };
 
 /// What comes until the other side ends the connection.
@@ -68,4 +75,41 @@ async fn what_came_of_an_answer_that_breaks_off_arrives() {
         // Between the agents the head and its end may come in one piece; then it is a fault of ours, but never silence.
         assert!(answer.starts_with("HTTP/1.1 200 ") || answer.starts_with("HTTP/1.1 50"), "{answer:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn when_time_runs_out_only_who_was_waited_for_is_blamed() {
+    let authority = Authority::new();
+    let asked = Arc::new(AtomicU32::new(0));
+    let script = {
+        let asked = asked.clone();
+        move |_head, mut stream: TcpStream| {
+            let is_first = asked.fetch_add(1, Relaxed) == 0;
+            async move {
+                if is_first {
+                    tokio::time::sleep(Duration::from_millis(700)).await;
+                    let answer = "HTTP/1.1 503 Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                    return stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+                // It says nothing.
+                let _end = stream.read(&mut [0]).await;
+            }
+        }
+    };
+    let addresses = [scripted(script.clone()).await, scripted(script).await];
+    let hosts = addresses.map(|address| http_host(&authority, address));
+    let upstreams = [endpoint("r1", addresses[0], &hosts[0]), endpoint("r2", addresses[1], &hosts[1])];
+    let retries = Retries { on_gateway_error: true, ..Retries::default() };
+    let limit = Some(Duration::from_secs(1));
+    let table = calling_table_within(upstreams.to_vec(), AppProtocol::Http, 1, retries, limit);
+    let web = calling_host(&authority, table, OutboundKind::ByHost);
+    let mut client = Client1::connect(web.outbound()).await;
+    let reply = client.get("reviews", "/").await.unwrap();
+    assert_eq!((reply.status.as_u16(), asked.load(Relaxed)), (504, 2));
+    let failures = || upstreams.iter().map(|upstream| upstream.state.failures.load(Relaxed));
+    // One failed, and of the other not much can be said.
+    assert_eq!(failures().sum::<u32>(), 1);
+    // Now whoever is asked has all the time.
+    assert_eq!(client.get("reviews", "/").await.unwrap().status, 504);
+    assert_eq!(failures().sum::<u32>(), 2);
 }
