@@ -137,7 +137,8 @@ async fn serve_http1(
         if !head.is_half_closed() {
             return serve::Next::Continue;
         }
-        let gone = addresses.is_some_and(|addresses| admit::is_gone(&worker, addresses));
+        let is_gone = |addresses| admit::is_gone(&worker, addresses);
+        let gone = head.is_doubted() && addresses.is_some_and(is_gone);
         if gone { serve::Next::Abandon } else { serve::Next::Finish }
     };
     let mut resting = (io, service);

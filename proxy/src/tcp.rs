@@ -1,3 +1,5 @@
 //! Opaque bytes.
 
+pub mod websocket;
+
 pub mod copy;

@@ -27,6 +27,8 @@ pub(crate) struct HeadWatch {
     state: AtomicU32,
     late: AtomicBool,
     half_closed: AtomicBool,
+    /// Whether who half-closed is to be looked after: it may have closed altogether since.
+    doubted: AtomicBool,
     waker: AtomicWaker,
     /// Whether the last read found nothing.
     starved: AtomicBool,
@@ -66,15 +68,27 @@ impl HeadWatch {
 
     /// The caller ended its side. True if it waits for an answer: then that is remembered, and the end is to be kept
     /// from hyper, which takes it for the caller's departure.
-    pub(super) fn half_close(&self) -> bool {
+    pub(super) fn half_close(&self, context: &Context<'_>) -> bool {
         let waits = self.state.load(Relaxed) == BUSY;
         self.half_closed.store(waits, Relaxed);
+        self.doubted.store(waits, Relaxed);
+        self.stay_half_closed(context);
         waits
+    }
+
+    /// Wakes whoever reads with every sweep: nothing else tells that a caller closed altogether after its half.
+    pub(super) fn stay_half_closed(&self, context: &Context<'_>) {
+        self.waker.register(context.waker());
     }
 
     /// Whether the caller ended its side and waits for an answer. The connection is to end with that answer.
     pub(crate) fn is_half_closed(&self) -> bool {
         self.half_closed.load(Relaxed)
+    }
+
+    /// Whether it is to be found out anew if the caller that half-closed is still there. True once a sweep.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.swap(false, Relaxed)
     }
 
     /// Takes note of a read that gave something.
@@ -129,9 +143,14 @@ impl HeadWatch {
         self.stale.load(Relaxed)
     }
 
-    /// Ends the connection if a header was begun `limit` sweeps ago, and lets it rest if nothing came since the last.
+    /// Ends the connection if a header was begun `limit` sweeps ago, and lets it rest if nothing came since the last. Has
+    /// a caller that half-closed looked after.
     pub(crate) fn sweep(&self, limit: u32) {
         let state = self.state.load(Relaxed);
+        if self.is_half_closed() {
+            self.doubted.store(true, Relaxed);
+            self.waker.wake();
+        }
         if self.quiet.swap(true, Relaxed) && state == IDLE && !self.stale.swap(true, Relaxed) {
             self.waker.wake();
         }

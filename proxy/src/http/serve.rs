@@ -45,7 +45,7 @@ pub(crate) fn told(phase: u32) -> Next {
     if phase >= DRAINING { Next::Finish } else { Next::Continue }
 }
 
-/// Polls `connection` to its end. When `next` of the phase of the drain says so, when `replaceable` has risen, or at
+/// Polls `connection` to its end, or until `next` abandons it. When `next` of the phase of the drain says so, when `replaceable` has risen, or at
 /// `replace_at`, `finish` is called: the connection takes nothing new and ends when what it has is done. After the drain's
 /// deadline it has a moment for its last frames. Returns what came of it, or nothing if it was cut.
 pub(crate) async fn serve<C: Future>(
@@ -76,12 +76,12 @@ pub(crate) async fn serve<C: Future>(
                     return Poll::Ready(None);
                 }
             }
-            if finishing {
-                return Poll::Pending;
-            }
             let next = next(phase);
             if next == Next::Abandon {
                 return Poll::Ready(None);
+            }
+            if finishing {
+                return Poll::Pending;
             }
             let renewed = replaceable.as_mut().is_some_and(|listener| listener.poll_risen(context));
             let old = replace.as_mut().as_pin_mut().is_some_and(|replace| replace.poll(context).is_ready());

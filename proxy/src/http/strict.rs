@@ -140,8 +140,12 @@ impl<T: AsyncRead + OtherEnd + Unpin> AsyncRead for Strict<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.watch.is_half_closed() || this.findings.refusal.get().is_some() {
+        if this.findings.refusal.get().is_some() {
             return Poll::Pending;
+        }
+        if this.watch.is_half_closed() {
+            this.watch.stay_half_closed(cx);
+            return if this.inner.is_gone() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let before = buffer.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buffer) {
@@ -151,7 +155,7 @@ impl<T: AsyncRead + OtherEnd + Unpin> AsyncRead for Strict<T> {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(()))
-                if this.scan.is_between() && !this.inner.is_gone() && this.watch.half_close() =>
+                if this.scan.is_between() && !this.inner.is_gone() && this.watch.half_close(cx) =>
             {
                 Poll::Pending
             }

@@ -12,7 +12,6 @@
 //! in a part of memory that is in the cache.
 
 mod direction;
-mod websocket;
 
 use std::{
     future::{Future, poll_fn},
@@ -29,8 +28,8 @@ use tokio::{
 
 pub use direction::SCRATCH;
 
+use super::websocket::Sender;
 use direction::{Direction, with_scratch};
-use websocket::Sender;
 
 /// How long a polite close waits for the other side's end. What it sends in that time is read and dropped: closing a
 /// socket that has unread bytes would be a reset.

@@ -124,17 +124,23 @@ async fn a_caller_that_leaves_ends_its_request_everywhere() {
     let web = with_unix_socket(web, &path);
     let (mut caller, mut called) = (web.proxy.tap(), reviews.proxy.tap());
     let request = GET.replace("300", "60000");
-    for turn in 1..=2 {
+    for turn in 1..=4 {
         let mut tcp = TcpStream::connect(web.outbound()).await.unwrap();
         let mut unix = UnixStream::connect(&path).await.unwrap();
         match turn {
-            1 => tcp.write_all(request.as_bytes()).await.unwrap(),
+            1 | 3 => tcp.write_all(request.as_bytes()).await.unwrap(),
             _ => unix.write_all(request.as_bytes()).await.unwrap(),
         }
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while application.requests.load(Relaxed) < turn {
             assert!(std::time::Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if turn > 2 {
+            // It is seen to wait first. Nothing outside tells when; were it not seen, this would be like the turns before.
+            tcp.shutdown().await.unwrap();
+            unix.shutdown().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         drop((tcp, unix));
         for tap in [&mut caller, &mut called] {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::websocket::{Frames, Sender};
+use super::super::websocket::{Frames, Sender};
 
 /// How many bytes are read at a time: four full TLS records.
 pub const SCRATCH: usize = 64 * 1024;

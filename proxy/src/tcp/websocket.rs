@@ -12,7 +12,7 @@ const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
 
 /// Who sends the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
+pub enum Sender {
     /// The client, which masks them.
     Client,
     /// The server, which does not.
@@ -21,7 +21,7 @@ pub(super) enum Sender {
 
 /// How far one direction of a connection has been followed.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub struct Frames {
     sender: Sender,
     header: [u8; LONGEST],
     /// How much of `header` is known.
@@ -45,12 +45,13 @@ enum Stage {
 
 impl Frames {
     /// A stream of which nothing was sent.
-    pub(super) fn new(sender: Sender) -> Self {
+    #[must_use]
+    pub fn new(sender: Sender) -> Self {
         Self { sender, header: [0; LONGEST], known: 0, payload: 0, stage: Stage::Header }
     }
 
     /// Looks at the next bytes.
-    pub(super) fn follow(&mut self, bytes: &[u8]) {
+    pub fn follow(&mut self, bytes: &[u8]) {
         let mut at = 0;
         while at < bytes.len() && self.is_known() {
             at += self.step(&bytes[at..]);
@@ -59,7 +60,7 @@ impl Frames {
 
     /// Looks at the next bytes up to the first boundary between two frames, and says how many they are; none if there is
     /// no boundary in them.
-    pub(super) fn follow_to_boundary(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub fn follow_to_boundary(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < bytes.len() && self.is_known() {
             at += self.step(&bytes[at..]);
@@ -71,17 +72,20 @@ impl Frames {
     }
 
     /// Whether the next byte begins a frame.
-    pub(super) fn is_between(&self) -> bool {
+    #[must_use]
+    pub fn is_between(&self) -> bool {
         self.stage == Stage::Header && self.known == 0
     }
 
     /// Whether a boundary may come.
-    pub(super) fn is_known(&self) -> bool {
+    #[must_use]
+    pub fn is_known(&self) -> bool {
         matches!(self.stage, Stage::Header | Stage::Payload)
     }
 
     /// A Close that says that the sender goes away; only between two frames.
-    pub(super) fn close(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn close(&self) -> Vec<u8> {
         match self.sender {
             Sender::Server => [&[0x80 | CLOSE, 2][..], &GOING_AWAY].concat(),
             Sender::Client => {
