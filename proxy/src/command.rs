@@ -17,6 +17,7 @@ use crate::{
     config::{AllowedLocal, OutboundKind},
     connections::ConnectionInfo,
     dial::Caller,
+    slots::{Place, Places},
     socket::Socket,
 };
 
@@ -30,6 +31,16 @@ pub(crate) enum Role {
     Inbound,
     /// A workload's way out.
     Outbound(Arc<OutboundRole>),
+}
+
+impl Role {
+    /// For people: the workload, or the mesh port.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Inbound => "the mesh port",
+            Self::Outbound(role) => role.caller.workload.name.as_str(),
+        }
+    }
 }
 
 /// What an outbound listener is for.
@@ -57,12 +68,12 @@ pub(crate) enum Handoff {
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Accept on this listening socket too.
-    Listen(ListenerId, Role, Socket),
+    /// Accept on this listening socket too, as many as there are places.
+    Listen(ListenerId, Role, Socket, Arc<Places>),
     /// Stop accepting there. If true, what was accepted drains: it is not that workload's any more.
     Unlisten(ListenerId, bool),
     /// Serve a connection that another worker accepted. It carries its role, for the listener may be gone by then.
-    Serve(ListenerId, Role, Handoff),
+    Serve(ListenerId, Role, Handoff, Place),
     /// Begin to drain, and close what is left after the deadline. The answer comes when nothing is left: how many
     /// connections were closed at the deadline.
     Drain(Duration, oneshot::Sender<u32>),

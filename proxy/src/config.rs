@@ -99,7 +99,7 @@ pub enum AllowedLocal {
 /// Bounds that keep one caller from using up what all share. Of the whole process where they do not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of local processes and of other agents at a time; more are closed at once.
+    /// Connections at a time, on the mesh port, and on each outbound listener by itself; more are closed at once.
     pub connections: u32,
     /// Handshakes and hellos under way at a time.
     pub handshakes: u32,

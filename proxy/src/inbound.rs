@@ -29,19 +29,22 @@ use crate::{
     },
     pool::lifetime_until,
     signal::{DRAINING, Listener, PARTING},
+    slots::Place,
     worker::{Counted, Worker},
 };
 use handshake::Admitted;
 use target::Upstream;
 
 /// Serves one connection on the mesh port.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counted) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, counted: Counted, place: Place) {
     let _counted = counted;
     let mut drain = worker.drain.listen();
     // From before the handshake on: it may show the certificate that is renewed while it lasts.
     let before = worker.dialer.credentials.load_full();
     let Some(admitted) = handshake::admit(&worker, stream).await else { return };
     let Admitted { stream, upstream, framing, application, earliest_end } = admitted;
+    // It is held by whatever holds the connection, also after a switch to another protocol.
+    let _set = upstream.place.set(place);
     let identity = &upstream.target.identity;
     let renewals = Some(worker.shown.watch(identity, &before, &worker.dialer.credentials.load()));
     drop(before);

@@ -4,7 +4,7 @@
 //! Accepting never ends and never spins: a peer's error is ignored, a lack of resources waits. When a listener is
 //! removed, what the kernel queued on it is accepted first: closing the socket would reset those connections.
 
-use std::{collections::HashMap, io, rc::Rc, time::Duration};
+use std::{collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -13,11 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    command::{Command, Handoff, ListenerId, Load, Role},
+    command::{Command, Handoff, ListenerId, Role},
     executor::LocalExecutor,
     inbound, outbound,
     quiet::About,
     signal::{DRAINING, PARTING, Signal},
+    slots::{Place, Places},
     socket::Socket,
     stream::LocalStream,
     worker::Worker,
@@ -70,7 +71,14 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Begins to accept.
-    pub(crate) fn add(&mut self, worker: &Rc<Worker>, id: ListenerId, role: Role, socket: Socket) {
+    pub(crate) fn add(
+        &mut self,
+        worker: &Rc<Worker>,
+        id: ListenerId,
+        role: Role,
+        socket: Socket,
+        places: Arc<Places>,
+    ) {
         let listener = match LocalListener::new(socket) {
             Ok(listener) => listener,
             Err(error) => {
@@ -81,7 +89,7 @@ impl Listeners {
         let (stop, stopped) = oneshot::channel();
         let purpose = Purpose { id, role, drain: worker.way_out() };
         self.active.insert(id, (purpose.clone(), stop));
-        LocalExecutor.spawn(accept(worker.clone(), listener, purpose, stopped));
+        LocalExecutor.spawn(accept(worker.clone(), listener, purpose, places, stopped));
     }
 
     /// Stops accepting, after what is queued. With `parting`, what was accepted drains, as when the worker does, but
@@ -121,6 +129,7 @@ async fn accept(
     worker: Rc<Worker>,
     listener: LocalListener,
     purpose: Purpose,
+    places: Arc<Places>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut stopping = false;
@@ -136,7 +145,7 @@ async fn accept(
             () = std::future::ready(()), if stopping => return,
         };
         match accepted {
-            Ok(stream) => place(&worker, &purpose, stream),
+            Ok(stream) => place(&worker, &purpose, &places, stream),
             Err(error) if is_peers(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting waits");
@@ -165,18 +174,19 @@ fn is_peers(error: &io::Error) -> bool {
 }
 
 /// Serves a connection here, or hands it to the worker that has the fewest.
-fn place(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream) {
+fn place(worker: &Rc<Worker>, purpose: &Purpose, places: &Arc<Places>, stream: LocalStream) {
     let loads = &worker.peers.loads;
     let limit = worker.limits.connections;
-    if loads.iter().map(Load::get).fold(0, u32::saturating_add) >= limit {
-        if let Some(kept_back) = worker.dialer.quiet.admit(About::Connections) {
-            tracing::warn!(limit, kept_back, "a connection is closed: there are as many as there may be");
+    let Some(place) = places.take(limit) else {
+        if let Some(kept_back) = worker.dialer.quiet.admit(About::Connections(purpose.id)) {
+            let listener = purpose.role.name();
+            tracing::warn!(%listener, limit, kept_back, "a connection is closed: there are as many as there may be");
         }
         return;
-    }
+    };
     let fewest = (0..loads.len()).min_by_key(|&index| loads[index].get()).unwrap_or(worker.index);
     if fewest == worker.index || loads[worker.index].get() <= loads[fewest].get() + UNEVEN {
-        return serve(worker, purpose, stream);
+        return serve(worker, purpose, stream, place);
     }
     let handoff = match stream {
         LocalStream::Tcp(stream) => stream.into_std().map(Handoff::Tcp),
@@ -184,35 +194,38 @@ fn place(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream) {
     };
     let Ok(handoff) = handoff else { return };
     // A full channel means that the other worker is busier than its count says.
-    if let Err(refused) =
-        worker.peers.commands[fewest].try_send(Command::Serve(purpose.id, purpose.role.clone(), handoff))
-        && let Command::Serve(_, _, handoff) = refused.into_inner()
+    if let Err(refused) = worker.peers.commands[fewest].try_send(Command::Serve(
+        purpose.id,
+        purpose.role.clone(),
+        handoff,
+        place,
+    )) && let Command::Serve(_, _, handoff, place) = refused.into_inner()
     {
-        adopt(worker, purpose, handoff);
+        adopt(worker, purpose, handoff, place);
     }
 }
 
 /// Serves a connection that was accepted by another worker.
-pub(crate) fn adopt(worker: &Rc<Worker>, purpose: &Purpose, handoff: Handoff) {
+pub(crate) fn adopt(worker: &Rc<Worker>, purpose: &Purpose, handoff: Handoff, place: Place) {
     let stream = match handoff {
         Handoff::Tcp(stream) => TcpStream::from_std(stream).map(LocalStream::Tcp),
         Handoff::Unix(stream) => UnixStream::from_std(stream).map(LocalStream::Unix),
     };
     if let Ok(stream) = stream {
-        serve(worker, purpose, stream);
+        serve(worker, purpose, stream, place);
     }
 }
 
-fn serve(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream) {
+fn serve(worker: &Rc<Worker>, purpose: &Purpose, stream: LocalStream, place: Place) {
     let counted = worker.count();
     match &purpose.role {
         Role::Outbound(role) => {
             let (role, drain) = (role.clone(), purpose.drain.clone());
-            LocalExecutor.spawn(outbound::serve(worker.clone(), role, drain, stream, counted));
+            LocalExecutor.spawn(outbound::serve(worker.clone(), role, drain, stream, counted, place));
         }
         Role::Inbound => {
             if let LocalStream::Tcp(stream) = stream {
-                LocalExecutor.spawn(inbound::serve(worker.clone(), stream, counted));
+                LocalExecutor.spawn(inbound::serve(worker.clone(), stream, counted, place));
             }
         }
     }

@@ -32,6 +32,7 @@ use crate::{
     },
     quiet::About,
     signal::{DRAINING, Listener, PARTING, Signal},
+    slots::Place,
     stream::{LocalStream, Prefixed},
     worker::{Counted, Worker},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Downstream {
     pub(crate) peer_address: Option<SocketAddr>,
     /// Told of every request of HTTP/1.
     pub(crate) head: Arc<HeadWatch>,
+    /// Its place, also after a switch to another protocol.
+    _place: Place,
 }
 
 /// Serves one accepted connection. All but HTTP/1 is boxed, because the many connections are of HTTP/1 and an idle one
@@ -57,6 +60,7 @@ pub(crate) async fn serve(
     drain: Rc<Signal>,
     mut stream: LocalStream,
     counted: Counted,
+    place: Place,
 ) {
     let (local_address, peer_address) = match &stream {
         LocalStream::Tcp(stream) => (stream.local_addr().ok(), stream.peer_addr().ok()),
@@ -65,7 +69,8 @@ pub(crate) async fn serve(
     let addresses = peer_address.zip(local_address);
     let admitted = admit::admit(&worker, &role, &stream, addresses);
     let (head, mut told) = (worker.watch_head(), drain.listen());
-    let downstream = Rc::new(Downstream { worker, role, drain, local_address, peer_address, head });
+    let downstream =
+        Rc::new(Downstream { worker, role, drain, local_address, peer_address, head, _place: place });
     let way = tcp::way(&downstream);
     if let Err(refusal) = admitted {
         let workload = &downstream.role.caller.workload.name;

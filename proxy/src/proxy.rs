@@ -19,6 +19,7 @@ use crate::{
     inspector::Inspector,
     record::{Records, TapReceiver},
     run::{self, Start},
+    slots::Places,
     socket::Socket,
 };
 
@@ -34,6 +35,8 @@ pub struct Proxy {
     callers: Callers,
     config: ProxyConfig,
     records: Arc<Records>,
+    /// Of the mesh port, whatever its addresses.
+    mesh_places: Arc<Places>,
     next: u64,
 }
 
@@ -122,6 +125,7 @@ impl Proxy {
             callers: BTreeMap::new(),
             config: ProxyConfig { workloads: Vec::new(), inbound: None, ..config.clone() },
             records,
+            mesh_places: Arc::default(),
             next: 0,
         };
         for (index, commands) in receivers.into_iter().enumerate() {
@@ -213,9 +217,10 @@ impl Proxy {
     fn listen(&mut self, key: Key, role: Role, socket: Socket) -> Result<(), StartError> {
         self.next += 1;
         let id = self.next;
+        let places = if matches!(role, Role::Inbound) { self.mesh_places.clone() } else { Arc::default() };
         for commands in self.peers.commands.iter() {
             let shared = socket.try_clone().map_err(StartError::Worker)?;
-            send(commands, Command::Listen(id, role.clone(), shared));
+            send(commands, Command::Listen(id, role.clone(), shared, places.clone()));
         }
         self.listeners.insert(key, Listening { id, role, socket });
         Ok(())

@@ -26,8 +26,8 @@ pub(crate) enum About {
     Caller(IpAddr),
     /// A local process that uses a workload's listener.
     Local(WorkloadName),
-    /// The process's bound on connections.
-    Connections,
+    /// The bound on connections of the listener with this number.
+    Connections(u64),
     /// Anything, when there is too much to tell apart.
     Other,
 }

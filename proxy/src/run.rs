@@ -103,10 +103,10 @@ async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>
 
 fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
     match command {
-        Command::Listen(id, role, socket) => listeners.add(worker, id, role, socket),
+        Command::Listen(id, role, socket, places) => listeners.add(worker, id, role, socket, places),
         Command::Unlisten(id, parting) => listeners.remove(id, parting),
-        Command::Serve(id, role, handoff) => {
-            listen::adopt(worker, &listeners.purpose(worker, id, role), handoff);
+        Command::Serve(id, role, handoff, place) => {
+            listen::adopt(worker, &listeners.purpose(worker, id, role), handoff, place);
         }
         Command::Drain(deadline, done) => {
             worker.raise_drain(DRAINING);

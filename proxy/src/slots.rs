@@ -1,9 +1,12 @@
-//! Bounds on what may be under way before anybody is known, over all workers.
+//! Bounds on what may be under way, over all workers: handshakes, before anybody is known, and connections of a listener.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use crate::config::Limits;
@@ -52,6 +55,30 @@ impl Drop for Slot<'_> {
     }
 }
 
+/// How many connections that came by one listener there are; on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Places(AtomicU32);
+
+/// A connection's place among those of its listener; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Places>);
+
+impl Places {
+    /// A place, unless there are `limit` connections.
+    pub(crate) fn take(self: &Arc<Self>, limit: u32) -> Option<Place> {
+        let before = self.0.fetch_add(1, Relaxed);
+        // Gives back at once what was too much.
+        Some(Place(self.clone())).filter(|_| before < limit)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +99,17 @@ mod tests {
         assert!(slots.take([4; 4].into(), &closed).is_none());
         let taken = slots.lock();
         assert_eq!((taken.all, taken.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_listener_has_so_many_places_and_gets_them_back() {
+        let places = Arc::new(Places::default());
+        for _ in 0..3 {
+            let (first, second) = (places.take(2), places.take(2));
+            assert!(first.is_some() && second.is_some());
+            assert!(places.take(2).is_none() && places.take(2).is_none());
+            drop(first);
+            assert!(places.take(2).is_some());
+        }
     }
 }

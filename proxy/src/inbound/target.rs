@@ -1,7 +1,7 @@
 //! What a mesh connection leads to, kept up to date with tables and trust.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -21,6 +21,7 @@ use crate::{
     headers::Forwarded,
     http::{application::AppPool, head::HeadWatch},
     pool::Origin,
+    slots::Place,
     standing::Standing,
     worker::Worker,
 };
@@ -70,6 +71,8 @@ pub(crate) struct Upstream {
     /// The table's generation when `serving` was looked up.
     table: Cell<u64>,
     standing: Standing,
+    /// The connection's place among those of the mesh port.
+    pub(crate) place: OnceCell<Place>,
 }
 
 /// What serves the target now.
@@ -104,6 +107,7 @@ impl Upstream {
             head,
             decided_at,
             standing: Standing::new(caller.trust_generation),
+            place: OnceCell::new(),
             worker,
             target,
             caller,

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 use weft_core::{publish::Publisher, resource::AppProtocol, table::Table, wire::Framing};
-use weft_proxy::{AllowedLocal, Limits, OutboundKind, Proxy, ProxyConfig};
+use weft_proxy::{AllowedLocal, Limits, ListenAddress, OutboundKind, Proxy, ProxyConfig};
 
 use crate::{
     agent::greet,
@@ -16,7 +16,7 @@ use crate::{
     client::Client1,
     world::{
         Host, Serving, bound, calling_config, calling_table, endpoint, identity, open_to_domain,
-        serving_host_with,
+        plain_endpoint, serving_host_with,
     },
 };
 
@@ -128,6 +128,47 @@ async fn connections_are_bounded() {
     let mut fourth = Client1::connect(web.outbound()).await;
     assert_eq!(fourth.get("reviews", "/").await.unwrap().status, 200);
     assert_eq!(first.get("reviews", "/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_fills_one_listener_takes_no_place_on_another() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let mesh = weft_proxy::InboundConfig { listen: vec!["127.0.0.1:0".parse().unwrap()] };
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let mut config = calling_config(OutboundKind::ByHost, AllowedLocal::Any);
+    let mut second = config.workloads[0].clone();
+    second.workload = std::sync::Arc::new(weft_core::workload::Workload {
+        name: weft_core::name::WorkloadName::new("second").unwrap(),
+        ..(*second.workload).clone()
+    });
+    config.workloads.push(second);
+    let config = ProxyConfig { limits, inbound: Some(mesh), ..config };
+    let upstream = plain_endpoint("r1", application.address);
+    let table = Publisher::new(calling_table(vec![upstream], AppProtocol::Http, 1));
+    let credentials = Publisher::new(authority.credentials(&[&identity("web")]));
+    let proxy = Proxy::start(config, table.reader(), credentials.reader()).unwrap();
+    let addresses = proxy.addresses();
+    let all = addresses.inbound.iter().chain(addresses.outbound.iter().map(|(_, address)| address));
+    let mut kept = Vec::new();
+    for address in all {
+        let ListenAddress::Tcp(address) = address else { panic!("no TCP") };
+        // As many as there may be, with those of the listeners before still there.
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if !addresses.inbound.contains(&ListenAddress::Tcp(*address)) {
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+                let head = crate::application::read_head(&mut stream).await;
+                assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            }
+            kept.push(stream);
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let began = std::time::Instant::now();
+        assert_eq!(ended(&mut third).await, "");
+        // Sooner than a handshake that does not come would end it.
+        assert!(began.elapsed() < limits.handshake);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
