@@ -1,0 +1,112 @@
+//! Bytes of the control stream that must never change, put together by hand from `docs/control-stream.md`: an agent and a
+//! hub of different ages read each other's.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use prost::Message;
+use weft_core::control::message::{
+    Acknowledge, Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord, Discovery,
+    Hello, Refusal, RefusalCode, ResumePoint, ScopePosition, ServerMessage, ServerWord, Subscribe, Welcome,
+};
+
+const WEB: &str = "spiffe://demo.mesh/ns/default/sa/web";
+/// The least that looks like DER.
+const DER: Bytes = Bytes::from_static(&[0x30, 0]);
+const EPOCH: Bytes = Bytes::from_static(b"epoch");
+
+fn words_of_a_hub() -> Vec<(u64, ServerWord, &'static str)> {
+    let welcome = Welcome {
+        version: 1,
+        epoch: EPOCH,
+        granted: vec![WEB.to_owned()],
+        registries: vec!["platform".to_owned(), "static".to_owned()],
+    };
+    let bundle = Bundle { trust_domain: "demo.mesh".to_owned(), roots: vec![DER] };
+    let discovery = Discovery {
+        subscription: 1,
+        registry: "static".to_owned(),
+        part: "east".to_owned(),
+        events: vec![Bytes::from_static(b"\x12\0"), Bytes::from_static(b"\x22\x03\x08\xac\x02")],
+    };
+    let certificate = Certificate { request: 7, chain: vec![DER, Bytes::from_static(&[0x30, 1])] };
+    let refusal = Refusal { request: 7, code: RefusalCode::NotGranted.into(), message: "no".to_owned() };
+    vec![
+        (1, ServerWord::Welcome(welcome), WELCOME),
+        (
+            2,
+            ServerWord::Bundles(Bundles { bundles: vec![bundle] }),
+            "08021a110a0f0a0964656d6f2e6d65736812023000",
+        ),
+        (
+            300,
+            ServerWord::Discovery(discovery),
+            "08ac02221b080112067374617469631a0465617374220212002205220308ac02",
+        ),
+        (3, ServerWord::Certificate(certificate), "08032a0a08071202300012023001"),
+        (4, ServerWord::Refusal(refusal), "08043208080710011a026e6f"),
+    ]
+}
+
+fn words_of_an_agent() -> Vec<(ClientWord, &'static str)> {
+    let hello = Hello {
+        node: "one".to_owned(),
+        lowest_version: 1,
+        highest_version: 1,
+        software: "weft 0.1".to_owned(),
+    };
+    let position = ScopePosition { registry: "static".to_owned(), part: "east".to_owned(), position: 300 };
+    let resume = ResumePoint { epoch: EPOCH, positions: vec![position] };
+    let subscribe =
+        Subscribe { subscription: 1, registries: vec!["static".to_owned()], resume: Some(resume) };
+    let request = CertificateRequest { request: 7, identity: WEB.to_owned(), signing_request: DER };
+    vec![
+        (ClientWord::Hello(hello), "0a130a036f6e651001180122087765667420302e31"),
+        (
+            ClientWord::Subscribe(subscribe),
+            "1226080112067374617469631a1a0a0565706f636812110a0673746174696312046561737418ac02",
+        ),
+        (ClientWord::CertificateRequest(request), CERTIFICATE_REQUEST),
+        (ClientWord::Acknowledge(Acknowledge { sequence: 300 }), "220308ac02"),
+    ]
+}
+
+#[test]
+fn what_a_hub_says_is_these_bytes() {
+    for (sequence, word, golden) in words_of_a_hub() {
+        let message = ServerMessage { sequence, word: Some(word) };
+        let bytes = message.encode_to_vec();
+        assert_eq!(HEXLOWER.encode(&bytes), golden, "{message:?}");
+        assert_eq!(ServerMessage::decode(&bytes[..]), Ok(message));
+    }
+}
+
+#[test]
+fn what_an_agent_says_is_these_bytes() {
+    for (word, golden) in words_of_an_agent() {
+        let message = ClientMessage { word: Some(word) };
+        let bytes = message.encode_to_vec();
+        assert_eq!(HEXLOWER.encode(&bytes), golden, "{message:?}");
+        assert_eq!(ClientMessage::decode(&bytes[..]), Ok(message));
+    }
+}
+
+#[test]
+fn what_a_later_hub_adds_to_its_welcome_is_skipped() {
+    // Three bytes longer, with a field 15 behind all others.
+    let longer = format!("08011244{}7a0161", WELCOME.strip_prefix("08011241").unwrap());
+    let bytes = HEXLOWER.decode(longer.as_bytes()).unwrap();
+    let known = ServerMessage::decode(&HEXLOWER.decode(WELCOME.as_bytes()).unwrap()[..]).unwrap();
+    assert_eq!(ServerMessage::decode(&bytes[..]), Ok(known));
+}
+
+const WELCOME: &str = concat!(
+    "08011241",
+    "0801120565706f6368",
+    "1a247370696666653a2f2f64656d6f2e6d6573682f6e732f64656661756c742f73612f776562",
+    "2208706c6174666f726d2206737461746963",
+);
+const CERTIFICATE_REQUEST: &str = concat!(
+    "1a2c0807",
+    "12247370696666653a2f2f64656d6f2e6d6573682f6e732f64656661756c742f73612f776562",
+    "1a023000",
+);
