@@ -16,7 +16,7 @@ use weft_core::{
     name::RuleName,
     publish::Reader,
     table::Upstream,
-    tls::{Credentials, Peer, PeerError, TlsContext, explain_handshake, peer_fault},
+    tls::{Credentials, Peer, PeerError, TlsContext},
     wire::{Answer, Framing, Hello, OUR_VERSIONS, Retry, exchange},
     workload::Workload,
 };
@@ -187,14 +187,7 @@ async fn attempt(
     let tcp = TcpStream::connect(address).await.map_err(|error| connect_fault(&error))?;
     tcp.set_nodelay(true).map_err(|error| connect_fault(&error))?;
     let mut stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
-        let fault = peer_fault(&error);
-        let kept_back = fault.and_then(|_| dialer.quiet.admit(About::Called(address)));
-        if let (Some(fault), Some(kept_back)) = (fault, kept_back) {
-            tracing::warn!(%address, error = %fault, kept_back, "another agent is not who it should be");
-        } else {
-            tracing::debug!(%address, reason = %explain_handshake(&error), "the handshake failed");
-        }
-        match fault {
+        match dialer.quiet.handshake_failed(About::Called(address), address, &error) {
             Some(PeerError::WrongIdentity { .. }) => Fault::WrongIdentity,
             _ => Fault::TlsFailed,
         }
@@ -207,9 +200,7 @@ async fn attempt(
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let checked_at = UnixTime::now();
     let peer = dialer.tls.check_server(&chain, expected, checked_at).map_err(|error| {
-        if let Some(kept_back) = dialer.quiet.admit(About::Called(address)) {
-            tracing::warn!(%address, %error, kept_back, "another agent is not who it should be");
-        }
+        dialer.quiet.certificate_refused(About::Called(address), address, &error);
         Missed { resumed, ..Fault::WrongIdentity.into() }
     })?;
     exchange::write_hello(&mut stream, &hello(caller, upstream, original))

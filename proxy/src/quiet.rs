@@ -3,12 +3,16 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use weft_core::name::WorkloadName;
+use weft_core::{
+    name::WorkloadName,
+    tls::{PeerError, explain_handshake, peer_fault},
+};
 
 /// How long a warning keeps back others of its kind.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -46,6 +50,32 @@ impl Quiet {
     /// Whether to give a warning now, and then how many of its kind were kept back since the last.
     pub(crate) fn admit(&self, about: About) -> Option<u64> {
         self.admit_at(about, Instant::now())
+    }
+
+    /// Tells of a handshake with `address` that failed; gives what is wrong with the other side's certificate, where that is
+    /// why.
+    pub(crate) fn handshake_failed<'e>(
+        &self,
+        about: About,
+        address: SocketAddr,
+        error: &'e io::Error,
+    ) -> Option<&'e PeerError> {
+        let fault = peer_fault(error);
+        match fault {
+            Some(fault) => self.certificate_refused(about, address, fault),
+            None => tracing::debug!(%address, reason = %explain_handshake(error), "a handshake failed"),
+        }
+        fault
+    }
+
+    /// Tells of a certificate that `address` showed and that is not to be believed.
+    pub(crate) fn certificate_refused(&self, about: About, address: SocketAddr, error: &PeerError) {
+        let called = matches!(about, About::Called(_));
+        let what = if called { "another agent is not who it should be" } else { "a caller is not trusted" };
+        match self.admit(about) {
+            Some(kept_back) => tracing::warn!(%address, %error, kept_back, "{what}"),
+            None => tracing::debug!(%address, %error, "{what}"),
+        }
     }
 
     fn admit_at(&self, about: About, now: Instant) -> Option<u64> {

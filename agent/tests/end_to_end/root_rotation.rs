@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     quick_start::{Start, WEB},
-    support::{Application, Connection, Load, until},
+    support::{Application, Load, Streams, until},
 };
 
 /// Streams that are open while the new root comes.
@@ -53,11 +53,7 @@ fn a_root_is_replaced_under_load_and_nobody_notices() {
     start.write(&applications);
     start.up();
     let outbound = start.web_outbound;
-    let streams: Vec<_> = (0..STREAMS)
-        .map(|_| {
-            std::thread::spawn(move || Connection::open(outbound)?.get("reviews.default.mesh", "/stream"))
-        })
-        .collect();
+    let streams = Streams::open(outbound, "reviews.default.mesh", STREAMS, &applications);
     let load = Load::start(outbound, "reviews.default.mesh", CALLERS);
     load.go_on(50);
     let before = hub_status(&start);
@@ -82,12 +78,7 @@ fn a_root_is_replaced_under_load_and_nobody_notices() {
         assert_eq!(trusts, BTreeSet::from([old.as_str(), new.as_str()]), "{node}");
     }
     load.go_on(100);
-    let cut = streams.iter().filter(|stream| stream.is_finished()).count();
-    assert_eq!(cut, 0, "streams ended with the new root");
-    applications.iter().for_each(Application::end_streams);
-    for stream in streams {
-        assert!(stream.join().unwrap().unwrap().body.ends_with("end\n"));
-    }
+    streams.end(&applications);
 
     // A token from before the rotation is good until the root that it names is withdrawn; its host is waited for.
     start.sandbox.ok(&["join", "--state-dir", "early", "--token", &early]);

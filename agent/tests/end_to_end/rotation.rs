@@ -12,7 +12,7 @@ use weft_core::identity::SpiffeId;
 
 use crate::{
     quick_start::{REVIEWS, Start, socket},
-    support::{Application, Connection, Load, until},
+    support::{Application, Connection, Load, Streams, until},
 };
 
 /// Streams that are open all the time.
@@ -31,15 +31,7 @@ fn certificates_rotate_under_load_without_a_failed_request_or_a_cut_stream() {
     start.write(&applications);
     start.up();
     let outbound = start.web_outbound;
-    let streams: Vec<_> = (0..STREAMS)
-        .map(|_| {
-            std::thread::spawn(move || Connection::open(outbound)?.get("reviews.default.mesh", "/stream"))
-        })
-        .collect();
-    until("all streams are open", || {
-        let open: u64 = applications.iter().map(Application::requests).sum();
-        (open >= STREAMS as u64).then_some(())
-    });
+    let streams = Streams::open(outbound, "reviews.default.mesh", STREAMS, &applications);
     let load = Load::paced(outbound, "reviews.default.mesh", CALLERS, PER_SECOND);
     let began = Instant::now();
     load.go_on(100);
@@ -62,13 +54,7 @@ fn certificates_rotate_under_load_without_a_failed_request_or_a_cut_stream() {
     let failures = load.end();
     eprintln!("{answered} requests in {took:?}; serials: {} of ours, {} of theirs", own.len(), peer.len());
     assert!(failures.is_empty(), "{} of {answered} failed, such as {}", failures.len(), failures[0]);
-    let cut = streams.iter().filter(|stream| stream.is_finished()).count();
-    assert_eq!(cut, 0, "streams ended before their application ended them");
-    applications.iter().for_each(Application::end_streams);
-    for stream in streams {
-        let answer = stream.join().unwrap().unwrap();
-        assert!(answer.status == 200 && answer.body.ends_with("end\n"), "{:?}", answer.status);
-    }
+    streams.end(&applications);
     drop(runtime);
 }
 

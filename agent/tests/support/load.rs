@@ -1,6 +1,7 @@
 //! Callers that never retry.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Connection, until};
+use super::{Application, Connection, Response, until};
 
 /// Calls again and again on kept-alive connections until it is stopped. Never retries: an error is a failure, except
 /// that a server may close between two requests, which it announces with `Connection: close`.
@@ -84,5 +85,36 @@ impl Load {
     pub fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         self.callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    }
+}
+
+/// Answers that go on until their applications end them.
+pub struct Streams(Vec<JoinHandle<io::Result<Response>>>);
+
+impl Streams {
+    /// Opens so many, and waits until the applications have them all.
+    pub fn open(
+        outbound: SocketAddr,
+        host: &'static str,
+        count: usize,
+        applications: &[Application],
+    ) -> Self {
+        let requests = || applications.iter().map(Application::requests).sum::<u64>();
+        let all = requests() + count as u64;
+        let stream = |_| std::thread::spawn(move || Connection::open(outbound)?.get(host, "/stream"));
+        let streams = Self((0..count).map(stream).collect());
+        until("all streams are open", || (requests() >= all).then_some(()));
+        streams
+    }
+
+    /// Lets them end; every one must still be open, and come to its end whole.
+    pub fn end(self, applications: &[Application]) {
+        let cut = self.0.iter().filter(|stream| stream.is_finished()).count();
+        assert_eq!(cut, 0, "streams ended before their application ended them");
+        applications.iter().for_each(Application::end_streams);
+        for stream in self.0 {
+            let answer = stream.join().unwrap().unwrap();
+            assert!(answer.status == 200 && answer.body.ends_with("end\n"), "{:?}", answer.status);
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::{
 pub use application::Application;
 pub use authority::Authority;
 pub use client::{Connection, Response};
-pub use load::Load;
+pub use load::{Load, Streams};
 pub use mesh::Mesh;
 pub use process::Process;
 pub use sandbox::Sandbox;

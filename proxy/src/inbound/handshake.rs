@@ -15,7 +15,6 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use weft_core::{
     table::Decision,
-    tls::{explain_handshake, peer_fault},
     wire::{Answer, Framing, Hello, OUR_VERSIONS, exchange},
     workload::Source,
 };
@@ -63,13 +62,8 @@ pub(crate) async fn admit(worker: &Rc<Worker>, stream: TcpStream) -> Option<Admi
     let mut stream = match timeout(limits.handshake, accepting).await.ok()? {
         Ok(stream) => stream,
         Err(error) => {
-            let fault = peer_fault(&error);
-            let kept_back = fault.and_then(|_| worker.dialer.quiet.admit(About::Caller(peer_address.ip())));
-            if let (Some(fault), Some(kept_back)) = (fault, kept_back) {
-                tracing::warn!(peer = %peer_address, error = %fault, kept_back, "a caller is not trusted");
-            } else {
-                tracing::debug!(peer = %peer_address, reason = %explain_handshake(&error), "a handshake failed");
-            }
+            let about = About::Caller(peer_address.ip());
+            worker.dialer.quiet.handshake_failed(about, peer_address, &error);
             return None;
         }
     };
@@ -123,9 +117,7 @@ async fn greet(
         exchange::ExchangeError::Stream(_) => Answer::Malformed { reason: "it is not complete".into() },
     })?;
     let peer = checked.map_err(|error| {
-        if let Some(kept_back) = worker.dialer.quiet.admit(About::Caller(peer_address.ip())) {
-            tracing::warn!(peer = %peer_address, %error, kept_back, "a caller is not trusted");
-        }
+        worker.dialer.quiet.certificate_refused(About::Caller(peer_address.ip()), peer_address, &error);
         Answer::Untrusted
     })?;
     let version = hello.common_version().ok_or(Answer::Version { ours: OUR_VERSIONS })?;

@@ -18,18 +18,9 @@ use weft_proxy::OutboundKind;
 use crate::{
     application::{Application, scripted},
     authority::Authority,
-    client::Client1,
+    client::{Client1, rest},
     world::{calling_host, calling_table_with, calling_table_within, endpoint, http_host, next, pair},
 };
-
-/// What comes until the other side ends the connection.
-async fn rest(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes));
-    // A connection may be cut; what came before counts.
-    let _end = read.await.unwrap();
-    String::from_utf8(bytes).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_endpoint_is_blamed_for_a_body_that_its_caller_broke() {
@@ -48,7 +39,8 @@ async fn no_endpoint_is_blamed_for_a_body_that_its_caller_broke() {
         if request == short {
             stream.shutdown().await.unwrap();
         }
-        let answer = rest(&mut stream).await;
+        // The connection may be cut behind it; what came before counts.
+        let (answer, _) = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
         for tap in [&mut caller, &mut called] {
             let fault = next(tap).await.verdict.fault;
@@ -71,7 +63,7 @@ async fn what_came_of_an_answer_that_breaks_off_arrives() {
     for _ in 0..40 {
         let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
         stream.write_all(b"POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-        let answer = rest(&mut stream).await;
+        let (answer, _) = rest(&mut stream).await;
         // Between the agents the head and its end may come in one piece; then it is a fault of ours, but never silence.
         assert!(answer.starts_with("HTTP/1.1 200 ") || answer.starts_with("HTTP/1.1 50"), "{answer:?}");
     }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 use weft_core::{
@@ -16,14 +16,14 @@ use crate::{
     agent::{self, greet},
     application::{Application, scripted},
     authority::Authority,
+    client,
     world::{Host, bound, identity, next, pair},
 };
 
-/// What comes until the other side ends the connection, which it must in time.
-async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
-    let mut text = String::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut text));
-    read.await.unwrap().unwrap();
+/// What comes until the other side ends the connection, which it must do in order.
+async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let (text, end) = client::rest(stream).await;
+    end.unwrap();
     text
 }
 

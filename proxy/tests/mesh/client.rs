@@ -1,6 +1,6 @@
 //! A client that does not retry.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -10,7 +10,18 @@ use hyper::{
     rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// What comes until the other side ends the connection, which it must in time; and how it ended it.
+pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> (String, io::Result<usize>) {
+    let mut bytes = Vec::new();
+    let end = timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.unwrap();
+    (String::from_utf8(bytes).unwrap(), end)
+}
 
 /// A whole response.
 #[derive(Debug)]
