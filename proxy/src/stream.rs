@@ -193,6 +193,12 @@ impl<T> Prefixed<T> {
     }
 }
 
+impl<T: Abort> Abort for Prefixed<T> {
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,

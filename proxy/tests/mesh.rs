@@ -48,6 +48,8 @@ mod retry;
 mod silence;
 #[path = "mesh/source.rs"]
 mod source;
+#[path = "mesh/switched.rs"]
+mod switched;
 #[path = "mesh/versions.rs"]
 mod versions;
 #[path = "mesh/world.rs"]

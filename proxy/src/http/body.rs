@@ -132,6 +132,11 @@ impl Arrived {
         self.broken.get()
     }
 
+    /// Takes note of bytes that came after the request.
+    pub(super) fn add(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
     /// Takes note of what was read.
     pub(super) fn note(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
         match frame {

@@ -13,6 +13,7 @@ use crate::{
     fault::Fault,
     headers::{self, RequestId, TraceContext, TraceId},
     signal::{CLOSING, Signal},
+    tcp::copy::Copied,
 };
 
 /// One request.
@@ -29,6 +30,8 @@ pub(crate) struct Observed {
     pub(crate) received: Option<Received>,
     /// Whether nothing is known of what was asked for, because it could not be read.
     pub(crate) unread: bool,
+    /// Whether another records it.
+    pub(crate) silent: bool,
     ended: bool,
 }
 
@@ -47,6 +50,7 @@ impl Observed {
             verdict: Verdict::default(),
             received: None,
             unread: false,
+            silent: false,
             ended: false,
         }
     }
@@ -80,6 +84,15 @@ impl Observed {
     pub(crate) fn end(&mut self, end: End) {
         self.ended = true;
         if let (Some(fault), None) = (end.fault(), self.verdict.fault) {
+            self.blame(fault, false);
+        }
+    }
+
+    /// The connection that it switched to another protocol ended; `denied` if that is because it is no longer allowed.
+    pub(crate) fn switched(&mut self, carried: Copied, denied: Fault) {
+        self.ended = true;
+        self.received.get_or_insert_default().add(carried.received);
+        if let Some(fault) = carried.end.fault(denied) {
             self.blame(fault, false);
         }
     }

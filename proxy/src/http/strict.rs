@@ -105,6 +105,11 @@ impl<T> Strict<T> {
         &self.inner
     }
 
+    /// The stream itself, of which nothing more is looked at.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+
     /// The stream itself, for whoever takes it from hyper.
     pub(crate) fn inner_mut(&mut self) -> &mut T {
         &mut self.inner

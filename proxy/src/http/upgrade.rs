@@ -10,11 +10,22 @@ use http::{
     HeaderMap, HeaderValue,
     header::{CONNECTION, TE, UPGRADE},
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::{
+    rt::{Read, Write},
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{client, server};
 
-use crate::tcp::copy::{self, Abort, Stop};
+use super::burst::Io;
+use crate::{
+    stream::{LocalStream, Prefixed},
+    tcp::copy::{self, Abort, Copied, Stop},
+};
 
 /// What `upgrade` asks for, if `connection` names it. Not the protocols that carry further requests: those would pass
 /// every policy by. Asking for them is no more than an offer, so a request that asks for nothing else is one like others.
@@ -46,36 +57,56 @@ pub(crate) fn restore(headers: &mut HeaderMap, upgrade: HeaderValue) {
     headers.insert(UPGRADE, upgrade);
 }
 
-/// Carries bytes once both sides have switched to `protocol`.
+/// Carries bytes once both sides have switched to `protocol`. None if they do not come to it.
 pub(crate) async fn carry(
     caller: OnUpgrade,
     called: OnUpgrade,
     protocol: Option<HeaderValue>,
     stop: impl Future<Output = Stop>,
-) {
-    let (Ok(caller), Ok(called)) = futures_util::join!(caller, called) else { return };
-    let (caller, called) = (Switched::new(caller), Switched::new(called));
-    if protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        copy::copy_websocket(caller, called, stop).await;
+) -> Option<Copied> {
+    let (Ok(caller), Ok(called)) = futures_util::join!(caller, called) else { return None };
+    let (caller, called) = (open(caller), open(called));
+    Some(if protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        copy::copy_websocket(caller, called, stop).await
     } else {
-        copy::copy(caller, called, stop, None, |_, _| {}).await;
-    }
+        copy::copy(caller, called, stop, None, |_, _| {}).await
+    })
 }
 
-/// A connection after the switch. It cannot be reset from here; dropping it closes it.
-struct Switched(TokioIo<Upgraded>);
+/// A connection after the switch.
+trait Switched: AsyncRead + AsyncWrite + Abort + Unpin {}
 
-impl Switched {
-    fn new(upgraded: Upgraded) -> Self {
-        Self(TokioIo::new(upgraded))
-    }
+impl<T: AsyncRead + AsyncWrite + Abort + Unpin> Switched for T {}
+
+/// The connection itself, which can be reset: what is cut on one side must not seem to end well on the other. It is
+/// that of a caller, of which no more heads are to be looked at, or one that we made.
+fn open(upgraded: Upgraded) -> Box<dyn Switched> {
+    let local = take(upgraded, |io: Io<Prefixed<LocalStream>>| io.into_inner().into_inner());
+    let agent = local
+        .or_else(|other| take(other, |io: Io<server::TlsStream<TcpStream>>| io.into_inner().into_inner()));
+    let dialled = agent.or_else(|other| take(other, TokioIo::<client::TlsStream<TcpStream>>::into_inner));
+    let application = dialled.or_else(|other| take(other, TokioIo::<TcpStream>::into_inner));
+    application.unwrap_or_else(|other| Box::new(Closed(TokioIo::new(other))))
 }
 
-impl Abort for Switched {
+/// What `inner` takes out of the connection, if it is one of that kind.
+fn take<T, S>(upgraded: Upgraded, inner: impl FnOnce(T) -> S) -> Result<Box<dyn Switched>, Upgraded>
+where
+    T: Read + Write + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
+{
+    let parts = upgraded.downcast::<T>()?;
+    Ok(Box::new(Prefixed::new(parts.read_buf, inner(parts.io))))
+}
+
+/// A connection of another kind. It cannot be reset from here; dropping it closes it.
+struct Closed(TokioIo<Upgraded>);
+
+impl Abort for Closed {
     fn abort(&mut self) {}
 }
 
-impl AsyncRead for Switched {
+impl AsyncRead for Closed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -85,7 +116,7 @@ impl AsyncRead for Switched {
     }
 }
 
-impl AsyncWrite for Switched {
+impl AsyncWrite for Closed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }

@@ -16,6 +16,7 @@ use crate::{
     headers::{self, Survey},
     http::{body::Body, single, upgrade},
     pool::Origin,
+    tcp::copy::Copied,
 };
 
 /// How long a connection to the application may take.
@@ -81,7 +82,7 @@ async fn multiplexed(origin: &std::rc::Rc<Origin>, request: Request<Body>) -> Re
 }
 
 /// Asks the application to switch protocols, on a connection of its own, and carries the bytes when it does, until trust
-/// or policy changes after `decided` and denies it.
+/// or policy changes after `decided` and denies it. `at_end` is told what was carried.
 ///
 /// # Errors
 /// Why there is no response.
@@ -91,6 +92,7 @@ pub(crate) async fn switch(
     caller: hyper::upgrade::OnUpgrade,
     request: Request<Body>,
     decided: u32,
+    at_end: impl FnOnce(Copied) + 'static,
 ) -> Result<Response<Body>, Fault> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let stream = connect(serving.port.port.address, CONNECT).await?;
@@ -110,7 +112,9 @@ pub(crate) async fn switch(
             let _counted = counted;
             let stop =
                 upstream.worker.stop(decided, || tcp::is_switch_allowed(&upstream, &method, uri.path()));
-            upgrade::carry(caller, called, Some(wanted), stop).await;
+            if let Some(carried) = upgrade::carry(caller, called, Some(wanted), stop).await {
+                at_end(carried);
+            }
         });
     }
     Ok(response.map(Body::Incoming))

@@ -1,9 +1,9 @@
 //! One incoming request: normalise, decide, forward.
 
-use std::{pin::pin, rc::Rc};
+use std::{cell::Cell, pin::pin, rc::Rc};
 
 use http::{
-    Request, Uri, Version,
+    Request, StatusCode, Uri, Version,
     header::{EXPECT, HOST},
     request::Parts,
 };
@@ -52,9 +52,24 @@ pub(crate) async fn handle(upstream: Rc<Upstream>, request: Request<Arriving>) -
         upgrade::restore(&mut parts.headers, wanted);
         let mut request = Request::from_parts(parts, body);
         let caller = hyper::upgrade::on(&mut request);
-        let mut switching = Box::pin(forward::switch(&upstream, &serving, caller, request, decided));
-        let outcome = until_closing(drain, true, switching.as_mut()).await;
-        return report.conclude(outcome.unwrap_or(Err(Fault::Drained)));
+        // Whoever carries the bytes has the last word on the request.
+        let switched = Rc::new(Cell::new(None::<Box<Report>>));
+        let report_to = switched.clone();
+        let at_end = move |carried| {
+            if let Some(report) = report_to.take() {
+                report.end_switch(carried);
+            }
+        };
+        let switching = forward::switch(&upstream, &serving, caller, request, decided, at_end);
+        let outcome = until_closing(drain, true, Box::pin(switching).as_mut()).await;
+        return match outcome.unwrap_or(Err(Fault::Drained)) {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let (answer, report) = report.switch(response);
+                switched.set(Some(report));
+                answer
+            }
+            outcome => report.conclude(outcome),
+        };
     }
     parts.extensions.clear();
     let request = match serving.plain {

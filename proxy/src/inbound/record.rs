@@ -16,6 +16,7 @@ use crate::{
         finish::{End, Finish, ResponseBody},
         observed::Observed,
     },
+    tcp::copy::Copied,
 };
 
 /// One incoming request.
@@ -49,6 +50,21 @@ impl Report {
         response.map(|body| ResponseBody::new(body, drain, self))
     }
 
+    /// Passes on the answer with which the connection switches to another protocol. The report that comes back is for
+    /// its [end](Self::end_switch).
+    pub(crate) fn switch(mut self: Box<Self>, response: Response<Body>) -> (Answer, Box<Self>) {
+        let mut silent = Self::new(self.upstream.clone(), self.seen.version, self.seen.method.clone());
+        silent.seen.silent = true;
+        self.seen.answered(response.status().as_u16(), response.headers());
+        (silent.answer(response), self)
+    }
+
+    /// Records a request whose connection switched to another protocol, and has ended now.
+    pub(crate) fn end_switch(mut self: Box<Self>, carried: Copied) {
+        self.seen.switched(carried, Fault::Denied);
+        self.record(carried.sent);
+    }
+
     /// Answers with a fault of our own, which the other agent is always told by name: it decides on it.
     pub(crate) fn refuse(mut self: Box<Self>, fault: Fault, rule: Option<&RuleName>) -> Answer {
         let mut response = fault::respond(fault, rule, self.seen.grpc, true);
@@ -71,6 +87,9 @@ impl Report {
     }
 
     fn record(&self, sent: u64) {
+        if self.seen.silent {
+            return;
+        }
         let ended = Instant::now();
         let trace = self.seen.trace_id();
         let caller = &self.upstream.caller;

@@ -12,10 +12,7 @@ use weft_core::{
 };
 
 use super::target::{Serving, Upstream};
-use crate::{
-    fault::Fault,
-    tcp::copy::{self, End, Side},
-};
+use crate::{fault::Fault, tcp::copy};
 
 /// Carries one connection from its first byte to its last. Only a change of trust or policy that denies it, or the end
 /// of a drain, ends it before.
@@ -34,11 +31,8 @@ pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>,
         series.add(received, sent)
     })
     .await;
-    match carried.end {
-        End::Reset(Side::Called) => record.blame(Fault::ResponseCut),
-        End::Reset(Side::Caller) => record.blame(Fault::CallerGone),
-        End::Denied => record.blame(Fault::Denied),
-        _ => {}
+    if let Some(fault) = carried.end.fault(Fault::Denied) {
+        record.blame(fault);
     }
     let ended = Instant::now();
     let outcome = record.outcome(carried.received, carried.sent, ended);

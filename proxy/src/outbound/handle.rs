@@ -52,11 +52,8 @@ pub(crate) async fn handle(downstream: Rc<Downstream>, mut request: Request<Arri
         upgrade::restore(head.headers_mut(), wanted.clone());
     }
     match attempt::run(&downstream, head, body, single, &mut report).await {
-        Ok(mut response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match switch {
-            Some((_, caller)) => {
-                carry_switched(&downstream, caller, &mut response, decided);
-                report.answer(response)
-            }
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match switch {
+            Some((_, caller)) => carry_switched(&downstream, caller, response, decided, report),
             // Nobody asked for it.
             None => report.refuse(Fault::BadResponse),
         },
@@ -75,17 +72,19 @@ fn wanted_switch(request: &mut Request<Arriving>) -> Option<(HeaderValue, OnUpgr
 }
 
 /// Once the application has switched, its bytes and the caller's are carried as they are.
-/// When trust changes after `decided`, the other agent must still be believed.
+/// When trust changes after `decided`, the other agent must still be believed. It is recorded when it ends.
 fn carry_switched(
     downstream: &Rc<Downstream>,
     caller: OnUpgrade,
-    response: &mut Response<Body>,
+    mut response: Response<Body>,
     decided: u32,
-) {
+    report: Box<Report>,
+) -> Answer {
     downstream.head.release();
     let grounds: Option<Grounds> = response.extensions_mut().remove();
     let protocol = response.headers().get(UPGRADE).cloned();
-    let called = hyper::upgrade::on(response);
+    let called = hyper::upgrade::on(&mut response);
+    let (answer, report) = report.switch(response);
     let downstream = downstream.clone();
     let counted = downstream.worker.count();
     LocalExecutor.spawn(async move {
@@ -93,8 +92,11 @@ fn carry_switched(
         let worker = &downstream.worker;
         let trust = grounds.map(|grounds| grounds.watch(&worker.dialer));
         let stop = worker.stop(decided, || trust.as_ref().is_none_or(|is_good| is_good()));
-        upgrade::carry(caller, called, protocol, stop).await;
+        if let Some(carried) = upgrade::carry(caller, called, protocol, stop).await {
+            report.end_switch(carried);
+        }
     });
+    answer
 }
 
 /// Checks the request, finds out where it goes, and edits its headers in place.

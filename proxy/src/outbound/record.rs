@@ -18,6 +18,7 @@ use crate::{
         finish::{End, Finish, ResponseBody},
         observed::Observed,
     },
+    tcp::copy::Copied,
 };
 
 /// One outgoing request.
@@ -76,6 +77,21 @@ impl Report {
         Response::from_parts(parts, ResponseBody::new(body, drain, self))
     }
 
+    /// Passes on the answer with which the connection switches to another protocol. The report that comes back is for
+    /// its [end](Self::end_switch).
+    pub(crate) fn switch(mut self: Box<Self>, response: Response<Body>) -> (Answer, Box<Self>) {
+        let mut silent = Self::new(self.downstream.clone(), self.seen.version, self.seen.method.clone());
+        silent.seen.silent = true;
+        self.seen.answered(response.status().as_u16(), response.headers());
+        (silent.answer(response), self)
+    }
+
+    /// Records a request whose connection switched to another protocol, and has ended now.
+    pub(crate) fn end_switch(mut self: Box<Self>, carried: Copied) {
+        self.seen.switched(carried, Fault::WrongIdentity);
+        self.record(carried.sent);
+    }
+
     /// Answers with a fault of our own, and the rule behind it, where another agent named one.
     pub(crate) fn refuse(mut self: Box<Self>, fault: Fault) -> Answer {
         let rule: Option<&RuleName> = self.seen.verdict.rule.as_ref();
@@ -89,6 +105,9 @@ impl Report {
     }
 
     fn record(&self, sent: u64) {
+        if self.seen.silent {
+            return;
+        }
         let ended = Instant::now();
         let endpoint = self.picked.as_ref().map(|picked| &picked.endpoint);
         let trace = self.seen.trace_id();

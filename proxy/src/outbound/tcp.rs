@@ -22,7 +22,7 @@ use crate::{
     fault::Fault,
     resilience::{Attempt, Cause, HealthSettings, observe},
     stream::{LocalStream, MeshStream},
-    tcp::copy::{self, End},
+    tcp::copy,
 };
 
 /// Where the bytes go.
@@ -98,11 +98,8 @@ async fn carry(
         series.add(received, sent)
     })
     .await;
-    match carried.end {
-        End::Reset(copy::Side::Called) => record.blame(Fault::ResponseCut),
-        End::Reset(copy::Side::Caller) => record.blame(Fault::CallerGone),
-        End::Denied => record.blame(Fault::WrongIdentity),
-        _ => {}
+    if let Some(fault) = carried.end.fault(Fault::WrongIdentity) {
+        record.blame(fault);
     }
     let ended = Instant::now();
     let outcome = record.outcome(carried.received, carried.sent, ended);

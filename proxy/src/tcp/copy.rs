@@ -29,6 +29,7 @@ use tokio::{
 pub use direction::SCRATCH;
 
 use super::websocket::Sender;
+use crate::fault::Fault;
 use direction::{Direction, with_scratch};
 
 /// How long a polite close waits for the other side's end. What it sends in that time is read and dropped: closing a
@@ -51,6 +52,12 @@ impl Abort for TcpStream {
 impl Abort for UnixStream {
     /// Unix sockets know no reset; the peer sees one if it has sent bytes that nobody read.
     fn abort(&mut self) {}
+}
+
+impl<T: Abort + ?Sized> Abort for Box<T> {
+    fn abort(&mut self) {
+        (**self).abort();
+    }
 }
 
 impl<T: Abort> Abort for tokio_rustls::client::TlsStream<T> {
@@ -107,6 +114,20 @@ pub enum End {
     Drained,
     /// Reset because it is no longer allowed.
     Denied,
+}
+
+impl End {
+    /// What is to be blamed for it; `denied` if it is no longer allowed.
+    #[must_use]
+    pub fn fault(self, denied: Fault) -> Option<Fault> {
+        match self {
+            Self::Reset(Side::Called) => Some(Fault::ResponseCut),
+            Self::Reset(Side::Caller) => Some(Fault::CallerGone),
+            Self::Denied => Some(denied),
+            Self::Drained => Some(Fault::Drained),
+            Self::Finished | Self::Unread(_) | Self::Idle => None,
+        }
+    }
 }
 
 /// What was carried.
