@@ -83,4 +83,20 @@ fn tap_shows_a_call_on_both_sides() {
         assert_eq!(call["destination"]["identity"], "spiffe://test.mesh/ns/default/sa/echo");
         assert_eq!((&call["mutual_tls"], &call["verdict"]["status"]), (&true.into(), &200.into()));
     }
+
+    // The caller's side by the instance, the called side by the workload; here they are called the same.
+    for host in ["near", "far"] {
+        let metrics = client::get(mesh.admin(host), "weft", "/metrics").unwrap().body;
+        let counted = metrics.lines().find(|line| line.starts_with("weft_requests_total{")).unwrap();
+        assert!(counted.contains(r#"destination_workload="echo-v1""#), "{host}: {counted}");
+    }
+
+    let socket = mesh.socket("near");
+    let mut tap = mesh.sandbox.spawn("tap-nowhere", &["tap", "-n", "1", "--socket", &socket]);
+    until("the tap shows a call to nowhere", || {
+        assert_eq!(client::get(mesh.outbound("client"), "nowhere.default", "/x").unwrap().status, 404);
+        (!tap.is_running()).then_some(())
+    });
+    assert!(tap.log().contains("-> - GET /x 404 no_destination"), "{}", tap.log());
+    assert!(tap.log().contains(" host=nowhere.default "), "{}", tap.log());
 }
