@@ -15,6 +15,7 @@ pub(crate) mod pump;
 pub(crate) mod refusal;
 pub(crate) mod replay;
 pub(crate) mod serve;
+mod silence;
 pub(crate) mod single;
 pub(crate) mod streams;
 pub(crate) mod strict;

@@ -2,14 +2,13 @@
 //!
 //! Requests are handed to `h2` by the task that has them, and that task waits for the response itself: no channel and no
 //! task of its own per request. One driver task per connection reads and writes, so that frames of many requests share
-//! a system call. The driver also finds out that another agent is dead: when requests wait and nothing was heard for half
-//! a second, a PING that stays unanswered for a second ends the connection, and with it everything on it. Applications get
-//! no PING: servers of gRPC allow one in five minutes and end the connection after the third
-//! (<https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>).
+//! a system call. The driver also finds out that another host is gone, which ends the connection and with it everything
+//! on it ([`Silence`]).
 
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
@@ -23,7 +22,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
-    time::{Instant, Sleep, sleep},
+    time::Instant,
 };
 
 use super::{
@@ -31,6 +30,7 @@ use super::{
     bounds,
     heard::Heard,
     pump::Pump,
+    silence::{Question, Silence},
 };
 use crate::{executor::LocalExecutor, fault::Fault};
 
@@ -38,18 +38,16 @@ use crate::{executor::LocalExecutor, fault::Fault};
 pub(crate) const STREAMS: u32 = 256;
 /// How much of one stream's body may be on its way unread.
 pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
-/// How long nothing may be heard while requests wait before a PING is sent.
-const HUSH: Duration = Duration::from_millis(500);
-/// How long a PING may stay unanswered.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Who is on the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// An agent, which answers a PING whenever it is alive.
     Agent,
-    /// An application, whose host tells us when it is gone.
+    /// An application on this host, which tells us when it is gone.
     Application,
+    /// An application on another host, at this address.
+    Remote(SocketAddr),
 }
 
 /// Whether a connection takes requests.
@@ -85,7 +83,7 @@ pub(crate) struct Multiplexed {
     /// When the last stream ended, or when it was opened.
     idle_since: Cell<Instant>,
     opened: Instant,
-    /// Whether it was given up because a PING stayed unanswered.
+    /// Whether it was given up because the peer was silent.
     silent: Cell<bool>,
     /// Wakes the driver when the first request comes on an idle connection, or when the connection is to end.
     wake: Notify,
@@ -155,10 +153,12 @@ impl Multiplexed {
             silent: Cell::new(false),
             wake: Notify::new(),
         });
-        let silence = match peer {
-            Peer::Agent => connection.ping_pong().map(|ping| Silence::new(ping, heard)),
+        let question = match peer {
+            Peer::Agent => connection.ping_pong().map(Question::Ping),
             Peer::Application => None,
+            Peer::Remote(address) => Some(Question::Connect(address, None)),
         };
+        let silence = question.map(|question| Silence::new(question, heard));
         LocalExecutor.spawn(drive(connection, silence, this.clone()));
         Ok(this)
     }
@@ -336,56 +336,6 @@ async fn drive<T>(
     })
     .await;
     shared.demote(Phase::Dead);
-}
-
-/// Finds out that a peer is gone which did not say so.
-struct Silence {
-    ping: h2::PingPong,
-    /// Raised by whatever is read.
-    heard: Rc<Cell<bool>>,
-    /// Whether a PING waits for its answer.
-    asked: bool,
-    /// Whether `tick` counts.
-    waiting: bool,
-    tick: Pin<Box<Sleep>>,
-}
-
-impl Silence {
-    fn new(ping: h2::PingPong, heard: Rc<Cell<bool>>) -> Self {
-        Self { ping, heard, asked: false, waiting: false, tick: Box::pin(sleep(HUSH)) }
-    }
-
-    fn wait(&mut self) {
-        let limit = if self.asked { SILENCE } else { HUSH };
-        self.tick.as_mut().reset(Instant::now() + limit);
-    }
-
-    /// Ready when the peer was silent for too long while requests waited for it.
-    fn poll(&mut self, context: &mut Context<'_>, idle: bool) -> Poll<()> {
-        if self.asked && self.ping.poll_pong(context).is_ready() {
-            // An error is the connection's, and ends it.
-            self.asked = false;
-        }
-        if idle {
-            self.waiting = false;
-            return Poll::Pending;
-        }
-        if !self.waiting {
-            self.waiting = true;
-            self.heard.set(false);
-            self.wait();
-        }
-        while self.tick.as_mut().poll(context).is_ready() {
-            if !self.heard.replace(false) {
-                if self.asked {
-                    return Poll::Ready(());
-                }
-                self.asked = self.ping.send_ping(h2::Ping::opaque()).is_ok();
-            }
-            self.wait();
-        }
-        Poll::Pending
-    }
 }
 
 impl MeshBody {

@@ -179,7 +179,10 @@ impl Origin {
 
     async fn dial_plain(&self, address: SocketAddr, window: u32, limit: Duration) -> Result<Made, Missed> {
         let stream = connect(address, limit).await?;
-        let connection = Multiplexed::open(stream, window, multiplexed::Peer::Application).await;
+        let is_here =
+            address.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == address.ip());
+        let peer = if is_here { multiplexed::Peer::Application } else { multiplexed::Peer::Remote(address) };
+        let connection = Multiplexed::open(stream, window, peer).await;
         let connection = connection.map_err(|_| Fault::ConnectFailed)?;
         Ok((connection, None, LIFETIME))
     }

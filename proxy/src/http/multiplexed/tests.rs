@@ -1,4 +1,4 @@
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,6 +9,10 @@ use tokio::{
 };
 
 use super::*;
+
+/// How long nothing may be heard from an agent before it is asked, and how long its answer may take.
+const HUSH: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(1);
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -151,6 +155,58 @@ async fn what_comes_late_for_streams_that_were_given_up_does_not_end_the_others(
     mute.asked.notified().await;
     mute.say(&frame(HEADERS, END_HEADERS, 401, &[0x88])).await;
     assert_eq!(call.await.unwrap().unwrap().0.status(), 200);
+}
+
+/// Connects until nobody answers any more: who listens does not accept, and its queue is full.
+fn fill(address: SocketAddr) -> Vec<std::net::TcpStream> {
+    let limit = Duration::from_millis(300);
+    std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, limit).ok()).collect()
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_host_that_is_gone_is_given_up_and_one_that_works_long_is_not() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connection, mut mute) = connect(Peer::Remote(address)).await;
+    let accepted = Rc::new(Cell::new(0));
+    let accepting = spawn_local({
+        let accepted = accepted.clone();
+        async move {
+            while listener.accept().await.is_ok() {
+                accepted.set(accepted.get() + 1);
+                if accepted.get() == 20 {
+                    break;
+                }
+            }
+            listener
+        }
+    });
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    sleep(Duration::from_secs(600)).await;
+    assert!((8..20).contains(&accepted.get()), "{}", accepted.get());
+    mute.answer().await;
+    let (mut response, _) = call.await.unwrap().unwrap();
+    assert_eq!(
+        (response.status(), connection.phase(), mute.pings.get()),
+        (200.try_into().unwrap(), Phase::Open, 0)
+    );
+    // Now the host goes: nothing comes from it, and nothing answers. Those in the queue are real, and so is the time.
+    while !accepting.is_finished() {
+        std::net::TcpStream::connect(address).unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
+    let _listener = accepting.await.unwrap();
+    let _queue = fill(address);
+    let began = Instant::now();
+    let end = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+    assert!(end.unwrap().is_err());
+    let silence = began.elapsed();
+    assert!((5..75).contains(&silence.as_secs()), "{silence:?}");
+    // What was asked meanwhile is told why.
+    assert_eq!((connection.phase(), connection.silent.get()), (Phase::Dead, true));
 }
 
 /// Answers every request but `/held` once its body came.
