@@ -141,6 +141,16 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn a_socket_that_the_environment_makes_too_long_is_not_the_files_fault() {
+    let run_dir = Some(PathBuf::from(format!("/run/{}", "x".repeat(110))));
+    let source = SourceFile::new("weft.toml", "state_dir = \"/here\"\nrun_dir = \"/run/here\"\n");
+    let faults = read_agent(&source, &Overrides { run_dir, state_dir: None }).faults;
+    let fault = faults.iter().find(|fault| fault.is_error()).unwrap();
+    assert_eq!(fault.place.line, 0, "{}", shown(&faults));
+    assert!(fault.message.ends_with("admin.sock` is too long") && fault.help.contains("WEFT_RUN_DIR"));
+}
+
+#[test]
 fn an_agent_and_a_hub_on_one_host_have_variables_of_their_own() {
     let environment = |name: &str| Some(format!("/of/{name}").into());
     let (agent, hub) = (Overrides::of_agent(environment), Overrides::of_hub(environment));

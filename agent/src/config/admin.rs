@@ -1,9 +1,6 @@
 //! `[admin]`: where the operator's verbs and the scraper of metrics connect to.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use weft_core::config::{Located, Readable, Section, Value};
 
@@ -30,16 +27,16 @@ impl RawAdmin {
     }
 }
 
-pub(super) fn read(root: &Section<'_>, run_dir: &Path, default_listen: Located<SocketAddr>) -> RawAdmin {
-    let socket = run_dir.join("admin.sock");
+pub(super) fn read(
+    root: &Section<'_>,
+    run_dir: &Located<PathBuf>,
+    default_listen: Located<SocketAddr>,
+) -> RawAdmin {
     let default = || Some(default_listen.clone());
     let section = root.section("admin");
-    let written: Option<PathBuf> = section.as_ref().and_then(|section| section.read("socket"));
-    let place = match &section {
-        Some(section) if written.is_some() => section.key_place("socket"),
-        _ => root.key_place("run_dir"),
-    };
-    let socket = written.unwrap_or(socket);
+    let written: Option<Located<PathBuf>> = section.as_ref().and_then(|section| section.read("socket"));
+    let in_run_dir = || Located { value: run_dir.value.join("admin.sock"), place: run_dir.place.clone() };
+    let Located { value: socket, place } = written.unwrap_or_else(in_run_dir);
     if let Some(fault) = too_long(&socket, place) {
         root.report(fault);
     }

@@ -121,8 +121,8 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let domain = trust_domain.map(|domain| domain.value);
     Some(AgentConfig {
         trust_domain: domain.or_else(|| workloads.first().map(|it| it.identity.value.trust_domain())),
-        state_dir,
-        run_dir,
+        state_dir: state_dir.value,
+        run_dir: run_dir.value,
         workers: usize::try_from(workers?).ok()?,
         drain_deadline,
         fault_header,
@@ -148,7 +148,7 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let state_dir = directory(root, "state_dir", overrides.state_dir.as_ref(), "/var/lib/weft/hub");
     let run_dir = directory(root, "run_dir", overrides.run_dir.as_ref(), "/run/weft/hub");
     let admin = admin::read(root, &run_dir, by_default(root, loopback(15022)));
-    if let Some(fault) = too_long(&hub::operator_socket(&state_dir), root.key_place("state_dir")) {
+    if let Some(fault) = too_long(&hub::operator_socket(&state_dir.value), state_dir.place) {
         root.report(fault);
     }
     let ca = hub::read_ca(root);
@@ -160,12 +160,21 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
         root.report(fault);
     }
     let admin = admin.checked();
+    let (state_dir, run_dir) = (state_dir.value, run_dir.value);
     Some(HubConfig { listen: listen.value, trust_domain, state_dir, run_dir, admin, ca, registries })
 }
 
-fn directory(root: &Section<'_>, key: &'static str, override_: Option<&PathBuf>, default: &str) -> PathBuf {
-    let written: Option<PathBuf> = root.read(key);
-    override_.cloned().or(written).unwrap_or_else(|| default.into())
+fn directory(
+    root: &Section<'_>,
+    key: &'static str,
+    override_: Option<&PathBuf>,
+    default: &str,
+) -> Located<PathBuf> {
+    let written: Option<Located<PathBuf>> = root.read(key);
+    match override_ {
+        Some(path) => by_default(root, path.clone()),
+        None => written.unwrap_or_else(|| by_default(root, default.into())),
+    }
 }
 
 fn inbound(root: &Section<'_>) -> Option<Vec<Located<SocketAddr>>> {

@@ -15,5 +15,8 @@ pub(super) fn too_long(path: &Path, place: Place) -> Option<Fault> {
     let length = path.as_os_str().len() + PRIVATE_NAME.saturating_sub(name);
     let message = format!("the socket's path `{}` is too long", path.display());
     let expected = format!("expected at most {MAX_SOCKET_PATH} bytes, all a Unix socket can have");
-    (length > MAX_SOCKET_PATH).then(|| Fault::error(place, message).expected(expected))
+    // What the file does not say has no line.
+    let help =
+        if place.line == 0 { "a variable of the environment says so, such as `WEFT_RUN_DIR`" } else { "" };
+    (length > MAX_SOCKET_PATH).then(|| Fault::error(place, message).expected(expected).help(help))
 }
