@@ -1,4 +1,4 @@
-//! A stream that tells whether anything was read from it.
+//! A stream that tells whether anything was read from it, and hides what h2 does not bear.
 
 use std::{
     cell::Cell,
@@ -10,17 +10,21 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::frames::EmptyFrames;
+
 /// A stream that raises a flag whenever bytes come from it.
 #[derive(Debug)]
 pub(crate) struct Heard<T> {
     inner: T,
     heard: Rc<Cell<bool>>,
+    /// None of a peer that sends no empty frames.
+    frames: Option<EmptyFrames>,
 }
 
 impl<T> Heard<T> {
-    /// Raises `heard` for whoever lowers it.
-    pub(crate) fn new(inner: T, heard: Rc<Cell<bool>>) -> Self {
-        Self { inner, heard }
+    /// Raises `heard` for whoever lowers it. `frames` hides empty frames.
+    pub(crate) fn new(inner: T, heard: Rc<Cell<bool>>, frames: Option<EmptyFrames>) -> Self {
+        Self { inner, heard, frames }
     }
 }
 
@@ -30,10 +34,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.heard.set(true);
+        let outcome = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let came = &mut buffer.filled_mut()[before..];
+        if !came.is_empty() {
+            this.heard.set(true);
+            if let Some(frames) = &mut this.frames {
+                frames.hide(came);
+            }
         }
         outcome
     }

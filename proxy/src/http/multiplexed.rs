@@ -32,7 +32,7 @@ use super::{
     pump::Pump,
     silence::{Question, Silence},
 };
-use crate::{executor::LocalExecutor, fault::Fault};
+use crate::{executor::LocalExecutor, fault::Fault, frames::EmptyFrames};
 
 /// How many streams a peer may open on one connection.
 pub(crate) const STREAMS: u32 = 256;
@@ -123,7 +123,9 @@ impl Multiplexed {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let heard = Rc::new(Cell::new(false));
-        let io = Heard::new(io, heard.clone());
+        // Another agent sends none.
+        let empty_frames = (peer != Peer::Agent).then(EmptyFrames::default);
+        let io = Heard::new(io, heard.clone(), empty_frames);
         let (sender, mut connection) = client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(window.saturating_mul(STREAMS))

@@ -19,6 +19,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -33,6 +34,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 struct Mute {
     writer: WriteHalf<DuplexStream>,
     pings: Rc<Cell<u32>>,
+    /// What the last PING said.
+    last: Rc<Cell<[u8; 8]>>,
     asked: Rc<Notify>,
 }
 
@@ -43,19 +46,28 @@ impl Mute {
         reader.read_exact(&mut preface).await.unwrap();
         writer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
         writer.write_all(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
-        let (pings, asked) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
-        spawn_local(Self::read(reader, pings.clone(), asked.clone()));
-        Self { writer, pings, asked }
+        let (pings, last, asked) = (Rc::new(Cell::new(0)), Rc::default(), Rc::new(Notify::new()));
+        let mute = Self { writer, pings, last, asked };
+        spawn_local(Self::read(reader, mute.pings.clone(), mute.last.clone(), mute.asked.clone()));
+        mute
     }
 
-    async fn read(mut reader: ReadHalf<DuplexStream>, pings: Rc<Cell<u32>>, asked: Rc<Notify>) {
+    async fn read(
+        mut reader: ReadHalf<DuplexStream>,
+        pings: Rc<Cell<u32>>,
+        last: Rc<Cell<[u8; 8]>>,
+        asked: Rc<Notify>,
+    ) {
         let mut head = [0; 9];
         while reader.read_exact(&mut head).await.is_ok() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let mut payload = vec![0; length as usize];
             reader.read_exact(&mut payload).await.unwrap();
             match (head[3], head[4] & ACK) {
-                (PING, 0) => pings.set(pings.get() + 1),
+                (PING, 0) => {
+                    pings.set(pings.get() + 1);
+                    last.set(payload.try_into().unwrap());
+                }
                 (HEADERS, _) => asked.notify_one(),
                 _ => {}
             }
@@ -155,6 +167,50 @@ async fn what_comes_late_for_streams_that_were_given_up_does_not_end_the_others(
     mute.asked.notified().await;
     mute.say(&frame(HEADERS, END_HEADERS, 401, &[0x88])).await;
     assert_eq!(call.await.unwrap().unwrap().0.status(), 200);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_application_may_flush_with_empty_frames() {
+    let (connection, mut mute) = connect(Peer::Application).await;
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    mute.answer().await;
+    let (mut response, _) = call.await.unwrap().unwrap();
+    for _ in 0..1000 {
+        mute.say(&[frame(DATA, 0, 1, b"x"), frame(DATA, 0, 1, b"")].concat()).await;
+        let data = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+        assert_eq!(data.unwrap().unwrap().into_data().unwrap(), "x");
+    }
+    mute.say(&frame(DATA, END_STREAM, 1, b"")).await;
+    let mut end = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+    if end.as_ref().is_some_and(|frame| frame.as_ref().unwrap().data_ref().is_some_and(Bytes::is_empty)) {
+        end = poll_fn(|context| response.body_mut().poll_frame(context)).await;
+    }
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(connection.phase(), Phase::Open);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_agent_that_is_late_with_its_pong_is_not_given_up() {
+    let (connection, mut mute) = connect(Peer::Agent).await;
+    let call = spawn_local(connection.lease().send(get(), Body::Empty));
+    mute.asked.notified().await;
+    mute.answer().await;
+    let (mut response, _) = call.await.unwrap().unwrap();
+    let mut read = async || poll_fn(|context| response.body_mut().poll_frame(context)).await;
+    for turn in 1..=5 {
+        // A PING goes out; other things are heard first, then nothing for most of the time that its answer may take.
+        while mute.pings.get() < turn {
+            sleep(HUSH / 10).await;
+        }
+        mute.say(&frame(DATA, 0, 1, b"x")).await;
+        assert!(read().await.unwrap().is_ok());
+        sleep(SILENCE * 3 / 2).await;
+        mute.say(&frame(PING, ACK, 0, &mute.last.get())).await;
+    }
+    let began = Instant::now();
+    assert!(read().await.unwrap().is_err());
+    assert!(began.elapsed() <= SILENCE * 3, "{:?}", began.elapsed());
 }
 
 /// Connects until nobody answers any more: who listens does not accept, and its queue is full.
