@@ -11,6 +11,7 @@ pub mod clock;
 pub mod fault;
 pub mod headers;
 pub mod frames;
+pub mod message;
 pub mod normalise;
 pub mod source;
 pub mod balance;

@@ -6,6 +6,8 @@
 mod age;
 #[path = "mesh/agent.rs"]
 mod agent;
+#[path = "mesh/answers.rs"]
+mod answers;
 #[path = "mesh/application.rs"]
 mod application;
 #[path = "mesh/authority.rs"]

@@ -4,7 +4,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -51,6 +51,16 @@ pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool
     if application && survey.has(Seen::Ours) {
         remove_all(headers, is_ours);
     }
+}
+
+/// Takes from trailers what must not stand there (RFC 9110 §6.5.1): what frames, routes or authorizes a message, and
+/// what speaks in our name.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers, Survey::of(trailers));
+    for name in [TE, TRAILER, CONTENT_LENGTH, CONTENT_TYPE, HOST, AUTHORIZATION, COOKIE] {
+        trailers.remove(name);
+    }
+    remove_all(trailers, |name| is_ours(name) || is_client_certificate(name));
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
@@ -154,6 +164,15 @@ mod tests {
         let fields =
             [("connection", "host, x-forwarded-for, authorization"), ("host", "a"), ("authorization", "b")];
         assert_eq!(cleaned(&fields), ["authorization=b", "host=a"]);
+    }
+
+    #[test]
+    fn trailers_change_nothing_that_was_decided() {
+        let fields =
+            [("x-sum", "1"), ("content-length", "2"), ("host", "a"), ("x-weft-fault", "b"), ("te", "c")];
+        let mut trailers = map(&fields);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]

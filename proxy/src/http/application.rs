@@ -1,58 +1,120 @@
-//! HTTP/1.1 connections to applications.
+//! HTTP/1.1 connections to applications, as their client (RFC 9112).
 //!
-//! A pooled connection has no task of its own: the request's task polls it, then the response's body does, and at the
-//! end of the body it goes back to its pool. So a request costs no wake-up of another task, and whoever takes a
-//! connection out polls it once first: one that was closed, or that received something unasked, is seen there and
+//! A pooled connection has no task and no buffers of its own: the request's task reads and writes, then the response's
+//! body does, and at the end of the body it goes back to its pool, no more than a socket. So a request costs no wake-up
+//! of another task, and hundreds of connections that are used in turn do not push each other out of the core's cache.
+//! Reading goes through a buffer of the thread.
+//!
+//! Whoever takes a connection out looks at it first: one that was closed, or that received something unasked, is
 //! dropped. Connections idle for at most a second, less than any application's own limit that is worth the name.
+//!
+//! An application may answer before it has read the request. What it says is passed on at once, while the rest is sent
+//! for as long as it listens; a connection on which that was not finished is not used again.
+
+mod upload;
 
 use std::{
-    cell::RefCell,
-    future::{Future, poll_fn},
+    cell::{Cell, RefCell},
+    fmt,
+    future::poll_fn,
+    io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::{Rc, Weak},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use rustix::net::{RecvFlags, recv};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_util::io::poll_read_buf;
 
+use self::upload::{Stopped, Upload};
 use super::body::{Body, BodyError};
-use crate::{connect::connect, fault::Fault, stream::LocalStream};
+use crate::{
+    connect::connect,
+    fault::Fault,
+    headers::clean_trailers,
+    message::{Framing, Head, MAX_HEAD, Malformed, Piece, parse_head},
+};
 
 /// How long a connection may idle.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
+/// After how long an idle connection is looked at before it is used. The runtime knows of an end only when it has asked
+/// the kernel for news.
+const FRESH: Duration = Duration::from_millis(2);
 /// How many idle connections to one address are kept.
 const IDLE_CONNECTIONS: usize = 1024;
+/// How much is read at a time. More is there only of long bodies, which are then read to where they stay.
+const READ: usize = 16 << 10;
+/// How much of a long body is read at a time.
+const LONG_READ: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Why a message to or from an application broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// The application closed the connection in the middle of its response.
+    #[error("the connection ended in the middle of a message")]
+    Ended,
+    /// What came is no response.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The request's own body broke off, or has another length than it said.
+    #[error("the request's body broke off")]
+    Request,
+    /// Nothing of the request was sent.
+    #[error("the connection takes nothing")]
+    Unsent,
+}
 
 /// The idle connections to one address.
 #[derive(Debug)]
 pub(crate) struct AppPool {
     address: SocketAddr,
-    idle: RefCell<Vec<(Instant, Box<AppConnection>)>>,
+    idle: RefCell<Vec<(Instant, TcpStream)>>,
 }
 
-/// A connection that someone polls.
+/// A connection that someone uses.
 #[derive(Debug)]
 pub(crate) struct AppConnection {
-    connection: http1::Connection<TokioIo<LocalStream>, Body>,
-    sender: http1::SendRequest<Body>,
+    stream: TcpStream,
     home: Weak<AppPool>,
-    /// Whether the connection ended; it must not be polled again.
-    ended: bool,
+    /// The request, until all of it was sent.
+    upload: Option<Upload>,
+    /// What was read and belongs to what is read next.
+    unread: Bytes,
+    /// How the response's body ends; none when it has ended.
+    framing: Option<Framing>,
+    /// Whether the last read filled its buffer.
+    brims: bool,
+    /// Whether another request may follow.
+    keeps_alive: bool,
 }
 
 /// A response's body, with the connection that it comes on.
-#[derive(Debug)]
 pub(crate) struct AppBody {
-    body: Incoming,
-    /// None once it went back to the pool.
+    /// None once it ended and went back to the pool, or failed.
     connection: Option<Box<AppConnection>>,
+}
+
+impl fmt::Debug for AppBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AppBody").finish_non_exhaustive()
+    }
 }
 
 /// Why an application gave no response.
@@ -71,11 +133,12 @@ impl AppPool {
     }
 
     /// An idle connection that is still good.
-    pub(crate) fn take(&self) -> Option<Box<AppConnection>> {
+    pub(crate) fn take(self: &Rc<Self>) -> Option<Box<AppConnection>> {
         loop {
-            let (since, mut connection) = self.idle.borrow_mut().pop()?;
-            if since.elapsed() < IDLE && connection.is_good() {
-                return Some(connection);
+            let (since, stream) = self.idle.borrow_mut().pop()?;
+            let idled = since.elapsed();
+            if idled < IDLE && is_quiet(&stream, idled >= FRESH) {
+                return Some(AppConnection::new(stream, self));
             }
         }
     }
@@ -85,13 +148,7 @@ impl AppPool {
     /// # Errors
     /// The fault of the connection.
     pub(crate) async fn connect(self: &Rc<Self>, limit: Duration) -> Result<Box<AppConnection>, Fault> {
-        let stream = connect(self.address, limit).await?;
-        let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(false)
-            .handshake::<_, Body>(TokioIo::new(LocalStream::Tcp(stream)))
-            .await
-            .map_err(|_| Fault::NotDispatched)?;
-        Ok(Box::new(AppConnection { connection, sender, home: Rc::downgrade(self), ended: false }))
+        Ok(AppConnection::new(connect(self.address, limit).await?, self))
     }
 
     /// Closes connections that idled too long.
@@ -103,79 +160,238 @@ impl AppPool {
     pub(crate) fn idle(&self) -> usize {
         self.idle.borrow().len()
     }
+
+    fn keep(&self, stream: TcpStream) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_CONNECTIONS {
+            idle.push((Instant::now(), stream));
+        }
+    }
+}
+
+/// Whether there is nothing to read on an idle connection, not even its end; the kernel is asked if the runtime may not
+/// have heard of it.
+fn is_quiet(stream: &TcpStream, ask: bool) -> bool {
+    let nothing = |outcome: Result<usize, io::ErrorKind>| outcome == Err(io::ErrorKind::WouldBlock);
+    nothing(stream.try_read(&mut [0]).map_err(|error| error.kind()))
+        && (!ask
+            || nothing(
+                recv(stream, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT)
+                    .map(|(read, _)| read)
+                    .map_err(|error| io::Error::from(error).kind()),
+            ))
 }
 
 impl AppConnection {
-    /// Looks at an idle connection: whatever there is to read on it makes it useless.
-    fn is_good(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        self.poll(&mut context);
-        !self.ended && !self.sender.is_closed()
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(context).is_ready();
-        }
+    fn new(stream: TcpStream, home: &Rc<AppPool>) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            home: Rc::downgrade(home),
+            upload: None,
+            unread: Bytes::new(),
+            framing: None,
+            brims: false,
+            keeps_alive: true,
+        })
     }
 
     /// Sends a request and waits for the response's head.
+    ///
+    /// # Errors
+    /// Why there is no response.
     pub(crate) async fn send(
         mut self: Box<Self>,
         request: Request<Body>,
     ) -> Result<Response<AppBody>, AppFailure> {
-        let outcome = {
-            let mut answer = pin!(self.sender.try_send_request(request));
-            let connection = &mut self.connection;
-            let ended = &mut self.ended;
-            poll_fn(|context| {
-                if !*ended {
-                    *ended = Pin::new(&mut *connection).poll(context).is_ready();
-                }
-                // Only the connection can complete it, and that was just polled: no waker is needed.
-                answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-            })
-            .await
-        };
-        match outcome {
-            Ok(response) => Ok(response.map(|body| AppBody::new(body, self))),
-            Err(mut failure) => {
-                let request = failure.take_message().map(Box::new);
-                let fault = match &request {
-                    Some(_) => Fault::NotDispatched,
-                    None if failure.error().is_parse() => Fault::BadResponse,
-                    None => Fault::ConnectionLost,
+        let (parts, body) = request.into_parts();
+        self.keeps_alive = parts.version == Version::HTTP_11;
+        self.upload = Some(Upload::new(&parts, body));
+        match poll_fn(|context| self.poll_head(&parts.method, context)).await {
+            Ok(response) => Ok(response.map(|()| AppBody::new(self))),
+            Err(broken) => {
+                let fault = match broken {
+                    Broken::Unsent => Fault::NotDispatched,
+                    Broken::Malformed(_) => Fault::BadResponse,
+                    Broken::Io(_) | Broken::Ended | Broken::Request => Fault::ConnectionLost,
                 };
+                let unsent = self.upload.take().filter(|_| matches!(broken, Broken::Unsent));
+                let request = unsent.map(|upload| Box::new(Request::from_parts(parts, upload.into_body())));
                 Err(AppFailure { fault, request })
             }
         }
     }
 
-    /// Goes back to the pool, if it can be used again.
-    fn retire(mut self: Box<Self>) {
-        let Some(home) = self.home.upgrade() else { return };
-        // Takes note of the end of the message; a connection that is to close says so here.
-        if !self.is_good() || !self.sender.is_ready() {
-            return;
+    fn poll_head(
+        &mut self,
+        method: &Method,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, Broken>> {
+        self.poll_upload(context)?;
+        loop {
+            if !self.unread.is_empty() {
+                match parse_head(&self.unread, method)? {
+                    Some(head) => {
+                        if let Some(response) = self.take_head(head, context)? {
+                            return Poll::Ready(Ok(response));
+                        }
+                        continue;
+                    }
+                    None if self.unread.len() >= MAX_HEAD => {
+                        return Poll::Ready(Err(Malformed("the response's head is too long").into()));
+                    }
+                    None => {}
+                }
+            }
+            if ready!(self.poll_read(context))? == 0 {
+                return Poll::Ready(Err(Broken::Ended));
+            }
         }
-        let mut idle = home.idle.borrow_mut();
-        if idle.len() < IDLE_CONNECTIONS {
-            idle.push((Instant::now(), self));
+    }
+
+    /// Takes note of a head. An interim response is not the one that is waited for.
+    fn take_head(&mut self, head: Head, context: &mut Context<'_>) -> Result<Option<Response<()>>, Broken> {
+        drop(self.unread.split_to(head.length));
+        let held = self.upload.as_ref().and_then(Upload::held);
+        match head.response.status() {
+            // After it, the connection would speak another protocol.
+            StatusCode::SWITCHING_PROTOCOLS => self.keeps_alive = false,
+            status if status.is_informational() => {
+                if let (StatusCode::CONTINUE, Some(held)) = (status, held) {
+                    held.welcome();
+                    self.poll_upload(context)?;
+                }
+                return Ok(None);
+            }
+            // It decided without the body.
+            _ if held.is_some() => {
+                self.upload = None;
+                self.keeps_alive = false;
+            }
+            _ => {}
+        }
+        self.keeps_alive &= head.keeps_alive;
+        self.framing = Some(head.framing).filter(|framing| !matches!(framing, Framing::Length(0)));
+        Ok(Some(head.response))
+    }
+
+    /// Sends what can be sent. An application that reads no more may answer all the same.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        match upload.poll(&mut self.stream, context) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.upload = None,
+            Poll::Ready(Err(Stopped::Unread)) if upload.is_untouched() => return Err(Broken::Unsent),
+            Poll::Ready(Err(Stopped::Unread)) => {
+                self.upload = None;
+                self.keeps_alive = false;
+            }
+            Poll::Ready(Err(Stopped::Body(broken))) => return Err(broken),
+        }
+        Ok(())
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.poll_upload(context)?;
+        loop {
+            let data = match &mut self.framing {
+                None => return Poll::Ready(None),
+                Some(Framing::UntilClose) => std::mem::take(&mut self.unread),
+                Some(Framing::Length(left)) => {
+                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.unread.len());
+                    *left -= here as u64;
+                    let data = self.unread.split_to(here);
+                    if *left == 0 {
+                        self.framing = None;
+                    }
+                    data
+                }
+                Some(Framing::Chunked(chunks)) => match chunks.next(&mut self.unread)? {
+                    Piece::More => Bytes::new(),
+                    Piece::Data(data) => {
+                        if chunks.ends(&mut self.unread) {
+                            self.framing = None;
+                        }
+                        data
+                    }
+                    Piece::Trailers(mut trailers) => {
+                        self.framing = None;
+                        clean_trailers(&mut trailers);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    Piece::End => {
+                        self.framing = None;
+                        return Poll::Ready(None);
+                    }
+                },
+            };
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if ready!(self.poll_read(context))? == 0 {
+                return match self.framing.take() {
+                    Some(Framing::UntilClose) | None => Poll::Ready(None),
+                    Some(_) => Poll::Ready(Some(Err(Broken::Ended))),
+                };
+            }
+        }
+    }
+
+    /// Reads more; nothing is read at the end of the connection.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.brims && self.unread.is_empty() {
+            return self.poll_long_read(context);
+        }
+        let mut buffer = BUFFER.take();
+        buffer.resize(READ, 0);
+        let mut read = ReadBuf::new(&mut buffer);
+        let outcome = Pin::new(&mut self.stream).poll_read(context, &mut read).map_ok(|()| {
+            let read = read.filled();
+            self.brims = read.len() == READ;
+            self.unread = match self.unread.is_empty() {
+                true => Bytes::copy_from_slice(read),
+                false => {
+                    let mut whole = BytesMut::from(std::mem::take(&mut self.unread));
+                    whole.extend_from_slice(read);
+                    whole.freeze()
+                }
+            };
+            read.len()
+        });
+        BUFFER.set(buffer);
+        outcome
+    }
+
+    /// Reads a long body to where it stays.
+    fn poll_long_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = BytesMut::with_capacity(LONG_READ);
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut buffer))?;
+        self.brims = read >= READ;
+        self.unread = buffer.freeze();
+        Poll::Ready(Ok(read))
+    }
+
+    /// Goes back to the pool, if it can be used again.
+    fn retire(self) {
+        if self.keeps_alive
+            && self.upload.is_none()
+            && self.unread.is_empty()
+            && let Some(home) = self.home.upgrade()
+        {
+            home.keep(self.stream);
         }
     }
 }
 
 impl AppBody {
-    fn new(body: Incoming, connection: Box<AppConnection>) -> Self {
-        let mut this = Self { body, connection: Some(connection) };
-        if this.body.is_end_stream() {
-            this.finish();
-        }
+    fn new(connection: Box<AppConnection>) -> Self {
+        let mut this = Self { connection: Some(connection) };
+        this.finish();
         this
     }
 
+    /// Gives the connection back once the response has ended.
     fn finish(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take_if(|connection| connection.framing.is_none()) {
             connection.retire();
         }
     }
@@ -184,26 +400,24 @@ impl AppBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Asking the body tells the connection that more is wanted; only the connection can then bring it.
-        let mut unwoken = Context::from_waker(Waker::noop());
-        let mut frame = Pin::new(&mut self.body).poll_frame(&mut unwoken);
-        if frame.is_pending()
-            && let Some(connection) = self.connection.as_mut()
-        {
-            connection.poll(context);
-            frame = Pin::new(&mut self.body).poll_frame(&mut unwoken);
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        let frame = ready!(connection.poll_data(context));
+        match &frame {
+            Some(Err(_)) => self.connection = None,
+            _ => self.finish(),
         }
-        if matches!(&frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.finish();
-        }
-        frame.map_err(Into::into)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.connection.is_none()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.connection.as_ref().map(|connection| &connection.framing) {
+            None | Some(None) => SizeHint::with_exact(0),
+            Some(Some(Framing::Length(left))) => SizeHint::with_exact(*left),
+            Some(Some(_)) => SizeHint::default(),
+        }
     }
 }

@@ -15,7 +15,12 @@ use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{application::AppBody, expect::Held, multiplexed::MeshBody, replay::Replay};
+use super::{
+    application::{AppBody, Broken},
+    expect::Held,
+    multiplexed::MeshBody,
+    replay::Replay,
+};
 use crate::fault::Fault;
 
 /// Why a body broke off.
@@ -27,13 +32,16 @@ pub(crate) enum BodyError {
     /// The HTTP/2 stream it came on was reset, or its connection failed.
     #[error("the stream broke off")]
     Http2(#[from] h2::Error),
+    /// The exchange with an application that it is a part of broke off.
+    #[error(transparent)]
+    Application(#[from] Broken),
 }
 
 impl BodyError {
     /// What the stream that it came on was reset with.
     pub(crate) fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Hyper(_) => None,
+            Self::Hyper(_) | Self::Application(_) => None,
             Self::Http2(error) => error.reason(),
         }
     }
@@ -47,6 +55,8 @@ impl BodyError {
                 source.is_some_and(|source| source.kind() == io::ErrorKind::ConnectionReset)
             }
             Self::Http2(error) => !error.is_library(),
+            // A response's; nobody sends one to us.
+            Self::Application(_) => false,
         };
         if gone { Fault::CallerGone } else { Fault::BadRequest }
     }

@@ -34,6 +34,13 @@ struct Welcome {
     waker: AtomicWaker,
 }
 
+impl Welcome {
+    fn say(&self) {
+        self.said.store(true, Relaxed);
+        self.waker.wake();
+    }
+}
+
 /// A body that is kept back until it is welcome.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -57,8 +64,7 @@ pub(crate) fn hold(mut request: Request<Body>) -> Request<Body> {
     let told = welcome.clone();
     hyper::ext::on_informational(&mut request, move |response| {
         if response.status() == StatusCode::CONTINUE {
-            told.said.store(true, Relaxed);
-            told.waker.wake();
+            told.say();
         }
     });
     let patience = Some(Box::pin(sleep(PATIENCE)));
@@ -66,6 +72,16 @@ pub(crate) fn hold(mut request: Request<Body>) -> Request<Body> {
 }
 
 impl Held {
+    /// Whether it goes already.
+    pub(super) fn goes(&self) -> bool {
+        self.patience.is_none() || self.welcome.said.load(Relaxed)
+    }
+
+    /// The next hop wants it.
+    pub(super) fn welcome(&self) {
+        self.welcome.say();
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
