@@ -13,9 +13,11 @@ use crate::fault::Fault;
 /// # Errors
 /// [`Fault::BadPath`] or [`Fault::EncodedSlash`], as [`normalise`] says.
 pub fn normalise_uri(uri: &mut Uri, slashes: EncodedSlash) -> Result<(), Fault> {
+    // `http://a?q` has the path `/`, and keeps the target `?q`, which is none.
+    let has_path = uri.path_and_query().is_none_or(|target| !target.as_str().starts_with('?'));
     let path = match normalise(uri.path(), slashes).map_err(fault)? {
-        Cow::Borrowed(_) => return Ok(()),
-        Cow::Owned(path) => path,
+        Cow::Borrowed(_) if has_path => return Ok(()),
+        path => path.into_owned(),
     };
     let text = match uri.query() {
         Some(query) => format!("{path}?{query}"),
@@ -50,6 +52,11 @@ mod tests {
             let mut uri: Uri = before.parse().unwrap();
             normalise_uri(&mut uri, EncodedSlash::Refuse).unwrap();
             assert_eq!(uri.to_string(), after);
+        }
+        for (before, target) in [("http://a?q=1", "/?q=1"), ("http://a", "/"), ("/?q", "/?q"), ("*", "*")] {
+            let mut uri: Uri = before.parse().unwrap();
+            normalise_uri(&mut uri, EncodedSlash::Keep).unwrap();
+            assert_eq!(uri.path_and_query().unwrap().as_str(), target);
         }
         let mut bad: Uri = "/%zz".parse().unwrap();
         assert_eq!(normalise_uri(&mut bad, EncodedSlash::Keep), Err(Fault::BadPath));

@@ -3,8 +3,9 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, COOKIE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+        TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
     },
 };
 
@@ -13,6 +14,22 @@ use super::{
     survey::{is_client_certificate, is_ours},
 };
 
+const NOT_IN_TRAILERS: [HeaderName; 14] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    VARY,
+    WWW_AUTHENTICATE,
+];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -53,14 +70,16 @@ pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool
     }
 }
 
-/// Takes from trailers what must not stand there (RFC 9110 §6.5.1): what frames, routes or authorizes a message, and
-/// what speaks in our name.
+/// Takes from trailers what must not stand there (RFC 9110 §6.5.1): what frames, routes or authorizes a message, says how
+/// to read or keep it, tells where it came from, or speaks in our name.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers, Survey::of(trailers));
-    for name in [TE, TRAILER, CONTENT_LENGTH, CONTENT_TYPE, HOST, AUTHORIZATION, COOKIE] {
+    for name in NOT_IN_TRAILERS {
         trailers.remove(name);
     }
-    remove_all(trailers, |name| is_ours(name) || is_client_certificate(name));
+    let claims =
+        |name: &str| is_ours(name) || is_client_certificate(name) || name.starts_with("x-forwarded-");
+    remove_all(trailers, claims);
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
@@ -168,11 +187,23 @@ mod tests {
 
     #[test]
     fn trailers_change_nothing_that_was_decided() {
-        let fields =
-            [("x-sum", "1"), ("content-length", "2"), ("host", "a"), ("x-weft-fault", "b"), ("te", "c")];
+        let fields = [
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+            ("content-length", "2"),
+            ("host", "a"),
+            ("x-weft-fault", "b"),
+            ("te", "c"),
+            ("x-forwarded-for", "d"),
+            ("x-weft_rule", "e"),
+            ("set-cookie", "f"),
+        ];
         let mut trailers = map(&fields);
         clean_trailers(&mut trailers);
-        assert_eq!(trailers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-sum"]);
+        assert_eq!(
+            trailers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["x-sum", "grpc-status"]
+        );
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub fn admit<'a>(parts: &'a Parts, survey: Survey) -> Result<Host<'a>, Fault> {
     if let Some(flaw) = parts.extensions.get::<Fault>() {
         return Err(*flaw);
     }
+    // What follows the answer to it would not be HTTP (RFC 9110 §9.3.6).
+    if parts.method == Method::CONNECT {
+        return Err(Fault::BadRequest);
+    }
     // RFC 9112 §3.2.4.
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Fault::BadRequest);

@@ -9,7 +9,8 @@
 //! dropped. Connections idle for at most a second, less than any application's own limit that is worth the name.
 //!
 //! An application may answer before it has read the request. What it says is passed on at once, while the rest is sent
-//! for as long as it listens; a connection on which that was not finished is not used again.
+//! for as long as it listens, and as fast as its answer is read; a connection on which that was not finished is not used
+//! again. Nor is one after a request that is not expected to have a body and had one.
 
 mod upload;
 
@@ -26,7 +27,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version, request::Parts};
 use http_body::{Frame, SizeHint};
 use rustix::net::{RecvFlags, recv};
 use tokio::{
@@ -41,7 +42,6 @@ use super::body::{Body, BodyError};
 use crate::{
     connect::connect,
     fault::Fault,
-    headers::clean_trailers,
     message::{Framing, Head, MAX_HEAD, Malformed, Piece, parse_head},
 };
 
@@ -122,7 +122,7 @@ impl fmt::Debug for AppBody {
 pub(crate) struct AppFailure {
     /// What happened.
     pub(crate) fault: Fault,
-    /// The request, if nothing of it was sent.
+    /// The request, if nothing was sent of it nor taken of its body.
     pub(crate) request: Option<Box<Request<Body>>>,
 }
 
@@ -204,9 +204,14 @@ impl AppConnection {
         request: Request<Body>,
     ) -> Result<Response<AppBody>, AppFailure> {
         let (parts, body) = request.into_parts();
-        self.keeps_alive = parts.version == Version::HTTP_11;
-        self.upload = Some(Upload::new(&parts, body));
-        match poll_fn(|context| self.poll_head(&parts.method, context)).await {
+        let mut body = Some(body);
+        let outcome = poll_fn(|context| {
+            if let Some(body) = body.take() {
+                self.begin(&parts, body, context)?;
+            }
+            self.poll_head(&parts.method, context)
+        });
+        match outcome.await {
             Ok(response) => Ok(response.map(|()| AppBody::new(self))),
             Err(broken) => {
                 let fault = match broken {
@@ -215,10 +220,20 @@ impl AppConnection {
                     Broken::Io(_) | Broken::Ended | Broken::Request => Fault::ConnectionLost,
                 };
                 let unsent = self.upload.take().filter(|_| matches!(broken, Broken::Unsent));
-                let request = unsent.map(|upload| Box::new(Request::from_parts(parts, upload.into_body())));
+                let body = unsent.and_then(Upload::into_whole);
+                let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
                 Err(AppFailure { fault, request })
             }
         }
+    }
+
+    fn begin(&mut self, head: &Parts, body: Body, context: &mut Context<'_>) -> Result<(), Broken> {
+        let upload = Upload::new(head, body, context)?;
+        // Where a body is not usual, there are applications that take it for the next request.
+        let may_have = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        self.keeps_alive = head.version == Version::HTTP_11 && (may_have || !upload.has_body());
+        self.upload = Some(upload);
+        Ok(())
     }
 
     fn poll_head(
@@ -280,7 +295,7 @@ impl AppConnection {
         match upload.poll(&mut self.stream, context) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.upload = None,
-            Poll::Ready(Err(Stopped::Unread)) if upload.is_untouched() => return Err(Broken::Unsent),
+            Poll::Ready(Err(Stopped::Unread)) if !upload.is_begun() => return Err(Broken::Unsent),
             Poll::Ready(Err(Stopped::Unread)) => {
                 self.upload = None;
                 self.keeps_alive = false;
@@ -313,9 +328,8 @@ impl AppConnection {
                         }
                         data
                     }
-                    Piece::Trailers(mut trailers) => {
+                    Piece::Trailers(trailers) => {
                         self.framing = None;
-                        clean_trailers(&mut trailers);
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
                     Piece::End => {

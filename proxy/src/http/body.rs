@@ -21,7 +21,7 @@ use super::{
     multiplexed::MeshBody,
     replay::Replay,
 };
-use crate::fault::Fault;
+use crate::{fault::Fault, headers::clean_trailers};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -188,17 +188,10 @@ impl Body {
     pub(crate) fn answer(text: Bytes, method: &Method) -> Self {
         if text.is_empty() || *method == Method::HEAD { Self::Empty } else { Self::Full(Some(text)) }
     }
-}
 
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+    /// The next frame as it comes.
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
             Self::Empty => Poll::Ready(None),
             Self::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
@@ -212,6 +205,31 @@ impl HttpBody for Body {
             Self::Mesh(body) => body.poll_frame(context),
             Self::Application(body) => body.poll_frame(context),
         }
+    }
+}
+
+/// Every body passes here, whoever sent it and by whatever version: its trailers must not say what was decided without
+/// them.
+fn without_claims(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(self.get_mut().poll_source(context));
+        Poll::Ready(frame.map(|frame| frame.map(without_claims)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -212,6 +212,7 @@ mod tests {
             "ffffffffffffffff1\r\n",
             "0\r\n : x\r\n\r\n",
             "0\r\na b\r\n\r\n",
+            "0\r\na: b\n\nHTTP/1.1 200 OK\r\n\r\n",
             &long,
             &trailers,
         ] {

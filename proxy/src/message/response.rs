@@ -1,4 +1,6 @@
 //! The head of a response (RFC 9112 §4 to §6), and what it says of the body that follows.
+//!
+//! A line of a head may end with LF alone, as small servers write it (RFC 9112 §2.2).
 
 use bytes::Bytes;
 use http::{
@@ -60,15 +62,20 @@ pub fn parse_head(bytes: &Bytes, method: &Method) -> Result<Option<Head>, Malfor
     Ok(Some(Head { response, length, framing, keeps_alive }))
 }
 
-/// Reads fields that end with an empty line.
+/// Reads fields that end with an empty line. Every line ends with CRLF.
 ///
 /// # Errors
 /// That they are none.
 pub(super) fn fields(bytes: &Bytes) -> Result<HeaderMap, Malformed> {
+    const MALFORMED: Malformed = Malformed("the trailers cannot be read");
+    let bare = |at: usize| at == 0 || bytes[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', bytes).any(bare) {
+        return Err(MALFORMED);
+    }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     match httparse::parse_headers(bytes, &mut fields) {
-        Ok(httparse::Status::Complete((_, fields))) => collect(bytes, fields),
-        _ => Err(Malformed("the trailers cannot be read")),
+        Ok(httparse::Status::Complete((length, fields))) if length == bytes.len() => collect(bytes, fields),
+        _ => Err(MALFORMED),
     }
 }
 

@@ -15,7 +15,7 @@ use weft_core::resource::AppProtocol;
 use weft_proxy::OutboundKind;
 
 use crate::{
-    application::{read_head, scripted},
+    application::{Application, read_head, scripted},
     authority::Authority,
     client::{Client1, Client2},
     world::{Host, pair},
@@ -228,5 +228,50 @@ async fn an_application_gets_the_request_as_it_was() {
         stream.read_to_string(&mut text).await.unwrap();
         assert!(found.split('|').all(|found| text.contains(found)), "{text}");
         assert!(!not.split('|').any(|not| text.contains(not)), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_get_that_ends_late_has_no_body() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, _reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let stream = TcpStream::connect(web.outbound()).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://reviews?late").body(()).unwrap();
+    let (response, mut body) = sender.send_request(request, false).unwrap();
+    body.send_data(Bytes::new(), true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    let mut text = Vec::new();
+    while let Some(chunk) = body.data().await {
+        text.extend_from_slice(&chunk.unwrap());
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("/?late") && !text.contains("transfer-encoding"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_body_that_an_application_may_not_expect_has_a_connection_of_its_own() {
+    // Reads no bodies: were one there, it would be the next request.
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+    for (method, framing, connections) in [
+        (
+            "GET",
+            "transfer-encoding: chunked\r\n\r\n35\r\nGET /smuggled HTTP/1.1\r\nhost: reviews\r\nx: 1234567\r\n\r\n\r\n0\r\n\r\n",
+            2,
+        ),
+        ("DELETE", "content-length: 4\r\n\r\n\r\n\r\n", 2),
+        ("GET", "\r\n", 1),
+    ] {
+        let (web, _reviews, counted) = answering(answer, answer.len(), false).await;
+        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        stream
+            .write_all(format!("{method} / HTTP/1.1\r\nhost: reviews\r\n{framing}").as_bytes())
+            .await
+            .unwrap();
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "), "{method} {framing}");
+        assert_eq!(Client1::connect(web.outbound()).await.get("reviews", "/").await.unwrap().text(), "body");
+        assert_eq!(counted.load(Relaxed), connections, "{method} {framing}");
     }
 }

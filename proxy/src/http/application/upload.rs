@@ -16,11 +16,11 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     request::Parts,
 };
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::{io::AsyncWrite, net::TcpStream};
 
 use super::Broken;
-use crate::{headers::clean_trailers, http::body::Body};
+use crate::http::body::{Body, BodyError};
 
 /// How many bytes are gathered before they are written. Chunks of more are not copied.
 const GATHERED: usize = 8 << 10;
@@ -51,8 +51,11 @@ pub(super) struct Upload {
     chunk: Bytes,
     /// What comes after `chunk`.
     tail: &'static [u8],
-    /// Whether nothing was taken of the body, nor written of the head.
-    untouched: bool,
+    has_body: bool,
+    /// Whether nothing was taken of the body.
+    is_whole: bool,
+    /// Whether any byte was written.
+    is_begun: bool,
 }
 
 /// Why a request was not written to its end.
@@ -65,23 +68,55 @@ pub(super) enum Stopped {
 }
 
 impl Upload {
-    /// Begins a request.
-    pub(super) fn new(head: &Parts, body: Body) -> Self {
+    /// Begins a request. A body of unknown length is asked for before the head is written: one that is over by then is
+    /// none, and nothing is said of it to an application that may not expect one.
+    ///
+    /// # Errors
+    /// That the body broke off.
+    pub(super) fn new(head: &Parts, mut body: Body, context: &mut Context<'_>) -> Result<Self, Broken> {
+        let mut length = length_of(head, &body);
+        let mut first = None;
+        if length.is_none()
+            && let Poll::Ready(frame) = poll_some(&mut body, context)
+        {
+            length = Some(0).filter(|_| frame.is_none());
+            first = frame;
+        }
+        let framing = length.map_or(Framing::Chunked, Framing::Length);
+        let has_body = !matches!(framing, Framing::Length(0));
         let mut gathered = BUFFER.take();
         gathered.clear();
-        let framing = write_head(&mut gathered, head, &body);
-        let body = Some(body).filter(|body| !body.is_end_stream());
-        Self { body, framing, gathered, written: 0, chunk: Bytes::new(), tail: b"", untouched: true }
+        write_head(&mut gathered, head, &framing);
+        let mut this = Self {
+            body: Some(body).filter(|body| has_body || !body.is_end_stream()),
+            framing,
+            gathered,
+            written: 0,
+            chunk: Bytes::new(),
+            tail: b"",
+            has_body,
+            is_whole: first.is_none(),
+            is_begun: false,
+        };
+        if first.is_some() {
+            this.take(first)?;
+        }
+        Ok(this)
     }
 
-    /// Whether the request is as it was, so that another connection can take it.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.untouched
+    /// Whether there is a body.
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body
     }
 
-    /// What is left of the body.
-    pub(super) fn into_body(self) -> Body {
-        self.body.unwrap_or_default()
+    /// Whether any byte went out.
+    pub(super) fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    /// The body, if nothing was taken of it, so that another connection can take the request.
+    pub(super) fn into_whole(self) -> Option<Body> {
+        self.is_whole.then(|| self.body.unwrap_or_default())
     }
 
     /// The body, if it is kept back until it is welcome.
@@ -125,24 +160,25 @@ impl Upload {
     fn gather(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
         while self.chunk.is_empty() && self.tail.is_empty() && self.gathered.len() < GATHERED {
             let Some(body) = &mut self.body else { return Ok(false) };
-            let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else { return Ok(false) };
-            self.untouched = false;
-            match frame {
-                None => self.end(None)?,
-                Some(Err(_)) => return Err(Broken::Request),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.push(data)?,
-                    Err(frame) => self.end(frame.into_trailers().ok())?,
-                },
-            }
+            let Poll::Ready(frame) = poll_some(body, context) else { return Ok(false) };
+            self.is_whole = false;
+            self.take(frame)?;
         }
         Ok(true)
     }
 
-    fn push(&mut self, data: Bytes) -> Result<(), Broken> {
-        if data.is_empty() {
-            return Ok(());
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, BodyError>>) -> Result<(), Broken> {
+        match frame {
+            None => self.end(None),
+            Some(Err(_)) => Err(Broken::Request),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => self.push(data),
+                Err(frame) => self.end(frame.into_trailers().ok()),
+            },
         }
+    }
+
+    fn push(&mut self, data: Bytes) -> Result<(), Broken> {
         match &mut self.framing {
             Framing::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(Broken::Request)?;
@@ -172,9 +208,8 @@ impl Upload {
             Framing::Length(_) => return Err(Broken::Request),
             Framing::Chunked => {
                 self.gathered.extend_from_slice(b"0\r\n");
-                if let Some(mut trailers) = trailers {
-                    clean_trailers(&mut trailers);
-                    write_fields(&mut self.gathered, &trailers);
+                for (name, value) in trailers.iter().flatten() {
+                    write_field(&mut self.gathered, name.as_str(), value.as_bytes());
                 }
                 self.gathered.extend_from_slice(b"\r\n");
             }
@@ -194,7 +229,7 @@ impl Upload {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.untouched = false;
+        self.is_begun = true;
         let of_gathered = written.min(self.gathered.len() - self.written);
         self.written += of_gathered;
         let of_chunk = (written - of_gathered).min(self.chunk.len());
@@ -212,48 +247,51 @@ impl Upload {
     }
 }
 
+/// The next frame that is more than nothing.
+fn poll_some(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    loop {
+        match ready!(Pin::new(&mut *body).poll_frame(context)) {
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+            frame => return Poll::Ready(frame),
+        }
+    }
+}
+
+/// How long the body is, if that is known.
+fn length_of(head: &Parts, body: &Body) -> Option<u64> {
+    if body.is_end_stream() {
+        return Some(0);
+    }
+    let said = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    said.or(body.size_hint().exact())
+}
+
 /// Writes the head; its lines are sound, because the types of `http` hold nothing else. What frames the body is our own
-/// word, except for a length that the caller gave.
-fn write_head(to: &mut Vec<u8>, head: &Parts, body: &Body) -> Framing {
+/// word.
+fn write_head(to: &mut Vec<u8>, head: &Parts, framing: &Framing) {
     to.extend_from_slice(head.method.as_str().as_bytes());
     to.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     to.extend_from_slice(target.as_bytes());
     let old = head.version == Version::HTTP_10;
     to.extend_from_slice(if old { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
-    let mut length = None;
     for (name, value) in &head.headers {
-        if name == CONTENT_LENGTH {
-            length = value.to_str().ok().and_then(|length| length.parse().ok());
-        } else if name != TRANSFER_ENCODING {
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
             write_field(to, name.as_str(), value.as_bytes());
         }
     }
-    // A request without a body that may have one says so (RFC 9110 §8.6).
-    let may_have = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
-    let framing = match (body.is_end_stream(), length.or(body.size_hint().exact())) {
-        (true, _) if length.is_none() && !may_have => Framing::Length(0),
-        (true, _) => {
+    match framing {
+        // A request that may have a body says that it has none (RFC 9110 §8.6).
+        Framing::Length(0) if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
             write_field(to, "content-length", b"0");
-            Framing::Length(0)
         }
-        (false, Some(length)) => {
-            write_field(to, "content-length", itoa::Buffer::new().format(length).as_bytes());
-            Framing::Length(length)
+        Framing::Length(0) if !head.headers.contains_key(CONTENT_LENGTH) => {}
+        Framing::Length(length) => {
+            write_field(to, "content-length", itoa::Buffer::new().format(*length).as_bytes());
         }
-        (false, None) => {
-            write_field(to, "transfer-encoding", b"chunked");
-            Framing::Chunked
-        }
-    };
-    to.extend_from_slice(b"\r\n");
-    framing
-}
-
-fn write_fields(to: &mut Vec<u8>, fields: &HeaderMap) {
-    for (name, value) in fields {
-        write_field(to, name.as_str(), value.as_bytes());
+        Framing::Chunked => write_field(to, "transfer-encoding", b"chunked"),
     }
+    to.extend_from_slice(b"\r\n");
 }
 
 fn write_field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -269,11 +307,13 @@ mod tests {
 
     use super::*;
 
-    fn head(request: http::request::Builder, body: &Body) -> String {
+    /// What is written of a request at once.
+    fn begun(request: http::request::Builder, body: Body) -> (String, bool) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let mut text = Vec::new();
-        write_head(&mut text, &parts, body);
-        String::from_utf8(text).unwrap()
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut upload = Upload::new(&parts, body, &mut context).unwrap();
+        while upload.gather(&mut context).unwrap() {}
+        (String::from_utf8(upload.gathered.clone()).unwrap(), upload.has_body())
     }
 
     fn some() -> Body {
@@ -283,11 +323,16 @@ mod tests {
     #[test]
     fn a_head_says_where_its_body_ends() {
         let get = || Request::get("/a?b=c").header("host", "x").header("transfer-encoding", "gzip");
-        assert_eq!(head(get(), &Body::Empty), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");
-        assert_eq!(head(get(), &some()), "GET /a?b=c HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n");
-        assert_eq!(head(Request::post("/"), &Body::Empty), "POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
+        let line = "GET /a?b=c HTTP/1.1\r\nhost: x\r\n";
+        for (body, rest, has_body) in
+            [(Body::Empty, "\r\n", false), (some(), "content-length: 3\r\n\r\nabc", true)]
+        {
+            assert_eq!(begun(get(), body), (format!("{line}{rest}"), has_body));
+        }
+        let empty = |request| begun(request, Body::Empty).0;
+        assert_eq!(empty(Request::post("/")), "POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
         let lying = Request::delete("/").header("content-length", "5").version(Version::HTTP_10);
-        assert_eq!(head(lying, &Body::Empty), "DELETE / HTTP/1.0\r\ncontent-length: 0\r\n\r\n");
-        assert_eq!(head(Request::options("*"), &Body::Empty), "OPTIONS * HTTP/1.1\r\n\r\n");
+        assert_eq!(empty(lying), "DELETE / HTTP/1.0\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(empty(Request::options("*")), "OPTIONS * HTTP/1.1\r\n\r\n");
     }
 }
