@@ -102,7 +102,7 @@ pub(crate) async fn serve(
         }
         Spoken::Http2 => {
             let answer = move |request| handle::handle(downstream.clone(), request);
-            let streams = Streams::new(stream, &limits, answer);
+            let streams = Streams::new(stream, &limits, answer).of_caller(&limits);
             let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
             Box::pin(serve::serve(streams, finish, serve::told, &mut told, None, None)).await;
         }

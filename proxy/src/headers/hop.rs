@@ -1,7 +1,7 @@
 //! Fields that concern one connection only, and fields that only agents may set.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
         CONTENT_TYPE, COOKIE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
@@ -57,10 +57,17 @@ pub fn clean_request(headers: &mut HeaderMap, survey: Survey) {
     }
 }
 
-/// Takes from a response what concerns its connection. What speaks in our name is taken if the response is an
-/// `application`'s and left if it is another agent's.
-pub fn clean_response(headers: &mut HeaderMap, survey: Survey, application: bool) {
+/// Takes from a response what concerns its connection, and a length where there must be none. What speaks in our name is
+/// taken if the response is an `application`'s and left if it is another agent's.
+pub fn clean_response<B>(response: &mut Response<B>, application: bool) {
+    let status = response.status();
+    let headers = response.headers_mut();
+    let survey = Survey::of(headers);
     remove_hop_by_hop(headers, survey);
+    // RFC 9110 §8.6; callers of HTTP/2 reset the stream for it.
+    if survey.has(Seen::ContentLength) && (status == StatusCode::NO_CONTENT || status.is_informational()) {
+        headers.remove(CONTENT_LENGTH);
+    }
     // It means nothing in a response, and would be a fault of the stream in HTTP/2.
     if survey.has(Seen::Te) {
         headers.remove(TE);
@@ -224,10 +231,23 @@ mod tests {
     #[test]
     fn an_agents_response_keeps_the_name_of_its_fault() {
         for (application, left) in [(true, 0), (false, 1)] {
-            let mut headers = map(&[("x-weft-fault", "connect_refused"), ("connection", "close")]);
-            let survey = Survey::of(&headers);
-            clean_response(&mut headers, survey, application);
-            assert_eq!(headers.len(), left);
+            let mut response = Response::new(());
+            *response.headers_mut() = map(&[("x-weft-fault", "connect_refused"), ("connection", "close")]);
+            clean_response(&mut response, application);
+            assert_eq!(response.headers().len(), left);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_has_no_body_has_no_length() {
+        for (status, left) in
+            [(StatusCode::NO_CONTENT, 0), (StatusCode::NOT_MODIFIED, 1), (StatusCode::OK, 1)]
+        {
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            *response.headers_mut() = map(&[("content-length", "5")]);
+            clean_response(&mut response, true);
+            assert_eq!(response.headers().len(), left, "{status}");
         }
     }
 }

@@ -27,13 +27,19 @@ pub struct Host<'a> {
 /// In HTTP/1.1 an absolute URI overrides `Host`, which the caller of this function must then replace (RFC 9112 §3.2.2);
 /// in HTTP/2 the two must agree (RFC 9113 §8.3.1).
 ///
-/// A fault among the extensions is a flaw of the head that was found before it was parsed.
+/// A method that policies cannot name is refused as well: one in lower case, and CONNECT. A fault among the extensions is
+/// a flaw of the head that was found before.
 ///
 /// # Errors
 /// [`Fault::NoHost`], [`Fault::BadHost`], [`Fault::AmbiguousLength`] or [`Fault::BadRequest`].
 pub fn admit<'a>(parts: &'a Parts, survey: Survey) -> Result<Host<'a>, Fault> {
     if let Some(flaw) = parts.extensions.get::<Fault>() {
         return Err(*flaw);
+    }
+    // Methods are case-sensitive (RFC 9110 §9.1), but there are applications to which `delete` is DELETE. Policies speak of
+    // upper case only.
+    if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(Fault::BadRequest);
     }
     // What follows the answer to it would not be HTTP (RFC 9110 §9.3.6).
     if parts.method == Method::CONNECT {
@@ -229,6 +235,21 @@ mod tests {
         ];
         for (version, uri, headers, wanted) in cases {
             assert_eq!(admitted(version, uri, headers), Err(wanted), "{version:?} {uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn methods_are_what_policies_speak_of() {
+        for (method, wanted) in [
+            ("GET", Ok(())),
+            ("M-SEARCH", Ok(())),
+            ("delete", Err(Fault::BadRequest)),
+            ("GEt", Err(Fault::BadRequest)),
+            ("CONNECT", Err(Fault::BadRequest)),
+        ] {
+            let (parts, ()) =
+                http::Request::builder().method(method).header("host", "a").body(()).unwrap().into_parts();
+            assert_eq!(admit(&parts, Survey::of(&parts.headers)).map(|_| ()), wanted, "{method}");
         }
     }
 

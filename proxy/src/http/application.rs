@@ -103,6 +103,8 @@ pub(crate) struct AppConnection {
     brims: bool,
     /// Whether another request may follow.
     keeps_alive: bool,
+    /// Whether the request may be sent again: nothing was heard of the application, and it would do no harm.
+    may_repeat: bool,
 }
 
 /// A response's body, with the connection that it comes on.
@@ -122,7 +124,8 @@ impl fmt::Debug for AppBody {
 pub(crate) struct AppFailure {
     /// What happened.
     pub(crate) fault: Fault,
-    /// The request, if nothing was sent of it nor taken of its body.
+    /// The request, if it may be sent on another connection: nothing was sent of it nor taken of its body, or the
+    /// connection ended without a word and the request is idempotent and has no body (RFC 9110 §9.2.2).
     pub(crate) request: Option<Box<Request<Body>>>,
 }
 
@@ -192,6 +195,7 @@ impl AppConnection {
             framing: None,
             brims: false,
             keeps_alive: true,
+            may_repeat: false,
         })
     }
 
@@ -220,7 +224,8 @@ impl AppConnection {
                     Broken::Io(_) | Broken::Ended | Broken::Request => Fault::ConnectionLost,
                 };
                 let unsent = self.upload.take().filter(|_| matches!(broken, Broken::Unsent));
-                let body = unsent.and_then(Upload::into_whole);
+                let repeats = self.may_repeat && matches!(broken, Broken::Io(_) | Broken::Ended);
+                let body = unsent.and_then(Upload::into_whole).or_else(|| repeats.then_some(Body::Empty));
                 let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
                 Err(AppFailure { fault, request })
             }
@@ -232,6 +237,7 @@ impl AppConnection {
         // Where a body is not usual, there are applications that take it for the next request.
         let may_have = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
         self.keeps_alive = head.version == Version::HTTP_11 && (may_have || !upload.has_body());
+        self.may_repeat = !upload.has_body() && head.method.is_idempotent();
         self.upload = Some(upload);
         Ok(())
     }
@@ -360,6 +366,7 @@ impl AppConnection {
         let mut read = ReadBuf::new(&mut buffer);
         let outcome = Pin::new(&mut self.stream).poll_read(context, &mut read).map_ok(|()| {
             let read = read.filled();
+            self.may_repeat &= read.is_empty();
             self.brims = read.len() == READ;
             self.unread = match self.unread.is_empty() {
                 true => Bytes::copy_from_slice(read),

@@ -16,3 +16,6 @@ pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 /// How many frames may break the rules of a stream in the life of a connection. One that comes for a reset stream that
 /// is forgotten counts.
 pub(super) const BROKEN_STREAMS: Option<usize> = Some(1 << 20);
+/// How many times the largest header is read, so that we refuse what is too large, with a record of it. What is larger
+/// still h2 answers with a bare 431.
+pub(super) const READ_HEADERS: u32 = 4;

@@ -24,7 +24,7 @@ use super::{
     multiplexed::STREAM_WINDOW,
     pump::Pump,
 };
-use crate::{config::Limits, executor::LocalExecutor};
+use crate::{config::Limits, executor::LocalExecutor, fault::Fault};
 
 /// How many bytes of one answer may wait to be written.
 const MAX_UNSENT: usize = 256 * 1024;
@@ -33,6 +33,8 @@ const MAX_UNSENT: usize = 256 * 1024;
 pub(crate) struct Streams<T, A> {
     state: State<T>,
     answer: A,
+    /// How large the header of a request may be.
+    header_bytes: usize,
     finishing: bool,
 }
 
@@ -50,7 +52,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, A> Streams<T, A> {
             .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams))
             .max_concurrent_streams(limits.streams)
             .max_send_buffer_size(MAX_UNSENT)
-            .max_header_list_size(limits.header_bytes)
+            .max_header_list_size(limits.header_bytes.saturating_mul(bounds::READ_HEADERS))
             .data_frame_budget(bounds::UNREAD_FRAMES)
             .max_concurrent_reset_streams(bounds::REMEMBERED_RESETS)
             .reset_stream_duration(bounds::REMEMBERED_FOR)
@@ -58,7 +60,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin, A> Streams<T, A> {
             // As many as may be under way can be given up at once.
             .max_pending_accept_reset_streams(limits.streams as usize)
             .handshake(io);
-        Self { state: State::Greeting(handshake), answer, finishing: false }
+        Self { state: State::Greeting(handshake), answer, header_bytes: usize::MAX, finishing: false }
+    }
+
+    /// Refuses requests whose header is larger than `limits` allow, as other faults are refused. Another agent has looked
+    /// at its callers' headers itself, and added fields to them.
+    pub(crate) fn of_caller(mut self, limits: &Limits) -> Self {
+        self.header_bytes = limits.header_bytes as usize;
+        self
     }
 
     /// Takes nothing new, and ends when all is answered.
@@ -93,15 +102,26 @@ where
                     this.state = State::Serving(connection);
                 }
                 State::Serving(connection) => {
-                    let Some(Ok((request, respond))) = ready!(connection.poll_accept(context)) else {
+                    let Some(Ok((mut request, respond))) = ready!(connection.poll_accept(context)) else {
                         return Poll::Ready(());
                     };
+                    if header_bytes(&request) > this.header_bytes {
+                        request.extensions_mut().insert(Fault::HeaderTooLarge);
+                    }
                     let answer = Box::pin((this.answer)(request.map(Arriving::Stream)));
                     LocalExecutor.spawn(exchange(answer, respond));
                 }
             }
         }
     }
+}
+
+/// The size of a header as HTTP/2 counts it (RFC 9113 §6.5.2), less what all have.
+fn header_bytes<B>(request: &Request<B>) -> usize {
+    const FIELD: usize = 32;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    target + fields.sum::<usize>()
 }
 
 /// Waits for the answer and sends it, until the caller gives up.

@@ -13,7 +13,7 @@ use crate::{
     connect::connect,
     executor::LocalExecutor,
     fault::Fault,
-    headers::{self, Survey},
+    headers,
     http::{body::Body, single, upgrade},
     pool::Origin,
     tcp::copy::Copied,
@@ -24,7 +24,8 @@ pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// How often a request that the application did not take goes on another connection.
 const REDISPATCHES: usize = 3;
 
-/// Sends the request to the application. One that a pooled connection did not take goes on a new one.
+/// Sends the request to the application. One that a pooled connection did not take goes on a new one, and so does one on
+/// which the application ended it without a word if it may be repeated.
 ///
 /// # Errors
 /// Why there is no response.
@@ -37,8 +38,7 @@ pub(crate) async fn forward(serving: &Serving, request: Request<Body>) -> Result
         // Nobody asked for it.
         return Err(Fault::BadResponse);
     }
-    let survey = Survey::of(response.headers());
-    headers::clean_response(response.headers_mut(), survey, true);
+    headers::clean_response(&mut response, true);
     Ok(response)
 }
 
@@ -99,8 +99,7 @@ pub(crate) async fn switch(
     let mut response = single::exchange(stream, request).await?;
     let switched = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| (hyper::upgrade::on(&mut response), upgrade::wanted(response.headers())));
-    let survey = Survey::of(response.headers());
-    headers::clean_response(response.headers_mut(), survey, true);
+    headers::clean_response(&mut response, true);
     if let Some((called, wanted)) = switched {
         // A switch says to what (RFC 9110 §15.2.2).
         let wanted = wanted.ok_or(Fault::BadResponse)?;

@@ -29,7 +29,7 @@ use crate::{
     clock::milliseconds,
     dial::Missed,
     fault::{self, Fault, RetryRule},
-    headers::{self, Survey},
+    headers,
     http::{
         body::Body,
         multiplexed::{MeshBody, StreamFailure},
@@ -335,8 +335,7 @@ fn answered(mut response: Response<Body>, body: Body, by: By) -> Tried {
         // A switch says to what (RFC 9110 §15.2.2).
         return Tried::failed((Fault::BadResponse.into(), body));
     }
-    let survey = Survey::of(response.headers());
-    headers::clean_response(response.headers_mut(), survey, by == By::Application);
+    headers::clean_response(&mut response, by == By::Application);
     if let Some(wanted) = wanted {
         upgrade::restore(response.headers_mut(), wanted);
     }

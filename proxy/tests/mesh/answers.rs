@@ -275,3 +275,48 @@ async fn a_body_that_an_application_may_not_expect_has_a_connection_of_its_own()
         assert_eq!(counted.load(Relaxed), connections, "{method} {framing}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_that_a_reused_connection_swallowed_goes_once_more_if_it_may() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(AtomicU32::new(0));
+    let counted = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = counted.clone();
+            tokio::spawn(async move {
+                read_head(&mut stream).await;
+                seen.fetch_add(1, Relaxed);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody").await.unwrap();
+                // The second request of a connection is read, and then the connection is closed.
+                read_head(&mut stream).await;
+                seen.fetch_add(1, Relaxed);
+            });
+        }
+    });
+    let (web, _reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
+    let mut client = Client1::connect(web.outbound()).await;
+    for _ in 0..100 {
+        assert_eq!(client.get("reviews", "/").await.unwrap().text(), "body");
+    }
+    assert_eq!(seen.swap(0, Relaxed), 199);
+    // One connection is idle: a POST that it swallows is not sent again.
+    let request = Request::post("/").header("host", "reviews").body(Default::default()).unwrap();
+    let reply = client.call(request).await.unwrap();
+    assert_eq!(
+        (reply.status.as_u16(), &reply.headers["x-weft-fault"]),
+        (503, &"connection_lost".parse().unwrap())
+    );
+    assert_eq!(seen.load(Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_without_content_has_no_length_over_http2() {
+    let answer = b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n";
+    let (web, _reviews, _) = answering(answer, answer.len(), false).await;
+    let request = Request::get("http://reviews/").body(Default::default()).unwrap();
+    let reply = Client2::connect(web.outbound()).await.call(request).await.unwrap();
+    assert_eq!((reply.status.as_u16(), reply.headers.get("content-length")), (204, None));
+}

@@ -13,7 +13,7 @@ use crate::{
     agent::greet,
     application::Application,
     authority::Authority,
-    client::Client1,
+    client::{Client1, Client2},
     world::{
         Host, Serving, bound, calling_config, calling_table, endpoint, identity, open_to_domain,
         plain_endpoint, serving_host_with,
@@ -98,12 +98,25 @@ async fn a_header_may_be_as_large_as_configured() {
     let application = Application::start("v1").await;
     let limits = Limits { header_bytes: 16 * 1024, ..Limits::default() };
     let (web, _reviews) = pair(&authority, application.address, AppProtocol::Http, limits);
-    for (length, status) in [(8 * 1024, 200), (20 * 1024, 431)] {
+    for (length, status) in [(8 * 1024, 200), (20 * 1024, 431_u16)] {
         let mut client = Client1::connect(web.outbound()).await;
         let request = http::Request::get("/").header("host", "reviews").header("x-long", "y".repeat(length));
         let reply = client.call(request.body(Default::default()).unwrap()).await.unwrap();
         assert_eq!(reply.status, status);
+        let mut client = Client2::connect(web.outbound()).await;
+        let request = http::Request::get("http://reviews/").header("x-long", "y".repeat(length));
+        let reply = client.call(request.body(Default::default()).unwrap()).await.unwrap();
+        let fault = (status == 431).then(|| "header_too_large".parse().unwrap());
+        assert_eq!((reply.status.as_u16(), reply.headers.get("x-weft-fault")), (status, fault.as_ref()));
     }
+    let metrics = web.proxy.metrics();
+    let counted =
+        metrics.lines().find(|line| line.starts_with("weft_requests_total{") && line.contains("431"));
+    // By HTTP/1 and by HTTP/2.
+    assert!(
+        counted.is_some_and(|line| line.contains(r#"response_flags="DPE""#) && line.ends_with(" 2")),
+        "{metrics}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
