@@ -22,10 +22,12 @@ use weft_core::{
 
 use crate::{
     command::OutboundRole,
+    frames::EmptyFrames,
     http::{
         body::Arriving,
         burst::{self, Burst, LocalIo},
         head::HeadWatch,
+        heard::Heard,
         refusal, serve,
         streams::Streams,
         strict::{Heads, Strict},
@@ -102,6 +104,9 @@ pub(crate) async fn serve(
         }
         Spoken::Http2 => {
             let answer = move |request| handle::handle(downstream.clone(), request);
+            // Who is no agent may flush with as many empty frames as it likes, as an application may.
+            let mut empty_frames = EmptyFrames::behind_preface();
+            let stream = Heard::new(stream, move |came: &mut [u8]| empty_frames.hide(came));
             let streams = Streams::new(stream, &limits, answer).of_caller(&limits);
             let finish = |mut streams: Pin<&mut Streams<_, _>>| streams.finish();
             Box::pin(serve::serve(streams, finish, serve::told, &mut told, None, None)).await;

@@ -1,34 +1,28 @@
-//! A stream that tells whether anything was read from it, and hides what h2 does not bear.
+//! A stream that is listened in on by whoever must know of its bytes before h2 does.
 
 use std::{
-    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::frames::EmptyFrames;
-
-/// A stream that raises a flag whenever bytes come from it.
+/// A stream that shows what is read from it to somebody first, who may change it.
 #[derive(Debug)]
-pub(crate) struct Heard<T> {
+pub(crate) struct Heard<T, L> {
     inner: T,
-    heard: Rc<Cell<bool>>,
-    /// None of a peer that sends no empty frames.
-    frames: Option<EmptyFrames>,
+    listen: L,
 }
 
-impl<T> Heard<T> {
-    /// Raises `heard` for whoever lowers it. `frames` hides empty frames.
-    pub(crate) fn new(inner: T, heard: Rc<Cell<bool>>, frames: Option<EmptyFrames>) -> Self {
-        Self { inner, heard, frames }
+impl<T, L: FnMut(&mut [u8])> Heard<T, L> {
+    /// `listen` gets all that is read, in order, and never an empty piece.
+    pub(crate) fn new(inner: T, listen: L) -> Self {
+        Self { inner, listen }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
+impl<T: AsyncRead + Unpin, L: FnMut(&mut [u8]) + Unpin> AsyncRead for Heard<T, L> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -39,16 +33,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
         let outcome = Pin::new(&mut this.inner).poll_read(context, buffer);
         let came = &mut buffer.filled_mut()[before..];
         if !came.is_empty() {
-            this.heard.set(true);
-            if let Some(frames) = &mut this.frames {
-                frames.hide(came);
-            }
+            (this.listen)(came);
         }
         outcome
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
+impl<T: AsyncWrite + Unpin, L: Unpin> AsyncWrite for Heard<T, L> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -123,9 +123,15 @@ impl Multiplexed {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let heard = Rc::new(Cell::new(false));
+        let told = heard.clone();
         // Another agent sends none.
-        let empty_frames = (peer != Peer::Agent).then(EmptyFrames::default);
-        let io = Heard::new(io, heard.clone(), empty_frames);
+        let mut empty_frames = (peer != Peer::Agent).then(EmptyFrames::default);
+        let io = Heard::new(io, move |came: &mut [u8]| {
+            told.set(true);
+            if let Some(frames) = &mut empty_frames {
+                frames.hide(came);
+            }
+        });
         let (sender, mut connection) = client::Builder::new()
             .initial_window_size(window)
             .initial_connection_window_size(window.saturating_mul(STREAMS))

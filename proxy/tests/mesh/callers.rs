@@ -2,6 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -175,4 +176,32 @@ async fn an_application_may_end_its_side_first() {
     stream.shutdown().await.unwrap();
     let heard = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap().unwrap();
     assert_eq!(heard, format!("first\r\n\r\n{}", "later".repeat(100)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_caller_may_flush_with_empty_frames() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, _reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let stream = TcpStream::connect(web.outbound()).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..2 {
+        let request = http::Request::post("http://reviews/").body(()).unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        for _ in 0..150 {
+            body.send_data(Bytes::from_static(b"x"), false).unwrap();
+            body.send_data(Bytes::new(), false).unwrap();
+        }
+        body.send_data(Bytes::new(), true).unwrap();
+        let mut answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.body_mut().data().await {
+            text.extend(chunk.unwrap());
+        }
+        assert!(text.ends_with("x".repeat(150).as_bytes()), "{}", String::from_utf8_lossy(&text));
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
 }
