@@ -154,7 +154,8 @@ impl HeadWatch {
         if self.quiet.swap(true, Relaxed) && state == IDLE && !self.stale.swap(true, Relaxed) {
             self.waker.wake();
         }
-        if !(BEGUN..RELEASED).contains(&state) {
+        // Who reads an answer slowly may have begun the next header already: to say that it is late would cut the answer.
+        if !(BEGUN..RELEASED).contains(&state) || self.is_owing() {
             return;
         }
         self.state.store(state + 1, Relaxed);
@@ -168,5 +169,27 @@ impl HeadWatch {
         if from(self.state.load(Relaxed)) {
             self.state.store(to, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_never_late_while_the_answer_before_it_is_being_written() {
+        const LIMIT: u32 = 3;
+        let (watch, context) = (HeadWatch::default(), &Context::from_waker(std::task::Waker::noop()));
+        let is_late = |sweeps: u32| {
+            (0..sweeps).for_each(|_| watch.sweep(LIMIT));
+            watch.starved(context, true)
+        };
+        watch.request();
+        assert!(!is_late(LIMIT + 1));
+        watch.answered();
+        assert!(!is_late(LIMIT + 1));
+        watch.flushed();
+        assert!(!is_late(LIMIT - 1));
+        assert!(is_late(1));
     }
 }

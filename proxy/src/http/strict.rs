@@ -11,7 +11,7 @@
 //! What hyper cannot read at all it answers itself, with a bare status that nobody else gets to know of. So what it says
 //! when no answer of the service is due is kept back, and the connection is to be taken from it ([`Heads::refusal`]):
 //! whoever serves it answers, and records that.
-//!
+
 use std::{
     cell::Cell,
     io::{self, IoSlice},
