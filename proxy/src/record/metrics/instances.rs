@@ -3,7 +3,10 @@
 //! Instances come and go, and a service may have thousands: each with its own series would take the place of all other
 //! services'. So a service has a few at a time, first come first served; the rest are one, `other`.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use foldhash::fast::RandomState;
 use weft_core::{
@@ -18,9 +21,12 @@ pub(super) const MAX_INSTANCES: usize = 64;
 static OTHER: LazyLock<InstanceName> =
     LazyLock::new(|| InstanceName::new("other").expect("five letters are a name"));
 
+/// Names of instances: of those without series of their own one is looked up with every request.
+type Names = HashSet<Box<str>, RandomState>;
+
 /// The instances that have series of one kind on one worker.
 #[derive(Debug, Default)]
-pub(super) struct Instances(HashMap<ServiceKey, Vec<Box<str>>, RandomState>);
+pub(super) struct Instances(HashMap<ServiceKey, Names, RandomState>);
 
 impl Instances {
     /// The outcome as it is counted when there is no series for it yet: itself, or that of one among many.
@@ -40,15 +46,10 @@ impl Instances {
     /// Whether the instance has or may have series; if it may, it does from now on.
     fn has_room(&mut self, service: &ServiceKey, instance: &str) -> bool {
         let Some(known) = self.0.get_mut(service) else {
-            self.0.insert(service.clone(), vec![instance.into()]);
+            self.0.insert(service.clone(), Names::from_iter([instance.into()]));
             return true;
         };
-        let is_known = known.iter().any(|known| **known == *instance);
-        if !is_known && known.len() < MAX_INSTANCES {
-            known.push(instance.into());
-            return true;
-        }
-        is_known
+        known.contains(instance) || known.len() < MAX_INSTANCES && known.insert(instance.into())
     }
 
     /// Begins anew with the instances that still have series.
