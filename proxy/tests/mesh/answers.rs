@@ -18,7 +18,7 @@ use crate::{
     application::{Application, read_head, scripted},
     authority::Authority,
     client::{Client1, Client2},
-    world::{Host, pair},
+    world::{Host, next, pair},
 };
 
 /// A pair of agents with an application that answers each request, without its body, with these bytes, in pieces of this
@@ -127,15 +127,21 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody0\r\n\r\n", false),
     ] {
         for piece in [1, answer.len()] {
-            let (web, _reviews, _) = answering(answer, piece, ends).await;
+            let (web, reviews, _) = answering(answer, piece, ends).await;
+            let taps = [web.proxy.tap(), reviews.proxy.tap()];
             let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
             let mut text = String::new();
             // Its end may be a reset.
             let _ = stream.read_to_string(&mut text).await;
             assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-            let whole = text.contains("\r\n0\r\n") || text.contains("content-length: 4");
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let whole =
+                body.ends_with("0\r\n\r\n") || head.contains(&format!("content-length: {}", body.len()));
             assert!(!whole, "{text}");
+            for mut tap in taps {
+                assert_eq!(next(&mut tap).await.verdict.fault, Some("response_cut"), "{text}");
+            }
         }
     }
 }
