@@ -24,4 +24,5 @@ mod page;
 mod serve;
 
 pub use keeper::KeeperError;
+pub use listener::MAX_CONNECTIONS;
 pub use serve::{Hub, HubError};

@@ -10,6 +10,7 @@ pub mod config;
 pub mod telemetry;
 pub mod readiness;
 pub mod lifecycle;
+pub mod open_files;
 pub mod watched;
 pub mod file_identity;
 pub mod view;

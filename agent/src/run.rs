@@ -21,6 +21,7 @@ use crate::{
     gates::Gates,
     inspect::{Full, Inspect, ReadOnly},
     lifecycle::{Lifecycle, Phase, Request, Signals},
+    open_files,
     readiness::Readiness,
     reload::{Record, fixed_keys_changed, name_that_is_relayed},
     view,
@@ -29,6 +30,9 @@ use crate::{
 
 /// How often what is missing is looked at while the agent comes up.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What to do when there may be more connections than open files.
+const FEW_FILES: &str = "raise the hard limit (`LimitNOFILE` of systemd) or lower `[limits] connections`";
 
 /// How long the access log may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -63,6 +67,7 @@ impl Agent {
         let file = Watched::new([path.to_owned()]);
         let (config, warnings) = load_agent(path, &overrides)?;
         log_warnings(&warnings);
+        open_files::provide(files_needed(&config), FEW_FILES);
         let readiness = Readiness::default();
         let gates = Gates::new(&config, &readiness);
         let parts = Parts::start(&config)?;
@@ -207,6 +212,14 @@ impl Agent {
         self.admin.finish().await;
         code
     }
+}
+
+/// How many open files its connections may need: each goes on to somewhere.
+fn files_needed(config: &AgentConfig) -> u64 {
+    let outbound = config.workloads.iter().map(|workload| workload.outbound.len() + workload.upstreams.len());
+    // All addresses of the mesh port share its places.
+    let listeners = outbound.sum::<usize>() + usize::from(config.inbound.is_some());
+    u64::try_from(listeners).unwrap_or(u64::MAX).saturating_mul(2 * u64::from(config.limits.connections))
 }
 
 async fn second_stop(signals: &mut Signals) {

@@ -9,8 +9,9 @@ use super::{output::OutputOptions, status::show_hub};
 use crate::{
     admin::client::AdminClient,
     config::{Overrides, load_hub},
-    hub::Hub,
+    hub::{Hub, MAX_CONNECTIONS},
     lifecycle::{Lifecycle, Phase, Request, Signals},
+    open_files,
 };
 
 #[derive(Debug, clap::Args)]
@@ -57,6 +58,7 @@ async fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    open_files::provide(MAX_CONNECTIONS.into(), "raise the hard limit (`LimitNOFILE` of systemd)");
     let lifecycle = Lifecycle::default();
     let hub = Hub::start(&config).await?;
     lifecycle.enter(Phase::Serving);

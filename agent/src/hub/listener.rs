@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How many connections there may be before new ones wait: one per agent, and those that join.
-const MAX_CONNECTIONS: usize = 16_384;
+pub const MAX_CONNECTIONS: u32 = 16_384;
 /// How long a caller may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many calls one connection may have at a time: an agent has one stream.
@@ -42,7 +42,7 @@ pub(super) struct Door {
 
 /// Accepts for ever.
 pub(super) async fn accept(listener: TcpListener, door: Door) {
-    let (slots, strangers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Strangers::default());
+    let (slots, strangers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)), Strangers::default());
     loop {
         // The semaphore is never closed.
         let Ok(slot) = slots.clone().acquire_owned().await else { return };

@@ -8,6 +8,7 @@ mod access_log;
 mod demonstration;
 mod exit_codes;
 mod lifecycle;
+mod open_files;
 mod outage;
 mod quick_start;
 mod real_clients;
