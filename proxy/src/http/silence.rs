@@ -3,9 +3,15 @@
 //! Another agent is sent a PING, and given up when that stays unanswered. Applications get none: servers of gRPC allow one
 //! in five minutes and end the connection after the third
 //! (<https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md>), and one on this host needs none: its
-//! kernel tells when it is gone. The kernel of another host is asked whether it still takes connections. It answers for
-//! an application that works on a request for as long as it likes, or refuses because it takes nothing new: both mean
-//! that the host is there. Who is asked so in vain twice is gone.
+//! kernel tells when it is gone. The kernel of another host is asked for a connection. It gives one for an application
+//! that works on a request for as long as it likes, or refuses one: both mean that a host is there. Two things that
+//! does not tell:
+//!
+//! * Linux answers nothing where the queue of connections to be accepted is full. So a process that stands still while
+//!   others connect to it looks like a host that is gone, and silence counts only when it lasts for half a minute.
+//! * An address may stand for several hosts (a load balancer, a port of every node). Any of them answers, and that the
+//!   one behind this very connection is gone is found out only by something that is sent to it and that it does not
+//!   acknowledge for the kernel's quarter of an hour.
 
 use std::{
     cell::Cell,
@@ -30,13 +36,14 @@ const PING: Patience = Patience {
     answer: Duration::from_secs(1),
     times: 1,
 };
-/// How the kernel of another host is asked: an answer takes more than one packet's loss, and an application that is
-/// silent for hours should not be bothered with connections all the time.
+/// How the kernel of another host is asked: for long, because a process that stands still may come back, and several
+/// times, because each begins with packets in quick succession. An application that is silent for hours should not be
+/// bothered with connections all the time.
 const CONNECT: Patience = Patience {
     quiet: Duration::from_secs(5),
     longest_quiet: Duration::from_secs(60),
-    answer: Duration::from_secs(3),
-    times: 2,
+    answer: Duration::from_secs(10),
+    times: 3,
 };
 
 /// How long silence is borne.

@@ -260,7 +260,7 @@ async fn a_host_that_is_gone_is_given_up_and_one_that_works_long_is_not() {
     let end = poll_fn(|context| response.body_mut().poll_frame(context)).await;
     assert!(end.unwrap().is_err());
     let silence = began.elapsed();
-    assert!((5..75).contains(&silence.as_secs()), "{silence:?}");
+    assert!((29..100).contains(&silence.as_secs()), "{silence:?}");
     // What was asked meanwhile is told why.
     assert_eq!((connection.phase(), connection.silent.get()), (Phase::Dead, true));
 }
