@@ -214,8 +214,14 @@ impl Agent {
     }
 }
 
-/// How many open files its connections may need: each goes on to somewhere.
+/// How few open files are worth a word although nobody said how many connections there will be.
+const FEW: u64 = 4096;
+
+/// How many open files its connections may need: each goes on to somewhere. The default bound is no announcement.
 fn files_needed(config: &AgentConfig) -> u64 {
+    if config.limits.connections == weft_proxy::Limits::default().connections {
+        return FEW;
+    }
     let outbound = config.workloads.iter().map(|workload| workload.outbound.len() + workload.upstreams.len());
     // All addresses of the mesh port share its places.
     let listeners = outbound.sum::<usize>() + usize::from(config.inbound.is_some());

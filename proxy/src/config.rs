@@ -119,6 +119,9 @@ pub struct Limits {
     pub streams: u32,
     /// How long an opaque connection may have nothing to say; none is for ever.
     pub opaque_idle: Option<Duration>,
+    /// How long an open stream may go on whose other side is not trusted any more, because its root was withdrawn. Nothing
+    /// new is taken from it meanwhile; then the stream is closed politely.
+    pub distrusted: Duration,
     /// Bytes per worker that peers may send unread, over all multiplexed connections.
     pub window_bytes: u64,
 }
@@ -141,6 +144,7 @@ impl Default for Limits {
             header_bytes: 64 * 1024,
             streams: 256,
             opaque_idle: None,
+            distrusted: Duration::from_secs(60),
             window_bytes: 1 << 30,
         }
     }

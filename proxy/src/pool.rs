@@ -20,6 +20,7 @@ pub(crate) use origin::Origin;
 use origin::Way;
 
 use crate::{
+    config::Limits,
     connections::ConnectionInfo,
     dial::{Caller, Dialer},
     http::multiplexed::{STREAM_WINDOW, STREAMS},
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     dialer: Dialer,
     /// Bytes that peers may still be allowed to send unread.
     window_bytes: Cell<u64>,
+    /// How long what is under way with a peer that is not trusted any more may go on.
+    distrusted: Duration,
 }
 
 /// What a connection's peer may send unread, set aside until this is dropped.
@@ -77,9 +80,10 @@ impl Drop for Window {
 }
 
 impl Pool {
-    /// A pool whose peers may send `window_bytes` unread.
-    pub(crate) fn new(dialer: Dialer, window_bytes: u64) -> Self {
-        let shared = Shared { dialer, window_bytes: Cell::new(window_bytes) };
+    /// A pool within `limits`.
+    pub(crate) fn new(dialer: Dialer, limits: &Limits) -> Self {
+        let (window_bytes, distrusted) = (Cell::new(limits.window_bytes), limits.distrusted);
+        let shared = Shared { dialer, window_bytes, distrusted };
         Self { shared: Rc::new(shared), mesh: RefCell::default(), plain: RefCell::default() }
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn run(index: usize, start: Start, commands: mpsc::Receiver<Command>)
 async fn serve(index: usize, start: Start, mut commands: mpsc::Receiver<Command>) {
     let worker = Rc::new(Worker {
         index,
-        pool: Pool::new(start.dialer.clone(), start.limits.window_bytes),
+        pool: Pool::new(start.dialer.clone(), &start.limits),
         peers: start.peers,
         table: start.table,
         dialer: start.dialer,

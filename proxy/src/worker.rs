@@ -6,14 +6,16 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::{Rc, Weak},
     sync::{Arc, Weak as SharedWeak},
     task::Poll,
     time::Duration,
 };
 
+use tokio::time::{Sleep, sleep};
 use weft_core::{publish::Reader, table::Table};
 
 use crate::{
@@ -109,18 +111,29 @@ impl Worker {
     }
 
     /// Resolves when an open stream is to end: after the drain's deadline, or when trust or policy changed since
-    /// `decided`, the value of [`Self::decisions`] before it was allowed, and `is_allowed` says no.
-    pub(crate) async fn stop(&self, mut decided: u32, is_allowed: impl Fn() -> bool) -> Stop {
+    /// `decided`, the value of [`Self::decisions`] before it was allowed, and `standing` says that it is denied. One that
+    /// is distrusted has [a while](Limits::distrusted) to end by itself: a root is withdrawn when its successor is in
+    /// place, and that is no reason to break off what goes on.
+    pub(crate) async fn stop(&self, mut decided: u32, standing: impl Fn() -> Allowance) -> Stop {
         let (mut drain, mut decisions) = (self.drain.listen(), self.decisions.listen());
+        let mut late: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|context| {
             if drain.poll(context) >= CLOSING {
                 return Poll::Ready(Stop::Drain);
             }
             let now = decisions.poll(context);
-            if std::mem::replace(&mut decided, now) != now && !is_allowed() {
-                return Poll::Ready(Stop::Deny);
+            if std::mem::replace(&mut decided, now) != now {
+                match standing() {
+                    Allowance::Allowed => late = None,
+                    Allowance::Distrusted if late.is_some() => {}
+                    Allowance::Distrusted => late = Some(Box::pin(sleep(self.limits.distrusted))),
+                    Allowance::Denied => return Poll::Ready(Stop::Deny),
+                }
             }
-            Poll::Pending
+            match &mut late {
+                Some(late) => late.as_mut().poll(context).map(|()| Stop::Drain),
+                None => Poll::Pending,
+            }
         })
         .await
     }
@@ -147,6 +160,24 @@ impl Worker {
             pool.idle() > 0 || Rc::strong_count(pool) > 1
         });
         self.pool.sweep();
+    }
+}
+
+/// Whether an open stream may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowance {
+    /// It may.
+    Allowed,
+    /// Its other side is not trusted any more.
+    Distrusted,
+    /// A rule says no.
+    Denied,
+}
+
+impl Allowance {
+    /// Of a stream about which no rule is asked here.
+    pub(crate) fn by_trust(trusted: bool) -> Self {
+        if trusted { Self::Allowed } else { Self::Distrusted }
     }
 }
 

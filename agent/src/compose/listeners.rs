@@ -2,8 +2,8 @@
 
 use weft_core::name::HostName;
 use weft_proxy::{
-    AccessLogTarget, AllowedLocal, InboundConfig, ListenAddress, OutboundKind, OutboundListener, ProxyConfig,
-    WorkloadListeners,
+    AccessLogTarget, AllowedLocal, InboundConfig, Limits, ListenAddress, OutboundKind, OutboundListener,
+    ProxyConfig, WorkloadListeners,
 };
 
 use crate::config::{self, AgentConfig, Allowed, UpstreamConfig, WorkloadConfig};
@@ -34,7 +34,7 @@ pub fn proxy_config(config: &AgentConfig, inbound: Inbound) -> anyhow::Result<Pr
             config::AccessLogTarget::File(path) => AccessLogTarget::File(path.clone()),
         },
         metric_prefix: config.metric_prefix.as_str().into(),
-        limits: config.limits,
+        limits: Limits { distrusted: config.drain_deadline, ..config.limits },
     })
 }
 

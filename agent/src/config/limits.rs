@@ -34,6 +34,7 @@ pub(super) fn read(root: &Section<'_>) -> Limits {
         streams: count("streams", default.streams, 1..=10_000),
         opaque_idle: opaque_idle.then(|| duration(&section, "tcp_idle_timeout", LONGEST_IDLE, idle_range)),
         window_bytes: unread(&section, default.window_bytes),
+        ..default
     }
 }
 

@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use self::upload::{Stopped, Upload};
+use self::upload::{First, Stopped, Upload};
 use super::body::{Body, BodyError};
 use crate::{
     connect::connect,
@@ -207,15 +207,13 @@ impl AppConnection {
         mut self: Box<Self>,
         request: Request<Body>,
     ) -> Result<Response<AppBody>, AppFailure> {
-        let (parts, body) = request.into_parts();
-        let mut body = Some(body);
-        let outcome = poll_fn(|context| {
-            if let Some(body) = body.take() {
-                self.begin(&parts, body, context)?;
-            }
-            self.poll_head(&parts.method, context)
-        });
-        match outcome.await {
+        let (parts, mut body) = request.into_parts();
+        let first = upload::first_frame(&parts, &mut body).await;
+        let outcome = match self.begin(&parts, body, first) {
+            Ok(()) => poll_fn(|context| self.poll_head(&parts.method, context)).await,
+            Err(broken) => Err(broken),
+        };
+        match outcome {
             Ok(response) => Ok(response.map(|()| AppBody::new(self))),
             Err(broken) => {
                 let fault = match broken {
@@ -232,11 +230,10 @@ impl AppConnection {
         }
     }
 
-    fn begin(&mut self, head: &Parts, body: Body, context: &mut Context<'_>) -> Result<(), Broken> {
-        let upload = Upload::new(head, body, context)?;
-        // Where a body is not usual, there are applications that take it for the next request.
-        let may_have = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
-        self.keeps_alive = head.version == Version::HTTP_11 && (may_have || !upload.has_body());
+    fn begin(&mut self, head: &Parts, body: Body, first: First) -> Result<(), Broken> {
+        let upload = Upload::new(head, body, first)?;
+        let is_usual = upload::usually_has_body(&head.method) || !upload.has_body();
+        self.keeps_alive = head.version == Version::HTTP_11 && is_usual;
         self.may_repeat = !upload.has_body() && head.method.is_idempotent();
         self.upload = Some(upload);
         Ok(())

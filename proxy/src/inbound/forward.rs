@@ -110,7 +110,7 @@ pub(crate) async fn switch(
         LocalExecutor.spawn(async move {
             let _counted = counted;
             let stop =
-                upstream.worker.stop(decided, || tcp::is_switch_allowed(&upstream, &method, uri.path()));
+                upstream.worker.stop(decided, || tcp::switch_allowance(&upstream, &method, uri.path()));
             if let Some(carried) = upgrade::carry(caller, called, Some(wanted), stop).await {
                 at_end(carried);
             }

@@ -12,10 +12,10 @@ use weft_core::{
 };
 
 use super::target::{Serving, Upstream};
-use crate::{fault::Fault, tcp::copy};
+use crate::{fault::Fault, tcp::copy, worker::Allowance};
 
-/// Carries one connection from its first byte to its last. Only a change of trust or policy that denies it, or the end
-/// of a drain, ends it before.
+/// Carries one connection from its first byte to its last. Only a change of policy that denies it, the loss of trust
+/// in its caller, or the end of a drain, ends it before.
 pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>, application: TcpStream) {
     let Some(serving) = upstream.serving() else { return };
     let rule = match decide(upstream, &serving) {
@@ -26,7 +26,7 @@ pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>,
     let mut record = Record { upstream, serving, verdict, began: Instant::now() };
     let worker = &upstream.worker;
     let series = worker.recorder.open_connection(&record.outcome(0, 0, record.began), record.began);
-    let stop = worker.stop(upstream.decided_at, || is_allowed(upstream));
+    let stop = worker.stop(upstream.decided_at, || allowance(upstream));
     let carried = copy::copy(stream, application, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })
@@ -54,24 +54,26 @@ pub(crate) fn decide(upstream: &Upstream, serving: &Serving) -> Decision {
     serving.port.authorization.decide(&input)
 }
 
-/// Decides an open stream again. A target that is gone denies nothing: only a rule or lost trust does.
-pub(crate) fn is_allowed(upstream: &Upstream) -> bool {
-    if !upstream.is_trusted() {
-        return false;
+/// Decides an open stream again. A target that is gone denies nothing: only a rule does.
+pub(crate) fn allowance(upstream: &Upstream) -> Allowance {
+    match upstream.serving() {
+        Some(serving) if !decide(upstream, &serving).is_allowed() => Allowance::Denied,
+        _ => Allowance::by_trust(upstream.is_trusted()),
     }
-    upstream.serving().is_none_or(|serving| decide(upstream, &serving).is_allowed())
 }
 
 /// Decides a switched connection again, by the request that it began with.
-pub(crate) fn is_switch_allowed(upstream: &Upstream, method: &Method, path: &str) -> bool {
-    if !upstream.is_trusted() {
-        return false;
+pub(crate) fn switch_allowance(upstream: &Upstream, method: &Method, path: &str) -> Allowance {
+    let denies = |serving: &Serving| {
+        let identity = &upstream.caller.source.identity;
+        let request = Some(PolicyRequest { method, path });
+        let input = PolicyInput { identity, port: upstream.target.port, request };
+        !serving.port.authorization.decide(&input).is_allowed()
+    };
+    match upstream.serving() {
+        Some(serving) if denies(&serving) => Allowance::Denied,
+        _ => Allowance::by_trust(upstream.is_trusted()),
     }
-    let Some(serving) = upstream.serving() else { return true };
-    let identity = &upstream.caller.source.identity;
-    let request = Some(PolicyRequest { method, path });
-    let input = PolicyInput { identity, port: upstream.target.port, request };
-    serving.port.authorization.decide(&input).is_allowed()
 }
 
 /// What is recorded of the connection.

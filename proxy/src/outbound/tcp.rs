@@ -23,6 +23,7 @@ use crate::{
     resilience::{Attempt, Cause, HealthSettings, observe},
     stream::{LocalStream, MeshStream},
     tcp::copy,
+    worker::Allowance,
 };
 
 /// Where the bytes go.
@@ -93,7 +94,7 @@ async fn carry(
     let opened = Instant::now();
     let series = worker.recorder.open_connection(&record.outcome(0, 0, opened), opened);
     let trust = upstream.grounds.map(|grounds| grounds.watch(&worker.dialer));
-    let stop = worker.stop(decided, || trust.as_ref().is_none_or(|is_good| is_good()));
+    let stop = worker.stop(decided, || Allowance::by_trust(trust.as_ref().is_none_or(|is_good| is_good())));
     let carried = copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })

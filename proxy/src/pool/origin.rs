@@ -62,6 +62,8 @@ struct Pooled {
     connection: Rc<Multiplexed>,
     /// None without TLS.
     trust: Option<Trust>,
+    /// Since when it is not trusted.
+    distrusted: Cell<Option<Instant>>,
     replace_at: Instant,
     _window: Window,
 }
@@ -173,7 +175,13 @@ impl Origin {
             }
         }
         let replace_at = Instant::now() + lifetime;
-        self.connections.borrow_mut().push(Pooled { connection, trust, replace_at, _window: window });
+        self.connections.borrow_mut().push(Pooled {
+            connection,
+            trust,
+            distrusted: Cell::default(),
+            replace_at,
+            _window: window,
+        });
         Ok(())
     }
 
@@ -221,8 +229,8 @@ impl Origin {
         same
     }
 
-    /// Ends connections whose peer is not trusted any more, and begins to replace those that show an old certificate
-    /// of ours.
+    /// Puts nothing more on connections whose peer is not trusted any more, and begins to replace those that show an old
+    /// certificate of ours.
     pub(super) fn renew(self: &Rc<Self>) {
         let Way::Mesh { caller, .. } = &self.way else { return };
         let dialer = &self.shared.dialer;
@@ -230,12 +238,13 @@ impl Origin {
         let own = credentials.identity(&caller.workload.identity);
         let serial = own.map(|own| own.leaf().serial.as_str());
         let mut replace = false;
-        for Pooled { connection, trust, .. } in self.connections.borrow().iter() {
+        for Pooled { connection, trust, distrusted, .. } in self.connections.borrow().iter() {
             let Some(trust) = trust else { continue };
             let current = credentials.trust_generation() == trust.peer.trust_generation;
             let proved = &trust.peer.identity;
             if !current && dialer.tls.check_server(&trust.chain, proved, trust.checked_at).is_err() {
-                connection.abort();
+                connection.demote(Phase::Retired);
+                distrusted.set(distrusted.get().or_else(|| Some(Instant::now())));
             } else if serial.is_some_and(|serial| serial != trust.own_serial) || !current {
                 connection.demote(Phase::Replaceable);
                 replace |= connection.phase() == Phase::Replaceable;
@@ -252,6 +261,9 @@ impl Origin {
             let connection = &pooled.connection;
             if now >= pooled.replace_at {
                 connection.demote(Phase::Replaceable);
+            }
+            if pooled.distrusted.get().is_some_and(|since| now - since >= self.shared.distrusted) {
+                connection.abort();
             }
             if connection.idle_for(now).is_some_and(|idle| idle > IDLE) {
                 connection.demote(Phase::Retired);

@@ -12,7 +12,10 @@ const BYTES: u64 = 256 << 20;
 fn pool() -> Pool {
     let credentials = Publisher::new(Credentials::default()).reader();
     let tls = Arc::new(TlsContext::new(credentials.clone()));
-    Pool::new(Dialer { tls, credentials, quiet: Arc::default() }, BYTES)
+    Pool::new(
+        Dialer { tls, credentials, quiet: Arc::default() },
+        &Limits { window_bytes: BYTES, ..Limits::default() },
+    )
 }
 
 /// A place that accepts connections and says nothing.

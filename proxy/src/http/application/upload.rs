@@ -5,9 +5,11 @@
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     io::{self, IoSlice, Write as _},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -17,13 +19,16 @@ use http::{
     request::Parts,
 };
 use http_body::{Body as _, Frame};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::{io::AsyncWrite, net::TcpStream, time::timeout};
 
 use super::Broken;
 use crate::http::body::{Body, BodyError};
 
 /// How many bytes are gathered before they are written. Chunks of more are not copied.
 const GATHERED: usize = 8 << 10;
+
+/// How long the end of a body that is not expected is waited for.
+const LATE_END: Duration = Duration::from_millis(100);
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -68,38 +73,31 @@ pub(super) enum Stopped {
 }
 
 impl Upload {
-    /// Begins a request. A body of unknown length is asked for before the head is written: one that is over by then is
-    /// none, and nothing is said of it to an application that may not expect one.
+    /// Begins a request, of whose body the first frame is known if it came.
     ///
     /// # Errors
     /// That the body broke off.
-    pub(super) fn new(head: &Parts, mut body: Body, context: &mut Context<'_>) -> Result<Self, Broken> {
-        let mut length = length_of(head, &body);
-        let mut first = None;
-        if length.is_none()
-            && let Poll::Ready(frame) = poll_some(&mut body, context)
-        {
-            length = Some(0).filter(|_| frame.is_none());
-            first = frame;
-        }
+    pub(super) fn new(head: &Parts, body: Body, first: First) -> Result<Self, Broken> {
+        let is_over = matches!(first, Poll::Ready(None));
+        let length = if is_over { Some(0) } else { length_of(head, &body) };
         let framing = length.map_or(Framing::Chunked, Framing::Length);
         let has_body = !matches!(framing, Framing::Length(0));
         let mut gathered = BUFFER.take();
         gathered.clear();
         write_head(&mut gathered, head, &framing);
         let mut this = Self {
-            body: Some(body).filter(|body| has_body || !body.is_end_stream()),
+            body: Some(body).filter(|body| !is_over && (has_body || !body.is_end_stream())),
             framing,
             gathered,
             written: 0,
             chunk: Bytes::new(),
             tail: b"",
             has_body,
-            is_whole: first.is_none(),
+            is_whole: first.is_pending(),
             is_begun: false,
         };
-        if first.is_some() {
-            this.take(first)?;
+        if let Poll::Ready(Some(frame)) = first {
+            this.take(Some(frame))?;
         }
         Ok(this)
     }
@@ -247,6 +245,28 @@ impl Upload {
     }
 }
 
+/// The first frame of a body, or that there is none, as far as that is known.
+pub(super) type First = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+/// Whether applications expect a body of such a request. There are some that take one that they do not expect for the
+/// next request.
+pub(super) fn usually_has_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Asks for the first frame of a body of unknown length, to know before the head is written whether there is one: nothing
+/// is said of none to an application that does not expect one. By HTTP/2 the end may come a little after the head.
+pub(super) async fn first_frame(head: &Parts, body: &mut Body) -> First {
+    if length_of(head, body).is_some() {
+        return Poll::Pending;
+    }
+    if usually_has_body(&head.method) {
+        return poll_fn(|context| Poll::Ready(poll_some(body, context))).await;
+    }
+    let frame = Box::pin(timeout(LATE_END, poll_fn(|context| poll_some(body, context))));
+    frame.await.map_or(Poll::Pending, Poll::Ready)
+}
+
 /// The next frame that is more than nothing.
 fn poll_some(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     loop {
@@ -311,7 +331,7 @@ mod tests {
     fn begun(request: http::request::Builder, body: Body) -> (String, bool) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut upload = Upload::new(&parts, body, &mut context).unwrap();
+        let mut upload = Upload::new(&parts, body, Poll::Pending).unwrap();
         while upload.gather(&mut context).unwrap() {}
         (String::from_utf8(upload.gathered.clone()).unwrap(), upload.has_body())
     }
