@@ -7,6 +7,9 @@ use weft_core::table::{CompiledRouteRule, Destination, DestinationPort, Table};
 
 use crate::{command::OutboundRole, config::OutboundKind, fault::Fault, headers::Host};
 
+/// Where a host is meant that names no port (RFC 9110 §4.2.1).
+const HTTP_PORT: u16 = 80;
+
 /// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Routed {
@@ -31,7 +34,7 @@ pub(crate) fn route(
             let destination = find(table, role, &host.name).ok_or_else(|| unknown(table))?;
             match host.port {
                 Some(number) => by_number(destination, number)?,
-                None => first_http(destination)?,
+                None => default_http(destination)?,
             }
         }
         OutboundKind::Upstream { .. } => bound_port(table, role)?,
@@ -81,11 +84,14 @@ fn find<'a>(table: &'a Table, role: &OutboundRole, host: &str) -> Option<&'a Arc
 fn by_number(destination: &Destination, number: u16) -> Result<&Arc<DestinationPort>, Fault> {
     match destination.port(number) {
         Some(port) => Ok(port),
-        None if number == 80 => first_http(destination),
+        None if number == HTTP_PORT => default_http(destination),
         None => Err(Fault::NoPort),
     }
 }
 
-fn first_http(destination: &Destination) -> Result<&Arc<DestinationPort>, Fault> {
-    destination.ports.iter().find(|port| port.protocol.is_http()).ok_or(Fault::NoPort)
+/// Port 80, or else the first that speaks HTTP.
+fn default_http(destination: &Destination) -> Result<&Arc<DestinationPort>, Fault> {
+    let http = |port: &&Arc<DestinationPort>| port.protocol.is_http();
+    let by_custom = destination.port(HTTP_PORT).filter(http);
+    by_custom.or_else(|| destination.ports.iter().find(http)).ok_or(Fault::NoPort)
 }

@@ -52,6 +52,25 @@ async fn no_endpoint_is_blamed_for_a_body_that_its_caller_broke() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_gives_an_upload_up_is_gone_and_did_nothing_wrong() {
+    let authority = Authority::new();
+    let application = Application::start("v1").await;
+    let (web, reviews) = pair(&authority, application.address, AppProtocol::Http, OutboundKind::ByHost);
+    let (mut caller, mut called) = (web.proxy.tap(), reviews.proxy.tap());
+    for framing in
+        ["content-length: 100\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"].repeat(10)
+    {
+        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        stream.write_all(format!("POST / HTTP/1.1\r\nhost: reviews\r\n{framing}").as_bytes()).await.unwrap();
+        drop(stream);
+        for tap in [&mut caller, &mut called] {
+            let verdict = &next(tap).await.verdict;
+            assert_eq!((verdict.fault, verdict.flags), (Some("caller_gone"), "DC"), "{framing}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_came_of_an_answer_that_breaks_off_arrives() {
     let authority = Authority::new();
     let address = scripted(|_head, mut stream| async move {
