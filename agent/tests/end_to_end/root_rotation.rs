@@ -10,7 +10,7 @@ use crate::{
     support::{Application, Load, Streams, until},
 };
 
-/// Streams that are open while the new root comes.
+/// Streams that are open while the new root comes and the old one goes.
 const STREAMS: usize = 10;
 /// Callers, each as fast as answers come.
 const CALLERS: usize = 8;
@@ -78,7 +78,6 @@ fn a_root_is_replaced_under_load_and_nobody_notices() {
         assert_eq!(trusts, BTreeSet::from([old.as_str(), new.as_str()]), "{node}");
     }
     load.go_on(100);
-    streams.end(&applications);
 
     // A token from before the rotation is good until the root that it names is withdrawn; its host is waited for.
     start.sandbox.ok(&["join", "--state-dir", "early", "--token", &early]);
@@ -96,6 +95,8 @@ fn a_root_is_replaced_under_load_and_nobody_notices() {
         (roots.len() == 1 && roots[0]["sha256"] == new.as_str() && one("web") && one("reviews")).then_some(())
     });
     load.go_on(200);
+    // They were opened under the old root, and may go on for a while.
+    streams.end(&applications);
     let complaint = refused(&start, &["join", "--state-dir", "later", "--token", &later]);
     assert!(complaint.contains("not the hub that made the token"), "{complaint}");
     let (answered, failures) = (load.answered(), load.end());
