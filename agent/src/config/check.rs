@@ -8,6 +8,7 @@ use std::{
 use weft_core::{
     config::{Fault, Located, Place},
     identity::TrustDomain,
+    workload::WorkloadPort,
 };
 use weft_registries::Plan;
 
@@ -97,7 +98,7 @@ fn trust_domains(workloads: &[RawWorkload], named: Option<&Located<TrustDomain>>
 
 /// Within a workload, a service's port is given once.
 fn own_ports(workload: &RawWorkload) -> Vec<Fault> {
-    let named = |port: &Located<weft_core::workload::WorkloadPort>| {
+    let named = |port: &Located<WorkloadPort>| {
         format!(
             "port `{}` of service `{}` in workload `{}`",
             port.value.name, port.value.service, workload.name.value
@@ -106,21 +107,30 @@ fn own_ports(workload: &RawWorkload) -> Vec<Fault> {
     twice(workload.ports.iter().map(|port| (named(port), &port.place)))
 }
 
-/// An application's address belongs to one workload, else a call could be answered as either.
+/// An application's address belongs to one workload, else a call could be answered as either. That it is several
+/// services is worth a word: policies go by the service that a caller names.
 fn shared_ports(workloads: &[RawWorkload]) -> Vec<Fault> {
-    let mut first: BTreeMap<SocketAddr, (&RawWorkload, &Place)> = BTreeMap::new();
+    let mut first: BTreeMap<SocketAddr, (&RawWorkload, &Located<WorkloadPort>)> = BTreeMap::new();
     let mut faults = Vec::new();
     for workload in workloads {
         for port in &workload.ports {
-            let owner = first.entry(port.value.address).or_insert((workload, &port.place));
-            if owner.0.name.value != workload.name.value {
-                let message = format!(
-                    "workloads `{}` and `{}` both serve on {}",
-                    owner.0.name.value, workload.name.value, port.value.address
-                );
-                let fault = Fault::error(port.place.clone(), message);
-                faults.push(fault.related(owner.1.clone(), "first given here"));
-            }
+            let address = port.value.address;
+            let (owner, before) = *first.entry(address).or_insert((workload, port));
+            let fault = if owner.name.value != workload.name.value {
+                let (one, other) = (&owner.name.value, &workload.name.value);
+                let message = format!("workloads `{one}` and `{other}` both serve on {address}");
+                Fault::error(port.place.clone(), message)
+            } else if before.value.service != port.value.service {
+                let (one, other) = (&before.value.service, &port.value.service);
+                let message = format!("`{one}` and `{other}` are one application, on {address}");
+                let fault = Fault::warning(port.place.clone(), message);
+                fault.help(
+                    "a policy on one of them does not protect the other: callers choose which they name",
+                )
+            } else {
+                continue;
+            };
+            faults.push(fault.related(before.place.clone(), "first given here"));
         }
     }
     faults

@@ -192,7 +192,7 @@ fn a_root_that_is_taken_away_takes_tickets_and_connections_with_it() {
     far.must_answer(&newcomer);
 }
 
-/// An open stream of opaque bytes is cut when its caller is not trusted any more.
+/// An open stream of opaque bytes has `drain_deadline` to end when its caller is not trusted any more.
 #[test]
 fn an_open_tcp_stream_ends_with_its_callers_trust() {
     let echo = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -202,7 +202,10 @@ fn an_open_tcp_stream_ends_with_its_callers_trust() {
             std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
         }
     });
-    let far = Far::start_with(|mesh| mesh.serve("far", "bytes", "v1", address, "tcp"));
+    let far = Far::start_with(|mesh| {
+        mesh.settings = "workers = 1\ndrain_deadline = \"2s\"\n".into();
+        mesh.serve("far", "bytes", "v1", address, "tcp");
+    });
     let rogue = Rogue::speaking(Some(&far.leaf("client")), &["weft-tcp/1"]);
     let hello = Hello::new(ServiceName::new("bytes.default").unwrap(), address.port());
     let mut tunnel = rogue.dial(far.mesh.inbound("far"), &identity("bytes")).unwrap();
@@ -213,5 +216,9 @@ fn an_open_tcp_stream_ends_with_its_callers_trust() {
     let folder = far.mesh.sandbox.path("far/certificates");
     new.write(&folder, "bytes-v1", &identity("bytes"));
     new.write(&folder, "echo-v1", &identity("echo"));
+    let withdrawn = std::time::Instant::now();
     assert_eq!(tunnel.rest(), Vec::<u8>::new(), "the stream ends, and nothing more comes");
+    assert!(withdrawn.elapsed().as_secs_f32() > 1.5, "{:?}", withdrawn.elapsed());
+    let refused = rogue.dial(far.mesh.inbound("far"), &identity("bytes"));
+    assert!(refused.is_err() || refused.unwrap().greet(&hello).is_err(), "nothing new begins");
 }
