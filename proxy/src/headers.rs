@@ -19,6 +19,7 @@ mod trace;
 
 pub use forwarded::Forwarded;
 pub use grpc::{grpc_status, is_grpc};
+pub(crate) use hop::names;
 pub use hop::{clean_request, clean_response, clean_trailers};
 pub use host::{Host, admit, named_host};
 pub use http1::fit_http1;

@@ -54,6 +54,14 @@ pub(crate) struct Downstream {
     _place: Place,
 }
 
+impl Downstream {
+    /// Whether the process has closed its socket, as far as can be told.
+    fn is_caller_gone(&self) -> bool {
+        let addresses = self.peer_address.zip(self.local_address);
+        addresses.is_some_and(|addresses| admit::is_gone(&self.worker, addresses))
+    }
+}
+
 /// Serves one accepted connection. All but HTTP/1 is boxed, because the many connections are of HTTP/1 and an idle one
 /// should hold no room for the others.
 pub(crate) async fn serve(
@@ -124,7 +132,6 @@ async fn serve_http1(
     mut drain: Listener,
 ) -> Option<LocalIo> {
     let worker = downstream.worker.clone();
-    let addresses = downstream.peer_address.zip(downstream.local_address);
     let head = downstream.head.clone();
     let heads = Rc::new(Heads::default());
     let io = TokioIo::new(Strict::new(stream, &heads, head.clone()));
@@ -143,12 +150,12 @@ async fn serve_http1(
             Ok::<_, std::convert::Infallible>(response)
         }
     });
+    let asked = downstream.clone();
     let next = |_| {
         if !head.is_half_closed() {
             return serve::Next::Continue;
         }
-        let is_gone = |addresses| admit::is_gone(&worker, addresses);
-        let gone = head.is_doubted() && addresses.is_some_and(is_gone);
+        let gone = head.is_doubted() && asked.is_caller_gone();
         if gone { serve::Next::Abandon } else { serve::Next::Finish }
     };
     let mut resting = (io, service);

@@ -21,7 +21,7 @@ use weft_core::{publish::Reader, table::Table};
 use crate::{
     command::Peers,
     config::Limits,
-    dial::Dialer,
+    dial::{Dialer, Grounds},
     http::{application::AppPool, burst::Waiting, head::HeadWatch},
     names::CallerNames,
     pool::Pool,
@@ -138,6 +138,13 @@ impl Worker {
         .await
     }
 
+    /// The same for a stream that we opened: no rule is asked, and its agent is still trusted if its `grounds` hold.
+    pub(crate) async fn stop_by_trust(&self, decided: u32, grounds: Option<Grounds>) -> Stop {
+        let trust = grounds.map(|grounds| grounds.watch(&self.dialer));
+        let standing = || Allowance::by_trust(trust.as_ref().is_none_or(|holds| holds()));
+        self.stop(decided, standing).await
+    }
+
     /// Connections under way.
     pub(crate) fn load(&self) -> u32 {
         self.peers.loads[self.index].get()
@@ -175,7 +182,7 @@ pub(crate) enum Allowance {
 }
 
 impl Allowance {
-    /// Of a stream about which no rule is asked here.
+    /// Of a stream that no rule denies.
     pub(crate) fn by_trust(trusted: bool) -> Self {
         if trusted { Self::Allowed } else { Self::Distrusted }
     }

@@ -25,7 +25,7 @@ use weft_core::{
 use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState, join};
 
 use authority::identity;
-use scripted_hub::{Call, DEADLINE, Mesh, Stream};
+use scripted_hub::{Call, DEADLINE, Hub, Mesh, Stream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -56,6 +56,17 @@ async fn away(link: &HubLink) -> String {
         LinkState::Away { reason, .. } => reason,
         other => panic!("{other:?}"),
     }
+}
+
+/// A hub, a link that it has welcomed, and their stream.
+async fn linked() -> (Hub, HubLink, Stream) {
+    let mesh = Mesh::new();
+    let mut hub = mesh.hub().await;
+    let link = mesh.link(&hub.address);
+    let mut stream = hub.stream().await;
+    stream.welcome().await;
+    connected(&link).await;
+    (hub, link, stream)
 }
 
 type Asked = JoinHandle<Result<Vec<Bytes>, CertificateFault>>;
@@ -132,12 +143,7 @@ async fn a_hub_that_never_welcomes_holds_nobody_up_for_longer_than_its_time() {
 
 #[tokio::test]
 async fn a_certificate_that_does_not_come_is_given_up_and_the_stream_goes_on() {
-    let mesh = Mesh::new();
-    let mut hub = mesh.hub().await;
-    let link = mesh.link(&hub.address);
-    let mut stream = hub.stream().await;
-    stream.welcome().await;
-    connected(&link).await;
+    let (mut hub, link, mut stream) = linked().await;
     let forgotten = ask(&link, "web");
     let (first, _) = asked_for(&mut stream).await;
     pass(29 * SECOND).await;
@@ -157,12 +163,7 @@ async fn a_certificate_that_does_not_come_is_given_up_and_the_stream_goes_on() {
 
 #[tokio::test]
 async fn discovery_that_cannot_be_read_ends_nothing_but_itself() {
-    let mesh = Mesh::new();
-    let mut hub = mesh.hub().await;
-    let link = mesh.link(&hub.address);
-    let mut stream = hub.stream().await;
-    stream.welcome().await;
-    connected(&link).await;
+    let (mut hub, link, mut stream) = linked().await;
     let asked = ask(&link, "web");
     let (request, _) = asked_for(&mut stream).await;
 

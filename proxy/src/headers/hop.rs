@@ -3,9 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
-        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_TYPE, COOKIE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-        TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -14,22 +13,6 @@ use super::{
     survey::{is_client_certificate, is_ours},
 };
 
-const NOT_IN_TRAILERS: [HeaderName; 14] = [
-    AUTHORIZATION,
-    CACHE_CONTROL,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    COOKIE,
-    HOST,
-    MAX_FORWARDS,
-    SET_COOKIE,
-    TE,
-    TRAILER,
-    VARY,
-    WWW_AUTHENTICATE,
-];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -40,7 +23,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// Do it before adding anything: a field that `connection` names goes too, whoever added it.
 pub fn clean_request(headers: &mut HeaderMap, survey: Survey) {
     if survey.has(Seen::Te) {
-        let wants_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
+        let wants_trailers = names(headers, &TE, "trailers");
         headers.remove(TE);
         remove_hop_by_hop(headers, survey);
         if wants_trailers {
@@ -81,12 +64,29 @@ pub fn clean_response<B>(response: &mut Response<B>, application: bool) {
 /// to read or keep it, tells where it came from, or speaks in our name.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers, Survey::of(trailers));
-    for name in NOT_IN_TRAILERS {
-        trailers.remove(name);
-    }
-    let claims =
-        |name: &str| is_ours(name) || is_client_certificate(name) || name.starts_with("x-forwarded-");
-    remove_all(trailers, claims);
+    remove_all(trailers, is_claim);
+}
+
+/// Whether a field would say in trailers what has been decided without them.
+fn is_claim(name: &str) -> bool {
+    let claims = matches!(
+        name,
+        "authorization"
+            | "cache-control"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "host"
+            | "max-forwards"
+            | "set-cookie"
+            | "te"
+            | "trailer"
+            | "vary"
+            | "www-authenticate"
+    );
+    claims || is_ours(name) || is_client_certificate(name) || name.starts_with("x-forwarded-")
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap, survey: Survey) {
@@ -138,9 +138,10 @@ fn remove_all(headers: &mut HeaderMap, is_one: fn(&str) -> bool) {
     }
 }
 
-fn has_token(value: &HeaderValue, wanted: &str) -> bool {
-    let mut tokens = value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
-    tokens.any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
+/// Whether `wanted` stands in a list of tokens, in however many fields that comes.
+pub(crate) fn names(headers: &HeaderMap, list: &HeaderName, wanted: &str) -> bool {
+    let mut tokens = headers.get_all(list).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 #[cfg(test)]

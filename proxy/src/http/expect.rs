@@ -56,19 +56,27 @@ pub(crate) fn is_expected(headers: &HeaderMap) -> bool {
 }
 
 /// Keeps the body of a request that is about to be sent back until it is welcome, if the caller expects that.
-pub(crate) fn hold(mut request: Request<Body>) -> Request<Body> {
+pub(crate) fn hold(request: Request<Body>) -> Request<Body> {
     if !is_expected(request.headers()) || request.body().is_end_stream() {
         return request;
     }
-    let welcome = Arc::new(Welcome::default());
-    let told = welcome.clone();
-    hyper::ext::on_informational(&mut request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            told.say();
-        }
-    });
+    let welcome = Arc::default();
     let patience = Some(Box::pin(sleep(PATIENCE)));
     request.map(|body| Body::Held(Box::new(Held { body, welcome, patience })))
+}
+
+/// As [`hold`], for a request that hyper sends, and whose interim responses only hyper sees.
+pub(super) fn hold_for_hyper(request: Request<Body>) -> Request<Body> {
+    let mut request = hold(request);
+    if let Body::Held(held) = request.body() {
+        let welcome = held.welcome.clone();
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                welcome.say();
+            }
+        });
+    }
+    request
 }
 
 impl Held {

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::finish::{Finish, ResponseBody};
+use crate::message::write_field;
 
 /// How long a caller may take to end its side of a connection.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ async fn write<F: Finish + Unpin>(
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
     for (name, value) in response.headers() {
-        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        write_field(&mut head, name.as_str(), value.as_bytes());
     }
     head.extend(b"\r\n");
     let mut body = pin!(response.into_body());

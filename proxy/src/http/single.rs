@@ -20,7 +20,7 @@ where
     let (mut sender, connection) =
         http1::handshake::<_, Body>(TokioIo::new(io)).await.map_err(|_| Fault::NotDispatched)?;
     LocalExecutor.spawn(connection.with_upgrades());
-    sender.send_request(expect::hold(request)).await.map_err(|error| match error {
+    sender.send_request(expect::hold_for_hyper(request)).await.map_err(|error| match error {
         error if error.is_canceled() => Fault::NotDispatched,
         error if error.is_parse() => Fault::BadResponse,
         _ => Fault::ConnectionLost,

@@ -33,8 +33,8 @@ const MAX_UNSENT: usize = 256 * 1024;
 pub(crate) struct Streams<T, A> {
     state: State<T>,
     answer: A,
-    /// How large the header of a request may be.
-    header_bytes: usize,
+    /// How large the header of a request may be, if that is looked at here.
+    header_bytes: Option<usize>,
     finishing: bool,
 }
 
@@ -60,13 +60,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, A> Streams<T, A> {
             // As many as may be under way can be given up at once.
             .max_pending_accept_reset_streams(limits.streams as usize)
             .handshake(io);
-        Self { state: State::Greeting(handshake), answer, header_bytes: usize::MAX, finishing: false }
+        Self { state: State::Greeting(handshake), answer, header_bytes: None, finishing: false }
     }
 
     /// Refuses requests whose header is larger than `limits` allow, as other faults are refused. Another agent has looked
     /// at its callers' headers itself, and added fields to them.
     pub(crate) fn of_caller(mut self, limits: &Limits) -> Self {
-        self.header_bytes = limits.header_bytes as usize;
+        self.header_bytes = Some(limits.header_bytes as usize);
         self
     }
 
@@ -105,7 +105,7 @@ where
                     let Some(Ok((mut request, respond))) = ready!(connection.poll_accept(context)) else {
                         return Poll::Ready(());
                     };
-                    if header_bytes(&request) > this.header_bytes {
+                    if this.header_bytes.is_some_and(|most| header_bytes(&request) > most) {
                         request.extensions_mut().insert(Fault::HeaderTooLarge);
                     }
                     let answer = Box::pin((this.answer)(request.map(Arriving::Stream)));

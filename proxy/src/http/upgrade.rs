@@ -23,6 +23,7 @@ use tokio_rustls::{client, server};
 
 use super::burst::Io;
 use crate::{
+    headers::names,
     stream::{LocalStream, Prefixed},
     tcp::copy::{self, Abort, Copied, Stop},
 };
@@ -30,8 +31,7 @@ use crate::{
 /// What `upgrade` asks for, if `connection` names it. Not the protocols that carry further requests: those would pass
 /// every policy by. Asking for them is no more than an offer, so a request that asks for nothing else is one like others.
 pub(crate) fn wanted(headers: &HeaderMap) -> Option<HeaderValue> {
-    let names_it = |value: &HeaderValue| tokens(value).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    if !headers.get_all(CONNECTION).iter().any(names_it) {
+    if !names(headers, &CONNECTION, "upgrade") {
         return None;
     }
     let all = headers.get_all(UPGRADE).iter().flat_map(tokens);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use weft_core::context::PolicyRequest;
 
 use super::{
     target::{Serving, Upstream},
@@ -109,8 +110,8 @@ pub(crate) async fn switch(
         let counted = upstream.worker.count();
         LocalExecutor.spawn(async move {
             let _counted = counted;
-            let stop =
-                upstream.worker.stop(decided, || tcp::switch_allowance(&upstream, &method, uri.path()));
+            let request = PolicyRequest { method: &method, path: uri.path() };
+            let stop = upstream.worker.stop(decided, || tcp::allowance(&upstream, Some(request)));
             if let Some(carried) = upgrade::carry(caller, called, Some(wanted), stop).await {
                 at_end(carried);
             }

@@ -7,11 +7,7 @@ use http::{
     header::{EXPECT, HOST},
     request::Parts,
 };
-use weft_core::{
-    context::{PolicyInput, PolicyRequest},
-    name::RuleName,
-    table::Decision,
-};
+use weft_core::{context::PolicyRequest, name::RuleName, table::Decision};
 
 use super::{
     forward,
@@ -104,9 +100,7 @@ fn prepare(upstream: &Upstream, parts: &mut Parts, report: &mut Report) -> Resul
         return Err(fault(Fault::Untrusted));
     }
     let request = PolicyRequest { method: &parts.method, path: parts.uri.path() };
-    let identity = &upstream.caller.source.identity;
-    let input = PolicyInput { identity, port: upstream.target.port, request: Some(request) };
-    match serving.port.authorization.decide(&input) {
+    match upstream.decide(&serving, Some(request)) {
         Decision::Allowed(rule) => report.seen.verdict.rule = rule,
         Decision::Denied(rule) | Decision::NotAllowed(rule) => {
             report.seen.verdict.rule = Some(rule.clone());

@@ -156,7 +156,7 @@ fn accept_framing(upstream: &Upstream, framing: Framing) -> Result<(), Answer> {
         Framing::Http2 | Framing::Http1 if is_http => Ok(()),
         Framing::Http2 | Framing::Http1 => Err(Answer::WrongFraming { using: Framing::Tcp }),
         Framing::Tcp if is_http || serving.layer_7 => Err(Answer::WrongFraming { using: Framing::Http2 }),
-        Framing::Tcp => match tcp::decide(upstream, &serving) {
+        Framing::Tcp => match upstream.decide(&serving, None) {
             Decision::Allowed(_) => Ok(()),
             Decision::Denied(rule) | Decision::NotAllowed(rule) => {
                 let answer = Answer::Denied { rule: rule.to_string() };

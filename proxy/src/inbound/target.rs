@@ -9,10 +9,11 @@ use std::{
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use weft_core::{
+    context::{PolicyInput, PolicyRequest},
     identity::SpiffeId,
     name::{RegistryName, ServiceKey, ServiceName},
     resource::AppProtocol,
-    table::{InboundPort, Table, View},
+    table::{Decision, InboundPort, Table, View},
     wire::Framing,
     workload::Source,
 };
@@ -125,6 +126,12 @@ impl Upstream {
             *self.serving.borrow_mut() = found;
         }
         self.serving.borrow().clone()
+    }
+
+    /// What policy says of a request, or of the connection as a whole.
+    pub(crate) fn decide(&self, serving: &Serving, request: Option<PolicyRequest<'_>>) -> Decision {
+        let identity = &self.caller.source.identity;
+        serving.port.authorization.decide(&PolicyInput { identity, port: self.target.port, request })
     }
 
     /// Whether the caller's certificate is still borne out by our bundles.

@@ -2,11 +2,10 @@
 
 use std::{rc::Rc, time::Instant};
 
-use http::Method;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use weft_core::{
-    context::{Outcome, PolicyInput, PolicyRequest, Protocol, Reached, Reporter, Verdict},
+    context::{Outcome, PolicyRequest, Protocol, Reached, Reporter, Verdict},
     name::RuleName,
     table::Decision,
 };
@@ -18,7 +17,7 @@ use crate::{fault::Fault, tcp::copy, worker::Allowance};
 /// in its caller, or the end of a drain, ends it before.
 pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>, application: TcpStream) {
     let Some(serving) = upstream.serving() else { return };
-    let rule = match decide(upstream, &serving) {
+    let rule = match upstream.decide(&serving, None) {
         Decision::Allowed(rule) => rule,
         _ => None,
     };
@@ -26,7 +25,7 @@ pub(crate) async fn serve(upstream: &Rc<Upstream>, stream: TlsStream<TcpStream>,
     let mut record = Record { upstream, serving, verdict, began: Instant::now() };
     let worker = &upstream.worker;
     let series = worker.recorder.open_connection(&record.outcome(0, 0, record.began), record.began);
-    let stop = worker.stop(upstream.decided_at, || allowance(upstream));
+    let stop = worker.stop(upstream.decided_at, || allowance(upstream, None));
     let carried = copy::copy(stream, application, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })
@@ -47,31 +46,11 @@ pub(crate) fn record_denied(upstream: &Upstream, serving: Rc<Serving>, rule: Rul
     upstream.worker.recorder.record(&record.outcome(0, 0, began), began);
 }
 
-/// What policy says of the connection as a whole.
-pub(crate) fn decide(upstream: &Upstream, serving: &Serving) -> Decision {
-    let identity = &upstream.caller.source.identity;
-    let input = PolicyInput { identity, port: upstream.target.port, request: None };
-    serving.port.authorization.decide(&input)
-}
-
-/// Decides an open stream again. A target that is gone denies nothing: only a rule does.
-pub(crate) fn allowance(upstream: &Upstream) -> Allowance {
+/// Decides an open stream again, by the request that it began with if it did with one. A target that is gone denies
+/// nothing: only a rule does.
+pub(crate) fn allowance(upstream: &Upstream, request: Option<PolicyRequest<'_>>) -> Allowance {
     match upstream.serving() {
-        Some(serving) if !decide(upstream, &serving).is_allowed() => Allowance::Denied,
-        _ => Allowance::by_trust(upstream.is_trusted()),
-    }
-}
-
-/// Decides a switched connection again, by the request that it began with.
-pub(crate) fn switch_allowance(upstream: &Upstream, method: &Method, path: &str) -> Allowance {
-    let denies = |serving: &Serving| {
-        let identity = &upstream.caller.source.identity;
-        let request = Some(PolicyRequest { method, path });
-        let input = PolicyInput { identity, port: upstream.target.port, request };
-        !serving.port.authorization.decide(&input).is_allowed()
-    };
-    match upstream.serving() {
-        Some(serving) if denies(&serving) => Allowance::Denied,
+        Some(serving) if !upstream.decide(&serving, request).is_allowed() => Allowance::Denied,
         _ => Allowance::by_trust(upstream.is_trusted()),
     }
 }

@@ -9,6 +9,7 @@ use http::{
 };
 
 use super::{Malformed, chunks::Chunks};
+use crate::headers::names;
 
 /// How many bytes a head may have.
 pub const MAX_HEAD: usize = 128 << 10;
@@ -52,7 +53,7 @@ pub fn parse_head(bytes: &Bytes, method: &Method) -> Result<Option<Head>, Malfor
     let status = status.ok_or(Malformed("the response's status is none"))?;
     let persistent = parsed.version == Some(1);
     let mut headers = collect(bytes, parsed.headers)?;
-    let keeps_alive = persistent && !names_close(&headers);
+    let keeps_alive = persistent && !names(&headers, &CONNECTION, "close");
     let framing = framing(&mut headers, status, method, persistent)?;
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -91,12 +92,6 @@ fn collect(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, 
         headers.append(name, value);
     }
     Ok(headers)
-}
-
-fn names_close(headers: &HeaderMap) -> bool {
-    let mut tokens =
-        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
-    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// RFC 9112 §6.3. A length that stands more than once is left once. What could be read in two ways is refused.

@@ -25,7 +25,6 @@ use crate::{
         upgrade,
     },
     normalise::{EncodedSlash, normalise_uri},
-    worker::Allowance,
 };
 
 /// Answers one request. Whatever goes wrong is an answer too.
@@ -91,9 +90,7 @@ fn carry_switched(
     LocalExecutor.spawn(async move {
         let _counted = counted;
         let worker = &downstream.worker;
-        let trust = grounds.map(|grounds| grounds.watch(&worker.dialer));
-        let stop =
-            worker.stop(decided, || Allowance::by_trust(trust.as_ref().is_none_or(|is_good| is_good())));
+        let stop = worker.stop_by_trust(decided, grounds);
         if let Some(carried) = upgrade::carry(caller, called, protocol, stop).await {
             report.end_switch(carried);
         }

@@ -9,7 +9,7 @@ use weft_core::{
     name::RuleName,
 };
 
-use super::{Downstream, admit, route::Routed};
+use super::{Downstream, route::Routed};
 use crate::{
     balance::Picked,
     fault::{self, Fault},
@@ -95,7 +95,7 @@ impl Report {
     /// Answers with a fault of our own, and the rule behind it, where another agent named one.
     pub(crate) fn refuse(mut self: Box<Self>, fault: Fault) -> Answer {
         // A body that ends too early is no fault of one who has left.
-        let left = self.seen.broken() == Some(Fault::BadRequest) && self.is_caller_gone();
+        let left = self.seen.broken() == Some(Fault::BadRequest) && self.downstream.is_caller_gone();
         let fault = if left { Fault::CallerGone } else { fault };
         let rule: Option<&RuleName> = self.seen.verdict.rule.as_ref();
         let named = self.downstream.worker.fault_header.get();
@@ -105,11 +105,6 @@ impl Report {
         self.seen.answered(response.status().as_u16(), response.headers());
         let drain = self.downstream.worker.drain.listen();
         response.map(|text| ResponseBody::new(Body::answer(text, &self.seen.method), drain, self))
-    }
-
-    fn is_caller_gone(&self) -> bool {
-        let addresses = self.downstream.peer_address.zip(self.downstream.local_address);
-        addresses.is_some_and(|addresses| admit::is_gone(&self.downstream.worker, addresses))
     }
 
     fn record(&self, sent: u64) {

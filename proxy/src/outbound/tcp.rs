@@ -23,7 +23,6 @@ use crate::{
     resilience::{Attempt, Cause, HealthSettings, observe},
     stream::{LocalStream, MeshStream},
     tcp::copy,
-    worker::Allowance,
 };
 
 /// Where the bytes go.
@@ -93,8 +92,7 @@ async fn carry(
     let worker = &downstream.worker;
     let opened = Instant::now();
     let series = worker.recorder.open_connection(&record.outcome(0, 0, opened), opened);
-    let trust = upstream.grounds.map(|grounds| grounds.watch(&worker.dialer));
-    let stop = worker.stop(decided, || Allowance::by_trust(trust.as_ref().is_none_or(|is_good| is_good())));
+    let stop = worker.stop_by_trust(decided, upstream.grounds);
     let carried = copy::copy(stream, upstream.stream, stop, worker.limits.opaque_idle, |received, sent| {
         series.add(received, sent)
     })

@@ -22,7 +22,10 @@ use http_body::{Body as _, Frame};
 use tokio::{io::AsyncWrite, net::TcpStream, time::timeout};
 
 use super::Broken;
-use crate::http::body::{Body, BodyError};
+use crate::{
+    http::body::{Body, BodyError},
+    message::write_field,
+};
 
 /// How many bytes are gathered before they are written. Chunks of more are not copied.
 const GATHERED: usize = 8 << 10;
@@ -311,13 +314,6 @@ fn write_head(to: &mut Vec<u8>, head: &Parts, framing: &Framing) {
         }
         Framing::Chunked => write_field(to, "transfer-encoding", b"chunked"),
     }
-    to.extend_from_slice(b"\r\n");
-}
-
-fn write_field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
-    to.extend_from_slice(name.as_bytes());
-    to.extend_from_slice(b": ");
-    to.extend_from_slice(value);
     to.extend_from_slice(b"\r\n");
 }
 
