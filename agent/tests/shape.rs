@@ -17,12 +17,13 @@ const MAX_FUNCTION_LINES: usize = 100;
 const MAX_MAIN_LINES: usize = 50;
 
 /// Each crate and the crates of this workspace that it may use.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("testbed", &[]),
     ("core", &[]),
-    ("registries", &["core"]),
+    ("registries", &["core", "testbed"]),
     ("proxy", &["core"]),
     ("federation", &["core"]),
-    ("agent", &["core", "registries", "proxy", "federation"]),
+    ("agent", &["core", "registries", "proxy", "federation", "testbed"]),
     ("examples", &["agent", "core"]),
 ];
 

@@ -1,0 +1,1 @@
+//! Starts the real registries that tests, benches and the demonstration run against.
