@@ -18,6 +18,7 @@ use tokio::{
 };
 use weft_core::{
     flow::{Flow, FlowConfig, FlowHandle, Registries, Source},
+    identity::TrustDomain,
     publish::{Publisher, Reader},
     table::Table,
     tls::Credentials,
@@ -85,7 +86,7 @@ impl Parts {
         let (workloads, followed) = watch::channel(config.workloads().into());
         let identity = Identity::start(config, followed)?;
         let credentials = identity.credentials();
-        let flow = flow(config, sources(&config.registries, &identity)?)?;
+        let flow = flow(config, sources(&config.registries, &identity, config.trust_domain.as_ref())?)?;
         let (tables, statuses, handle) = (flow.tables(), flow.statuses(), flow.handle());
         let flow_task = FlowTask::start(flow);
         let closed = proxy_config(config, Inbound::Closed)?;
@@ -103,7 +104,7 @@ impl Parts {
             config.registries.iter().filter(|plan| !self.plans.contains(plan)).cloned().collect();
         let registries = Registries {
             order: config.registries.iter().map(|plan| plan.name.value.clone()).collect(),
-            fresh: sources(&fresh, &self.identity)?,
+            fresh: sources(&fresh, &self.identity, config.trust_domain.as_ref())?,
             joins: config.joins.clone(),
         };
         self.proxy.reload(proxy_config(config, inbound)?)?;
@@ -166,12 +167,16 @@ impl Identity {
 }
 
 /// Registries as configured. One that follows the hub shares the stream that brings the certificates.
-fn sources(plans: &[Plan], identity: &Identity) -> anyhow::Result<Vec<Source>> {
+fn sources(
+    plans: &[Plan],
+    identity: &Identity,
+    trust_domain: Option<&TrustDomain>,
+) -> anyhow::Result<Vec<Source>> {
     let hub = match identity {
         Identity::Hub(hub) => Some(HubRegistry::factory(hub.link().clone())),
         Identity::Files(_) | Identity::None => None,
     };
-    let environment = Environment { hub };
+    let environment = Environment { hub, trust_domain: trust_domain.cloned() };
     let source = |plan: &Plan| {
         let registry = plan.build(&environment)?;
         Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })

@@ -13,7 +13,7 @@ pub mod scripted;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_core::stream::BoxStream;
+use futures_core::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
 pub use error::RegistryError;
@@ -145,6 +145,17 @@ pub struct Capabilities {
     pub relay: bool,
 }
 
+/// One right at a registry's server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Right {
+    /// Its name in the server's own terms: `list endpointslices.discovery.k8s.io`, `node_prefix "" read`.
+    pub name: String,
+    /// Whether it is given; none where the server does not tell.
+    pub given: Option<bool>,
+    /// What is missing without it, in a few words.
+    pub needed_for: String,
+}
+
 /// A catalog that is followed. Object-safe: the agent holds a list of them.
 pub trait Registry: Send + Sync {
     /// The configured name, which partitions all service names.
@@ -163,6 +174,15 @@ pub trait Registry: Send + Sync {
     /// ends with [`RegistryError::Gap`]; the driver then watches again without a resume point, and the registry
     /// begins with [`Event::Reset`].
     fn watch(&self, scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>>;
+
+    /// The rights that it needs at its server, asked for one by one: what a person is told who looks why services are
+    /// missing. Empty where a server knows none.
+    ///
+    /// # Errors
+    /// When the server cannot be asked at all.
+    fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Announces a local instance and keeps it alive until the returned lease is dropped; none where the platform
     /// does not allow it.

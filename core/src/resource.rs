@@ -159,6 +159,23 @@ pub enum TlsMode {
     Off,
 }
 
+/// What named the identity that must answer at an endpoint: for whoever asks why it is that one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityFrom {
+    /// The operator, endpoint by endpoint, in a file.
+    #[default]
+    Declared,
+    /// The platform, which gives each workload an account (a pod's service account).
+    Platform,
+    /// What the instance's own record in the registry says of it, under a fixed key.
+    Metadata,
+    /// A rule of the agent's or the hub's file for this service of the registry.
+    ServiceRule,
+    /// The rule of the agent's or the hub's file for all services of the registry.
+    RegistryRule,
+}
+
 /// One port of one instance of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -174,6 +191,9 @@ pub struct Endpoint {
     pub mesh_address: Option<Address>,
     /// Who must answer there. An endpoint that requires TLS and has none is never dialled.
     pub identity: Option<SpiffeId>,
+    /// What named the identity; means nothing where there is none.
+    #[serde(default)]
+    pub identity_from: IdentityFrom,
     /// Whether plaintext is allowed.
     pub tls: TlsMode,
     /// Labels: subsets select by them.
@@ -191,5 +211,15 @@ impl Endpoint {
     #[must_use]
     pub fn is_mutual(&self) -> bool {
         self.tls == TlsMode::Required && self.identity.is_some()
+    }
+
+    /// Why it must not be dialled, if so.
+    #[must_use]
+    pub fn unusable(&self) -> Option<&'static str> {
+        match (self.tls, &self.identity, &self.mesh_address) {
+            (TlsMode::Required, None, _) => Some("TLS is required and no identity is named that must answer"),
+            (TlsMode::Required, _, None) => Some("TLS is required and no mesh address is announced"),
+            _ => None,
+        }
     }
 }

@@ -129,6 +129,7 @@ fn endpoints(count: usize) -> EndpointSet {
             address: ([127, 0, 0, 1], 80).into(),
             mesh_address: None,
             identity: None,
+            identity_from: Default::default(),
             tls: Default::default(),
             labels: Default::default(),
             weight: 1,

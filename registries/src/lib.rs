@@ -3,7 +3,14 @@
 //! A registry kind is a folder here and one line in [`KINDS`]: its word in `[[registry]] kind = "…"`, and how its section
 //! is read. Reading yields a [`Plan`], which is built into a running registry when the agent knows its surroundings.
 
+pub mod names;
+pub mod address;
+pub mod speaking;
+pub mod told;
+pub mod credential;
+pub mod http_client;
 pub mod plan;
+pub mod probe;
 pub mod static_files;
 pub mod hub;
 

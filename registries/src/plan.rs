@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use weft_core::{
     config::{Located, Section, read_principal},
+    identity::TrustDomain,
     name::RegistryName,
     registry::Registry,
     resource::PrincipalMatch,
@@ -14,6 +15,8 @@ use weft_core::{
 pub struct Environment {
     /// Makes the registry that follows the hub's relay; none in a process without a hub.
     pub hub: Option<HubFactory>,
+    /// The trust domain of the identities that rules and platforms name without one.
+    pub trust_domain: Option<TrustDomain>,
 }
 
 /// Makes the registry of the given name that follows the hub's relay, on the process's one stream to it.
@@ -25,6 +28,9 @@ pub enum BuildError {
     /// It follows the hub, and there is none.
     #[error("registry `{0}` follows the hub, but no hub is configured")]
     NoHub(RegistryName),
+    /// Its platform's identities belong to the mesh's trust domain, and none is known.
+    #[error("registry `{0}` names identities of the mesh: say which one it is, trust_domain = \"…\"")]
+    NoTrustDomain(RegistryName),
 }
 
 /// One kind of registry.

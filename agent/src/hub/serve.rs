@@ -110,7 +110,7 @@ impl Hub {
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
-        let registries = registries(config)?;
+        let registries = registries(config, &trust_domain)?;
         let with_policies = registries.iter().filter(|registry| registry.capabilities().configuration);
         let with_policies: Vec<_> = with_policies.map(|registry| registry.name().clone()).collect();
         let flow = flow(config, registries)?;
@@ -184,8 +184,8 @@ async fn open_store(state_dir: &Path) -> Result<EmbeddedStore, StoreError> {
     }
 }
 
-fn registries(config: &HubConfig) -> Result<Vec<Arc<dyn Registry>>, BuildError> {
-    let environment = Environment::default();
+fn registries(config: &HubConfig, mesh: &TrustDomain) -> Result<Vec<Arc<dyn Registry>>, BuildError> {
+    let environment = Environment { trust_domain: Some(mesh.clone()), ..Environment::default() };
     config.registries.iter().map(|plan| plan.build(&environment)).collect()
 }
 

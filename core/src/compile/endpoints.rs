@@ -70,7 +70,7 @@ pub(super) fn sets(
             continue;
         }
         for endpoint in &entry.endpoints {
-            match fault(endpoint) {
+            match endpoint.unusable() {
                 Some(reason) => withheld.note(reason, endpoint),
                 None => upstreams.push((rank, upstream(registry, endpoint, previous))),
             }
@@ -144,15 +144,6 @@ fn upstream(registry: &RegistryName, endpoint: &Arc<Endpoint>, previous: &Previo
             endpoint: endpoint.clone(),
             state: changed.map_or_else(LazyState::default, |upstream| upstream.state.carried_over()),
         }),
-    }
-}
-
-/// Why an endpoint must not be dialled.
-fn fault(endpoint: &Endpoint) -> Option<&'static str> {
-    match (endpoint.tls, &endpoint.identity, &endpoint.mesh_address) {
-        (TlsMode::Required, None, _) => Some("TLS is required and no identity is named that must answer"),
-        (TlsMode::Required, _, None) => Some("TLS is required and no mesh address is announced"),
-        _ => None,
     }
 }
 

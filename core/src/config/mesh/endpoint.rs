@@ -7,7 +7,7 @@ use crate::{
     identity::SpiffeId,
     locality::Locality,
     name::{InstanceName, PortName, ServiceName},
-    resource::{Endpoint, Health, ServicePort, TlsMode},
+    resource::{Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
 
 const HEALTH: [(&str, Health); 3] =
@@ -42,6 +42,7 @@ pub(super) fn read(
         address: address.into(),
         mesh_address: mesh.map(|SocketPort(address)| address.into()),
         identity,
+        identity_from: IdentityFrom::Declared,
         tls,
         labels: labels.into(),
         weight,

@@ -15,7 +15,7 @@ use crate::{
     },
     locality::Locality,
     name::{HostName, InstanceName, PortName, ServiceName},
-    resource::{AppProtocol, Endpoint, Health, Service, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, Service, ServicePort, TlsMode},
 };
 
 pub(super) fn write_service(strings: &mut StringWriter, service: &Service) -> message::Service {
@@ -89,6 +89,13 @@ pub(super) fn write_endpoint(strings: &mut StringWriter, endpoint: &Endpoint) ->
             TlsMode::Required => 0,
             TlsMode::Off => 1,
         },
+        identity_from: match endpoint.identity_from {
+            IdentityFrom::Declared => 0,
+            IdentityFrom::Platform => 1,
+            IdentityFrom::Metadata => 2,
+            IdentityFrom::ServiceRule => 3,
+            IdentityFrom::RegistryRule => 4,
+        },
     }
 }
 
@@ -118,6 +125,13 @@ pub(super) fn read_endpoint(
             0 => TlsMode::Required,
             1 => TlsMode::Off,
             other => return Err(ControlError::Value { field: "tls", value: other.into() }),
+        },
+        identity_from: match endpoint.identity_from {
+            1 => IdentityFrom::Platform,
+            2 => IdentityFrom::Metadata,
+            3 => IdentityFrom::ServiceRule,
+            4 => IdentityFrom::RegistryRule,
+            _ => IdentityFrom::Declared,
         },
     })
 }

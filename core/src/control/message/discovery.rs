@@ -174,6 +174,10 @@ pub struct Endpoint {
     /// 0 required, 1 off.
     #[prost(uint32, tag = "11")]
     pub tls: u32,
+    /// What named the identity: 0 declared, 1 platform, 2 metadata, 3 service rule, 4 registry rule. An unknown number
+    /// is read as 0: it only explains.
+    #[prost(uint32, tag = "12")]
+    pub identity_from: u32,
 }
 
 /// Something in an origin that could not be taken over.

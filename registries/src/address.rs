@@ -1,0 +1,86 @@
+//! Which addresses another platform's catalog may send calls to.
+//!
+//! Whoever writes to a catalog decides where the mesh's agents connect to. Some addresses mean something else on every
+//! host, and must not come from a network: the host itself, whatever is on its link (where clouds serve credentials),
+//! and groups.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use weft_core::resource::Address;
+
+/// Checks an address and port of a catalog.
+///
+/// # Errors
+/// Says why it cannot be an endpoint.
+pub fn endpoint_address(ip: IpAddr, port: u64, allow_loopback: bool) -> Result<Address, String> {
+    let port = u16::try_from(port).ok().filter(|port| *port != 0);
+    let port = port.ok_or("its port is not between 1 and 65535")?;
+    let ip = ip.to_canonical();
+    match refusal(ip, allow_loopback) {
+        Some(reason) => Err(format!("{ip} is {reason}")),
+        None => Ok(SocketAddr::new(ip, port).into()),
+    }
+}
+
+/// Reads an address as catalogs write it: an IP address of either family, with or without brackets.
+///
+/// # Errors
+/// Says that it is none.
+pub fn read_ip(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| format!("{} is no IP address", crate::names::quoted(text)))
+}
+
+fn refusal(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
+    if ip.is_loopback() {
+        return (!allow_loopback)
+            .then_some("this very host on every host: allow_loopback = true on the registry allows it");
+    }
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    match ip {
+        _ if link_local => Some("an address of the link, which means another host on every link"),
+        _ if ip.is_unspecified() || matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 0) => {
+            Some("no address of a host")
+        }
+        _ if ip.is_multicast() => Some("the address of a group"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("the address of a group"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_other_hosts_are_taken() {
+        let take = |ip: &str, port, loopback| endpoint_address(read_ip(ip)?, port, loopback);
+        assert_eq!(take("10.1.2.3", 80, false).unwrap().to_string(), "10.1.2.3:80");
+        assert_eq!(take("[fd00::1]", 65535, false).unwrap().to_string(), "[fd00::1]:65535");
+        assert_eq!(take("::ffff:10.1.2.3", 80, false).unwrap().to_string(), "10.1.2.3:80");
+        assert_eq!(take("127.0.0.1", 80, true).unwrap().to_string(), "127.0.0.1:80");
+        for (ip, port) in [
+            ("127.0.0.1", 80),
+            ("::1", 80),
+            ("::ffff:127.0.0.1", 80),
+            ("169.254.169.254", 80),
+            ("fe80::1", 80),
+            ("0.0.0.0", 80),
+            ("0.1.2.3", 80),
+            ("::", 80),
+            ("224.0.0.1", 80),
+            ("ff02::1", 80),
+            ("255.255.255.255", 80),
+            ("10.0.0.1", 0),
+            ("10.0.0.1", 70_000),
+            ("10.0.0.1\n", 80),
+            ("web.example", 80),
+        ] {
+            assert!(take(ip, port, false).is_err(), "{ip}:{port}");
+        }
+        assert!(take("169.254.1.1", 80, true).is_err());
+    }
+}

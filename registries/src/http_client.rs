@@ -1,0 +1,242 @@
+//! The HTTP client of every registry that is asked over HTTP: hyper's pooled one, with bounds.
+//!
+//! Every call has a deadline and every answer a greatest size; what a server says in an error is cut and escaped before
+//! a person sees it. A client is made when a registry is watched, so certificates are read anew after a failure.
+
+mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use weft_core::registry::RegistryError;
+
+pub use settings::{ServerSettings, ServerUrl, jittered};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may be idle and be used again: less than the keep-alive of common servers.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct HttpClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    server: Arc<ServerSettings>,
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+    within: Duration,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    what: Arc<str>,
+}
+
+impl Call {
+    /// A call of `path`, with its query, below the server's base; ten seconds to answer.
+    #[must_use]
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        let within = Duration::from_secs(10);
+        Self { method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new(), within }
+    }
+
+    /// A GET.
+    #[must_use]
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// With a header. A secret one is marked so, and shown by nobody.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &str, secret: bool) -> Self {
+        // Tokens are checked to be visible ASCII, and so are all others.
+        if let Ok(mut value) = HeaderValue::from_str(value) {
+            value.set_sensitive(secret);
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn body(mut self, kind: &'static str, body: impl Into<Bytes>) -> Self {
+        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        self.body = body.into();
+        self
+    }
+
+    /// How long the whole answer may take.
+    #[must_use]
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    /// What is asked, without its query, for messages.
+    fn what(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        format!("{} {path}", self.method)
+    }
+}
+
+impl HttpClient {
+    /// Reads the certificates that the settings name.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn new(server: &Arc<ServerSettings>) -> Result<Self, RegistryError> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_keepalive(Some(Duration::from_secs(15)));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let connector = server.connector(tcp)?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .retry_canceled_requests(true)
+            .build(connector);
+        Ok(Self { client, server: server.clone() })
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> &ServerSettings {
+        &self.server
+    }
+
+    /// The whole answer to a call, whatever its status.
+    ///
+    /// # Errors
+    /// When there is none in time, or it is longer than the server may answer.
+    pub async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
+        let (what, within) = (call.what(), call.within);
+        let longest = self.server.max_answer;
+        let whole = async {
+            let response = self.open(call).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, longest).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    let message = format!("{what}: the answer is longer than max_answer ({longest} bytes)");
+                    return RegistryError::Malformed(message);
+                }
+                RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(&*error)))
+            })?;
+            let (status, headers) = (head.status, head.headers);
+            Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into() })
+        };
+        let late = || RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()));
+        timeout(within, whole).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// The head of the answer to a call, with the body to follow; the call's deadline is the caller's to keep.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn open(&self, call: Call) -> Result<Response<Incoming>, RegistryError> {
+        let what = call.what();
+        let uri = self.server.url.uri(&call.path);
+        let request = Request::builder().method(call.method).uri(uri).body(Full::new(call.body));
+        let mut request =
+            request.map_err(|error| RegistryError::Malformed(format!("{what} cannot be asked: {error}")))?;
+        *request.headers_mut() = call.headers;
+        self.client.request(request).await.map_err(|error| {
+            RegistryError::Unreachable(format!("{what} at {}: {}", self.server.url, causes(&error)))
+        })
+    }
+}
+
+impl Answer {
+    /// The answer, when its status says that it is one.
+    ///
+    /// # Errors
+    /// What the status means, with what the server says.
+    pub fn ok(self) -> Result<Self, RegistryError> {
+        if self.status.is_success() { Ok(self) } else { Err(self.fault()) }
+    }
+
+    /// What a status that is no success means.
+    #[must_use]
+    pub fn fault(&self) -> RegistryError {
+        let said = self.said();
+        let message =
+            format!("{}: {}{}{said}", self.what, self.status, if said.is_empty() { "" } else { ": " });
+        match self.status.as_u16() {
+            401 | 403 => RegistryError::Denied(message),
+            429 => RegistryError::Overloaded(message),
+            408 | 500.. => RegistryError::Unreachable(message),
+            _ => RegistryError::Malformed(message),
+        }
+    }
+
+    /// What the server says, as one short line.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let text = String::from_utf8_lossy(self.body.get(..300).unwrap_or(&self.body)).into_owned();
+        text.trim().chars().take(200).flat_map(char::escape_debug).collect::<String>().replace("\\\"", "\"")
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// Says where it is not what was expected.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, RegistryError> {
+        serde_json::from_slice(&self.body).map_err(|error| self.malformed(error))
+    }
+
+    /// The fault of an answer that makes no sense.
+    #[must_use]
+    pub fn malformed(&self, why: impl std::fmt::Display) -> RegistryError {
+        RegistryError::Malformed(format!("{}: {why}", self.what))
+    }
+
+    /// A header as a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// A header as text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// An error with all its causes: hyper's own says little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

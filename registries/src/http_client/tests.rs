@@ -1,0 +1,78 @@
+//! Bounds, and what a person is told, against sockets that answer what no real server would.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
+use super::*;
+
+/// A server that answers each connection with these bytes, and says nothing more.
+fn answering(answer: Vec<u8>) -> Arc<ServerSettings> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = ServerUrl::parse(&format!("http://{}/base/", listener.local_addr().unwrap())).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _head = stream.read(&mut [0; 4096]).unwrap();
+            if stream.write_all(&answer).is_err() {
+                continue;
+            }
+            thread::spawn(move || stream.read(&mut [0; 1]));
+        }
+    });
+    Arc::new(ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 })
+}
+
+async fn ask(answer: &str) -> Result<Answer, RegistryError> {
+    let client = HttpClient::new(&answering(answer.as_bytes().to_vec())).unwrap();
+    client.send(Call::get("/v1/x?token=hidden").within(Duration::from_millis(300))).await
+}
+
+#[tokio::test]
+async fn statuses_mean_what_they_say_and_answers_are_bounded() {
+    let with = |status: &str, body: &str| {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let good = ask(&with("200 OK", "[1,2]")).await.unwrap().ok().unwrap();
+    assert_eq!(good.json::<Vec<u8>>().unwrap(), [1, 2]);
+    assert!(matches!(good.json::<Vec<String>>(), Err(RegistryError::Malformed(_))));
+    for (status, label) in [
+        ("403 Forbidden", "denied"),
+        ("401 No", "denied"),
+        ("429 Slow", "overloaded"),
+        ("500 Oh", "unreachable"),
+        ("503 Away", "unreachable"),
+        ("404 What", "malformed"),
+    ] {
+        let error = ask(&with(status, "no\nleader")).await.unwrap().ok().unwrap_err();
+        assert_eq!(error.label(), label);
+        let text = error.to_string();
+        assert!(
+            text.contains("GET /v1/x: ") && text.contains("no\\nleader") && !text.contains("hidden"),
+            "{text}"
+        );
+    }
+    let long = ask(&with("200 OK", &"x".repeat(1001))).await.unwrap_err();
+    assert!(matches!(&long, RegistryError::Malformed(text) if text.contains("max_answer")), "{long}");
+    let short = ask("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await.unwrap_err();
+    assert!(matches!(&short, RegistryError::Unreachable(text) if text.contains("within")), "{short}");
+    assert!(ask("SSH-2.0-x\r\n").await.is_err());
+}
+
+#[test]
+fn addresses_of_servers() {
+    for (text, shown) in [
+        ("http://127.0.0.1:8500", "http://127.0.0.1:8500"),
+        ("https://consul.example/", "https://consul.example:443"),
+        ("http://[::1]/eureka/", "http://[::1]:80/eureka"),
+    ] {
+        assert_eq!(ServerUrl::parse(text).unwrap().to_string(), shown);
+    }
+    for wrong in
+        ["127.0.0.1:8500", "ftp://x", "http://u:p@x", "http://x?y", "http://", "http://x:0", "http://x/a b"]
+    {
+        assert!(ServerUrl::parse(wrong).is_err(), "{wrong}");
+    }
+}

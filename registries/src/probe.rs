@@ -1,0 +1,138 @@
+//! A look at a registry for a person who sets it up: is it there, is the token good, what is seen and what is not.
+//!
+//! One look serves every kind: it asks for the [`Right`]s and follows the registry until its first list is whole. So
+//! what is shown is what an agent would see, read by the same code.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use weft_core::{
+    name::{OriginName, ServiceName},
+    registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
+    resource::{Endpoint, Resource},
+};
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Probe {
+    /// Why it could not be listed; none when it could.
+    pub error: Option<String>,
+    /// What kind of error that is: `unreachable`, `denied`, `overloaded`, `malformed` or `gap`.
+    pub error_kind: Option<&'static str>,
+    /// The rights it needs, as far as its server tells.
+    pub rights: Vec<Right>,
+    /// Whether the list is all there is; none when there was no list.
+    pub complete: Option<bool>,
+    /// How many services were seen.
+    pub services: usize,
+    /// How many endpoints were seen.
+    pub endpoints: usize,
+    /// How many of them can be called: in mutual TLS, or in plaintext because the file says so.
+    pub usable: usize,
+    /// How many routes and policies were seen.
+    pub rules: usize,
+    /// What was left out, and why.
+    pub skipped: Vec<OriginFault>,
+    /// Milliseconds from the first question to the whole list.
+    pub took_ms: u64,
+}
+
+impl Probe {
+    /// Whether nothing stands in the way: it was listed, and no right is known to be missing.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.error.is_none() && self.rights.iter().all(|right| right.given != Some(false))
+    }
+
+    fn failed(&mut self, error: &RegistryError) {
+        self.error = Some(error.to_string());
+        self.error_kind = Some(error.label());
+    }
+}
+
+/// Looks at a registry for at most `within`.
+pub async fn probe(registry: &dyn Registry, within: Duration) -> Probe {
+    let began = Instant::now();
+    let deadline = began + within;
+    let mut probe = Probe::default();
+    match timeout_at(deadline, registry.rights()).await {
+        Ok(Ok(rights)) => probe.rights = rights,
+        Ok(Err(error)) => probe.failed(&error),
+        Err(_) => {
+            probe.failed(&RegistryError::Unreachable(format!("no answer within {} s", within.as_secs())))
+        }
+    }
+    let mut listed = Listed::default();
+    // A server that could not be asked for rights may still be listed, and the other way round.
+    match timeout_at(deadline, listed.listen(registry)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => probe.failed(&error),
+        Err(_) => {
+            probe.failed(&RegistryError::Unreachable(format!("no whole list within {} s", within.as_secs())));
+        }
+    }
+    listed.count(&mut probe);
+    probe.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    probe
+}
+
+/// What was heard until the first list was whole.
+#[derive(Default)]
+struct Listed {
+    origins: BTreeMap<(Scope, OriginName), (Vec<Resource>, Vec<OriginFault>)>,
+    listing: BTreeSet<Scope>,
+    filtered: bool,
+    whole: bool,
+}
+
+impl Listed {
+    async fn listen(&mut self, registry: &dyn Registry) -> Result<(), RegistryError> {
+        let mut words = registry.watch(Scope::whole(registry.name().clone()), None);
+        while let Some(word) = words.next().await {
+            match word? {
+                Event::Reset { scope } => drop(self.listing.insert(scope)),
+                Event::Replace { scope, origin, resources, faults, .. } => {
+                    self.origins.insert((scope, origin), (resources, faults));
+                }
+                Event::Ready { scope, completeness } => {
+                    self.listing.remove(&scope);
+                    self.filtered |= completeness == Completeness::Filtered;
+                }
+                Event::Commit { .. } if self.listing.is_empty() => {
+                    self.whole = true;
+                    return Ok(());
+                }
+                Event::Commit { .. } => {}
+            }
+        }
+        Err(RegistryError::Unreachable("the stream ended".into()))
+    }
+
+    fn count(self, probe: &mut Probe) {
+        let mut services: BTreeSet<ServiceName> = BTreeSet::new();
+        for (resources, faults) in self.origins.into_values() {
+            probe.skipped.extend(faults);
+            for resource in resources {
+                match resource {
+                    Resource::Service(service) => drop(services.insert(service.name.clone())),
+                    Resource::Endpoint(endpoint) => {
+                        probe.endpoints += 1;
+                        probe.usable += usize::from(usable(&endpoint));
+                    }
+                    Resource::Route(_) | Resource::Policy(_) => probe.rules += 1,
+                }
+            }
+        }
+        probe.services = services.len();
+        probe.complete = self.whole.then_some(!self.filtered);
+    }
+}
+
+fn usable(endpoint: &Endpoint) -> bool {
+    endpoint.unusable().is_none()
+}

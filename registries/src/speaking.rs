@@ -1,0 +1,288 @@
+//! Which endpoints of another platform's catalog speak mesh, on which port and as whom.
+//!
+//! One set of rules for every platform. An instance says so itself, in its record, under the [`keys`]; or the file that
+//! names the registry says so, for one service ([`Rule`] of `[[registry.service]]`) or for all of them. Who must answer
+//! is decided in this order:
+//!
+//! 1. the platform, where it gives each workload an account that others cannot take (a pod's service account);
+//! 2. the file's rule for the service: the operator's word;
+//! 3. the instance's record;
+//! 4. the file's rule for the registry.
+//!
+//! What is found so is further limited by `may_name`. Invariants: the record of an instance never allows plaintext, the
+//! file alone does (`tls`); a record that says half of it, or something unreadable, leaves the endpoint out of use with
+//! a fault, and never in plaintext.
+
+mod rule;
+
+use std::borrow::Cow;
+
+use weft_core::{
+    config::Section,
+    identity::{SpiffeId, TrustDomain},
+    name::ServiceName,
+    resource::{Address, AppProtocol, IdentityFrom, TlsMode},
+};
+
+pub use rule::{Template, TlsRule};
+
+use rule::{Pattern, Rule};
+
+/// The keys of an instance's record, the same on every platform: service meta, tags `key=value`, annotations, metadata.
+pub mod keys {
+    /// Where the instance's agent takes mesh traffic: a port of the instance's own address.
+    pub const MESH_PORT: &str = "weft-mesh-port";
+    /// Who must answer there: a SPIFFE ID.
+    pub const IDENTITY: &str = "weft-identity";
+    /// What the application speaks: `http`, `http2`, `grpc` or `tcp`.
+    pub const PROTOCOL: &str = "weft-protocol";
+    /// Its relative share of requests, 0 to 65535.
+    pub const WEIGHT: &str = "weft-weight";
+    /// Where it runs: `region/zone/subzone`.
+    pub const LOCALITY: &str = "weft-locality";
+
+    /// All of them. They steer the mesh, so they are no labels.
+    pub const ALL: [&str; 5] = [MESH_PORT, IDENTITY, PROTOCOL, WEIGHT, LOCALITY];
+}
+
+/// What a registry's section says about its endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// For all services.
+    registry: Rule,
+    /// For some; the first whose pattern fits a service is asked.
+    services: Vec<(Pattern, Rule)>,
+    /// Whether endpoints may be this very host.
+    pub allow_loopback: bool,
+}
+
+/// What is known of one instance.
+#[derive(Clone, Copy)]
+pub struct Instance<'a> {
+    /// The service it belongs to.
+    pub service: &'a ServiceName,
+    /// Its application's address, which its agent shares.
+    pub address: &'a Address,
+    /// Who it is by the platform's own word, where the platform has such a word.
+    pub platform: Option<&'a SpiffeId>,
+    /// Its record: the value of a key.
+    pub record: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// What a rule's template may name, such as `job`, `node` or `account`; `service` and `namespace` are always known.
+    pub words: &'a [(&'a str, &'a str)],
+}
+
+/// How an endpoint is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaks {
+    /// Where its agent takes mesh traffic.
+    pub mesh_address: Option<Address>,
+    /// Who must answer there.
+    pub identity: Option<SpiffeId>,
+    /// What named the identity.
+    pub identity_from: IdentityFrom,
+    /// Whether plaintext is allowed.
+    pub tls: TlsMode,
+    /// What is wrong with the record.
+    pub faults: Vec<String>,
+}
+
+impl Rules {
+    /// Reads `tls`, `identity`, `mesh_port`, `protocol`, `allow_loopback` and `[[registry.service]]` of a registry's
+    /// section. `words` are those that a template may name beside `service` and `namespace`.
+    #[must_use]
+    pub fn read(section: &Section<'_>, words: &[&'static str]) -> Option<Self> {
+        let registry = Rule::read(section, words);
+        let services: Vec<Option<_>> = section
+            .sections("service")
+            .iter()
+            .map(|service| {
+                let expected = "the services it is for, such as name = \"web.default\" or \"*.default\"";
+                let pattern: Option<Pattern> = service.require("name", expected);
+                let rule = Rule::read(service, words);
+                Some((pattern?, rule?))
+            })
+            .collect();
+        let allow_loopback = section.read_or("allow_loopback", false);
+        Some(Self {
+            registry: registry?,
+            services: services.into_iter().collect::<Option<_>>()?,
+            allow_loopback,
+        })
+    }
+
+    /// What a service's ports speak where the platform says nothing: HTTP unless the file says otherwise.
+    #[must_use]
+    pub fn protocol(&self, service: &ServiceName) -> AppProtocol {
+        self.rule(service).and_then(|rule| rule.protocol).or(self.registry.protocol).unwrap_or_default()
+    }
+
+    /// What the file says that a service's ports speak, if it does.
+    #[must_use]
+    pub fn declared_protocol(&self, service: &ServiceName) -> Option<AppProtocol> {
+        self.rule(service).and_then(|rule| rule.protocol)
+    }
+
+    /// How an instance is reached. `trust_domain` completes templates that name none.
+    #[must_use]
+    pub fn speaks(&self, instance: Instance<'_>, trust_domain: Option<&TrustDomain>) -> Speaks {
+        let mut faults = Vec::new();
+        let rule = self.rule(instance.service);
+        let tls = rule.and_then(|rule| rule.tls).or(self.registry.tls).unwrap_or_default();
+        if tls == TlsRule::Off {
+            let plain = IdentityFrom::Declared;
+            return Speaks {
+                mesh_address: None,
+                identity: None,
+                identity_from: plain,
+                tls: TlsMode::Off,
+                faults,
+            };
+        }
+        let (port, port_in_record) = self.mesh_port(rule, &instance, &mut faults);
+        let (identity, identity_from) = self.identity(rule, &instance, trust_domain, &mut faults);
+        let mesh_address = port.map(|port| (instance.address.socket().ip(), port).into());
+        // Half a record is one that lost a tag: in the mesh, and out of use until it is whole.
+        let halved = match (mesh_address.is_some(), identity.is_some()) {
+            (true, false) => {
+                port_in_record.then_some("it names a mesh port and nobody who must answer there")
+            }
+            (false, true) if identity_from == IdentityFrom::Metadata => {
+                Some("it names an identity and no mesh port")
+            }
+            _ => None,
+        };
+        faults.extend(halved.map(str::to_owned));
+        let meshed = mesh_address.is_some() && identity.is_some();
+        if tls == TlsRule::Preferred && !meshed && faults.is_empty() {
+            let plain = IdentityFrom::Declared;
+            return Speaks {
+                mesh_address: None,
+                identity: None,
+                identity_from: plain,
+                tls: TlsMode::Off,
+                faults,
+            };
+        }
+        Speaks { mesh_address, identity, identity_from, tls: TlsMode::Required, faults }
+    }
+
+    fn rule(&self, service: &ServiceName) -> Option<&Rule> {
+        self.services.iter().find(|(pattern, _)| pattern.fits(service)).map(|(_, rule)| rule)
+    }
+
+    /// The mesh port, and whether the record names it.
+    fn mesh_port(
+        &self,
+        rule: Option<&Rule>,
+        instance: &Instance<'_>,
+        faults: &mut Vec<String>,
+    ) -> (Option<u16>, bool) {
+        match (instance.record)(keys::MESH_PORT).map(|text| (text, text.parse::<u16>())) {
+            None => (rule.and_then(|rule| rule.mesh_port).or(self.registry.mesh_port), false),
+            Some((_, Ok(port))) if port != 0 => (Some(port), true),
+            Some((text, _)) => {
+                faults.push(format!(
+                    "{} is {}, which is no port",
+                    keys::MESH_PORT,
+                    crate::names::quoted(text)
+                ));
+                (None, true)
+            }
+        }
+    }
+
+    fn identity(
+        &self,
+        rule: Option<&Rule>,
+        instance: &Instance<'_>,
+        trust_domain: Option<&TrustDomain>,
+        faults: &mut Vec<String>,
+    ) -> (Option<SpiffeId>, IdentityFrom) {
+        let mut told = |found: Result<SpiffeId, String>| found.map_err(|fault| faults.push(fault)).ok();
+        let recorded = (instance.record)(keys::IDENTITY).map(|text| {
+            SpiffeId::parse(text)
+                .map_err(|error| format!("{}: {}", keys::IDENTITY, shortened(&error.to_string())))
+        });
+        if let Some(platform) = instance.platform {
+            return (Some(platform.clone()), IdentityFrom::Platform);
+        }
+        let made = |template: &Template| template.fill(instance, trust_domain);
+        if let Some(template) = rule.and_then(|rule| rule.identity.as_ref()) {
+            let ruled = told(made(template));
+            if let (Some(ruled), Some(Ok(recorded))) = (&ruled, recorded)
+                && *ruled != recorded
+            {
+                let message =
+                    format!("{} is {recorded}; the rule says {ruled}, which stands", keys::IDENTITY);
+                drop(told(Err(message)));
+            }
+            return (ruled, IdentityFrom::ServiceRule);
+        }
+        if let Some(recorded) = recorded {
+            return (told(recorded), IdentityFrom::Metadata);
+        }
+        let ruled = self.registry.identity.as_ref().and_then(|template| told(made(template)));
+        (ruled, IdentityFrom::RegistryRule)
+    }
+}
+
+/// What a record says of an instance beside how it is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// What the application speaks.
+    pub protocol: Option<AppProtocol>,
+    /// Its relative share of requests.
+    pub weight: Option<u16>,
+    /// Where it runs.
+    pub locality: Option<weft_core::locality::Locality>,
+    /// What is wrong with it: the faulty values were left out.
+    pub faults: Vec<String>,
+}
+
+impl Recorded {
+    /// Reads the record's other keys.
+    #[must_use]
+    pub fn read<'a>(record: &dyn Fn(&str) -> Option<&'a str>) -> Self {
+        let mut faults = Vec::new();
+        let mut wrong = |key: &str, text: &str, what: &str| {
+            faults.push(format!("{key} is {}, which is {what}", crate::names::quoted(text)));
+        };
+        let protocol = record(keys::PROTOCOL).and_then(|text| {
+            let known = read_protocol(text);
+            if known.is_none() {
+                wrong(keys::PROTOCOL, text, "none of http, http2, grpc and tcp");
+            }
+            known
+        });
+        let weight = record(keys::WEIGHT).and_then(|text| {
+            text.parse().map_err(|_| wrong(keys::WEIGHT, text, "no number from 0 to 65535")).ok()
+        });
+        let locality = record(keys::LOCALITY).and_then(|text| {
+            let read = weft_core::locality::Locality::new(text);
+            read.map_err(|error| wrong(keys::LOCALITY, text, &format!("no locality: {}", error.reason))).ok()
+        });
+        Self { protocol, weight, locality, faults }
+    }
+}
+
+/// Reads a protocol's word as platforms write it.
+#[must_use]
+pub fn read_protocol(text: &str) -> Option<AppProtocol> {
+    match text.to_ascii_lowercase().as_str() {
+        "http" | "http1" | "http/1.1" => Some(AppProtocol::Http),
+        "http2" | "h2c" | "kubernetes.io/h2c" => Some(AppProtocol::Http2),
+        "grpc" => Some(AppProtocol::Grpc),
+        "tcp" => Some(AppProtocol::Tcp),
+        _ => None,
+    }
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! What was told of a catalog, so that only what is new is told again. Pure: listings in, events out.
+//!
+//! For registries that learn the whole of their catalog again and again. What is gone from a listing is told as gone
+//! only where the listing is plausible: an answer that is cut short, filtered, or that lacks most of what was there is
+//! told as a full list, which [`weft_core::merge`] judges (silence is not absence).
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use weft_core::{
+    merge::{BELIEVED_AFTER, DOUBTED_FROM},
+    name::OriginName,
+    registry::{Completeness, Event, OriginFault, Scope, Version},
+    resource::Resource,
+};
+
+/// How often a list that was doubted is told again, so that it is believed in time.
+const DOUBT_AGAIN: Duration = BELIEVED_AFTER.checked_div(10).expect("ten is not zero");
+
+/// What one origin says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// Changes when anything of the origin does.
+    pub version: Version,
+    /// All it says.
+    pub resources: Vec<Resource>,
+    /// All that could not be taken over.
+    pub faults: Vec<OriginFault>,
+}
+
+/// A catalog as it is at one time.
+pub type Listing = BTreeMap<OriginName, Words>;
+
+/// What was told of one scope.
+#[derive(Debug)]
+pub struct Told {
+    scope: Scope,
+    /// What each origin said last, as versions: the words themselves are kept by who was told.
+    versions: BTreeMap<OriginName, (Version, Vec<OriginFault>)>,
+    completeness: Option<Completeness>,
+    /// When a list was last told, and until when it is told again and again: while what it lacks may be held unconfirmed.
+    doubt: Option<Doubt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    told_at: Instant,
+    until: Instant,
+}
+
+impl Told {
+    /// Nothing was told yet.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, versions: BTreeMap::new(), completeness: None, doubt: None }
+    }
+
+    /// The events that tell a listing: a full list the first time and whenever it is not to be believed at once, what
+    /// is different otherwise. Always ends with a commit, for what is the same is confirmed.
+    pub fn tell(&mut self, listing: Listing, completeness: Completeness, now: Instant) -> Vec<Event> {
+        let gone: Vec<OriginName> =
+            self.versions.keys().filter(|origin| !listing.contains_key(*origin)).cloned().collect();
+        let implausible = self.versions.len() >= DOUBTED_FROM && gone.len() * 2 > self.versions.len();
+        self.doubt = self.doubt.filter(|doubt| now < doubt.until);
+        let due = self.doubt.is_some_and(|doubt| now.duration_since(doubt.told_at) >= DOUBT_AGAIN);
+        let hides = completeness != Completeness::Full || self.completeness == Some(Completeness::Filtered);
+        let as_list = self.completeness.is_none() || hides || implausible || due;
+        let mut events = Vec::new();
+        if as_list {
+            let unchanged = self.completeness == Some(completeness) && !due && self.is_told(&listing);
+            if !unchanged {
+                self.list(listing, completeness, &mut events);
+                let until =
+                    if implausible || hides { Some(now + BELIEVED_AFTER + 2 * DOUBT_AGAIN) } else { None };
+                let until = until.or(self.doubt.map(|doubt| doubt.until));
+                self.doubt = until.map(|until| Doubt { told_at: now, until });
+            }
+        } else {
+            self.changes(listing, gone, &mut events);
+        }
+        events.push(Event::Commit { scope: self.scope.clone(), resume: None, age: Duration::ZERO });
+        events
+    }
+
+    /// "Still true", without a listing.
+    #[must_use]
+    pub fn confirm(&self) -> Event {
+        Event::Commit { scope: self.scope.clone(), resume: None, age: Duration::ZERO }
+    }
+
+    fn is_told(&self, listing: &Listing) -> bool {
+        self.versions.len() == listing.len() && listing.iter().all(|(origin, words)| self.said(origin, words))
+    }
+
+    fn said(&self, origin: &OriginName, words: &Words) -> bool {
+        self.versions
+            .get(origin)
+            .is_some_and(|(version, faults)| *version == words.version && *faults == words.faults)
+    }
+
+    fn list(&mut self, listing: Listing, completeness: Completeness, events: &mut Vec<Event>) {
+        self.versions.clear();
+        events.push(Event::Reset { scope: self.scope.clone() });
+        for (origin, words) in listing {
+            events.push(self.replace(origin, words));
+        }
+        events.push(Event::Ready { scope: self.scope.clone(), completeness });
+        self.completeness = Some(completeness);
+    }
+
+    fn changes(&mut self, listing: Listing, gone: Vec<OriginName>, events: &mut Vec<Event>) {
+        for origin in gone {
+            self.versions.remove(&origin);
+            events.push(Event::Replace {
+                scope: self.scope.clone(),
+                origin,
+                version: Version("gone".into()),
+                resources: Vec::new(),
+                faults: Vec::new(),
+            });
+        }
+        for (origin, words) in listing {
+            if !self.said(&origin, &words) {
+                events.push(self.replace(origin, words));
+            }
+        }
+    }
+
+    fn replace(&mut self, origin: OriginName, words: Words) -> Event {
+        let Words { version, resources, faults } = words;
+        self.versions.insert(origin.clone(), (version.clone(), faults.clone()));
+        Event::Replace { scope: self.scope.clone(), origin, version, resources, faults }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::name::RegistryName;
+
+    use super::*;
+
+    fn listing(names: &[&str]) -> Listing {
+        let words = |version: &str| Words {
+            version: Version(version.into()),
+            resources: Vec::new(),
+            faults: vec![crate::names::fault("x", "kept")],
+        };
+        names.iter().map(|name| (name.parse().unwrap(), words("1"))).collect()
+    }
+
+    fn shape(events: &[Event]) -> String {
+        let letter = |event: &Event| match event {
+            Event::Reset { .. } => "[".to_owned(),
+            Event::Replace { origin, resources: _, faults, .. } if faults.is_empty() => format!("-{origin}"),
+            Event::Replace { origin, .. } => format!("+{origin}"),
+            Event::Ready { completeness: Completeness::Full, .. } => "]".to_owned(),
+            Event::Ready { .. } => "?]".to_owned(),
+            Event::Commit { .. } => ".".to_owned(),
+        };
+        events.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn a_listing_is_told_whole_once_and_then_by_what_is_different() {
+        use Completeness::{Filtered, Full};
+        let mut told = Told::new(Scope::whole(RegistryName::new("consul").unwrap()));
+        let now = Instant::now();
+        let mut tell = |names: &[&str], completeness, after| {
+            shape(&told.tell(listing(names), completeness, now + Duration::from_secs(after)))
+        };
+        assert_eq!(tell(&["a", "b"], Full, 0), "[+a+b].");
+        assert_eq!(tell(&["a", "b"], Full, 1), ".");
+        assert_eq!(tell(&["b", "c"], Full, 2), "-a+c.");
+        assert_eq!(tell(&["b"], Filtered, 3), "[+b?].", "what is hidden is not gone");
+        assert_eq!(tell(&["b"], Filtered, 4), ".");
+        assert_eq!(tell(&["b", "c"], Full, 5), "[+b+c].");
+    }
+
+    #[test]
+    fn a_listing_that_lost_most_is_told_as_a_list_until_it_is_believed() {
+        let mut told = Told::new(Scope::whole(RegistryName::new("consul").unwrap()));
+        let now = Instant::now();
+        let all: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        told.tell(listing(&all), Completeness::Full, now);
+        let mut tell = |names: &[&str], after| {
+            shape(&told.tell(listing(names), Completeness::Full, now + Duration::from_secs(after)))
+        };
+        assert_eq!(tell(&["s1"], 1), "[+s1].");
+        assert_eq!(tell(&["s1"], 2), ".");
+        assert_eq!(tell(&["s1"], 70), "[+s1].", "told again, so that it can be believed ten minutes on");
+        assert_eq!(tell(&["s1"], 660), "[+s1].");
+        assert_eq!(tell(&["s1"], 730), ".", "by now it is believed");
+    }
+}
