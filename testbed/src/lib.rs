@@ -26,12 +26,14 @@ mod http;
 mod process;
 mod gate;
 mod consul;
+mod nomad;
 
 pub use consul::{AclToken, Consul, ConsulOptions};
 pub use error::Error;
 pub use gate::{Gate, GateCounts, GateMode};
 pub use home::{Home, Kind, NotInstalled, installed, required};
 pub use http::{Answer, Call};
+pub use nomad::{Nomad, NomadOptions};
 pub use ports::Port;
 pub use process::{Process, Scratch};
 pub use wait::until;

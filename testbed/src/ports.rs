@@ -54,6 +54,24 @@ impl Port {
     }
 }
 
+/// A hundred ports of Nomad's range for jobs, from which one Nomad client of this crate hands out and no other does.
+#[derive(Debug)]
+pub(crate) struct JobPorts {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    _reservation: UnixListener,
+}
+
+impl JobPorts {
+    /// Takes the first hundred that is free.
+    pub(crate) fn free() -> Result<Self, Error> {
+        let found = (20_000..32_000).step_by(100).find_map(|first| Some((first, reserve(first).ok()?)));
+        let none = || Error::system("find ports for jobs")(io::ErrorKind::AddrNotAvailable.into());
+        let (first, reservation) = found.ok_or_else(none)?;
+        Ok(Self { first, last: first + 99, _reservation: reservation })
+    }
+}
+
 fn reserve(number: u16) -> io::Result<UnixListener> {
     UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("weft-testbed/port/{number}"))?)
 }

@@ -102,6 +102,17 @@ impl Scratch {
         self.spawn(name, command)
     }
 
+    /// Ends every process that has something open below a folder of it, or works there, and unmounts what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`], [`Error::Refused`].
+    pub fn sweep(&self, folder: &str) -> Result<(), Error> {
+        let mut sweep = Command::new("sh");
+        sweep.args(["-c", SWEEP, "sweep"]).arg(self.path.join(folder)).arg(std::process::id().to_string());
+        run_tool("end what runs below a folder", &mut sweep, b"").map(drop)
+    }
+
     fn spawn(&self, name: &str, mut command: Command) -> Result<Process, Error> {
         let log = self.path.join(format!("{name}.log"));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
@@ -275,4 +286,26 @@ impl Drop for Process {
 /// A lock whose holder panicked protects nothing that could be half done here.
 pub(crate) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a tool to its end, with `input` on its standard input, and gives its output.
+///
+/// # Errors
+///
+/// [`Error::System`] when it cannot be started, [`Error::Refused`] with what it complained of when it fails.
+pub(crate) fn run_tool(what: &str, command: &mut Command, input: &[u8]) -> Result<Vec<u8>, Error> {
+    let failed = || Error::system(what.to_owned());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed())?;
+    let mut pipe = child.stdin.take();
+    // A second thread: a tool that answers before it has read everything must not stand still.
+    let output = thread::scope(|scope| {
+        scope.spawn(move || pipe.as_mut().map(|pipe| pipe.write_all(input)));
+        child.wait_with_output()
+    });
+    let output = output.map_err(failed())?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(Error::Refused { what: what.into(), answer: String::from_utf8_lossy(&output.stderr).trim().into() })
 }
