@@ -63,7 +63,8 @@ struct Member {
 }
 
 impl Consul {
-    /// Starts it, and waits until it has a leader and its catalog has its servers (1.5 s each).
+    /// Starts it, and waits until it has a leader and its catalog has its servers (1.8 s, three
+    /// servers too).
     ///
     /// # Errors
     ///

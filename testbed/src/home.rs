@@ -96,6 +96,11 @@ impl Home {
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder.as_ref().map_or_else(|| name.into(), |folder| folder.join("bin").join(name))
     }
+
+    /// A jar of it.
+    pub(crate) fn jar(&self, name: &str) -> PathBuf {
+        self.folder.as_deref().unwrap_or(Path::new("")).join("lib").join(name)
+    }
 }
 
 /// Looks for a server: in `$WEFT_TESTBED` (default `~/.cache/weft-testbed`), then on the search path.

@@ -27,12 +27,18 @@ mod process;
 mod gate;
 mod consul;
 mod nomad;
+mod etcd;
+mod kubernetes;
+mod eureka;
 
 pub use consul::{AclToken, Consul, ConsulOptions};
 pub use error::Error;
+pub use etcd::Etcd;
+pub use eureka::{Eureka, EurekaClient, EurekaOptions};
 pub use gate::{Gate, GateCounts, GateMode};
 pub use home::{Home, Kind, NotInstalled, installed, required};
 pub use http::{Answer, Call};
+pub use kubernetes::{Kubernetes, KubernetesOptions};
 pub use nomad::{Nomad, NomadOptions};
 pub use ports::Port;
 pub use process::{Process, Scratch};

@@ -65,7 +65,7 @@ impl Nomad {
     /// A job `web` with one web server, a Python program, in Nomad's own catalog. The variable `count` says how many.
     pub const WEB_JOB: &str = include_str!("../nomad/web.nomad.hcl");
 
-    /// Starts it, and waits until the server leads and its clients are ready (5 s).
+    /// Starts it, and waits until the server leads and its clients are ready (2 s).
     ///
     /// # Errors
     ///
