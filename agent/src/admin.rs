@@ -6,6 +6,7 @@
 pub mod client;
 pub mod metrics;
 pub mod pages;
+pub mod endpoints;
 pub mod server;
 pub mod word;
 

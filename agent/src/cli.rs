@@ -128,7 +128,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Endpoints(args) => reading(endpoints::run(args)),
         Verb::Routes(args) => reading(routes::run(args)),
         Verb::Registry(args) => reading(registry::run(args)),
-        Verb::Check(args) => check::run(&args),
+        Verb::Check(args) => reading(check::run(&args)),
         Verb::Certs(args) => reading(certs::run(args)),
         Verb::Tap(args) => reading(tap::run(args)),
         Verb::Drain(args) => reading(drain::run(args)),

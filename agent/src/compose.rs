@@ -19,6 +19,7 @@ use tokio::{
 use weft_core::{
     flow::{Flow, FlowConfig, FlowHandle, Registries, Source},
     identity::TrustDomain,
+    merge::Snapshot,
     publish::{Publisher, Reader},
     table::Table,
     tls::Credentials,
@@ -47,6 +48,8 @@ pub struct Parts {
     pub credentials: Reader<Credentials>,
     /// What the registries say, compiled.
     pub tables: Reader<Table>,
+    /// What the registries say, as they say it.
+    pub snapshots: Reader<Snapshot>,
     /// How the registries are.
     pub statuses: Reader<weft_core::flow::Status>,
     /// For changing what the flow compiles for.
@@ -87,12 +90,24 @@ impl Parts {
         let identity = Identity::start(config, followed)?;
         let credentials = identity.credentials();
         let flow = flow(config, sources(&config.registries, &identity, config.trust_domain.as_ref())?)?;
-        let (tables, statuses, handle) = (flow.tables(), flow.statuses(), flow.handle());
+        let (tables, snapshots) = (flow.tables(), flow.snapshots());
+        let (statuses, handle) = (flow.statuses(), flow.handle());
         let flow_task = FlowTask::start(flow);
         let closed = proxy_config(config, Inbound::Closed)?;
         let proxy = Proxy::start(closed, tables.clone(), credentials.clone())?;
         let plans = config.registries.clone();
-        Ok(Self { workloads, credentials, tables, statuses, flow: handle, proxy, identity, plans, flow_task })
+        Ok(Self {
+            workloads,
+            credentials,
+            tables,
+            snapshots,
+            statuses,
+            flow: handle,
+            proxy,
+            identity,
+            plans,
+            flow_task,
+        })
     }
 
     /// Takes over a configuration that changes only what may change: first what can fail.

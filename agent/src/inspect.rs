@@ -14,14 +14,14 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
-use weft_core::{flow, publish::Reader, table::Table, tls::Credentials, workload::Workload};
+use weft_core::{flow, merge::Snapshot, publish::Reader, table::Table, tls::Credentials, workload::Workload};
 use weft_proxy::{Inspector, Tapped};
 use weft_registries::hub::{LinkState, RelayedStates};
 
 pub use readonly::ReadOnly;
 
 use crate::{
-    admin::{Answer, Handler, pages, word},
+    admin::{Answer, Handler, endpoints, pages, word},
     identity::IdentityStatus,
     lifecycle::Lifecycle,
     readiness::Readiness,
@@ -50,6 +50,8 @@ pub struct Inspect {
     pub workloads: watch::Receiver<Arc<[Arc<Workload>]>>,
     /// What the registries say, compiled.
     pub tables: Reader<Table>,
+    /// What the registries say, as they say it.
+    pub snapshots: Reader<Snapshot>,
     /// How the registries are.
     pub statuses: Reader<flow::Status>,
     /// Certificates and trust.
@@ -76,9 +78,7 @@ impl Handler for Full {
         match (method.as_str(), path) {
             ("GET", "/status") => Answer::json(&inspect.status()),
             ("GET", "/services") => Answer::json(&pages::services(&table())),
-            ("GET", "/endpoints") => {
-                Answer::json(&pages::endpoints(&table(), weft_proxy::clock::milliseconds(Instant::now())))
-            }
+            ("GET", "/endpoints") => Answer::json(&inspect.endpoints()),
             ("GET", "/routes") => Answer::json(&pages::routes(&table())),
             ("GET", "/certs") => Answer::json(&inspect.certificates()),
             ("GET", "/connections") => {
@@ -117,6 +117,12 @@ impl Inspect {
             hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn endpoints(&self) -> Vec<view::Endpoint> {
+        let (snapshot, table) = (self.snapshots.load_full(), self.tables.load_full());
+        let clock = weft_proxy::clock::milliseconds(Instant::now());
+        endpoints::endpoints((&snapshot, &table, &self.statuses.load_full()), clock, SystemTime::now())
     }
 
     /// What stands between requests and an answer: what has not come yet, and certificates that have ended.

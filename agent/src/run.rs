@@ -80,6 +80,7 @@ impl Agent {
             listeners: Mutex::new(listener_rows(&config)),
             workloads: parts.workloads.subscribe(),
             tables: parts.tables.clone(),
+            snapshots: parts.snapshots.clone(),
             statuses: parts.statuses.clone(),
             credentials: parts.credentials.clone(),
             identity: parts.identity.status(),

@@ -143,6 +143,9 @@ pub struct Endpoint {
     pub mesh_address: Option<SocketAddr>,
     /// Who must answer.
     pub identity: Option<String>,
+    /// What named the identity: `declared in a file`, `the platform's account`, `the instance's record`, `a rule for the
+    /// service` or `the rule of the registry`; none without an identity.
+    pub identity_from: Option<String>,
     /// `required` or `off`.
     pub tls: String,
     /// Labels.
@@ -157,6 +160,12 @@ pub struct Endpoint {
     pub in_flight: u32,
     /// Seconds for which it gets no requests because it failed; none when it takes them.
     pub ejected_for_s: Option<f64>,
+    /// Whether calls go to it now.
+    pub eligible: bool,
+    /// Why not; none when they do.
+    pub reason: Option<String>,
+    /// Seconds since its registry last said that this is so.
+    pub age_s: Option<u64>,
 }
 
 /// One rule of `GET /routes`, in the order in which rules are tried.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -42,20 +42,6 @@ pub fn services(table: &Table) -> Vec<view::Service> {
                     .filter(|upstream| upstream.endpoint.health == weft_core::resource::Health::Healthy)
                     .count(),
             }
-        })
-        .collect()
-}
-
-/// Every endpoint that calls may go to. `now` is on the clock of [`EndpointState::ejected_until`], in milliseconds.
-///
-/// [`EndpointState::ejected_until`]: weft_core::table::EndpointState::ejected_until
-#[must_use]
-pub fn endpoints(table: &Table, now: u64) -> Vec<view::Endpoint> {
-    sorted(table)
-        .flat_map(|destination| {
-            endpoints_of(destination)
-                .into_values()
-                .map(move |upstream| endpoint(&destination.key, upstream, now))
         })
         .collect()
 }
@@ -135,14 +121,16 @@ pub fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
     at.duration_since(now).map_or_else(|past| -whole(past.duration()), whole)
 }
 
-fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
+pub(super) fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
     let mut destinations: Vec<&Arc<Destination>> = table.destinations().collect();
     destinations.sort_by(|a, b| a.key.cmp(&b.key));
     destinations.into_iter()
 }
 
 /// A service's own endpoints: those of the rule that every port ends with, and of all others that lead to the service.
-fn endpoints_of(destination: &Destination) -> BTreeMap<(&PortName, &InstanceName), &Arc<Upstream>> {
+pub(super) fn endpoints_of(
+    destination: &Destination,
+) -> BTreeMap<(&PortName, &InstanceName), &Arc<Upstream>> {
     let targets = destination.ports.iter().flat_map(|port| port.rules.iter()).flat_map(|rule| &rule.targets);
     targets
         .filter(|target| target.service == destination.key)
@@ -153,28 +141,6 @@ fn endpoints_of(destination: &Destination) -> BTreeMap<(&PortName, &InstanceName
 
 fn port_text(port: &DestinationPort) -> String {
     format!("{}:{}/{}", port.name, port.number, format!("{:?}", port.protocol).to_lowercase())
-}
-
-fn endpoint(key: &ServiceKey, upstream: &Upstream, now: u64) -> view::Endpoint {
-    let endpoint = &upstream.endpoint;
-    let state = upstream.state.peek();
-    let ejected_until = state.map_or(0, |state| state.ejected_until.load(Ordering::Relaxed));
-    view::Endpoint {
-        registry: upstream.registry.to_string(),
-        service: key.service.to_string(),
-        port: endpoint.port_name.to_string(),
-        instance: endpoint.instance.to_string(),
-        address: endpoint.address.socket(),
-        mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
-        identity: endpoint.identity.as_ref().map(ToString::to_string),
-        tls: format!("{:?}", endpoint.tls).to_lowercase(),
-        labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-        weight: endpoint.weight,
-        locality: endpoint.locality.to_string(),
-        health: format!("{:?}", endpoint.health).to_lowercase(),
-        in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
-        ejected_for_s: (ejected_until > now).then(|| (ejected_until - now) as f64 / 1e3),
-    }
 }
 
 fn route(port: &DestinationPort, rule: &CompiledRouteRule) -> view::Route {

@@ -1,14 +1,18 @@
-//! `weft check`: says all that is wrong with files before anything runs with them.
+//! `weft check`: says all that is wrong with files before anything runs with them, and with the registries they name.
+
+mod registries;
 
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use serde::Serialize;
-use weft_core::config::{Fault, Style, render};
+use weft_core::config::{Fault, Style, parse_duration, render};
 
+use self::registries::Looked;
 use super::output::{OutputOptions, print_json};
 use crate::config::{CheckedFile, FileKind, survey};
 
@@ -23,6 +27,13 @@ pub(super) struct Args {
     /// Take every file named for this kind instead of guessing it
     #[arg(long, value_enum, value_name = "KIND")]
     kind: Option<FileKind>,
+    /// Also look at the registries that the files name, or at the one of this name: whether it is there, the token good,
+    /// which rights are missing, what is seen and what is left out
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    registry: Option<String>,
+    /// How long a registry may take to be listed
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = parse_duration, requires = "registry")]
+    within: Duration,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -34,18 +45,37 @@ struct Report<'f> {
     errors: usize,
     warnings: usize,
     files: &'f [CheckedFile],
+    /// What was found at the registries; missing when nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registries: Option<Vec<Looked>>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let paths = if args.paths.is_empty() { installed()? } else { args.paths.clone() };
     let files = survey(&paths, args.kind);
     let faults = || files.iter().flat_map(|file| &file.faults);
     let errors = faults().filter(|fault| fault.is_error()).count();
-    let report = Report { ok: errors == 0, errors, warnings: faults().count() - errors, files: &files };
+    let looked = match &args.registry {
+        // What the files say is wrong: there is nothing to look at yet.
+        Some(_) if errors > 0 => Some(Vec::new()),
+        Some(name) => Some(registries::look(&files, name, args.within).await?),
+        None => None,
+    };
+    let well = looked.iter().flatten().all(Looked::is_well);
+    let report = Report {
+        ok: errors == 0 && well,
+        errors,
+        warnings: faults().count() - errors,
+        files: &files,
+        registries: looked,
+    };
     if args.output.is_json() {
         print_json(&report)?
     } else {
-        print(&report)?
+        print(&report)?;
+        if let Some(looked) = &report.registries {
+            registries::print(looked)?;
+        }
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    output::{ReadOptions, ServiceFilter, or_dash, print_json},
+    output::{ReadOptions, ServiceFilter, or_dash, print_json, span},
     table::Table,
 };
 use crate::view::Endpoint;
@@ -12,6 +12,9 @@ use crate::view::Endpoint;
 pub(super) struct Args {
     #[command(flatten)]
     service: ServiceFilter,
+    /// Say of each endpoint which registry tells of it and how long ago, what named its identity, and why no calls go to it
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     read: ReadOptions,
 }
@@ -24,6 +27,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print_json(&endpoints)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let table = if args.explain { explained(endpoints) } else { listed(endpoints) };
+    table.print("no endpoints")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn listed(endpoints: Vec<Endpoint>) -> Table {
     let mut table = Table::new(&[
         "SERVICE",
         "PORT",
@@ -54,6 +63,40 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             endpoint.in_flight.to_string(),
         ]);
     }
-    table.print("no endpoints")?;
-    Ok(ExitCode::SUCCESS)
+    table
+}
+
+fn explained(endpoints: Vec<Endpoint>) -> Table {
+    let mut table = Table::new(&[
+        "REGISTRY",
+        "SERVICE",
+        "PORT",
+        "INSTANCE",
+        "HEALTH",
+        "REACHED AT",
+        "TLS",
+        "IDENTITY",
+        "NAMED BY",
+        "LOCALITY",
+        "AGE",
+        "CALLED",
+    ]);
+    for endpoint in endpoints {
+        let reached = endpoint.mesh_address.unwrap_or(endpoint.address);
+        table.row([
+            endpoint.registry,
+            endpoint.service,
+            endpoint.port,
+            endpoint.instance,
+            endpoint.health,
+            reached.to_string(),
+            endpoint.tls,
+            or_dash(endpoint.identity.as_deref()),
+            or_dash(endpoint.identity_from.as_deref()),
+            or_dash(Some(&endpoint.locality)),
+            endpoint.age_s.map_or_else(|| "-".into(), |age| span(i64::try_from(age).unwrap_or(i64::MAX))),
+            endpoint.reason.map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
+        ]);
+    }
+    table
 }

@@ -1,0 +1,153 @@
+//! Every endpoint that any registry tells of, whether calls go to it or not, and why not.
+//!
+//! What is told comes from the snapshot, what is done with it from the table: an endpoint that the compiler leaves out is
+//! in the first alone, and that is exactly the one that somebody asks about.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use weft_core::{
+    flow,
+    merge::{ServiceEntry, Snapshot},
+    name::{InstanceName, PortName, RegistryName, ServiceKey},
+    registry::Scope,
+    resource::{Endpoint, Health, IdentityFrom},
+    table::{Table, Upstream},
+};
+
+use super::pages::{endpoints_of, sorted};
+use crate::view;
+
+/// What an endpoint is found by in the table.
+type Key<'a> = (&'a RegistryName, &'a str, &'a PortName, &'a InstanceName);
+
+/// When each scope was last confirmed.
+type Confirmed = BTreeMap<Scope, SystemTime>;
+
+/// Every endpoint, by registry, service, port and instance. `clock` is the time on the clock of
+/// [`EndpointState::ejected_until`], in milliseconds.
+///
+/// [`EndpointState::ejected_until`]: weft_core::table::EndpointState::ejected_until
+#[must_use]
+pub fn endpoints(
+    (snapshot, table, status): (&Snapshot, &Table, &flow::Status),
+    clock: u64,
+    now: SystemTime,
+) -> Vec<view::Endpoint> {
+    let used = used(table);
+    let scopes = status.registries.iter().flat_map(|registry| &registry.scopes);
+    let confirmed: Confirmed = scopes.filter_map(|it| Some((it.scope.clone(), it.committed_at?))).collect();
+    let mut rows = Vec::new();
+    for (registry, partition) in &snapshot.partitions {
+        let mut services: Vec<_> = partition.services.iter().collect();
+        services.sort_by_key(|(name, _)| *name);
+        for (name, entry) in services {
+            let key = ServiceKey { registry: registry.clone(), service: name.clone() };
+            let age_s = age_s(&key, entry, &confirmed, now);
+            for endpoint in &entry.endpoints {
+                let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
+                rows.push(row(&key, entry, endpoint, upstream.copied(), age_s, clock));
+            }
+        }
+    }
+    rows
+}
+
+fn used(table: &Table) -> HashMap<Key<'_>, &Arc<Upstream>> {
+    let upstreams = sorted(table).flat_map(|destination| endpoints_of(destination).into_values());
+    upstreams
+        .map(|upstream| {
+            let endpoint = &upstream.endpoint;
+            (
+                (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance),
+                upstream,
+            )
+        })
+        .collect()
+}
+
+/// Seconds since the registry last said that this is so: of the oldest part that speaks of the service.
+fn age_s(key: &ServiceKey, entry: &ServiceEntry, confirmed: &Confirmed, now: SystemTime) -> Option<u64> {
+    let scopes = entry.origins.iter();
+    let scopes = scopes.map(|origin| Scope { registry: key.registry.clone(), part: origin.part.clone() });
+    let oldest = scopes.filter_map(|scope| confirmed.get(&scope)).min()?;
+    Some(now.duration_since(*oldest).unwrap_or_default().as_secs())
+}
+
+fn row(
+    key: &ServiceKey,
+    entry: &ServiceEntry,
+    endpoint: &Endpoint,
+    upstream: Option<&Arc<Upstream>>,
+    age_s: Option<u64>,
+    clock: u64,
+) -> view::Endpoint {
+    let state = upstream.and_then(|upstream| upstream.state.peek());
+    let ejected_until = state.map_or(0, |state| state.ejected_until.load(Ordering::Relaxed));
+    let ejected_for_s = (ejected_until > clock).then(|| (ejected_until - clock) as f64 / 1e3);
+    let reason = match upstream {
+        None => Some(left_out(entry, endpoint)),
+        Some(_) => spared(endpoint, ejected_for_s),
+    };
+    view::Endpoint {
+        registry: key.registry.to_string(),
+        service: key.service.to_string(),
+        port: endpoint.port_name.to_string(),
+        instance: endpoint.instance.to_string(),
+        address: endpoint.address.socket(),
+        mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
+        identity: endpoint.identity.as_ref().map(ToString::to_string),
+        identity_from: endpoint.identity.as_ref().map(|_| rule_text(endpoint.identity_from).to_owned()),
+        tls: format!("{:?}", endpoint.tls).to_lowercase(),
+        labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        weight: endpoint.weight,
+        locality: endpoint.locality.to_string(),
+        health: format!("{:?}", endpoint.health).to_lowercase(),
+        in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
+        ejected_for_s,
+        eligible: reason.is_none(),
+        reason,
+        age_s,
+    }
+}
+
+/// Why the compiler has no use for an endpoint.
+fn left_out(entry: &ServiceEntry, endpoint: &Endpoint) -> String {
+    if let Some(reason) = endpoint.unusable() {
+        return reason.into();
+    }
+    match &entry.service {
+        None => "nothing declares its service and the service's ports".into(),
+        Some(service) if !service.ports.iter().any(|port| port.name == endpoint.port_name) => {
+            format!("its service has no port `{}`", endpoint.port_name)
+        }
+        Some(_) => "left out by a join or another rule: `weft status` lists what was decided".into(),
+    }
+}
+
+/// Why calls go elsewhere while they can.
+fn spared(endpoint: &Endpoint, ejected_for_s: Option<f64>) -> Option<String> {
+    if let Some(seconds) = ejected_for_s {
+        return Some(format!("calls to it failed: taken out for {seconds:.0} s more"));
+    }
+    match endpoint.health {
+        Health::Healthy if endpoint.weight == 0 => Some("its weight is 0".into()),
+        Health::Healthy => None,
+        Health::Draining => Some("its registry says that it is finishing".into()),
+        Health::Unhealthy => Some("its registry says that it is unhealthy".into()),
+        Health::Unconfirmed => Some("its registry no longer mentions it, and may have been unable to".into()),
+    }
+}
+
+fn rule_text(from: IdentityFrom) -> &'static str {
+    match from {
+        IdentityFrom::Declared => "declared in a file",
+        IdentityFrom::Platform => "the platform's account",
+        IdentityFrom::Metadata => "the instance's record",
+        IdentityFrom::ServiceRule => "a rule for the service",
+        IdentityFrom::RegistryRule => "the rule of the registry",
+    }
+}
