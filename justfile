@@ -33,6 +33,10 @@ fuzz SECONDS="60":
 testbed *SERVERS:
     @testbed/install {{SERVERS}}
 
+# What every registry is asked, against its real server: all of them, or those named
+conformance *BACKENDS:
+    cargo test -q -p weft-registries --test conformance -- {{BACKENDS}}
+
 # Everything the gate checks
 ci:
     .ci/run
