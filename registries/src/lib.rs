@@ -13,9 +13,13 @@ pub mod plan;
 pub mod probe;
 pub mod static_files;
 pub mod hub;
+pub mod consul;
 
 pub use plan::{BuildError, Environment, Kind, Plan};
 
 /// Every kind of registry.
-pub const KINDS: &[Kind] =
-    &[Kind { word: "static", read: static_files::read }, Kind { word: "hub", read: plan::read_hub }];
+pub const KINDS: &[Kind] = &[
+    Kind { word: "static", read: static_files::read },
+    Kind { word: "hub", read: plan::read_hub },
+    Kind { word: "consul", read: consul::read },
+];

@@ -84,6 +84,27 @@ impl Told {
         events
     }
 
+    /// The events that tell what some origins say now, and that some are gone, all else being as it was told: for a
+    /// catalog that knows what changed, and whose word it is that they are gone (none of them is merely hidden). None when
+    /// only a whole listing may be told: at first, and where too much is gone to be believed at once.
+    pub fn tell_changed(&mut self, changed: Listing, gone: Vec<OriginName>) -> Option<Vec<Event>> {
+        let gone: Vec<_> = gone.into_iter().filter(|origin| self.versions.contains_key(origin)).collect();
+        let implausible = self.versions.len() >= DOUBTED_FROM && gone.len() * 2 > self.versions.len();
+        if self.completeness.is_none() || implausible {
+            return None;
+        }
+        let mut events = Vec::new();
+        self.changes(changed, gone, &mut events);
+        events.push(self.confirm());
+        Some(events)
+    }
+
+    /// How complete the last list was that was told; none before the first.
+    #[must_use]
+    pub fn completeness(&self) -> Option<Completeness> {
+        self.completeness
+    }
+
     /// "Still true", without a listing.
     #[must_use]
     pub fn confirm(&self) -> Event {
@@ -176,6 +197,25 @@ mod tests {
         assert_eq!(tell(&["b"], Filtered, 3), "[+b?].", "what is hidden is not gone");
         assert_eq!(tell(&["b"], Filtered, 4), ".");
         assert_eq!(tell(&["b", "c"], Full, 5), "[+b+c].");
+    }
+
+    #[test]
+    fn changes_are_told_alone_unless_they_are_hard_to_believe() {
+        use Completeness::Full;
+        let mut told = Told::new(Scope::whole(RegistryName::new("consul").unwrap()));
+        let now = Instant::now();
+        let gone = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+        let changed = |told: &mut Told, some: &[&str], without: &[&str]| {
+            told.tell_changed(listing(some), gone(without)).map(|events| shape(&events))
+        };
+        assert_eq!(changed(&mut told, &["a"], &[]), None, "nothing was listed yet");
+        told.tell(listing(&["a", "b"]), Full, now);
+        assert_eq!(changed(&mut told, &["b", "c"], &["a", "x"]).unwrap(), "-a+c.");
+        let all: Vec<String> = (0..10).map(|number| format!("s{number}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        told.tell(listing(&all), Full, now);
+        assert_eq!(changed(&mut told, &[], &all[..6]), None, "too much to be believed");
+        assert_eq!(told.completeness(), Some(Full));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The backends.
 
+mod consul;
 mod static_files;
 
 use crate::bed::Bed;
@@ -8,4 +9,4 @@ use crate::bed::Bed;
 type Open = fn() -> Option<Box<dyn Bed>>;
 
 /// Every backend by its word in `kind = "…"`.
-pub(crate) const BEDS: &[(&str, Open)] = &[("static", static_files::open)];
+pub(crate) const BEDS: &[(&str, Open)] = &[("static", static_files::open), ("consul", consul::open)];

@@ -11,7 +11,7 @@ use weft_core::{
     merge::{Merge, Snapshot},
     name::{RegistryName, ServiceKey},
     registry::{Completeness, Event, Registry, Resume, conformance::held},
-    resource::Endpoint,
+    resource::{Endpoint, Service},
 };
 
 /// A registry that is followed until this is dropped.
@@ -95,6 +95,13 @@ impl View<'_> {
         let entry = self.seen.snapshot.service(&key)?;
         entry.service.as_ref()?;
         Some(entry.endpoints.to_vec())
+    }
+
+    /// The record of `service.default`.
+    #[allow(dead_code, reason = "asked by the tests of one backend, which share this")]
+    pub(crate) fn service(&self, service: &str) -> Option<Arc<Service>> {
+        let key = ServiceKey { registry: self.name.clone(), service: service.parse().ok()? };
+        self.seen.snapshot.service(&key)?.service.clone()
     }
 
     pub(crate) fn count(&self, service: &str) -> usize {

@@ -1,0 +1,108 @@
+//! Consul: its catalog and the health of what is in it.
+//!
+//! ```text
+//!   lists (four questions that wait) ──> known (what may have changed) ──> watch (reads it) ──> convert ──> told
+//!                                                    rights (is it gone, or hidden?) ──┘
+//! ```
+//!
+//! # Which questions
+//!
+//! A question per service would be exact, but each holds a connection while it waits, and Consul gives one client address
+//! 200 of them. So four lists are waited for: services, nodes, checks that warn and checks that fail. What these show
+//! (a service that is new or gone, its tags, a check that fails) names the services to read again. A write that they do
+//! not show (an address, meta, a second instance) moves their indexes; then every node is asked for its index alone, with
+//! a filter that leaves nothing of the answer, and what runs on a node that moved is compared. Where there are fewer
+//! services than nodes, services are asked instead.
+//!
+//! Measured on Consul 1.22.5, 1 000 services of 10 instances on 100 nodes, one client with 8 connections, two cores:
+//!
+//! | question | time | of the server's CPU | bytes |
+//! |---|---|---|---|
+//! | a list of services, of nodes, of checks that fail | 13, 1, 2 ms | 10, 1, 1 ms | 32, 16, 0 KB |
+//! | every node's index (100 questions) | 25 ms | 20 ms | 40 KB |
+//! | every service's index (1 000 questions) | 280 ms | 200 ms | 400 KB |
+//! | every service (1 000 questions): the first list | 410 ms | 330 ms | 7.5 MB |
+//! | `health/state/any`: moves with the output of every check that passes | 47 ms | 50 ms | 2.7 MB |
+//! | `internal/ui/nodes`, which has it all, and promises nothing | 115 ms | 110 ms | 5.6 MB |
+//!
+//! Four connections wait and up to eight read: with one agent per address there is room for fifteen more.
+//!
+//! # What is believed
+//!
+//! * Answers of Consul's streaming backend say 200 for a minute after the last leader died. None of these questions is
+//!   answered by it, and whether there is a leader is asked beside them; without one the watch ends with an error.
+//! * A token that may not see something gets shorter lists with status 200. Before anything is taken away that seems
+//!   gone, Consul is asked whether our token may see it; if not, it is told as a list that hides something.
+//! * An index that goes back (a restored snapshot) has everything read again.
+
+mod settings;
+pub mod objects;
+mod access;
+mod client;
+mod rights;
+pub mod known;
+pub mod convert;
+mod lists;
+mod watch;
+
+use std::sync::Arc;
+
+use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_util::StreamExt;
+use weft_core::{
+    identity::TrustDomain,
+    name::RegistryName,
+    registry::{Capabilities, Event, Registry, RegistryError, Resume, Right, Scope},
+};
+
+pub use settings::{ConsulSettings, LoginSettings, read};
+
+use access::Access;
+use client::Client;
+use convert::Surroundings;
+
+/// The registry.
+pub struct ConsulRegistry {
+    name: RegistryName,
+    settings: Arc<ConsulSettings>,
+    around: Arc<Surroundings>,
+    access: Arc<Access>,
+}
+
+impl ConsulRegistry {
+    /// Opens nothing yet: [`Registry::watch`] does.
+    #[must_use]
+    pub fn new(name: RegistryName, settings: Arc<ConsulSettings>, trust_domain: Option<TrustDomain>) -> Self {
+        let around = Surroundings {
+            rules: settings.rules.clone(),
+            trust_domain,
+            domain: settings.domain.clone(),
+            datacenter: settings.datacenter.clone(),
+            peer: settings.peer.clone(),
+        };
+        let access = Access::new(settings.credential.clone(), settings.login.clone());
+        Self { name, settings, around: Arc::new(around), access: Arc::new(access) }
+    }
+}
+
+impl Registry for ConsulRegistry {
+    fn name(&self) -> &RegistryName {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { health: true, ..Capabilities::default() }
+    }
+
+    /// Always begins with a full list: Consul's indexes tell that something changed, not what.
+    fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        watch::follow(self.settings.clone(), self.around.clone(), self.access.clone(), scope).boxed()
+    }
+
+    fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
+        Box::pin(async move {
+            let client = Client::new(&self.settings, self.access.clone())?;
+            rights::rights(&client, false).await
+        })
+    }
+}

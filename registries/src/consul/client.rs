@@ -1,0 +1,162 @@
+//! Questions to Consul's HTTP API, and what its headers say of each answer.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use weft_core::registry::RegistryError;
+
+use super::{access::Access, settings::ConsulSettings};
+use crate::http_client::{Answer, Call, HttpClient};
+
+const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+/// What Consul adds to a wait to spread its answers, as a part of it, and what the network may take.
+const LATE: Duration = Duration::from_secs(10);
+/// How old an answer may be, in milliseconds, that another server than the leader gave. Ours are the leader's, so that
+/// this is only about servers that were told to answer otherwise.
+const MAX_LAST_CONTACT: u64 = 10_000;
+
+/// A client of one server. Clones are one.
+#[derive(Clone)]
+pub(super) struct Client {
+    http: HttpClient,
+    access: Arc<Access>,
+    /// `dc=…&peer=…`, to be added to every question about the catalog.
+    place: Arc<str>,
+}
+
+/// An answer about the catalog.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    /// The state's index; none where the answer has none, or 0, which means nothing can be waited for.
+    pub(super) index: Option<u64>,
+    /// Whether the server says that it left something out for want of rights.
+    pub(super) filtered: bool,
+    answer: Answer,
+}
+
+impl Reading {
+    /// The body.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, RegistryError> {
+        self.answer.json()
+    }
+}
+
+/// Makes a text one part of a path or a query.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+impl Client {
+    /// Reads the certificates that the settings name.
+    pub(super) fn new(settings: &ConsulSettings, access: Arc<Access>) -> Result<Self, RegistryError> {
+        let datacenter = settings.datacenter.iter().map(|name| format!("dc={}", encoded(name)));
+        let peer = settings.peer.iter().map(|name| format!("peer={}", encoded(name)));
+        let place = datacenter.chain(peer).collect::<Vec<_>>().join("&");
+        Ok(Self { http: HttpClient::new(&settings.server)?, access, place: place.into() })
+    }
+
+    /// Reads a path of the catalog, without waiting.
+    pub(super) async fn read(&self, path: &str) -> Result<Reading, RegistryError> {
+        self.reading(Call::get(self.placed(path))).await
+    }
+
+    /// Waits at most `wait` until what a path says has an index above `index`.
+    pub(super) async fn wait(
+        &self,
+        path: &str,
+        index: u64,
+        wait: Duration,
+    ) -> Result<Reading, RegistryError> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}index={index}&wait={}ms", wait.as_millis());
+        self.reading(Call::get(self.placed(&path)).within(wait + wait / 16 + LATE)).await
+    }
+
+    /// Whether the cluster has a leader, as the server that is asked knows without asking others.
+    ///
+    /// # Errors
+    /// That it has none: what is read then may be old.
+    pub(super) async fn check_leader(&self) -> Result<(), RegistryError> {
+        // Asked of its own cluster: what another datacenter answers is read from its answers.
+        let call = Call::get("/v1/status/leader").within(Duration::from_secs(5));
+        let answer = self.http.send(call).await?.ok()?;
+        if answer.json::<String>()?.is_empty() { Err(leaderless()) } else { Ok(()) }
+    }
+
+    /// Asks anything with the token, and yields the answer whatever its status.
+    pub(super) async fn ask(&self, call: Call) -> Result<Answer, RegistryError> {
+        let token = self.access.token(&self.http).await?;
+        let with = |call: Call, token: &Option<crate::credential::Token>| match token {
+            Some(token) => call.header(TOKEN, token.secret(), true),
+            None => call,
+        };
+        let answer = self.http.send(with(call.clone(), &token)).await?;
+        if !is_refusal(&answer) {
+            return Ok(answer);
+        }
+        // The token may have been renewed since it was read, or has ended where we can get another one.
+        match self.access.another(&self.http, token.as_ref()).await? {
+            Some(renewed) => self.http.send(with(call, &Some(renewed))).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// Asks by a method with a body of JSON.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<Answer, RegistryError> {
+        self.ask(Call::new(method, path).body("application/json", body.to_string())).await
+    }
+
+    /// A path with the datacenter and the peer.
+    pub(super) fn placed(&self, path: &str) -> String {
+        match (self.place.is_empty(), path.contains('?')) {
+            (true, _) => path.to_owned(),
+            (false, true) => format!("{path}&{}", self.place),
+            (false, false) => format!("{path}?{}", self.place),
+        }
+    }
+
+    async fn reading(&self, call: Call) -> Result<Reading, RegistryError> {
+        let answer = self.ask(call).await?;
+        if is_refusal(&answer) {
+            // A server that passed the question on may answer 500 with the other's refusal in its text.
+            return Err(RegistryError::Denied(answer.fault().to_string()));
+        }
+        if answer.status == StatusCode::NOT_FOUND {
+            return Err(answer.fault());
+        }
+        let answer = answer.ok()?;
+        // Answers of the streaming kind always say that there is no leader, and are not asked for here.
+        let streaming = answer.text("x-consul-query-backend") == Some("streaming");
+        let leaderless_answer = answer.text("x-consul-knownleader") == Some("false");
+        let old = answer.number("x-consul-lastcontact").is_some_and(|age| age > MAX_LAST_CONTACT);
+        if !streaming && (leaderless_answer || old) {
+            return Err(leaderless());
+        }
+        Ok(Reading {
+            index: answer.number("x-consul-index").filter(|index| *index != 0),
+            filtered: answer.text("x-consul-results-filtered-by-acls") == Some("true"),
+            answer,
+        })
+    }
+}
+
+/// Whether an answer refuses the token or what it may do.
+pub(super) fn is_refusal(answer: &Answer) -> bool {
+    let refused = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED].contains(&answer.status);
+    let said = || {
+        let text = answer.said();
+        text.contains("ACL not found") || text.contains("Permission denied")
+    };
+    refused || (answer.status == StatusCode::INTERNAL_SERVER_ERROR && said())
+}
+
+fn leaderless() -> RegistryError {
+    RegistryError::Unreachable("Consul has no leader: what it answers may be old".into())
+}

@@ -1,0 +1,128 @@
+//! The four lists that are waited for, each by a question of its own that Consul answers when the list moved.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use weft_core::registry::RegistryError;
+
+use super::{
+    client::{Client, Reading},
+    known::{Known, State},
+    objects::{Check, Node},
+};
+use crate::http_client::jittered;
+
+/// The least time between two questions for one list, however fast it moves.
+const LEAST: Duration = Duration::from_millis(20);
+/// How often a list without an index is asked for: it cannot be waited for.
+const WITHOUT_INDEX: Duration = Duration::from_secs(2);
+/// The longest that Consul may be asked to wait.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// One list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    /// All services with their tags. Its index moves with every write of an instance.
+    Services,
+    /// All nodes. Its index moves with every write of a node.
+    Nodes,
+    /// Checks that warn.
+    Warning,
+    /// Checks that fail. Waiting for these, and not for all checks, sleeps through the outputs of those that pass.
+    Critical,
+}
+
+/// What was heard of a list.
+pub(super) struct Heard {
+    pub(super) list: List,
+    pub(super) index: Option<u64>,
+    /// Whether the index is another one than was waited for.
+    pub(super) moved: bool,
+    /// Whether the index went back: the server's state is not the one that it was.
+    pub(super) went_back: bool,
+    pub(super) filtered: bool,
+    body: Body,
+}
+
+enum Body {
+    Services(BTreeMap<String, Vec<String>>),
+    Nodes(Vec<Node>),
+    Checks(State, Vec<Check>),
+}
+
+impl List {
+    pub(super) const ALL: [Self; 4] = [Self::Nodes, Self::Services, Self::Warning, Self::Critical];
+
+    /// What tells it from the others.
+    pub(super) fn name(self) -> &'static str {
+        self.path()
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Services => "/v1/catalog/services",
+            Self::Nodes => "/v1/catalog/nodes",
+            Self::Warning => "/v1/health/state/warning",
+            Self::Critical => "/v1/health/state/critical",
+        }
+    }
+
+    /// Reads the list as it is.
+    pub(super) async fn read(self, client: &Client) -> Result<Heard, RegistryError> {
+        self.heard(&client.read(self.path()).await?, None)
+    }
+
+    fn heard(self, reading: &Reading, before: Option<u64>) -> Result<Heard, RegistryError> {
+        let body = match self {
+            Self::Services => Body::Services(reading.json()?),
+            Self::Nodes => Body::Nodes(reading.json()?),
+            Self::Warning => Body::Checks(State::Warning, reading.json()?),
+            Self::Critical => Body::Checks(State::Critical, reading.json()?),
+        };
+        let went_back = matches!((reading.index, before), (Some(now), Some(before)) if now < before);
+        let moved = reading.index.is_none() || reading.index != before;
+        Ok(Heard { list: self, index: reading.index, moved, went_back, filtered: reading.filtered, body })
+    }
+
+    /// Asks for the list for ever, from `index` on, and says what it hears; ends with the first error, or when nobody
+    /// listens.
+    pub(super) async fn follow(
+        self,
+        client: Client,
+        mut index: Option<u64>,
+        wait: Duration,
+        heard: mpsc::Sender<Result<Heard, RegistryError>>,
+    ) {
+        loop {
+            let next = Instant::now() + LEAST;
+            let answered = match index {
+                Some(index) => client.wait(self.path(), index, jittered(wait).min(LONGEST)).await,
+                None => {
+                    sleep(jittered(WITHOUT_INDEX)).await;
+                    client.read(self.path()).await
+                }
+            };
+            let word = answered.and_then(|reading| self.heard(&reading, index));
+            let is_over = word.is_err();
+            index = word.as_ref().ok().and_then(|heard| heard.index);
+            if heard.send(word).await.is_err() || is_over {
+                return;
+            }
+            sleep_until(next).await;
+        }
+    }
+}
+
+impl Heard {
+    /// Tells what was heard.
+    pub(super) fn tell(self, known: &mut Known) {
+        match self.body {
+            Body::Services(list) => known.services(&list),
+            Body::Nodes(list) => known.nodes(&list),
+            Body::Checks(state, list) => known.checks(state, list),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a `kind = "consul"` section says.
+
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
+use weft_core::{
+    config::{Fault, Readable, Section, Value},
+    identity::TrustDomain,
+    name::{HostName, RegistryName},
+    registry::Registry,
+};
+
+use super::ConsulRegistry;
+use crate::{
+    credential::Credential,
+    http_client::ServerSettings,
+    plan::{BuildError, Environment, Settings},
+    speaking::Rules,
+};
+
+/// Where Consul's own tools look when nobody says more.
+const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
+/// How long a question waits for a change, before jitter. Consul allows ten minutes; a question that is answered twice a
+/// minute shows an outage that the server hides, and costs eight answers a minute for all four.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// What a rule's template may name.
+const WORDS: [&str; 2] = ["node", "datacenter"];
+
+/// A registry's section, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulSettings {
+    /// The agent or server that is asked.
+    pub server: Arc<ServerSettings>,
+    /// The token's place.
+    pub credential: Credential,
+    /// How a token is got where none is given.
+    pub login: Option<LoginSettings>,
+    /// Another datacenter than the server's own.
+    pub datacenter: Option<String>,
+    /// A peer, whose exported services are followed.
+    pub peer: Option<String>,
+    /// The domain of the platform's host names, `consul` unless the servers were told otherwise.
+    pub domain: HostName,
+    /// How long a question waits for a change.
+    pub wait: Duration,
+    /// Which instances speak mesh, and as whom.
+    pub rules: Rules,
+}
+
+/// How to log in by an auth method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginSettings {
+    /// The auth method's name.
+    pub method: String,
+    /// The file of what proves who we are to it, such as a JSON web token; read again for every login.
+    pub token_file: PathBuf,
+}
+
+/// A name that goes into a query: what Consul calls a datacenter or a peer.
+struct Word(String);
+
+impl Readable for Word {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        value.parse("a name of letters, digits, '-' and '_'", |text| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            let good = !text.is_empty() && text.len() <= 63 && text.bytes().all(fits);
+            good.then(|| Self(text.to_owned())).ok_or("this is no such name")
+        })
+    }
+}
+
+/// Reads the section.
+#[must_use]
+pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
+    let server = ServerSettings::read(section, &default_address());
+    let login = section.get("login").map(|value| LoginSettings::read(&value));
+    let credential = Credential::read(section, "CONSUL_HTTP_TOKEN");
+    let datacenter = section.read("datacenter").map(|Word(word)| word);
+    let peer = section.read("peer").map(|Word(word)| word);
+    let domain = section.get("domain").map(|value| {
+        value.parse("the domain of Consul's host names, such as \"consul\"", |text| {
+            HostName::new(text.trim_end_matches('.'))
+        })
+    });
+    let wait = section.read_or("wait", DEFAULT_WAIT);
+    let rules = Rules::read(section, &WORDS);
+    if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&wait) {
+        let fault = Fault::error(section.key_place("wait"), "the wait is out of range");
+        section.report(fault.expected("expected a duration from \"1s\" to \"60s\""));
+        return None;
+    }
+    if login.is_some() && (section.has("token_file") || section.has("token_env")) {
+        let fault = Fault::error(section.key_place("login"), "`login` beside a token");
+        section.report(fault.expected("expected at most one of `login`, `token_file`, `token_env`"));
+        return None;
+    }
+    let login = match login {
+        Some(login) => Some(login?),
+        None => None,
+    };
+    let consul = || HostName::new("consul").ok();
+    Some(Arc::new(ConsulSettings {
+        server: Arc::new(server?),
+        credential: if login.is_some() { Credential::None } else { credential? },
+        login,
+        datacenter,
+        peer,
+        domain: domain.unwrap_or_else(consul)?,
+        wait,
+        rules: rules?,
+    }))
+}
+
+/// `CONSUL_HTTP_ADDR` may lack the scheme, which `CONSUL_HTTP_SSL` then decides.
+fn default_address() -> String {
+    let address = env::var("CONSUL_HTTP_ADDR").unwrap_or_default();
+    if address.is_empty() {
+        return DEFAULT_ADDRESS.into();
+    }
+    if address.contains("://") {
+        return address;
+    }
+    let secure = env::var("CONSUL_HTTP_SSL").is_ok_and(|text| text == "true" || text == "1");
+    format!("http{}://{address}", if secure { "s" } else { "" })
+}
+
+impl LoginSettings {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        let section =
+            Section::open(value, "how to log in, such as { method = \"jwt\", token_file = \"…\" }")?;
+        let method: Option<Word> = section.require("method", "the auth method's name");
+        let token_file = section.require("token_file", "the file of the token that the method takes");
+        Some(Self { method: method?.0, token_file: token_file? })
+    }
+}
+
+impl Settings for ConsulSettings {
+    fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
+        let trust_domain: Option<TrustDomain> = environment.trust_domain.clone();
+        Ok(Arc::new(ConsulRegistry::new(name.clone(), Arc::new(self.clone()), trust_domain)))
+    }
+}

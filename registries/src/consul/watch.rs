@@ -1,0 +1,360 @@
+//! The loop: lists that move, services that are read again, and a word every few seconds that all is well.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+use weft_core::registry::{Completeness, Event, RegistryError, Scope};
+
+use super::{
+    access::Access,
+    client::{Client, encoded},
+    convert::{self, Surroundings},
+    known::{self, Known, Sweep},
+    lists::{Heard, List},
+    objects::{Entry, NodeServices},
+    rights::{self, Sight},
+    settings::ConsulSettings,
+};
+use crate::{
+    http_client::jittered,
+    told::{Listing, Told},
+};
+
+/// How many questions are asked at once beside those that wait.
+const AT_ONCE: usize = 8;
+/// How long other lists may take to tell of the same write.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// How often it is asked whether there is a leader, which what was told rests on; before jitter.
+const LEADER: Duration = Duration::from_secs(7);
+/// How much longer than it took the next round is put off: many agents on a busy server slow each other down, so that
+/// none of them does.
+const REST: u32 = 3;
+/// The longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// Follows the catalog until its consumer has enough.
+pub(super) fn follow(
+    settings: Arc<ConsulSettings>,
+    around: Arc<Surroundings>,
+    access: Arc<Access>,
+    scope: Scope,
+) -> impl Stream<Item = Result<Event, RegistryError>> {
+    let start = State::Begin { settings, around, access, scope };
+    stream::unfold(start, |mut state| async move {
+        let item = state.next().await?;
+        Some((item, state))
+    })
+}
+
+enum State {
+    Begin { settings: Arc<ConsulSettings>, around: Arc<Surroundings>, access: Arc<Access>, scope: Scope },
+    Following(Box<Follower>, VecDeque<Event>),
+    Over,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Result<Event, RegistryError>> {
+        loop {
+            let events = match self {
+                Self::Over => return None,
+                Self::Begin { settings, around, access, scope } => {
+                    match Follower::new(settings, around, access, scope) {
+                        Ok(follower) => {
+                            *self = Self::Following(Box::new(follower), VecDeque::new());
+                            continue;
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                Self::Following(follower, queue) => match queue.pop_front() {
+                    Some(event) => return Some(Ok(event)),
+                    None => follower.next().await.map(|events| queue.extend(events)),
+                },
+            };
+            if let Err(error) = events {
+                // The driver watches again.
+                *self = Self::Over;
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+struct Follower {
+    client: Client,
+    wait: Duration,
+    around: Arc<Surroundings>,
+    known: Known,
+    told: Told,
+    sweep: Sweep,
+    sight: Sight,
+    /// Lists that the server left something out of.
+    filtered: BTreeSet<&'static str>,
+    /// Services that show less than they did where we may not be shown all, and what they showed.
+    hidden: BTreeMap<known::Name, usize>,
+    /// None before the first list.
+    heard: Option<mpsc::Receiver<Result<Heard, RegistryError>>>,
+    followers: JoinSet<()>,
+    /// Whether something was written that lists do not show.
+    moved: bool,
+    /// Whether everything is to be read again.
+    anew: bool,
+    leader_due: Instant,
+    rest_until: Instant,
+}
+
+/// One service as it was read.
+struct Read {
+    name: known::Name,
+    entries: Vec<Entry>,
+}
+
+impl Follower {
+    fn new(
+        settings: &ConsulSettings,
+        around: &Arc<Surroundings>,
+        access: &Arc<Access>,
+        scope: &Scope,
+    ) -> Result<Self, RegistryError> {
+        let now = Instant::now();
+        Ok(Self {
+            client: Client::new(settings, access.clone())?,
+            wait: settings.wait,
+            around: around.clone(),
+            known: Known::default(),
+            told: Told::new(scope.clone()),
+            sweep: Sweep::Nodes,
+            sight: Sight::Open,
+            filtered: BTreeSet::new(),
+            hidden: BTreeMap::new(),
+            heard: None,
+            followers: JoinSet::new(),
+            moved: false,
+            anew: false,
+            leader_due: now,
+            rest_until: now,
+        })
+    }
+
+    /// The next words: changes, or that all is as it was.
+    async fn next(&mut self) -> Result<Vec<Event>, RegistryError> {
+        loop {
+            let Some(heard) = &mut self.heard else { return self.list().await };
+            tokio::select! {
+                word = heard.recv() => self.hear(word)?,
+                () = sleep_until(self.leader_due) => {
+                    self.client.check_leader().await?;
+                    self.leader_due = Instant::now() + jittered(LEADER);
+                    return Ok(vec![self.told.confirm()]);
+                }
+            }
+            if !self.is_due() {
+                continue;
+            }
+            self.gather().await?;
+            let began = Instant::now();
+            let events = if self.anew { self.list().await? } else { self.round().await? };
+            let now = Instant::now();
+            self.rest_until = now + ((now - began) * REST).min(LONGEST_REST);
+            return Ok(events);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.anew || self.moved || self.known.is_dirty()
+    }
+
+    fn hear(&mut self, word: Option<Result<Heard, RegistryError>>) -> Result<(), RegistryError> {
+        let ended = || Err(RegistryError::Unreachable("nobody asks Consul any more".into()));
+        let heard = word.unwrap_or_else(ended)?;
+        let name = heard.list.name();
+        if heard.filtered {
+            self.filtered.insert(name);
+        } else {
+            self.filtered.remove(name);
+        }
+        self.anew |= heard.went_back;
+        self.moved |= heard.moved && matches!(heard.list, List::Services | List::Nodes);
+        heard.tell(&mut self.known);
+        Ok(())
+    }
+
+    /// Hears what else there is to be heard: of the same write, and until there was rest enough.
+    async fn gather(&mut self) -> Result<(), RegistryError> {
+        let until = self.rest_until.max(Instant::now() + TOGETHER);
+        while let Some(heard) = &mut self.heard {
+            match timeout_at(until, heard.recv()).await {
+                Ok(word) => self.hear(word)?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything and tells it.
+    async fn list(&mut self) -> Result<Vec<Event>, RegistryError> {
+        self.client.check_leader().await?;
+        self.leader_due = Instant::now() + jittered(LEADER);
+        self.followers = JoinSet::new();
+        self.known = Known::default();
+        self.filtered.clear();
+        (self.anew, self.moved) = (false, false);
+        let (say, heard) = mpsc::channel(List::ALL.len());
+        for list in List::ALL {
+            let word = list.read(&self.client).await?;
+            self.followers.spawn(list.follow(self.client.clone(), word.index, self.wait, say.clone()));
+            self.hear(Some(Ok(word)))?;
+        }
+        self.heard = Some(heard);
+        (self.anew, self.moved) = (false, false);
+        let hidden: Vec<String> = self.hidden.keys().map(ToString::to_string).collect();
+        self.sight = rights::sight(&self.client, &hidden).await?;
+        self.hidden.retain(|name, _| !self.sight.sees(name));
+        // Indexes first: what is written while services are read then shows as moved.
+        self.sweep = self.known.sweep(self.sweep);
+        for (name, index) in self.indexes().await? {
+            self.known.index(self.sweep, &name, index);
+        }
+        let names = self.known.take_dirty();
+        let mut listing = self.unreadable(&names);
+        for Read { name, entries } in self.read(&names).await? {
+            self.known.read(&name, &entries);
+            let shown = self.hidden.get(&name).copied().unwrap_or(1);
+            if entries.len() >= shown {
+                self.hidden.remove(&name);
+                self.convert(&name, &entries, &mut listing);
+            }
+        }
+        Ok(self.told.tell(listing, self.completeness(), std::time::Instant::now()))
+    }
+
+    /// Finds out what changed, reads it and tells it.
+    async fn round(&mut self) -> Result<Vec<Event>, RegistryError> {
+        if std::mem::take(&mut self.moved) {
+            self.find_written().await?;
+        }
+        let dirty = self.known.take_dirty();
+        let (names, mut gone): (BTreeSet<_>, BTreeSet<_>) =
+            dirty.into_iter().partition(|name| self.known.has(name));
+        let mut changed = self.unreadable(&names);
+        let mut lost: BTreeMap<known::Name, usize> = BTreeMap::new();
+        for Read { name, entries } in self.read(&names).await? {
+            let before = self.known.read(&name, &entries);
+            if entries.len() < before {
+                lost.insert(name.clone(), before);
+            }
+            if entries.is_empty() {
+                gone.insert(name);
+            } else {
+                self.convert(&name, &entries, &mut changed);
+            }
+        }
+        if self.is_shown_less(&gone, lost).await? {
+            return self.list().await;
+        }
+        let gone = gone.iter().map(|name| convert::origin(name)).collect();
+        if self.told.completeness() == Some(self.completeness())
+            && let Some(events) = self.told.tell_changed(changed, gone)
+        {
+            return Ok(events);
+        }
+        self.list().await
+    }
+
+    /// Whether something that seems gone may merely be hidden from us: then it is not taken away.
+    async fn is_shown_less(
+        &mut self,
+        gone: &BTreeSet<known::Name>,
+        mut lost: BTreeMap<known::Name, usize>,
+    ) -> Result<bool, RegistryError> {
+        lost.extend(gone.iter().map(|name| (name.clone(), 1)));
+        let filtered = self.told.completeness() == Some(Completeness::Filtered);
+        if (lost.is_empty() && !filtered) || self.sight == Sight::Open {
+            return Ok(false);
+        }
+        let names: Vec<String> = lost.keys().map(ToString::to_string).collect();
+        self.sight = rights::sight(&self.client, &names).await?;
+        lost.retain(|name, _| !self.sight.sees(name));
+        let shown_less = !lost.is_empty();
+        self.hidden.extend(lost);
+        Ok(shown_less)
+    }
+
+    fn completeness(&self) -> Completeness {
+        let whole = self.sight.is_whole() && self.filtered.is_empty() && self.hidden.is_empty();
+        if whole { Completeness::Full } else { Completeness::Filtered }
+    }
+
+    /// Asks the smaller set for what moved in it.
+    async fn find_written(&mut self) -> Result<(), RegistryError> {
+        self.sweep = self.known.sweep(self.sweep);
+        let mut moved = Vec::new();
+        for (name, index) in self.indexes().await? {
+            if self.known.index(self.sweep, &name, index) && self.sweep == Sweep::Nodes {
+                moved.push(name);
+            }
+        }
+        let client = &self.client;
+        let read = stream::iter(moved).map(|name| async move {
+            let path = format!("/v1/catalog/node-services/{}", encoded(&name));
+            let found: Option<NodeServices> = client.read(&path).await?.json()?;
+            Ok::<_, RegistryError>((name, found.unwrap_or_default()))
+        });
+        let found: Vec<_> = read.buffer_unordered(AT_ONCE).try_collect().await?;
+        for (name, found) in found {
+            self.known.on_node(&name, &found.services);
+        }
+        Ok(())
+    }
+
+    /// The index of each member of the set, asked for with a filter that leaves nothing of the rest.
+    async fn indexes(&self) -> Result<Vec<(known::Name, Option<u64>)>, RegistryError> {
+        let (path, filter) = match self.sweep {
+            Sweep::Nodes => ("/v1/catalog/node-services/", "ID == \"\""),
+            Sweep::Services => ("/v1/catalog/service/", "ServiceID == \"\""),
+        };
+        let (client, filter) = (&self.client, encoded(filter));
+        let filter = filter.as_str();
+        let names = self.known.members(self.sweep).into_iter();
+        let names = names.filter(|name| self.sweep == Sweep::Nodes || convert::checked_name(name).is_ok());
+        let asked = stream::iter(names).map(|name| async move {
+            let reading = client.read(&format!("{path}{}?filter={filter}", encoded(&name))).await?;
+            Ok::<_, RegistryError>((name, reading.index))
+        });
+        asked.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Reads services; those that cannot be ours by their names are left out.
+    async fn read(&self, names: &BTreeSet<known::Name>) -> Result<Vec<Read>, RegistryError> {
+        let client = &self.client;
+        let names = names.iter().filter(|name| convert::checked_name(name).is_ok()).cloned();
+        let read = stream::iter(names.collect::<Vec<_>>()).map(|name| async move {
+            let path = format!("/v1/health/service/{}", encoded(&name));
+            let entries: Option<Vec<Entry>> = client.read(&path).await?.json()?;
+            Ok::<_, RegistryError>(Read { name, entries: entries.unwrap_or_default() })
+        });
+        read.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// What is said of services whose names cannot be ours.
+    fn unreadable(&self, names: &BTreeSet<known::Name>) -> Listing {
+        let told = names.iter().filter_map(|name| Some((name, convert::checked_name(name).err()?)));
+        told.map(|(name, words)| (convert::origin(name), words)).collect()
+    }
+
+    fn convert(&self, name: &str, entries: &[Entry], listing: &mut Listing) {
+        if let Ok(service) = convert::checked_name(name) {
+            listing.insert(convert::origin(name), convert::service(&service, entries, &self.around));
+        }
+    }
+}
