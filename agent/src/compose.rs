@@ -121,6 +121,7 @@ impl Parts {
             order: config.registries.iter().map(|plan| plan.name.value.clone()).collect(),
             fresh: sources(&fresh, &self.identity, config.trust_domain.as_ref())?,
             joins: config.joins.clone(),
+            locality: config.locality.clone(),
         };
         self.proxy.reload(proxy_config(config, inbound)?)?;
         self.workloads.send_replace(config.workloads().into());
@@ -205,6 +206,7 @@ fn flow(config: &AgentConfig, sources: Vec<Source>) -> anyhow::Result<Flow> {
     Ok(Flow::new(FlowConfig {
         joins: config.joins.clone(),
         workloads: config.workloads(),
+        locality: config.locality.clone(),
         state_dir: Some(state_dir),
         ..FlowConfig::new(sources)
     }))

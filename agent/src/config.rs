@@ -22,6 +22,7 @@ use weft_core::{
     compile::Join,
     config::{HostPort, Located},
     identity::TrustDomain,
+    locality::Locality,
 };
 use weft_registries::Plan;
 
@@ -39,6 +40,8 @@ pub use workload::{Allowed, ListenAddress, UpstreamConfig, WorkloadConfig};
 pub struct AgentConfig {
     /// The trust domain of all workloads; none when neither the file nor a workload names one.
     pub trust_domain: Option<TrustDomain>,
+    /// Where this host runs; unknown when the file does not say.
+    pub locality: Locality,
     /// Where keys, certificates and the last good state are kept.
     pub state_dir: PathBuf,
     /// Where sockets are made.

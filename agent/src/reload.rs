@@ -65,6 +65,7 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         limits,
         // These a running process takes over.
         registries: _,
+        locality: _,
         drain_deadline: _,
         fault_header: _,
         inbound: _,

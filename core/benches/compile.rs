@@ -80,6 +80,7 @@ fn origin(service: u32, version: u32) -> Event {
     let declared = Service {
         name: name.clone(),
         ports: vec![ServicePort { name: port(), number: 80, protocol: AppProtocol::Http }],
+        nearest: false,
         hosts: vec![host.parse().unwrap()],
     };
     let endpoints = (0..ENDPOINTS).map(|number| {

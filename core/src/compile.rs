@@ -10,6 +10,7 @@
 //! - what cannot be compiled is a diagnostic; a route's last good form stays in force.
 
 mod access;
+mod candidates;
 mod conditions;
 mod endpoints;
 mod hosts;
@@ -23,9 +24,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-pub use join::Join;
+pub use join::{Join, Prefer};
 
 use access::Policies;
+use candidates::Tiers;
 use conditions::ParsedRoutes;
 use endpoints::previous;
 use hosts::{BareNames, Before, Hosts};
@@ -34,6 +36,7 @@ use unit::{Group, Linker, Noted, Unit};
 
 use crate::{
     diagnostic::Diagnostic,
+    locality::Locality,
     merge::{Changes, Snapshot},
     name::{DEFAULT_NAMESPACE, Namespace, RegistryName, RuleName, ServiceKey, ServiceName},
     table::{Directory, EndpointKey, Place, Places, SharedMap, Table, Upstream, View},
@@ -52,6 +55,8 @@ pub struct CompileConfig {
     pub joins: Vec<Join>,
     /// The local workloads, each of which gets a view.
     pub workloads: Vec<Arc<Workload>>,
+    /// Where this process runs: the nearest endpoints are those of the same zone. Unknown, nothing is near.
+    pub locality: Locality,
 }
 
 /// Compiles one snapshot after another.
@@ -106,7 +111,8 @@ impl Compiler {
     pub fn configure(&mut self, config: CompileConfig) {
         self.everything |= config.precedence != self.config.precedence
             || config.authority != self.config.authority
-            || config.joins != self.config.joins;
+            || config.joins != self.config.joins
+            || config.locality != self.config.locality;
         self.workloads_changed |= config.workloads != self.config.workloads;
         self.config = config;
     }
@@ -242,7 +248,13 @@ impl Compiler {
         if let Some(states) = &kept.states {
             known.extend(known_endpoints(&group, states));
         }
-        let (sets, diagnostics) = endpoints::sets(&group, &old.sets, &known);
+        let join = join::of(&self.config.joins, key);
+        let tiers = Tiers {
+            prefer: join.map_or(&Prefer::Any, |join| &join.prefer),
+            here: &self.config.locality,
+            nearest: group.entries().any(|(_, entry)| entry.service.as_ref().is_some_and(|it| it.nearest)),
+        };
+        let (sets, diagnostics) = endpoints::sets(&group, tiers, &old.sets, &known);
         let routes = group.routes(&kept.routes);
         let unit = Unit { services: group.services(), sets, routes, place: before.place };
         for backend in linker.backends(&unit.routes) {

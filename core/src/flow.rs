@@ -37,6 +37,7 @@ use owners::{Claim, Owners};
 use crate::{
     compile::{CompileConfig, Compiler, Join},
     driver::{Backoff, Message, StateFile, Told},
+    locality::Locality,
     merge::{Applied, Merge, Snapshot},
     publish::{Publisher, Reader},
     registry::{Event, Registry, Scope},
@@ -87,6 +88,8 @@ pub struct FlowConfig {
     pub joins: Vec<Join>,
     /// The local workloads.
     pub workloads: Vec<Arc<Workload>>,
+    /// Where this process runs.
+    pub locality: Locality,
     /// Where last good states lie, `<registry>.state` each; the folder must exist. None keeps nothing over a restart.
     pub state_dir: Option<PathBuf>,
     /// The clock: what ages are counted by.
@@ -97,7 +100,14 @@ impl FlowConfig {
     /// A flow of these registries with no workloads, no joins and no state on disk.
     #[must_use]
     pub fn new(sources: Vec<Source>) -> Self {
-        Self { sources, joins: Vec::new(), workloads: Vec::new(), state_dir: None, now: SystemTime::now }
+        Self {
+            sources,
+            joins: Vec::new(),
+            workloads: Vec::new(),
+            locality: Locality::default(),
+            state_dir: None,
+            now: SystemTime::now,
+        }
     }
 }
 
@@ -148,6 +158,7 @@ impl Flow {
                 authority: None,
                 joins,
                 workloads,
+                locality: config.locality,
             }),
             followed: Vec::new(),
             next_number: 0,

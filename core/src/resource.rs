@@ -120,6 +120,10 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Further host names by which the platform knows it (`reviews.default.svc.cluster.local`).
     pub hosts: Vec<HostName>,
+    /// Whether callers prefer the endpoints nearest to them while these can take requests: those of their own zone, then
+    /// of their own region (Kubernetes' `trafficDistribution`).
+    #[serde(default)]
+    pub nearest: bool,
 }
 
 /// A port of a service as callers know it.

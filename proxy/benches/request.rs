@@ -137,9 +137,13 @@ fn endpoints(count: usize) -> EndpointSet {
             health: Default::default(),
         };
         let registry = RegistryName::new("static").unwrap();
-        Arc::new(Upstream { registry, endpoint: Arc::new(endpoint), state: Default::default() })
+        Arc::new(Upstream { registry, endpoint: Arc::new(endpoint), tier: 0, state: Default::default() })
     };
-    EndpointSet { all: (0..count).map(upstream).collect(), healthy: count, cumulative_weights: Vec::new() }
+    EndpointSet {
+        all: (0..count).map(upstream).collect(),
+        first_choice: count,
+        cumulative_weights: Vec::new(),
+    }
 }
 
 fn balance() {

@@ -5,7 +5,8 @@
 //! idle service is shared by weight and a busy one by speed.
 //!
 //! Ranks, each tried only when the one before has nobody left:
-//! 1. healthy, not ejected, not tried for this request;
+//! 1. healthy, not ejected, not tried for this request; those of the best tier (the preferred registry, the nearest)
+//!    first;
 //! 2. draining, unhealthy or unconfirmed ones, in that order, likewise neither ejected nor tried;
 //! 3. ejected ones not tried: when all are ejected, ejection says more about us than about them;
 //! 4. those tried already: a request that was never dispatched may go to an only endpoint again.
@@ -68,27 +69,27 @@ impl Drop for Picked {
 /// [milliseconds](crate::clock::milliseconds). None when the set is empty.
 #[must_use]
 pub fn pick(set: &EndpointSet, tried: &[Arc<EndpointState>], now: u64) -> Option<Picked> {
-    let healthy = set.all.get(..set.healthy).unwrap_or(&set.all);
-    two_choices(healthy, &set.cumulative_weights, tried, now)
+    let first_choice = set.all.get(..set.first_choice).unwrap_or(&set.all);
+    two_choices(first_choice, &set.cumulative_weights, tried, now)
         .or_else(|| first_rank(set, tried, now))
         .map(|upstream| Picked::new(upstream, now))
 }
 
 fn two_choices<'a>(
-    healthy: &'a [Arc<Upstream>],
+    of: &'a [Arc<Upstream>],
     weights: &[u32],
     tried: &[Arc<EndpointState>],
     now: u64,
 ) -> Option<&'a Arc<Upstream>> {
     let usable = |upstream: &&Arc<Upstream>| is_eligible(upstream, tried, now);
-    match healthy {
+    match of {
         [] => None,
         [only] => Some(only).filter(usable),
         _ => {
-            let first = draw(healthy.len(), weights, None);
-            let second = draw(healthy.len(), weights, Some(first));
-            let one = healthy.get(first).filter(usable);
-            let other = healthy.get(second).filter(usable);
+            let first = draw(of.len(), weights, None);
+            let second = draw(of.len(), weights, Some(first));
+            let one = of.get(first).filter(usable);
+            let other = of.get(second).filter(usable);
             match (one, other) {
                 (Some(one), Some(other)) => Some(less_loaded(one, other)),
                 (one, other) => one.or(other),
@@ -134,7 +135,7 @@ fn is_eligible(upstream: &Upstream, tried: &[Arc<EndpointState>], now: u64) -> b
 fn first_rank<'a>(set: &'a EndpointSet, tried: &[Arc<EndpointState>], now: u64) -> Option<&'a Arc<Upstream>> {
     let rank = |upstream: &Upstream| {
         let ejected = upstream.state.ejected_until.load(Relaxed) > now;
-        (is_tried(upstream, tried), ejected, upstream.endpoint.health)
+        (is_tried(upstream, tried), ejected, upstream.endpoint.health, upstream.tier)
     };
     let best = set.all.iter().map(|upstream| rank(upstream)).min()?;
     let of_best = || set.all.iter().filter(|upstream| rank(upstream) == best);

@@ -11,6 +11,7 @@ use serde::Serialize;
 use weft_core::{
     config::{Fault, Located, OneOrMany, Outcome, Place, Section, SourceFile, Style, read, render_all},
     identity::TrustDomain,
+    locality::Locality,
 };
 use weft_registries::Plan;
 
@@ -87,6 +88,7 @@ pub fn read_hub(source: &SourceFile, overrides: &Overrides) -> Outcome<HubConfig
 
 fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let trust_domain: Option<Located<TrustDomain>> = root.read("trust_domain");
+    let locality = root.read_or("locality", Locality::default());
     let state_dir = directory(root, "state_dir", overrides.state_dir.as_ref(), "/var/lib/weft");
     let run_dir = directory(root, "run_dir", overrides.run_dir.as_ref(), "/run/weft");
     let workers = root.get("workers").map_or(Some(DEFAULT_WORKERS), |value| value.integer(1..=MAX_WORKERS));
@@ -119,8 +121,10 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         root.report(fault);
     }
     let domain = trust_domain.map(|domain| domain.value);
+    let of_workloads = workloads.first().map(|it| it.checked.workload.locality.clone()).unwrap_or_default();
     Some(AgentConfig {
         trust_domain: domain.or_else(|| workloads.first().map(|it| it.identity.value.trust_domain())),
+        locality: if locality == Locality::default() { of_workloads } else { locality },
         state_dir: state_dir.value,
         run_dir: run_dir.value,
         workers: usize::try_from(workers?).ok()?,

@@ -1,8 +1,8 @@
 //! `[[join]]`: services of several registries that are one.
 
 use weft_core::{
-    compile::Join,
-    config::{Fault, Located, Readable, Section, nearest},
+    compile::{Join, Prefer},
+    config::{Fault, Located, Readable, Section, Value, nearest},
     name::{RegistryName, ServiceName},
 };
 use weft_registries::Plan;
@@ -35,6 +35,7 @@ fn join(section: &Section<'_>, plans: &[Plan]) -> Option<Join> {
     let expected = "at least two registries, most authoritative first";
     let value = section.require_value("registries", expected);
     let services: Option<Vec<ServiceName>> = section.list("services", ServiceName::read);
+    let prefer = section.get("prefer").map(|value| prefer(&value));
     let value = value?;
     let registries: Vec<Located<RegistryName>> = Readable::read(&value)?;
     if registries.len() < 2 {
@@ -54,6 +55,42 @@ fn join(section: &Section<'_>, plans: &[Plan]) -> Option<Join> {
             section.report(unknown.did_you_mean(nearest(registry.value.as_str(), names)));
         }
     }
-    let registries = registries.into_iter().map(|registry| registry.value).collect();
-    Some(Join { registries, services: services? })
+    let registries: Vec<_> = registries.into_iter().map(|registry| registry.value).collect();
+    let prefer = prefer.unwrap_or_else(|| Some(Preferred { prefer: Prefer::Any, places: Vec::new() }))?;
+    check_preferred(section, &registries, &prefer);
+    Some(Join { registries, services: services?, prefer: prefer.prefer })
+}
+
+/// What is preferred, with where each registry is named.
+struct Preferred {
+    prefer: Prefer,
+    places: Vec<Located<RegistryName>>,
+}
+
+/// `"nearest"`, or registries in the order in which they are preferred.
+fn prefer(value: &Value<'_>) -> Option<Preferred> {
+    if value.as_text().is_some() {
+        let prefer = value.word(&[("nearest", Prefer::Nearest), ("any", Prefer::Any)])?;
+        return Some(Preferred { prefer, places: Vec::new() });
+    }
+    let places: Vec<Located<RegistryName>> = Readable::read(value)?;
+    let order = places.iter().map(|registry| registry.value.clone()).collect();
+    Some(Preferred { prefer: Prefer::Registries(order), places })
+}
+
+fn check_preferred(section: &Section<'_>, registries: &[RegistryName], preferred: &Preferred) {
+    for (index, named) in preferred.places.iter().enumerate() {
+        let twice = preferred.places[..index].iter().any(|before| before.value == named.value);
+        if twice {
+            section.report(Fault::error(
+                named.place.clone(),
+                format!("registry `{}` is named twice", named.value),
+            ));
+        } else if !registries.contains(&named.value) {
+            let names = registries.iter().map(|registry| registry.as_str());
+            let fault =
+                Fault::error(named.place.clone(), format!("registry `{}` is not of this join", named.value));
+            section.report(fault.did_you_mean(nearest(named.value.as_str(), names)));
+        }
+    }
 }

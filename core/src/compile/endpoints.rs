@@ -10,7 +10,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::unit::{Group, PortSets};
+use super::{
+    candidates::{self, Candidate, Tiers},
+    unit::{Group, PortSets},
+};
 use crate::{
     diagnostic::Diagnostic,
     identity::SpiffeId,
@@ -54,12 +57,13 @@ impl Withheld {
 /// The endpoint sets of a service, one per port, and what was left out.
 pub(super) fn sets(
     group: &Group,
+    tiers: Tiers<'_>,
     old: &[(PortName, Arc<EndpointSet>)],
     previous: &Previous,
 ) -> (PortSets, Vec<Diagnostic>) {
     let mut withheld = Withheld::default();
     let mut diagnostics = Vec::new();
-    let mut upstreams = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
+    let mut found = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
     let allowed = allowed_identities(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
         let foreign = allowed.as_ref().filter(|(first, _)| *first != registry).and_then(|(_, identities)| {
@@ -69,24 +73,29 @@ pub(super) fn sets(
             diagnostics.push(refused_join(group, registry, foreign));
             continue;
         }
-        for endpoint in &entry.endpoints {
-            match endpoint.unusable() {
-                Some(reason) => withheld.note(reason, endpoint),
-                None => upstreams.push((rank, upstream(registry, endpoint, previous))),
+        let usable = entry.endpoints.iter().filter(|endpoint| match endpoint.unusable() {
+            Some(reason) => {
+                withheld.note(reason, endpoint);
+                false
             }
-        }
+            None => true,
+        });
+        candidates::of_registry(group, (rank, registry), usable.cloned(), tiers, &mut found);
     }
     diagnostics.extend(withheld.into_diagnostics(&group.key));
-    upstreams.sort_by(|(a_rank, a), (b_rank, b)| {
-        let (a, b) = (&a.endpoint, &b.endpoint);
-        (&a.port_name, a.health, &a.instance, a_rank).cmp(&(&b.port_name, b.health, &b.instance, b_rank))
+    if group.entries().nth(1).is_some() {
+        found = candidates::once(found);
+        diagnostics.extend(candidates::contradictions(group));
+    }
+    found.sort_by(|a, b| {
+        let by = |it: &Candidate| (it.endpoint.health, it.tier);
+        (&a.port, by(a), &a.endpoint.instance, a.rank).cmp(&(&b.port, by(b), &b.endpoint.instance, b.rank))
     });
-    let ports = upstreams.chunk_by(|(_, a), (_, b)| a.endpoint.port_name == b.endpoint.port_name);
+    let ports = found.chunk_by(|a, b| a.port == b.port);
     let sets = ports.filter_map(|port| {
-        let name = port.first()?.1.endpoint.port_name.clone();
-        let all = port.iter().map(|(_, upstream)| upstream.clone()).collect();
-        let set = keep_if_same(old, &name, all);
-        Some((name, set))
+        let name = &port.first()?.port;
+        let all = port.iter().map(|candidate| upstream(candidate, previous)).collect();
+        Some((name.clone(), keep_if_same(old, name, all)))
     });
     (sets.collect(), diagnostics)
 }
@@ -117,10 +126,13 @@ fn keep_if_same(
     }
 }
 
-/// `all` is sorted by health.
+/// `all` is sorted by health and tier.
 fn endpoint_set(all: Vec<Arc<Upstream>>) -> EndpointSet {
-    let healthy = all.partition_point(|upstream| upstream.endpoint.health == Health::Healthy);
-    let weights = || all[..healthy].iter().map(|upstream| upstream.endpoint.weight);
+    let best = all.first().map(|upstream| upstream.tier);
+    let is_first =
+        |upstream: &Upstream| upstream.endpoint.health == Health::Healthy && Some(upstream.tier) == best;
+    let first_choice = all.partition_point(|upstream| is_first(upstream));
+    let weights = || all[..first_choice].iter().map(|upstream| upstream.endpoint.weight);
     let equal = weights().zip(weights().skip(1)).all(|(a, b)| a == b);
     let mut sum = 0_u32;
     let mut add = |weight: u16| {
@@ -128,20 +140,24 @@ fn endpoint_set(all: Vec<Arc<Upstream>>) -> EndpointSet {
         sum
     };
     let cumulative_weights = if equal { Vec::new() } else { weights().map(&mut add).collect() };
-    EndpointSet { all, healthy, cumulative_weights }
+    EndpointSet { all, first_choice, cumulative_weights }
 }
 
-fn upstream(registry: &RegistryName, endpoint: &Arc<Endpoint>, previous: &Previous) -> Arc<Upstream> {
+fn upstream(candidate: &Candidate, previous: &Previous) -> Arc<Upstream> {
+    let Candidate { registry, endpoint, tier, .. } = candidate;
     let before = previous.get(&(registry, &endpoint.port_name, &endpoint.instance));
     let same =
         before.filter(|u| u.endpoint.address == endpoint.address && u.endpoint.service == endpoint.service);
+    let unchanged = |upstream: &Upstream| {
+        let equal = Arc::ptr_eq(&upstream.endpoint, endpoint) || upstream.endpoint == *endpoint;
+        equal && upstream.tier == *tier
+    };
     match same {
-        Some(upstream) if Arc::ptr_eq(&upstream.endpoint, endpoint) || upstream.endpoint == *endpoint => {
-            Arc::clone(upstream)
-        }
+        Some(upstream) if unchanged(upstream) => Arc::clone(upstream),
         changed => Arc::new(Upstream {
             registry: registry.clone(),
             endpoint: endpoint.clone(),
+            tier: *tier,
             state: changed.map_or_else(LazyState::default, |upstream| upstream.state.carried_over()),
         }),
     }

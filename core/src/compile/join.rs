@@ -13,6 +13,31 @@ pub struct Join {
     pub registries: Vec<RegistryName>,
     /// The services; none at all means every name that they share.
     pub services: Vec<ServiceName>,
+    /// Whose endpoints callers prefer.
+    pub prefer: Prefer,
+}
+
+/// Which endpoints of a joined service get the requests while they can take them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// All alike.
+    #[default]
+    Any,
+    /// Those of the first of these registries; of the next one when none of them can; and those of registries that are
+    /// missing here last.
+    Registries(Vec<RegistryName>),
+    /// Those nearest to the caller.
+    Nearest,
+}
+
+impl Prefer {
+    /// How many others come before this registry's endpoints.
+    pub(super) fn position(&self, registry: &RegistryName) -> u8 {
+        let Self::Registries(order) = self else { return 0 };
+        let position = order.iter().position(|known| known == registry).unwrap_or(order.len());
+        u8::try_from(position).unwrap_or(u8::MAX)
+    }
 }
 
 impl Join {
@@ -22,9 +47,14 @@ impl Join {
     }
 }
 
+/// The join that a service is part of, if any.
+pub(super) fn of<'j>(joins: &'j [Join], key: &ServiceKey) -> Option<&'j Join> {
+    joins.iter().find(|join| join.covers(key))
+}
+
 /// The keys that are one with `key`, itself included, most authoritative first. The first one stands for all.
 pub(super) fn members(joins: &[Join], key: &ServiceKey) -> Vec<ServiceKey> {
-    match joins.iter().find(|join| join.covers(key)) {
+    match of(joins, key) {
         None => vec![key.clone()],
         Some(join) => {
             let registries = join.registries.iter();
@@ -35,7 +65,6 @@ pub(super) fn members(joins: &[Join], key: &ServiceKey) -> Vec<ServiceKey> {
 
 /// The key that stands for `key`.
 pub(super) fn canonical(joins: &[Join], key: &ServiceKey) -> ServiceKey {
-    let join = joins.iter().find(|join| join.covers(key));
-    let registry = join.and_then(|join| join.registries.first()).unwrap_or(&key.registry);
+    let registry = of(joins, key).and_then(|join| join.registries.first()).unwrap_or(&key.registry);
     ServiceKey { registry: registry.clone(), service: key.service.clone() }
 }

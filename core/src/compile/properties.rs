@@ -125,7 +125,8 @@ impl Words {
 
 fn of_kind(service: &str, (number, weight, kind): (u8, u16, Kind)) -> Endpoint {
     let labels = (number == 1).then_some(("version", "v1")).into_iter().collect();
-    let told = Endpoint { weight, labels, ..endpoint(service, number) };
+    let locality = Locality::new(["eu/a", "eu/b", "us/a"][usize::from(number % 3)]).unwrap();
+    let told = Endpoint { weight, labels, locality, ..endpoint(service, number) };
     match kind {
         Kind::Healthy => told,
         Kind::Draining => Endpoint { health: Health::Draining, ..told },
@@ -155,9 +156,16 @@ fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
     precedence.rotate_left(order);
     // The last one's place is not declared.
     precedence.truncate(if order == 2 { 2 } else { 3 });
-    let some =
-        Join { registries: registries(&["kubernetes", "consul"]), services: vec!["b".parse().unwrap()] };
-    let all = Join { registries: registries(&["nomad", "kubernetes"]), services: Vec::new() };
+    let some = Join {
+        registries: registries(&["kubernetes", "consul"]),
+        services: vec!["b".parse().unwrap()],
+        prefer: Prefer::Registries(registries(&["consul"])),
+    };
+    let all = Join {
+        registries: registries(&["nomad", "kubernetes"]),
+        services: Vec::new(),
+        prefer: Prefer::Nearest,
+    };
     let workload = |namespace: &str, serves: &str| {
         Arc::new(Workload {
             name: namespace.parse().unwrap(),
@@ -180,7 +188,8 @@ fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
         _ => vec![all],
     };
     let authority = precedence.first().cloned();
-    CompileConfig { precedence, authority, joins, workloads: workloads_of }
+    let locality = Locality::new(if workloads == 0 { "eu/a" } else { "" }).unwrap();
+    CompileConfig { precedence, authority, joins, workloads: workloads_of, locality }
 }
 
 /// Everything a table says, in one order, without what only pointers tell.
@@ -193,10 +202,14 @@ fn shown(table: &Table) -> Vec<String> {
         for port in &destination.ports {
             let rules = port.rules.iter().map(|rule| {
                 let targets = rule.targets.iter().map(|target| {
-                    let all =
-                        target.endpoints.all.iter().map(|u| format!("{:?}", u.endpoint)).collect::<Vec<_>>();
+                    let all = target
+                        .endpoints
+                        .all
+                        .iter()
+                        .map(|u| format!("{} {:?}", u.tier, u.endpoint))
+                        .collect::<Vec<_>>();
                     let set = &target.endpoints;
-                    let (healthy, weights) = (set.healthy, &set.cumulative_weights);
+                    let (healthy, weights) = (set.first_choice, &set.cumulative_weights);
                     format!("{} {} {healthy} {weights:?} {all:?}", target.service, target.cumulative_weight)
                 });
                 let times = (rule.request_timeout, rule.connect_timeout, rule.retries);

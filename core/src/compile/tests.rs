@@ -1,6 +1,7 @@
 //! Tables of what compiles to what; random histories are in `properties`.
 
 mod changes;
+mod joins;
 mod policies;
 
 use std::net::SocketAddr;
@@ -150,7 +151,7 @@ fn endpoints_are_ranked_by_health_and_weighed() {
     let destination = table.destination("reviews").unwrap();
     assert_eq!(instances(destination, 0, 0), ["reviews-2", "reviews-4", "reviews-3", "reviews-1"]);
     let set = &destination.ports[0].rules[0].targets[0].endpoints;
-    assert_eq!((set.healthy, set.cumulative_weights.as_slice()), (2, &[3, 4][..]));
+    assert_eq!((set.first_choice, set.cumulative_weights.as_slice()), (2, &[3, 4][..]));
 }
 
 #[test]
@@ -250,7 +251,11 @@ fn precedence_decides_who_has_a_name_and_a_join_makes_one_of_two() {
         "no endpoint of another registry"
     );
     assert!(world.diagnosed("both claim"));
-    let joins = vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new() }];
+    let joins = vec![Join {
+        registries: registries(&["kubernetes", "consul"]),
+        services: Vec::new(),
+        prefer: Prefer::Any,
+    }];
     world.compiler.configure(CompileConfig { joins, ..world.compiler.config().clone() });
     let table = world.compile();
     assert_eq!(instances(table.destination("web").unwrap(), 0, 0), ["other", "web-1"]);

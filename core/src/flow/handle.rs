@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Source;
 use crate::{
     compile::Join,
+    locality::Locality,
     name::{PortName, RegistryName, ServiceKey},
     workload::Workload,
 };
@@ -20,6 +21,8 @@ pub struct Registries {
     pub fresh: Vec<Source>,
     /// Which services of different registries are one.
     pub joins: Vec<Join>,
+    /// Where this process runs.
+    pub locality: Locality,
 }
 
 /// One request to the flow's task.

@@ -27,7 +27,7 @@ impl Flow {
 
     /// Puts a new list of registries in force.
     pub(super) fn set_registries(&mut self, registries: Registries) {
-        let Registries { order, mut fresh, joins } = registries;
+        let Registries { order, mut fresh, joins, locality } = registries;
         let mut former: Vec<_> = self.followed.drain(..).collect();
         let mut begun = Vec::new();
         for name in &order {
@@ -52,7 +52,7 @@ impl Flow {
         for followed in &mut self.followed {
             self.drivers.start(followed);
         }
-        self.compiler.configure(CompileConfig { joins, ..self.compiler.config().clone() });
+        self.compiler.configure(CompileConfig { joins, locality, ..self.compiler.config().clone() });
         self.rank();
         self.pending.snapshot = true;
     }

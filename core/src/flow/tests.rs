@@ -116,7 +116,7 @@ async fn what_is_committed_becomes_a_table_and_readiness() {
     assert!(!table.is_partial);
     let destination = table.destination("reviews").unwrap();
     assert_eq!(destination.key, reviews());
-    assert_eq!(destination.ports[0].rules[0].targets[0].endpoints.healthy, 2);
+    assert_eq!(destination.ports[0].rules[0].targets[0].endpoints.first_choice, 2);
     let status = running.status(Status::is_ready).await;
     assert!(status.registries[0].connected);
     running.stop().await;
@@ -207,7 +207,7 @@ async fn the_operators_word_drops_what_is_unconfirmed() {
     assert_eq!(status.registries[0].scopes[0].unconfirmed.len(), 1);
     let table = running.tables.load_full();
     let endpoints = &table.destination("reviews").unwrap().ports[0].rules[0].targets[0].endpoints;
-    assert_eq!((endpoints.all.len(), endpoints.healthy), (2, 0));
+    assert_eq!((endpoints.all.len(), endpoints.first_choice), (2, 0));
     assert_eq!(running.handle.drop_unconfirmed(None).await, Some(1));
     assert!(running.tables.load().destination("reviews").is_none());
     running.stop().await;
@@ -215,6 +215,7 @@ async fn the_operators_word_drops_what_is_unconfirmed() {
 
 fn registries(order: &[&str], fresh: Vec<Arc<dyn Registry>>) -> Registries {
     Registries {
+        locality: Default::default(),
         order: order.iter().map(|name| RegistryName::new(name).unwrap()).collect(),
         fresh: fresh.into_iter().map(Source::new).collect(),
         joins: Vec::new(),

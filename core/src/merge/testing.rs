@@ -42,6 +42,7 @@ pub(crate) fn service(name: &str) -> Service {
         name: name.parse().unwrap(),
         ports: vec![ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http }],
         hosts: Vec::new(),
+        nearest: false,
     }
 }
 

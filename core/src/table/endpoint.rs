@@ -79,6 +79,8 @@ pub struct Upstream {
     pub registry: RegistryName,
     /// What was announced.
     pub endpoint: Arc<Endpoint>,
+    /// How many better tiers there may be: of healthy endpoints, those of the lowest tier get the requests while they can.
+    pub tier: u8,
     /// What outlives a swap.
     pub state: LazyState,
 }
@@ -97,10 +99,10 @@ impl Upstream {
 /// The endpoints that one target chooses from, best rank first.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
-    /// Every eligible endpoint, sorted by [`Health`](crate::resource::Health) and then by instance.
+    /// Every eligible endpoint, sorted by [`Health`](crate::resource::Health), then by tier, then by instance.
     pub all: Vec<Arc<Upstream>>,
-    /// How many of `all`, from the front, are healthy: the choice is among them unless all are ejected.
-    pub healthy: usize,
-    /// Cumulative weights of the healthy ones; empty when all weigh the same.
+    /// How many of `all`, from the front, are healthy and of the best tier: the choice is among them unless all are ejected.
+    pub first_choice: usize,
+    /// Cumulative weights of the first choice; empty when all weigh the same.
     pub cumulative_weights: Vec<u32>,
 }

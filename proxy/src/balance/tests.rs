@@ -27,6 +27,7 @@ fn upstream(index: usize, weight: u16, health: Health) -> Arc<Upstream> {
     Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint),
+        tier: 0,
         state: Default::default(),
     })
 }
@@ -46,7 +47,7 @@ fn set(endpoints: &[(u16, Health)]) -> EndpointSet {
     });
     let differ = endpoints[..healthy].windows(2).any(|pair| pair[0].0 != pair[1].0);
     let cumulative_weights = if differ { weights.collect() } else { Vec::new() };
-    EndpointSet { all, healthy, cumulative_weights }
+    EndpointSet { all, first_choice: healthy, cumulative_weights }
 }
 
 fn equal(count: usize) -> EndpointSet {

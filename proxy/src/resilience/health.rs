@@ -184,7 +184,7 @@ fn leave_alone(picked: &Picked, time: Duration, now: u64) -> Option<Duration> {
 
 /// Whether one more may leave for failing. Looks at all healthy endpoints: it is asked rarely.
 fn may_eject(settings: &HealthSettings, set: &EndpointSet, state: &EndpointState, now: u64) -> bool {
-    let healthy = set.all.get(..set.healthy).unwrap_or(&set.all);
+    let healthy = set.all.get(..set.first_choice).unwrap_or(&set.all);
     let others = healthy.iter().filter(|upstream| !std::ptr::eq(&raw const **upstream.state, state));
     let out = others.filter(|upstream| upstream.state.ejected_until.load(Relaxed) > now).count();
     out == 0 || (out + 1) * 100 <= healthy.len() * usize::from(settings.max_percent)

@@ -185,12 +185,14 @@ async fn a_connection_to_who_was_meant_before_is_not_used_for_who_is_meant_now()
     let before = Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at("r1", application.address, gate.address)),
+        tier: 0,
         state: Default::default(),
     });
     let renamed = Endpoint { identity: Some(identity("reviews-new")), ..(*before.endpoint).clone() };
     let after = Arc::new(Upstream {
         registry: before.registry.clone(),
         endpoint: Arc::new(renamed),
+        tier: 0,
         state: before.state.carried_over(),
     });
     let table = calling_table(vec![before.clone()], AppProtocol::Http, 1);

@@ -92,6 +92,7 @@ async fn a_retry_that_succeeds_is_not_flagged() {
     let gone = Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at("r1", application.address, gone)),
+        tier: 0,
         state: Default::default(),
     });
     let endpoints = vec![gone, endpoint("r2", application.address, &host)];
@@ -203,6 +204,7 @@ async fn the_framing_that_an_agent_asked_for_is_remembered_until_it_asks_for_ano
     let upstream = Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at("r1", application.address, relay)),
+        tier: 0,
         state: Default::default(),
     });
     let web =
@@ -259,6 +261,7 @@ async fn a_silent_endpoint_costs_a_second_and_then_nothing() {
     let mute = Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at("r1", application.address, listener.local_addr().unwrap())),
+        tier: 0,
         state: Default::default(),
     });
     let endpoints = vec![mute.clone(), endpoint("r2", application.address, &host)];

@@ -92,6 +92,7 @@ async fn call_past(after: SilentAfter) -> (Duration, Vec<u16>) {
     let mute = Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at("r1", application.address, silent(&authority, after).await)),
+        tier: 0,
         state: Default::default(),
     });
     let endpoints = vec![mute.clone(), endpoint("r2", application.address, &host)];

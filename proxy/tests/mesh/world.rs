@@ -141,6 +141,7 @@ pub(crate) fn plain_endpoint(instance: &str, application: SocketAddr) -> Arc<Ups
             tls: TlsMode::Off,
             ..endpoint_at(instance, application, application)
         }),
+        tier: 0,
         state: Default::default(),
     })
 }
@@ -169,6 +170,7 @@ pub(crate) fn endpoint(instance: &str, application: SocketAddr, host: &Host) -> 
     Arc::new(Upstream {
         registry: RegistryName::new("static").unwrap(),
         endpoint: Arc::new(endpoint_at(instance, application, mesh)),
+        tier: 0,
         state: Default::default(),
     })
 }
@@ -196,8 +198,8 @@ pub(crate) fn calling_table_within(
     retries: Retries,
     request_timeout: Option<Duration>,
 ) -> Table {
-    let healthy = endpoints.len();
-    let set = EndpointSet { all: endpoints, healthy, cumulative_weights: Vec::new() };
+    let first_choice = endpoints.len();
+    let set = EndpointSet { all: endpoints, first_choice, cumulative_weights: Vec::new() };
     let target = Target { service: service("reviews"), cumulative_weight: 1, endpoints: Arc::new(set) };
     let rule = CompiledRouteRule {
         name: RuleName::new("default").unwrap(),

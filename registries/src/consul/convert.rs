@@ -112,7 +112,12 @@ pub fn service(name: &ServiceName, entries: &[Entry], around: &Surroundings) -> 
         let known = |port: &PortName| ports.iter().any(|it| it.name == *port);
         endpoints.retain(|(port, _), _| known(port));
         let hosts = hosts(name, &entries, around);
-        resources.push(Resource::Service(Arc::new(Service { name: name.clone(), ports, hosts })));
+        resources.push(Resource::Service(Arc::new(Service {
+            name: name.clone(),
+            ports,
+            hosts,
+            nearest: false,
+        })));
         resources.extend(endpoints.into_values().map(Resource::Endpoint));
     }
     words(resources, faults.told())

@@ -47,7 +47,7 @@ fn endpoint(service: usize, instance: usize) -> Endpoint {
 fn service(service: usize) -> Resource {
     let port = ServicePort { name: PortName::new("http").unwrap(), number: 80, protocol: AppProtocol::Http };
     let name = ServiceName::new(&format!("service-{service}.default")).unwrap();
-    Resource::Service(Arc::new(Service { name, ports: vec![port], hosts: Vec::new() }))
+    Resource::Service(Arc::new(Service { name, ports: vec![port], hosts: Vec::new(), nearest: false }))
 }
 
 /// One file that says everything.

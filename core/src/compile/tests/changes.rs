@@ -20,7 +20,7 @@ fn a_reload_keeps_the_last_good_form_of_a_faulty_route() {
     assert!(applies(&world.say(&scope, "file", words("/.*", "reviews")), "reviews"));
     assert!(applies(&world.say(&scope, "file", words("/(", "reviews")), "reviews"));
     assert!(world.diagnosed("its last good form stays"));
-    let joins = vec![Join { registries: registries(&["a", "b"]), services: Vec::new() }];
+    let joins = vec![Join { registries: registries(&["a", "b"]), services: Vec::new(), prefer: Prefer::Any }];
     world.compiler.configure(CompileConfig { joins, ..CompileConfig::default() });
     assert!(applies(&world.compile(), "reviews"), "another order of registries is no reason");
     assert!(applies(&world.say(&scope, "file", words("/(", "orders")), "orders"), "nor is another service");
@@ -35,7 +35,11 @@ fn a_reload_keeps_the_last_good_form_of_a_faulty_route() {
 
 #[test]
 fn who_declares_decides_about_the_name_also_when_what_is_declared_is_equal() {
-    let joins = vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new() }];
+    let joins = vec![Join {
+        registries: registries(&["kubernetes", "consul"]),
+        services: Vec::new(),
+        prefer: Prefer::Any,
+    }];
     let precedence = registries(&["kubernetes", "nomad", "consul"]);
     let config = CompileConfig { joins, precedence, ..CompileConfig::default() };
     let mut world = World::new(config.clone());

@@ -164,7 +164,11 @@ fn routes_of_a_relay_match_canonical_paths() {
 
 #[test]
 fn a_join_takes_no_endpoint_that_proves_nothing() {
-    let joins = vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new() }];
+    let joins = vec![Join {
+        registries: registries(&["kubernetes", "consul"]),
+        services: Vec::new(),
+        prefer: Prefer::Any,
+    }];
     let precedence = registries(&["kubernetes", "consul"]);
     let mut world = World::new(CompileConfig { joins, precedence, ..CompileConfig::default() });
     world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));

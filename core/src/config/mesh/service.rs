@@ -20,6 +20,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Located<Resource>> {
     let name: Option<ServiceName> = section.require("name", "a service, such as name = \"reviews.default\"");
     let hosts: Option<Vec<HostName>> =
         section.get("hosts").map_or(Some(Vec::new()), |hosts| hosts_of(&hosts));
+    let nearest = section.read_or("nearest", false);
     let ports = ports(section);
     let endpoints = section.sections("endpoint");
     // Endpoints are read even for a service that has a fault, so that theirs are told in the same run.
@@ -30,7 +31,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Located<Resource>> {
         .collect();
     let (Some(name), Some(hosts), Some(ports)) = (name, hosts, ports) else { return Vec::new() };
     let place = section.key_place("name");
-    let service = Resource::Service(Service { name, ports, hosts }.into());
+    let service = Resource::Service(Service { name, ports, hosts, nearest }.into());
     let endpoints =
         read.into_iter().flatten().map(|endpoint| endpoint.map(|it| Resource::Endpoint(it.into())));
     std::iter::once(Located { value: service, place }).chain(endpoints).collect()

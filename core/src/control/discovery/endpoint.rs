@@ -34,6 +34,7 @@ pub(super) fn write_service(strings: &mut StringWriter, service: &Service) -> me
         name: strings.number(&service.name.to_string()),
         ports,
         hosts: service.hosts.iter().map(ToString::to_string).collect(),
+        nearest: service.nearest,
     }
 }
 
@@ -62,6 +63,7 @@ pub(super) fn read_service(
             .iter()
             .map(|host| named("host", HostName::new(host)))
             .collect::<Result<_, _>>()?,
+        nearest: service.nearest,
     })
 }
 

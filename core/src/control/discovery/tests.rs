@@ -42,6 +42,7 @@ fn everything() -> Vec<Resource> {
             number: 80,
             protocol: AppProtocol::Grpc,
         }],
+        nearest: false,
         hosts: vec![HostName::new("reviews.service.consul").unwrap()],
     };
     let value = |value| HeaderMatch { name: "x-canary".to_owned(), value };

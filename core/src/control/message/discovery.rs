@@ -122,6 +122,9 @@ pub struct Service {
     /// Further host names.
     #[prost(string, repeated, tag = "3")]
     pub hosts: Vec<String>,
+    /// Whether callers prefer the nearest endpoints.
+    #[prost(bool, tag = "4")]
+    pub nearest: bool,
 }
 
 /// A port of a service.

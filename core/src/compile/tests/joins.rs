@@ -1,0 +1,125 @@
+//! Services of several registries that are one: whose endpoints are preferred, which are the same, what contradicts.
+
+use super::*;
+use crate::resource::{Service, ServicePort};
+
+fn joined(prefer: Prefer, here: &str) -> World {
+    let joins =
+        vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new(), prefer }];
+    let locality = Locality::new(here).unwrap();
+    World::new(CompileConfig { joins, locality, ..CompileConfig::default() })
+}
+
+/// The endpoints of the first port in their order, each with its tier, and how many are the first choice.
+fn ranked(table: &Table) -> (Vec<(String, u8)>, usize) {
+    let destination = table.destination("web").unwrap();
+    let set = &destination.ports[0].rules.last().unwrap().targets[0].endpoints;
+    let all = set.all.iter().map(|it| (it.endpoint.instance.to_string(), it.tier));
+    (all.collect(), set.first_choice)
+}
+
+fn named(names: &[(&str, u8)]) -> Vec<(String, u8)> {
+    names.iter().map(|(name, tier)| ((*name).to_owned(), *tier)).collect()
+}
+
+fn at(number: u8, locality: &str, health: Health) -> Resource {
+    of(Endpoint { locality: Locality::new(locality).unwrap(), health, ..endpoint("web", number) })
+}
+
+#[test]
+fn the_preferred_registry_serves_while_one_of_its_endpoints_can() {
+    let mut world = joined(Prefer::Registries(registries(&["consul"])), "");
+    world.say(&scope("kubernetes"), "web", vec![declared("web"), at(1, "", Health::Healthy)]);
+    let both = [at(2, "", Health::Healthy), at(3, "", Health::Unhealthy)];
+    let table = world.say(&scope("consul"), "web", [declared("web")].into_iter().chain(both).collect());
+    assert_eq!(ranked(&table), (named(&[("web-2", 0), ("web-1", 3), ("web-3", 0)]), 1));
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), at(2, "", Health::Unhealthy)]);
+    assert_eq!(ranked(&table), (named(&[("web-1", 3), ("web-2", 0)]), 1), "the other registry takes over");
+}
+
+#[test]
+fn the_nearest_serve_while_one_of_them_can() {
+    for asked_by_the_service in [false, true] {
+        let mut world =
+            joined(if asked_by_the_service { Prefer::Any } else { Prefer::Nearest }, "eu/a/rack-1");
+        let service = Service { nearest: asked_by_the_service, ..service("web") };
+        world.say(
+            &scope("kubernetes"),
+            "web",
+            vec![
+                Resource::Service(service.into()),
+                at(1, "us/a", Health::Healthy),
+                at(2, "eu/a/rack-9", Health::Healthy),
+                at(3, "", Health::Healthy),
+                at(4, "eu/b", Health::Healthy),
+                at(5, "eu/a", Health::Draining),
+            ],
+        );
+        let order = [("web-2", 0), ("web-4", 1), ("web-1", 2), ("web-3", 2), ("web-5", 0)];
+        assert_eq!(ranked(&world.compile()), (named(&order), 1));
+        world
+            .compiler
+            .configure(CompileConfig { locality: Locality::default(), ..world.compiler.config().clone() });
+        assert_eq!(ranked(&world.compile()).1, 4, "who does not know where he is has nobody near");
+    }
+}
+
+#[test]
+fn one_workload_that_two_registries_tell_of_is_one_endpoint() {
+    let mut world = joined(Prefer::Any, "");
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 2));
+    let again = |health| of(Endpoint { instance: "node/web".parse().unwrap(), health, ..endpoint("web", 1) });
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), again(Health::Healthy)]);
+    assert_eq!(ranked(&table), (named(&[("web-1", 0), ("web-2", 0)]), 2));
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), again(Health::Unhealthy)]);
+    assert_eq!(ranked(&table), (named(&[("web-2", 0), ("web-1", 0)]), 1), "what one of them knows counts");
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), again(Health::Unconfirmed)]);
+    assert_eq!(ranked(&table).1, 2, "what one of them no longer knows does not");
+    let other = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/other").ok();
+    let taken = of(Endpoint { identity: other, instance: "x".parse().unwrap(), ..endpoint("web", 1) });
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), taken]);
+    assert_eq!(ranked(&table).0.len(), 2, "an address alone joins nothing");
+    assert!(world.diagnosed("equal identities"));
+}
+
+#[test]
+fn ports_of_platforms_that_name_them_differently_are_matched_or_told() {
+    let mut world = joined(Prefer::Any, "");
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
+    let port = |name: &str, number, protocol| ServicePort { name: name.parse().unwrap(), number, protocol };
+    let says = |ports: Vec<ServicePort>, served: &str| {
+        let service = Resource::Service(Service { ports, ..service("web") }.into());
+        let served = Endpoint { port_name: served.parse().unwrap(), ..endpoint("web", 2) };
+        vec![service, of(served)]
+    };
+    let http = AppProtocol::Http;
+    for ports in [vec![port("other", 80, http), port("more", 81, http)], vec![port("other", 8080, http)]] {
+        let table = world.say(&scope("consul"), "web", says(ports, "other"));
+        assert_eq!(ranked(&table).1, 2);
+    }
+    let table = world.say(&scope("consul"), "web", says(vec![port("a", 1, http), port("b", 2, http)], "a"));
+    assert_eq!(ranked(&table).1, 1);
+    assert!(world.diagnosed("registry \"consul\" says that it has a port a:1"));
+    world.say(&scope("consul"), "web", says(vec![port("http", 80, AppProtocol::Tcp)], "http"));
+    assert!(world.diagnosed("port http speaks tcp, registry \"kubernetes\" says http, which stands"));
+}
+
+#[test]
+fn whoever_writes_to_one_registry_takes_over_no_name_of_another() {
+    let precedence = registries(&["kubernetes", "consul"]);
+    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
+    let mut claims = service("evil");
+    claims.hosts = ["web", "web.default", "web.default.mesh", "web.default.svc.cluster.local"]
+        .map(|host| host.parse().unwrap())
+        .into();
+    let mut same = origin_of_endpoints("web", 9);
+    same.push(Resource::Service(claims.into()));
+    same.push(of(Endpoint { service: "evil".parse().unwrap(), ..endpoint("evil", 9) }));
+    let table = world.say(&scope("consul"), "web", same);
+    for host in ["web", "web.default", "web.default.mesh"] {
+        let destination = table.destination(host).unwrap();
+        assert_eq!(destination.key.registry.as_str(), "kubernetes", "{host}");
+        assert_eq!(instances(destination, 0, 0), ["web-1"]);
+    }
+}
