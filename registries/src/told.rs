@@ -6,6 +6,8 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hasher},
+    io,
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,32 @@ pub struct Words {
     pub resources: Vec<Resource>,
     /// All that could not be taken over.
     pub faults: Vec<OriginFault>,
+}
+
+impl Words {
+    /// With a digest of what is said as its version, for catalogs whose own versions do not cover all of it.
+    #[must_use]
+    pub fn new(resources: Vec<Resource>, faults: Vec<OriginFault>) -> Self {
+        let mut digest = Digest(DefaultHasher::new());
+        for resource in &resources {
+            // A digest takes everything, and every resource is JSON.
+            let _ = serde_json::to_writer(&mut digest, resource);
+        }
+        Self { version: Version(format!("{:016x}", digest.0.finish()).into()), resources, faults }
+    }
+}
+
+struct Digest(DefaultHasher);
+
+impl io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A catalog as it is at one time.
@@ -97,6 +125,12 @@ impl Told {
         self.changes(changed, gone, &mut events);
         events.push(self.confirm());
         Some(events)
+    }
+
+    /// Whether the last list was one that may be wrong: then whole listings are to be told until it is believed.
+    #[must_use]
+    pub fn is_in_doubt(&self, now: Instant) -> bool {
+        self.doubt.is_some_and(|doubt| now < doubt.until)
     }
 
     /// How complete the last list was that was told; none before the first.
@@ -216,6 +250,24 @@ mod tests {
         told.tell(listing(&all), Full, now);
         assert_eq!(changed(&mut told, &[], &all[..6]), None, "too much to be believed");
         assert_eq!(told.completeness(), Some(Full));
+        assert!(!told.is_in_doubt(now));
+        told.tell(listing(&["s1"]), Full, now);
+        let after = |seconds| told.is_in_doubt(now + Duration::from_secs(seconds));
+        assert_eq!((after(60), after(1000)), (true, false), "until such a list is believed");
+    }
+
+    #[test]
+    fn what_is_said_is_its_version() {
+        use weft_core::resource::{AppProtocol, Service, ServicePort};
+        let version = |number: u16| {
+            let name = "http".parse().unwrap();
+            let ports = vec![ServicePort { name, number, protocol: AppProtocol::Http }];
+            let name = "web.default".parse().unwrap();
+            let service = Service { name, ports, hosts: Vec::new(), nearest: false };
+            Words::new(vec![Resource::Service(service.into())], Vec::new()).version
+        };
+        assert_eq!(version(80), version(80));
+        assert_ne!(version(80), version(81));
     }
 
     #[test]
