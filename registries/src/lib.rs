@@ -14,6 +14,7 @@ pub mod probe;
 pub mod static_files;
 pub mod hub;
 pub mod consul;
+pub mod nomad;
 
 pub use plan::{BuildError, Environment, Kind, Plan};
 
@@ -22,4 +23,5 @@ pub const KINDS: &[Kind] = &[
     Kind { word: "static", read: static_files::read },
     Kind { word: "hub", read: plan::read_hub },
     Kind { word: "consul", read: consul::read },
+    Kind { word: "nomad", read: nomad::read },
 ];

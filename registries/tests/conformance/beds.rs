@@ -1,6 +1,7 @@
 //! The backends.
 
 mod consul;
+mod nomad;
 mod static_files;
 
 use crate::bed::Bed;
@@ -9,4 +10,5 @@ use crate::bed::Bed;
 type Open = fn() -> Option<Box<dyn Bed>>;
 
 /// Every backend by its word in `kind = "…"`.
-pub(crate) const BEDS: &[(&str, Open)] = &[("static", static_files::open), ("consul", consul::open)];
+pub(crate) const BEDS: &[(&str, Open)] =
+    &[("static", static_files::open), ("consul", consul::open), ("nomad", nomad::open)];

@@ -1,0 +1,249 @@
+//! Nomad's objects as resources. Pure: an instance joined with its allocation and its node.
+//!
+//! What is wrong with one instance leaves that one out, with a fault that names it, and nothing else.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use weft_core::{
+    identity::TrustDomain,
+    locality::Locality,
+    name::{InstanceName, OriginName, PortName, ServiceName},
+    registry::OriginFault,
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+};
+
+use super::{
+    health::Known,
+    objects::{Node, Registration},
+};
+use crate::{
+    address, names,
+    speaking::{Instance, Recorded, Rules, keys},
+    told::Words,
+};
+
+/// The most labels of an endpoint.
+const MAX_LABELS: usize = 64;
+/// The longest key or value of a label, in bytes.
+const MAX_LABEL: usize = 256;
+/// What says that an instance is a canary which was not promoted yet.
+const CANARY: &str = "canary";
+
+/// What instances are joined with.
+pub(super) struct Joined<'a> {
+    pub(super) allocations: &'a BTreeMap<String, Known>,
+    pub(super) nodes: &'a BTreeMap<String, Node>,
+    pub(super) region: &'a str,
+    pub(super) rules: &'a Rules,
+    pub(super) trust_domain: Option<&'a TrustDomain>,
+}
+
+/// The instances of a service, as far as they could be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Instances {
+    pub(super) read: Vec<Registration>,
+    pub(super) faults: Vec<OriginFault>,
+    /// Whether the answer as a whole made no sense: then what was known before stands.
+    pub(super) is_garbled: bool,
+}
+
+impl Instances {
+    pub(super) fn read(answer: Vec<serde_json::Value>) -> Self {
+        let mut instances = Self::default();
+        for value in answer {
+            let id = value.get("ID").and_then(|id| id.as_str()).unwrap_or_default().to_owned();
+            match serde_json::from_value(value) {
+                Ok(registration) => instances.read.push(registration),
+                Err(error) => instances.faults.push(names::fault(&id, error.to_string())),
+            }
+        }
+        instances.read.sort_by(|one, other| one.id.cmp(&other.id));
+        instances
+    }
+
+    /// An answer that made no sense.
+    pub(super) fn garbled(name: &str, why: &str) -> Self {
+        let fault = OriginFault { keeps_last_good: true, ..names::fault(name, why) };
+        Self { read: Vec::new(), faults: vec![fault], is_garbled: true }
+    }
+}
+
+/// The origin that a service of Nomad is.
+pub(super) fn origin(namespace: &str, name: &str) -> OriginName {
+    names::origin_name(&[namespace, name])
+}
+
+/// All that a service says.
+pub(super) fn convert(namespace: &str, name: &str, instances: &Instances, joined: &Joined<'_>) -> Words {
+    let mut faults = instances.faults.clone();
+    if instances.is_garbled {
+        return Words::new(Vec::new(), faults);
+    }
+    let service = match names::service_name(name, namespace) {
+        Ok(service) => service,
+        Err(fault) => return Words::new(Vec::new(), vec![fault]),
+    };
+    let mut endpoints = Vec::with_capacity(instances.read.len());
+    let mut spoken: Option<AppProtocol> = joined.rules.declared_protocol(&service);
+    for registration in &instances.read {
+        let place = |message: String| names::fault(&registration.id, message);
+        let recorded = Recorded::read(&|key| record(registration, joined, key));
+        spoken = agreed(spoken, recorded.protocol).unwrap_or_else(|other| {
+            let message = format!("{} differs from what other instances say", keys::PROTOCOL);
+            faults.push(place(message));
+            other
+        });
+        match endpoint(&service, registration, &recorded, joined) {
+            Ok((endpoint, wrong)) => {
+                endpoints.push(endpoint);
+                faults.extend(recorded.faults.into_iter().chain(wrong).map(place));
+            }
+            Err(message) => faults.push(place(message)),
+        }
+    }
+    let protocol = spoken.unwrap_or_else(|| joined.rules.protocol(&service));
+    let port = port_name(protocol);
+    let ports = vec![ServicePort { name: port.clone(), number: 80, protocol }];
+    let mut resources =
+        vec![Resource::Service(Service { name: service, ports, hosts: Vec::new(), nearest: false }.into())];
+    resources.extend(endpoints.into_iter().map(|mut endpoint| {
+        endpoint.port_name.clone_from(&port);
+        Resource::Endpoint(endpoint.into())
+    }));
+    Words::new(resources, faults)
+}
+
+/// Nomad's services have one port, which has no name.
+fn port_name(protocol: AppProtocol) -> PortName {
+    names::port_name(if protocol.is_http() { "" } else { "tcp" }).expect("a port's name")
+}
+
+/// What all instances say alike; the error holds what stands when they do not.
+fn agreed(
+    before: Option<AppProtocol>,
+    now: Option<AppProtocol>,
+) -> Result<Option<AppProtocol>, Option<AppProtocol>> {
+    match (before, now) {
+        (Some(before), Some(now)) if before != now => Err(Some(before)),
+        (before, now) => Ok(before.or(now)),
+    }
+}
+
+/// The value of a key of the mesh: a tag `key=value`, or, for what an operator says of a whole node, its meta.
+fn record<'a>(registration: &'a Registration, joined: &Joined<'a>, key: &str) -> Option<&'a str> {
+    let tag = registration.tags.iter().find_map(|tag| tag.strip_prefix(key)?.strip_prefix('='));
+    let of_node = key == keys::MESH_PORT || key == keys::LOCALITY;
+    tag.or_else(|| {
+        let node = joined.nodes.get(&registration.node_id).filter(|_| of_node)?;
+        node.meta.get(key).map(String::as_str)
+    })
+}
+
+/// An endpoint, with what is wrong with it short of being none; the error says why it is none.
+fn endpoint(
+    service: &ServiceName,
+    registration: &Registration,
+    recorded: &Recorded,
+    joined: &Joined<'_>,
+) -> Result<(Endpoint, Vec<String>), String> {
+    let port = u64::try_from(registration.port).unwrap_or_default();
+    let ip = address::read_ip(&registration.address)?;
+    let address = address::endpoint_address(ip, port, joined.rules.allow_loopback)?;
+    let known = joined.allocations.get(&registration.alloc_id);
+    let node = joined.nodes.get(&registration.node_id);
+    let task = known.and_then(|known| known.task_of(registration));
+    let words = [
+        ("job", Some(registration.job_id.as_str())),
+        ("datacenter", Some(registration.datacenter.as_str())),
+        ("group", known.map(|known| known.allocation.task_group.as_str())),
+        ("node", node.map(|node| node.name.as_str())),
+        ("task", task),
+    ];
+    let words: Vec<(&str, &str)> =
+        words.iter().filter_map(|(word, value)| Some((*word, (*value)?))).collect();
+    let instance = Instance {
+        service,
+        address: &address,
+        platform: None,
+        record: &|key| record(registration, joined, key),
+        words: &words,
+    };
+    let speaks = joined.rules.speaks(instance, joined.trust_domain);
+    let mut faults = speaks.faults;
+    let canary = known.is_some_and(|known| known.allocation.deployment_status.is_some_and(|it| it.canary));
+    let locality = recorded.locality.clone().map_or_else(|| locality(registration, node, joined), Ok);
+    let endpoint = Endpoint {
+        service: service.clone(),
+        port_name: port_name(AppProtocol::Http),
+        instance: instance_name(&registration.id)?,
+        mesh_address: speaks.mesh_address,
+        identity: speaks.identity,
+        identity_from: speaks.identity_from,
+        tls: speaks.tls,
+        labels: labels(&registration.tags, canary, &mut faults),
+        weight: recorded.weight.unwrap_or(1),
+        locality: locality.unwrap_or_else(|fault| {
+            faults.push(fault);
+            Locality::default()
+        }),
+        health: known.map_or(Health::Healthy, |known| known.health(registration)),
+        address,
+    };
+    Ok((endpoint, faults))
+}
+
+fn instance_name(id: &str) -> Result<InstanceName, String> {
+    if id.is_empty() {
+        return Err("it has no ID".into());
+    }
+    // Groups may have long names; what is no name here is hashed, and always to the same.
+    InstanceName::new(id)
+        .or_else(|_| InstanceName::new(names::origin_name(&[id]).as_str()))
+        .map_err(|error| error.to_string())
+}
+
+/// Region, datacenter and the node's class.
+fn locality(
+    registration: &Registration,
+    node: Option<&Node>,
+    joined: &Joined<'_>,
+) -> Result<Locality, String> {
+    let class = node.map(|node| node.node_class.as_str()).unwrap_or_default();
+    let parts = [joined.region, &registration.datacenter, class];
+    if parts.iter().any(|part| part.contains('/')) {
+        return Err("its region, datacenter or node class has a slash in it: it runs nowhere known".into());
+    }
+    Locality::new(&parts.join("/")).map_err(|error| format!("it runs nowhere known: {error}"))
+}
+
+/// Tags as labels. `key=value` is metadata, for which Nomad has no other place; any other is the label `tag.TAG` with the
+/// value `true`, as tags are in catalogs that have both. The mesh's own keys are none.
+fn labels(tags: &[String], canary: bool, faults: &mut Vec<String>) -> Labels {
+    let mut labels: BTreeMap<Cow<'_, str>, &str> = BTreeMap::new();
+    if canary {
+        labels.insert(CANARY.into(), "true");
+    }
+    let mut left_out = 0_usize;
+    for tag in tags {
+        let (key, value) = match tag.split_once('=') {
+            Some((key, _)) if keys::ALL.contains(&key) => continue,
+            Some((key, value)) => (Cow::from(key), value),
+            None if tag.is_empty() => (Cow::from(""), ""),
+            None => (format!("tag.{tag}").into(), "true"),
+        };
+        let fits = |text: &str| text.len() <= MAX_LABEL && !text.chars().any(char::is_control);
+        let has_room = labels.len() < MAX_LABELS || labels.contains_key(&key);
+        if key.is_empty() || !fits(&key) || !fits(value) || !has_room {
+            left_out += 1;
+            continue;
+        }
+        labels.insert(key, value);
+    }
+    if left_out > 0 {
+        faults.push(format!(
+            "{left_out} of its tags are no labels: at most {MAX_LABELS}, of at most {MAX_LABEL} bytes on either side of \
+             the =, without control characters"
+        ));
+    }
+    labels.into_iter().map(|(key, value)| (key.into_owned(), value)).collect()
+}

@@ -1,0 +1,34 @@
+//! The rights that following needs, in the words of Nomad's policies, asked for one by one.
+
+use weft_core::registry::{RegistryError, Right};
+
+use super::{
+    access::{may_read_all, right},
+    client::Client,
+    settings::{Namespaces, NomadSettings},
+};
+
+/// Asks for all of them.
+pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, RegistryError> {
+    let client = Client::new(settings)?;
+    let mut rights = Vec::new();
+    let needed_for = "services, allocations and checks";
+    match &settings.namespaces {
+        Namespaces::All => {
+            let given = Some(may_read_all(&client).await?);
+            rights.push(Right { name: right("*"), given, needed_for: needed_for.into() });
+        }
+        Namespaces::These(namespaces) => {
+            for namespace in namespaces {
+                let given = Some(client.may_read_services(namespace).await?);
+                rights.push(Right { name: right(namespace), given, needed_for: needed_for.into() });
+            }
+        }
+    }
+    rights.push(Right {
+        name: "node { policy = \"read\" }".into(),
+        given: Some(client.may_read_nodes().await?),
+        needed_for: "mesh ports in the meta of nodes, node names and classes".into(),
+    });
+    Ok(rights)
+}

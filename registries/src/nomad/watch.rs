@@ -1,0 +1,384 @@
+//! The loop: what to read when, and what of it is new.
+//!
+//! Two rhythms. A wake-up names what to read again, which takes milliseconds. A look every few seconds asks for the names of
+//! all services and their one index: where that is known, everything is still true, and is confirmed; where it is not,
+//! nobody woke us, and everything is read again.
+
+mod reading;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use tokio::time::{Instant, sleep_until, timeout};
+use weft_core::registry::{Completeness, Event, OriginFault, RegistryError, Scope};
+
+use super::{
+    access,
+    catalog::{Catalog, Joining, Name},
+    client::Client,
+    link::{Heard, Link},
+    objects::StreamEvent,
+    polls::{self, Polls},
+    settings::{Namespaces, NomadSettings},
+};
+use crate::{
+    http_client::jittered,
+    names,
+    told::{Listing, Told, Words},
+};
+
+/// How often names and index are asked for. What is true is confirmed so often.
+const LOOK: Duration = Duration::from_secs(8);
+/// How often everything is read where the index moves and the stream says nothing of it: changes that are hidden from us
+/// move it too.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How often nodes are read again, and what the server did not know is asked for again.
+const RENEW: Duration = Duration::from_secs(300);
+/// How long the first list waits for the results of checks.
+const FIRST_CHECKS: Duration = Duration::from_secs(2);
+/// A stream that lived shorter is no better than none.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
+/// The origin of what concerns no service.
+const NOTICES: &str = "nomad";
+
+/// Follows Nomad until its consumer has enough.
+pub(super) fn follow(
+    settings: NomadSettings,
+    scope: Scope,
+) -> impl Stream<Item = Result<Event, RegistryError>> {
+    futures_util::stream::unfold(State::Before(Box::new(settings), scope), |state| async move {
+        let mut follow = match state {
+            State::Before(settings, scope) => match Follow::begin(*settings, scope).await {
+                Ok(follow) => Box::new(follow),
+                Err(error) => return Some((Err(error), State::After)),
+            },
+            State::During(follow) => follow,
+            State::After => return None,
+        };
+        match follow.next().await {
+            Ok(event) => Some((Ok(event), State::During(follow))),
+            // An error ends the stream; the driver watches again.
+            Err(error) => Some((Err(error), State::After)),
+        }
+    })
+}
+
+enum State {
+    Before(Box<NomadSettings>, Scope),
+    During(Box<Follow>),
+    After,
+}
+
+/// What hinders and does not prevent, once each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Notice {
+    Hidden,
+    Nodes,
+    Region,
+    Stream,
+    Checks,
+}
+
+struct Follow {
+    settings: NomadSettings,
+    client: Client,
+    told: Told,
+    catalog: Catalog,
+    polls: Polls,
+    link: Link,
+    /// All changes of services up to this index are in the catalog.
+    index: u64,
+    region: String,
+    may_read_nodes: bool,
+    completeness: Completeness,
+    /// Namespaces that had services at the last look.
+    namespaces: BTreeSet<String>,
+    /// Allocations and nodes that the server does not know.
+    unknown: BTreeSet<String>,
+    notices: BTreeMap<Notice, String>,
+    /// Whether the notices are other ones than were told.
+    noticed: bool,
+    look_at: Instant,
+    renew_at: Instant,
+    swept: Instant,
+    queue: VecDeque<Event>,
+}
+
+impl Follow {
+    /// Reads everything and queues the full list.
+    async fn begin(settings: NomadSettings, scope: Scope) -> Result<Self, RegistryError> {
+        let now = Instant::now();
+        let mut follow = Self {
+            client: Client::new(&settings)?,
+            told: Told::new(scope),
+            catalog: Catalog::default(),
+            polls: Polls::new(settings.health_interval),
+            link: Link::Down,
+            index: 0,
+            region: String::new(),
+            may_read_nodes: false,
+            completeness: Completeness::Filtered,
+            namespaces: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            notices: BTreeMap::new(),
+            noticed: false,
+            look_at: now + jittered(LOOK),
+            renew_at: now + jittered(RENEW),
+            swept: now,
+            queue: VecDeque::new(),
+            settings,
+        };
+        follow.ask_who_we_are().await?;
+        let names = access::list(&follow.client, &follow.settings.namespaces).await?;
+        follow.judge(&names).await?;
+        follow.read_all(&names).await?;
+        follow.complete(true).await?;
+        follow.first_checks().await;
+        follow.open_link();
+        follow.tell(true);
+        Ok(follow)
+    }
+
+    async fn next(&mut self) -> Result<Event, RegistryError> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(event);
+            }
+            tokio::select! {
+                heard = self.link.next() => self.hear(heard).await?,
+                answer = self.polls.next(&self.client) => self.take_checks(answer),
+                () = sleep_until(self.look_at) => self.look().await?,
+            }
+        }
+    }
+
+    /// Takes a wake-up.
+    async fn hear(&mut self, heard: Heard) -> Result<(), RegistryError> {
+        match heard {
+            Heard::Opened => self.notice(Notice::Stream, None),
+            Heard::Events(events) => self.read_what_changed(events).await?,
+            Heard::Anything => self.sweep().await?,
+            Heard::Index(index) => {
+                if index != self.index {
+                    self.sweep().await?;
+                }
+                let since = Instant::now() - self.link.blocking_for().unwrap_or_default();
+                self.block(since);
+            }
+            Heard::Lost(error, lived) => {
+                tracing::debug!(%error, "nomad's event stream is lost");
+                // Whether the server is there, and we may still ask, is seen here.
+                self.sweep().await?;
+                if lived >= SHORT_LIFE {
+                    self.open_link();
+                } else {
+                    let message = format!(
+                        "the event stream cannot be followed ({error}); changes are found by blocking queries, later and \
+                         at a greater cost. Servers before 1.11.3 answer it with a version of HTTP that there is not"
+                    );
+                    self.notice(Notice::Stream, Some(message));
+                    self.block(Instant::now());
+                }
+            }
+            Heard::Failed(error) => return Err(error),
+        }
+        if self.noticed {
+            self.tell(false);
+        }
+        Ok(())
+    }
+
+    /// Asks whether all is as it was.
+    async fn look(&mut self) -> Result<(), RegistryError> {
+        self.look_at = Instant::now() + jittered(LOOK);
+        let names = access::list(&self.client, &self.settings.namespaces).await?;
+        let namespaces: BTreeSet<String> =
+            names.services.iter().map(|(namespace, _)| namespace.clone()).collect();
+        let renews = Instant::now() >= self.renew_at;
+        if renews
+            || !self.namespaces.is_subset(&namespaces)
+            || !names.denied.is_empty()
+            || names.services.is_empty()
+        {
+            self.judge(&names).await?;
+        }
+        if renews {
+            self.renew_at = Instant::now() + jittered(RENEW);
+            self.unknown.clear();
+            self.ask_who_we_are().await?;
+            self.read_nodes_again().await?;
+        }
+        let went_back = names.index < self.index;
+        let is_due = self.swept.elapsed() >= SWEEP || !self.link.is_open();
+        if went_back || (names.index != self.index && is_due) {
+            self.read_all(&names).await?;
+        } else {
+            self.read_names(&names).await?;
+        }
+        if !self.link.is_open() {
+            self.read_allocations_again().await?;
+        }
+        self.complete(false).await?;
+        if went_back || self.link.blocking_for().is_some_and(|blocking| blocking >= SWEEP) {
+            // A rebuilt cluster counts from the beginning: the stream would wait for what was long ago.
+            self.open_link();
+        }
+        self.tell(false);
+        Ok(())
+    }
+
+    /// Reads everything, and says what is different.
+    async fn sweep(&mut self) -> Result<(), RegistryError> {
+        let names = access::list(&self.client, &self.settings.namespaces).await?;
+        self.judge(&names).await?;
+        self.read_all(&names).await?;
+        self.read_allocations_again().await?;
+        self.complete(false).await?;
+        self.tell(false);
+        Ok(())
+    }
+
+    /// Decides whether what is missing from the list is gone.
+    async fn judge(&mut self, names: &access::Names) -> Result<(), RegistryError> {
+        let namespaces = &self.settings.namespaces;
+        let judged = access::completeness(&self.client, namespaces, names, &self.namespaces).await?;
+        self.completeness = judged.0;
+        self.notice(Notice::Hidden, judged.1);
+        // What is hidden is asked for until it is seen again.
+        let seen = names.services.iter().map(|(namespace, _)| namespace.clone());
+        match judged.0 {
+            Completeness::Full => self.namespaces = seen.collect(),
+            Completeness::Filtered => self.namespaces.extend(seen),
+        }
+        Ok(())
+    }
+
+    async fn ask_who_we_are(&mut self) -> Result<(), RegistryError> {
+        self.may_read_nodes = self.client.may_read_nodes().await?;
+        let lacking = "the token lacks node { policy = \"read\" }: mesh ports in the meta of nodes, and the names and \
+                       classes of nodes, are not known";
+        self.notice(Notice::Nodes, (!self.may_read_nodes).then(|| lacking.to_owned()));
+        let mut several = None;
+        self.region = match &self.settings.region {
+            Some(region) => region.clone(),
+            None => match &self.client.regions().await?[..] {
+                [only] => only.clone(),
+                _ => {
+                    let message =
+                        "the cluster has several regions: say which one is followed, region = \"…\"";
+                    several = Some(format!("{message}; the locality of endpoints lacks it"));
+                    String::new()
+                }
+            },
+        };
+        self.notice(Notice::Region, several);
+        Ok(())
+    }
+
+    fn notice(&mut self, notice: Notice, message: Option<String>) {
+        let is_new = self.notices.get(&notice) != message.as_ref();
+        self.noticed |= is_new;
+        match message {
+            Some(message) => drop(self.notices.insert(notice, message)),
+            None => drop(self.notices.remove(&notice)),
+        }
+    }
+
+    /// Events that may be followed: one topic too many, and Nomad answers 200 and silence.
+    fn open_link(&mut self) {
+        let topics: &[&str] =
+            if self.may_read_nodes { &["Service", "Allocation", "Node"] } else { &["Service", "Allocation"] };
+        self.link = Link::open(&self.client, topics, self.namespace(), self.index);
+    }
+
+    fn block(&mut self, since: Instant) {
+        self.link = Link::block(&self.client, self.namespace(), self.index, since);
+    }
+
+    fn namespace(&self) -> &str {
+        match &self.settings.namespaces {
+            Namespaces::These(namespaces) if namespaces.len() == 1 => &namespaces[0],
+            _ => "*",
+        }
+    }
+
+    /// Waits a little for the results of checks, so that what fails is told so from the beginning.
+    async fn first_checks(&mut self) {
+        let answers = async {
+            while !self.polls.are_idle() {
+                let answer = self.polls.next(&self.client).await;
+                self.note_checks(answer);
+            }
+        };
+        // What comes later is told later.
+        let _ = timeout(FIRST_CHECKS, answers).await;
+    }
+
+    fn take_checks(&mut self, answer: polls::Answer) {
+        self.note_checks(answer);
+        if self.catalog.has_changes() || self.noticed {
+            self.tell(false);
+        }
+    }
+
+    fn note_checks(&mut self, (allocation, answer): polls::Answer) {
+        let answer = match answer {
+            Ok(answer) => {
+                self.notice(Notice::Checks, None);
+                answer
+            }
+            Err(error) => {
+                if matches!(error, RegistryError::Denied(_)) {
+                    self.notice(
+                        Notice::Checks,
+                        Some(format!("the results of checks are not known: {error}")),
+                    );
+                }
+                tracing::debug!(%error, allocation, "the checks of an allocation cannot be asked for");
+                None
+            }
+        };
+        self.catalog.take_checks(&allocation, answer.as_ref());
+        if self.catalog.allocations.contains_key(&allocation) {
+            self.polls.ask_again(&allocation, answer.as_ref());
+        }
+    }
+
+    /// Queues what is new, and a commit.
+    fn tell(&mut self, whole: bool) {
+        let joining = Joining {
+            region: &self.region,
+            rules: &self.settings.rules,
+            trust_domain: self.settings.trust_domain.as_ref(),
+        };
+        self.noticed = false;
+        let now = std::time::Instant::now();
+        let notices = (names::origin_name(&[NOTICES]), notices(&self.notices));
+        // What is gone from a list that may hide something is not known to be gone.
+        let is_certain = self.completeness == Completeness::Full
+            && self.told.completeness() == Some(Completeness::Full)
+            && !self.told.is_in_doubt(now);
+        if !whole && is_certain {
+            let (mut some, gone) = self.catalog.changes(&joining);
+            some.extend([notices.clone()]);
+            if let Some(events) = self.told.tell_changed(some, gone) {
+                return self.queue.extend(events);
+            }
+        }
+        let mut all: Listing = self.catalog.whole(&joining);
+        all.extend([notices]);
+        self.queue.extend(self.told.tell(all, self.completeness, now));
+    }
+}
+
+fn notices(notices: &BTreeMap<Notice, String>) -> Words {
+    let fault = |message: &String| OriginFault {
+        message: message.clone(),
+        place: "the registry".into(),
+        keeps_last_good: false,
+    };
+    Words::new(Vec::new(), notices.values().map(fault).collect())
+}

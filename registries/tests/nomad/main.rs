@@ -1,0 +1,6 @@
+//! Nomad's catalog, followed on a real server whose jobs really run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod following;
+mod support;
