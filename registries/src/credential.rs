@@ -64,20 +64,33 @@ impl Credential {
     /// holds the token where it is set: what the platform's own tools look at.
     #[must_use]
     pub fn read(section: &Section<'_>, variable: &str) -> Option<Self> {
-        let file = section.get("token_file").map(|value| weft_core::config::Readable::read(&value));
-        let named = section.get("token_env").map(|value| value.text("a variable's name").map(str::to_owned));
+        Self::read_named(section, ("token_file", "token_env"), Some(variable))
+    }
+
+    /// The same under other keys: that of a file and that of a variable's name.
+    #[must_use]
+    pub fn read_named(
+        section: &Section<'_>,
+        (file_key, variable_key): (&'static str, &'static str),
+        variable: Option<&str>,
+    ) -> Option<Self> {
+        let file = section.get(file_key).map(|value| weft_core::config::Readable::read(&value));
+        let named = section.get(variable_key).map(|value| value.text("a variable's name").map(str::to_owned));
+        let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
         match (file, named) {
             (Some(_), Some(_)) => {
-                let fault = Fault::error(section.key_place("token_env"), "`token_env` beside `token_file`");
-                section.report(fault.expected("expected at most one of `token_file`, `token_env`"));
+                let both = format!("`{variable_key}` beside `{file_key}`");
+                let fault = Fault::error(section.key_place(variable_key), both);
+                section.report(
+                    fault.expected(format!("expected at most one of `{file_key}`, `{variable_key}`")),
+                );
                 None
             }
             (Some(file), None) => Some(Self::File(file?)),
             (None, Some(named)) => Some(Self::Variable(named?)),
-            (None, None) if env::var_os(variable).is_some_and(|value| !value.is_empty()) => {
-                Some(Self::Variable(variable.to_owned()))
+            (None, None) => {
+                Some(variable.filter(is_set).map_or(Self::None, |name| Self::Variable(name.to_owned())))
             }
-            (None, None) => Some(Self::None),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod static_files;
 pub mod hub;
 pub mod consul;
 pub mod nomad;
+pub mod eureka;
 
 pub use plan::{BuildError, Environment, Kind, Plan};
 
@@ -24,4 +25,5 @@ pub const KINDS: &[Kind] = &[
     Kind { word: "hub", read: plan::read_hub },
     Kind { word: "consul", read: consul::read },
     Kind { word: "nomad", read: nomad::read },
+    Kind { word: "eureka", read: eureka::read },
 ];

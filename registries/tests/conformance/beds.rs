@@ -1,6 +1,7 @@
 //! The backends.
 
 mod consul;
+mod eureka;
 mod nomad;
 mod static_files;
 
@@ -10,5 +11,9 @@ use crate::bed::Bed;
 type Open = fn() -> Option<Box<dyn Bed>>;
 
 /// Every backend by its word in `kind = "…"`.
-pub(crate) const BEDS: &[(&str, Open)] =
-    &[("static", static_files::open), ("consul", consul::open), ("nomad", nomad::open)];
+pub(crate) const BEDS: &[(&str, Open)] = &[
+    ("static", static_files::open),
+    ("consul", consul::open),
+    ("nomad", nomad::open),
+    ("eureka", eureka::open),
+];

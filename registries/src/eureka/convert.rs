@@ -1,0 +1,292 @@
+//! From an instance of Eureka to an endpoint. Pure.
+//!
+//! Decisions that a reader may look for:
+//!
+//! - An application is a service of the namespace `default`, in lower case. Eureka knows no port of a service, so it is
+//!   the one that most of its instances have: `http` of their plain ports, `https` of their secure ones. What is behind
+//!   the latter speaks TLS of its own, which the mesh carries as the opaque bytes it is.
+//! - `OUT_OF_SERVICE` is an operator's word: the instance drains. All that is neither that nor `UP` is unhealthy.
+//! - An instance whose lease ran out is still listed while the server preserves itself: it suspects that its network
+//!   failed. It is kept as what nobody confirms, ranked last.
+//! - A virtual address is a host name of the application, unless it is the name of another application, or several
+//!   applications claim it, or it is a name that the mesh gives.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use weft_core::{
+    identity::TrustDomain,
+    locality::Locality,
+    name::{DEFAULT_NAMESPACE, HostName, InstanceName, PortName, ServiceName},
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+};
+
+use super::objects::Instance as Object;
+use crate::{
+    address::{endpoint_address, read_ip},
+    names::{fault, quoted, service_name},
+    speaking::{Instance, Recorded, Rules, keys},
+    told::Words,
+};
+
+/// How long a server's answer may be older than its words, in milliseconds: two caches of half a minute each.
+const CACHED: u64 = 60_000;
+/// The most labels of an endpoint, and the greatest length of a key or a value in bytes.
+const MAX_LABELS: usize = 64;
+const MAX_LABEL: usize = 256;
+/// The most names in a virtual address.
+const MAX_NAMES: usize = 16;
+
+const PLAIN: &str = "http";
+const SECURE: &str = "https";
+
+/// What is the same for all instances.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Context {
+    pub(super) rules: Rules,
+    pub(super) trust_domain: Option<TrustDomain>,
+    /// The region of zones that do not say theirs.
+    pub(super) region: Option<String>,
+}
+
+/// What an instance adds to its application's service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    plain: Option<u16>,
+    secure: Option<u16>,
+    protocol: Option<AppProtocol>,
+    names: Vec<HostName>,
+}
+
+/// What one instance says: its own origin's words, and its part in its application's.
+#[derive(Clone, Debug)]
+pub(super) struct Converted {
+    pub(super) words: Words,
+    pub(super) part: Part,
+}
+
+/// Converts one instance, as told at `now` of the server's clock, in milliseconds.
+pub(super) fn instance(object: &Object, context: &Context, now: u64) -> Converted {
+    let mut faults = Vec::new();
+    let place = format!("{}/{}", object.app, object.id);
+    let (resources, part) = match service_name(&object.app, DEFAULT_NAMESPACE) {
+        // That the name cannot be taken over is told once, of the application.
+        Err(_) => (Vec::new(), Part::default()),
+        Ok(service) => {
+            let mut said = |message: String| faults.push(fault(&place, message));
+            endpoints(object, &service, context, now, &mut said)
+        }
+    };
+    Converted { words: Words::new(resources, faults), part }
+}
+
+/// Converts an application from the parts of its instances. `is_ours` says whether a virtual address is this one's.
+pub(super) fn application<'a>(
+    name: &str,
+    parts: impl Iterator<Item = &'a Part>,
+    rules: &Rules,
+    is_ours: impl Fn(&HostName) -> Result<(), String>,
+) -> Words {
+    let mut faults = Vec::new();
+    let service = match service_name(name, DEFAULT_NAMESPACE) {
+        Ok(service) => service,
+        Err(fault) => return Words::new(Vec::new(), vec![fault]),
+    };
+    let (mut plain, mut secure, mut protocol) = (BTreeMap::new(), BTreeMap::new(), None);
+    let mut hosts: BTreeMap<HostName, Result<(), String>> = BTreeMap::new();
+    for part in parts {
+        part.plain.into_iter().for_each(|port| *plain.entry(port).or_default() += 1);
+        part.secure.into_iter().for_each(|port| *secure.entry(port).or_default() += 1);
+        match (protocol, part.protocol) {
+            (Some(first), Some(other)) if first != other => {
+                let message = "its instances name different protocols: that of the first stands";
+                faults.push(fault(name, message));
+            }
+            _ => protocol = protocol.or(part.protocol),
+        }
+        for host in &part.names {
+            hosts.entry(host.clone()).or_insert_with(|| is_ours(host));
+        }
+    }
+    faults.dedup();
+    let protocol = rules.declared_protocol(&service).or(protocol).unwrap_or_else(|| rules.protocol(&service));
+    let plain = most_common(&plain);
+    // Nobody could tell two ports of one number apart.
+    let secure = most_common(&secure).filter(|number| Some(*number) != plain);
+    let numbered = [(PLAIN, plain, protocol), (SECURE, secure, AppProtocol::Tcp)];
+    let ports = numbered.into_iter().filter_map(|(name, number, protocol)| {
+        Some(ServicePort { name: PortName::new(name).ok()?, number: number?, protocol })
+    });
+    let ports: Vec<ServicePort> = ports.collect();
+    let mut taken = Vec::new();
+    for (host, ours) in hosts {
+        match ours {
+            Ok(()) => taken.push(host),
+            Err(reason) => {
+                faults.push(fault(name, format!("the virtual address \"{host}\" is left out: {reason}")))
+            }
+        }
+    }
+    if ports.is_empty() {
+        return Words::new(Vec::new(), faults);
+    }
+    Words::new(
+        vec![Resource::Service(Arc::new(Service { name: service, ports, hosts: taken, nearest: false }))],
+        faults,
+    )
+}
+
+/// The port that most have, of equal ones the lowest.
+fn most_common(ports: &BTreeMap<u16, usize>) -> Option<u16> {
+    ports.iter().rev().max_by_key(|(_, count)| **count).map(|(port, _)| *port)
+}
+
+impl Part {
+    /// The virtual addresses that the instance has.
+    pub(super) fn names(&self) -> &[HostName] {
+        &self.names
+    }
+}
+
+fn endpoints(
+    object: &Object,
+    service: &ServiceName,
+    context: &Context,
+    now: u64,
+    said: &mut dyn FnMut(String),
+) -> (Vec<Resource>, Part) {
+    let mut part = Part { names: names(object, said), ..Part::default() };
+    let instance = match InstanceName::new(&object.id) {
+        Ok(instance) => instance,
+        Err(error) => {
+            said(format!("its id cannot be an instance's name: {}", error.reason));
+            return (Vec::new(), part);
+        }
+    };
+    let ip = match read_ip(&object.ip).or_else(|error| read_ip(&object.host).map_err(|_| error)) {
+        Ok(ip) => ip,
+        Err(error) => {
+            said(error);
+            return (Vec::new(), part);
+        }
+    };
+    let recorded = Recorded::read(&|key| object.metadata.get(key).map(String::as_str));
+    recorded.faults.iter().cloned().for_each(&mut *said);
+    part.protocol = recorded.protocol;
+    let labels = labels(object, said);
+    let locality = recorded.locality.clone().unwrap_or_else(|| locality(object, context, said));
+    let ports = [(PLAIN, object.port, &mut part.plain), (SECURE, object.secure_port, &mut part.secure)];
+    if !ports.iter().any(|(_, port, _)| port.enabled) {
+        said("neither its port nor its secure port is enabled".into());
+    }
+    let mut resources = Vec::new();
+    for (name, port, number) in ports.into_iter().filter(|(_, port, _)| port.enabled) {
+        let Ok(port_name) = PortName::new(name) else { continue };
+        let address = match endpoint_address(ip, port.number, context.rules.allow_loopback) {
+            Ok(address) => address,
+            Err(reason) => {
+                said(format!("{name}: {reason}"));
+                continue;
+            }
+        };
+        let speaks = {
+            let record = |key: &str| object.metadata.get(key).map(String::as_str);
+            let speaker =
+                Instance { service, address: &address, platform: None, record: &record, words: &[] };
+            context.rules.speaks(speaker, context.trust_domain.as_ref())
+        };
+        let first = resources.is_empty();
+        speaks.faults.into_iter().filter(|_| first).for_each(&mut *said);
+        *number = Some(address.socket().port());
+        resources.push(Resource::Endpoint(Arc::new(Endpoint {
+            service: service.clone(),
+            port_name,
+            instance: instance.clone(),
+            address,
+            mesh_address: speaks.mesh_address,
+            identity: speaks.identity,
+            identity_from: speaks.identity_from,
+            tls: speaks.tls,
+            labels: labels.clone(),
+            weight: recorded.weight.unwrap_or(1),
+            locality: locality.clone(),
+            health: health(object, now),
+        })));
+    }
+    (resources, part)
+}
+
+/// What the instance's status means. Who overrides says that it is out of service; the word of an instance that says
+/// itself that it is down stands beside it.
+fn health(object: &Object, now: u64) -> Health {
+    let status = match (object.status.as_str(), object.overridden.as_str()) {
+        ("UP", overridden @ ("OUT_OF_SERVICE" | "DOWN")) => overridden,
+        (status, _) => status,
+    };
+    let lease = object.lease;
+    let ran_out = lease.renewed > 0
+        && lease.renewed.saturating_add(lease.duration.saturating_mul(1000)) < now.saturating_sub(CACHED);
+    match status {
+        "UP" if ran_out => Health::Unconfirmed,
+        "UP" => Health::Healthy,
+        "OUT_OF_SERVICE" => Health::Draining,
+        _ => Health::Unhealthy,
+    }
+}
+
+/// The names by which it is found. What is no host name is told; a name with a variable in it was never filled in.
+fn names(object: &Object, said: &mut dyn FnMut(String)) -> Vec<HostName> {
+    let all = [(&object.vip, object.port.enabled), (&object.secure_vip, object.secure_port.enabled)];
+    let texts = all.into_iter().filter(|(_, enabled)| *enabled).flat_map(|(text, _)| text.split(','));
+    let mut names: Vec<HostName> = Vec::new();
+    for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+        // A port in it is the instance's own, told already.
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host).to_ascii_lowercase();
+        match HostName::new(&host) {
+            Ok(host) if names.contains(&host) => {}
+            Ok(_) if names.len() >= MAX_NAMES => {
+                said(format!("more than {MAX_NAMES} virtual addresses: the rest is left out"));
+                break;
+            }
+            Ok(host) => names.push(host),
+            Err(error) => said(format!("the virtual address {} is left out: {}", quoted(text), error.reason)),
+        }
+    }
+    names
+}
+
+fn labels(object: &Object, said: &mut dyn FnMut(String)) -> Labels {
+    let pairs = object.metadata.iter().filter(|(key, _)| !keys::ALL.contains(&key.as_str()));
+    let fits =
+        |(key, value): &(&String, &String)| (1..=MAX_LABEL).contains(&key.len()) && value.len() <= MAX_LABEL;
+    let (good, long): (Vec<_>, Vec<_>) = pairs.partition(fits);
+    if !long.is_empty() {
+        said(format!("metadata longer than {MAX_LABEL} bytes is no label: {} left out", long.len()));
+    }
+    if good.len() > MAX_LABELS {
+        said(format!("more than {MAX_LABELS} labels: {} left out", good.len() - MAX_LABELS));
+    }
+    good.into_iter().take(MAX_LABELS).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+/// The zone, by the instance's own word or its cloud's, in a region: its own, that of the file, or the one that a zone
+/// of Amazon's is named after.
+fn locality(object: &Object, context: &Context, said: &mut dyn FnMut(String)) -> Locality {
+    let metadata = |key: &str| object.metadata.get(key).map(String::as_str).filter(|text| !text.is_empty());
+    let Some(zone) = metadata("zone").or(Some(object.zone.as_str()).filter(|zone| !zone.is_empty())) else {
+        return Locality::default();
+    };
+    let region = metadata("region").or(context.region.as_deref()).or_else(|| amazon_region(zone));
+    let text = format!("{}/{zone}", region.unwrap_or_default());
+    Locality::new(&text).unwrap_or_else(|error| {
+        said(format!("its zone {} is no locality: {}", quoted(zone), error.reason));
+        Locality::default()
+    })
+}
+
+/// `us-east-1` of `us-east-1a`.
+fn amazon_region(zone: &str) -> Option<&str> {
+    let region = zone.strip_suffix(|letter: char| letter.is_ascii_lowercase())?;
+    let (name, number) = region.rsplit_once('-')?;
+    let good = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && name.contains('-');
+    good.then_some(region)
+}

@@ -1,0 +1,267 @@
+//! The pure parts: what instances become, what lists and changes add up to, and what nobody may send.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use weft_core::{
+    name::HostName,
+    registry::Completeness,
+    resource::{Endpoint, Health, Resource, Service, TlsMode},
+};
+
+use super::{
+    catalog::{Catalog, Memory},
+    convert::Context,
+    objects::Applications,
+};
+use crate::told::Listing;
+
+const NOW: u64 = 2_000_000_000_000;
+
+fn list(instances: &[Value]) -> Applications {
+    let application = json!({ "name": "ORDERS", "instance": instances });
+    let document = json!({ "applications": { "apps__hashcode": "", "application": [application] } });
+    serde_json::from_value(document).unwrap()
+}
+
+fn instance(id: &str) -> Value {
+    json!({
+        "instanceId": id, "app": "ORDERS", "hostName": "orders", "ipAddr": "10.0.0.1", "status": "UP",
+        "overriddenStatus": "UNKNOWN", "vipAddress": "orders,orders.example",
+        "port": { "$": 8080, "@enabled": "true" }, "securePort": { "$": 8443, "@enabled": "false" },
+        "leaseInfo": { "durationInSecs": 90, "registrationTimestamp": NOW - 1_000, "lastRenewalTimestamp": NOW },
+        "metadata": { "zone": "eu-west-1a", "version": "v1", "weft-mesh-port": "15008",
+                      "weft-identity": "spiffe://test.mesh/ns/default/sa/orders" },
+    })
+}
+
+fn with(id: &str, key: &str, value: impl Into<Value>) -> Value {
+    let mut object = instance(id);
+    object[key] = value.into();
+    object
+}
+
+fn take(instances: &[Value]) -> Listing {
+    let context = Context::default();
+    Catalog::take(list(instances), None, &context, NOW).0.listing(&context)
+}
+
+fn endpoints(listing: &Listing) -> Vec<Endpoint> {
+    let resources = listing.values().flat_map(|words| &words.resources);
+    let endpoints = resources.filter_map(|resource| match resource {
+        Resource::Endpoint(endpoint) => Some(Endpoint::clone(endpoint)),
+        _ => None,
+    });
+    endpoints.collect()
+}
+
+fn services(listing: &Listing) -> Vec<Service> {
+    let resources = listing.values().flat_map(|words| &words.resources);
+    let services = resources.filter_map(|resource| match resource {
+        Resource::Service(service) => Some(Service::clone(service)),
+        _ => None,
+    });
+    services.collect()
+}
+
+fn faults(listing: &Listing) -> Vec<String> {
+    let faults = listing.values().flat_map(|words| &words.faults);
+    faults.map(|fault| format!("{}: {}", fault.place, fault.message)).collect()
+}
+
+#[test]
+fn an_instance_becomes_an_endpoint() {
+    let listing = take(&[instance("orders-1")]);
+    let endpoint = endpoints(&listing).remove(0);
+    assert_eq!(endpoint.service.as_str(), "orders.default");
+    assert_eq!((endpoint.address.to_string(), endpoint.port_name.as_str()), ("10.0.0.1:8080".into(), "http"));
+    assert_eq!(endpoint.mesh_address.unwrap().to_string(), "10.0.0.1:15008");
+    assert_eq!(endpoint.identity.unwrap().to_string(), "spiffe://test.mesh/ns/default/sa/orders");
+    assert_eq!((endpoint.health, endpoint.tls), (Health::Healthy, TlsMode::Required));
+    assert_eq!(endpoint.locality.to_string(), "eu-west-1/eu-west-1a");
+    assert_eq!(endpoint.labels.iter().collect::<Vec<_>>(), [("version", "v1"), ("zone", "eu-west-1a")]);
+    let service = services(&listing).remove(0);
+    assert_eq!((service.ports[0].number, service.ports.len()), (8080, 1));
+    let hosts: Vec<&str> = service.hosts.iter().map(HostName::as_str).collect();
+    assert_eq!(hosts, ["orders", "orders.example"]);
+    assert_eq!(faults(&listing), [""; 0]);
+}
+
+#[test]
+fn every_status_means_a_health() {
+    for (status, overridden, expected) in [
+        ("UP", "UNKNOWN", Health::Healthy),
+        ("UP", "OUT_OF_SERVICE", Health::Draining),
+        ("UP", "DOWN", Health::Unhealthy),
+        ("DOWN", "UP", Health::Unhealthy),
+        ("STARTING", "UNKNOWN", Health::Unhealthy),
+        ("OUT_OF_SERVICE", "OUT_OF_SERVICE", Health::Draining),
+        ("UNKNOWN", "", Health::Unhealthy),
+        ("", "", Health::Unhealthy),
+    ] {
+        let mut object = with("a", "status", status);
+        object["overriddenStatus"] = overridden.into();
+        assert_eq!(endpoints(&take(&[object]))[0].health, expected, "{status} {overridden}");
+    }
+    let mut kept = instance("a");
+    kept["leaseInfo"]["lastRenewalTimestamp"] = (NOW - 151_000).into();
+    assert_eq!(endpoints(&take(&[kept]))[0].health, Health::Unconfirmed, "only self-preservation holds it");
+}
+
+#[test]
+fn a_secure_port_is_carried_as_opaque_bytes() {
+    let mut both = instance("a");
+    both["securePort"]["@enabled"] = "true".into();
+    let listing = take(&[both.clone()]);
+    assert_eq!(endpoints(&listing).len(), 2);
+    let service = services(&listing).remove(0);
+    let ports: Vec<_> = service.ports.iter().map(|port| (port.name.as_str(), port.number)).collect();
+    assert_eq!(ports, [("http", 8080), ("https", 8443)]);
+    assert!(!service.ports[1].protocol.is_http());
+    both["port"]["@enabled"] = false.into();
+    let ports: Vec<_> =
+        services(&take(&[both])).remove(0).ports.into_iter().map(|port| port.number).collect();
+    assert_eq!(ports, [8443]);
+}
+
+#[test]
+fn what_is_hostile_is_left_out_alone_and_named() {
+    let many: Value =
+        (0..300).map(|n| (format!("k{n:03}"), Value::from("v"))).collect::<serde_json::Map<_, _>>().into();
+    for (odd, reason) in [
+        (with("b", "port", json!({ "$": 0, "@enabled": "true" })), "port is not between"),
+        (with("b", "port", json!({ "$": 70000, "@enabled": "true" })), "port is not between"),
+        (with("b", "port", "x"), "neither its port nor its secure port"),
+        (with("b", "ipAddr", "169.254.169.254"), "an address of the link"),
+        (with("b", "ipAddr", "127.0.0.1"), "allow_loopback"),
+        (with("b", "ipAddr", "web.example"), "no IP address"),
+        (with("b\nc", "ipAddr", "10.0.0.2"), "cannot be an instance's name"),
+        (with("b", "app", "A/B\nC"), "only lower-case letters"),
+        (with("b", "app", "a.b"), "dot"),
+    ] {
+        let listing = take(&[instance("a"), odd]);
+        assert_eq!(endpoints(&listing).len(), 1, "{reason}");
+        let faults = faults(&listing);
+        assert!(faults.iter().any(|fault| fault.contains(reason)), "{reason}: {faults:?}");
+        assert!(!faults.concat().contains('\n'));
+    }
+    let listing = take(&[with("b", "metadata", many)]);
+    assert_eq!(endpoints(&listing)[0].labels.len(), 64);
+    assert!(faults(&listing).iter().any(|fault| fault.contains("236 left out")));
+    let half = with("b", "metadata", json!({ "weft-mesh-port": "15008" }));
+    let listing = take(&[half]);
+    assert_eq!(endpoints(&listing)[0].tls, TlsMode::Required);
+    assert!(endpoints(&listing)[0].unusable().is_some() && !faults(&listing).is_empty());
+}
+
+#[test]
+fn nobody_takes_the_name_of_another_application() {
+    let mut evil = with("evil", "app", "EVIL");
+    evil["vipAddress"] = "orders,orders.default,evil,orders.example,web.default.mesh,alone.example".into();
+    let listing = take(&[instance("a"), evil]);
+    let hosts = |label: &str| -> Vec<String> {
+        let services = services(&listing);
+        let service = services.iter().find(|service| service.name.label() == label).unwrap();
+        service.hosts.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(hosts("evil"), ["alone.example", "evil"]);
+    assert_eq!(hosts("orders"), ["orders"], "what two claim is nobody's");
+    assert_eq!(faults(&listing).len(), 5);
+}
+
+#[test]
+fn changes_add_up_to_what_the_server_counts() {
+    let context = Context::default();
+    let (mut catalog, memory) = Catalog::take(list(&[instance("a"), instance("b")]), None, &context, NOW);
+    assert_eq!((catalog.hash().as_str(), memory), ("UP_2_", Memory::Unknown { young: true }));
+    let mut gone = with("b", "actionType", "DELETED");
+    gone["status"] = "DOWN".into();
+    let down = with("c", "status", "OUT_OF_SERVICE");
+    let changed = catalog.change(list(&[gone.clone(), down.clone()]), &context, NOW);
+    assert_eq!((changed.any, changed.deleted.len()), (true, 1));
+    assert_eq!(catalog.hash(), "OUT_OF_SERVICE_1_UP_1_");
+    assert!(
+        catalog.change(list(&[gone, down]), &context, NOW).is_nothing(),
+        "told again, and nothing is new"
+    );
+    assert_eq!(endpoints(&catalog.listing(&context)).len(), 2);
+}
+
+#[test]
+fn a_server_that_forgot_is_told_from_one_that_knows() {
+    let context = Context::default();
+    let (before, _) = Catalog::take(list(&[instance("a"), instance("b")]), None, &context, NOW);
+    let memory = |instances: &[Value]| Catalog::take(list(instances), Some(&before), &context, NOW + 5_000).1;
+    let again = |id: &str| {
+        let mut object = instance(id);
+        object["leaseInfo"]["registrationTimestamp"] = (NOW + 4_000).into();
+        object
+    };
+    assert_eq!(memory(&[instance("a")]), Memory::Kept, "it knows the one, so the other is gone");
+    assert_eq!(memory(&[]), Memory::Lost);
+    assert_eq!(memory(&[again("a")]), Memory::Lost, "registered anew, and the other not yet");
+    assert_eq!(memory(&[again("a"), again("b")]), Memory::Kept);
+    let (_, memory) = Catalog::take(list(&[instance("a")]), None, &context, NOW + 200_000);
+    assert_eq!(memory, Memory::Unknown { young: false });
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-zA-Z0-9./:\\n\u{e9}_-]{0,12}".prop_map(Value::from),
+        Just(Value::from("UP")),
+        Just(Value::from("10.0.0.1")),
+    ];
+    let key = prop_oneof![
+        Just("instanceId"),
+        Just("app"),
+        Just("ipAddr"),
+        Just("hostName"),
+        Just("port"),
+        Just("$"),
+        Just("@enabled"),
+        Just("status"),
+        Just("metadata"),
+        Just("leaseInfo"),
+        Just("vipAddress"),
+        Just("instance"),
+        Just("application"),
+        Just("weft-mesh-port"),
+        Just("weft-identity"),
+        Just("durationInSecs"),
+        Just("lastRenewalTimestamp"),
+        Just("dataCenterInfo"),
+        Just("name"),
+    ];
+    leaf.prop_recursive(5, 40, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..10).prop_map(|pairs| pairs
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect::<serde_json::Map<_, _>>()
+                .into()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_and_what_comes_out_is_sound(odd in anything(), more in anything()) {
+        let document = json!({ "applications": { "application": [
+            { "name": "ORDERS", "instance": [instance("good"), odd] }, more,
+        ] } });
+        let context = Context::default();
+        let list: Applications = serde_json::from_str(&document.to_string()).unwrap();
+        let (catalog, _) = Catalog::take(list, None, &context, NOW);
+        let listing = catalog.listing(&context);
+        prop_assert!(endpoints(&listing).iter().any(|endpoint| endpoint.instance.as_str() == "good"));
+        for resource in listing.values().flat_map(|words| &words.resources) {
+            prop_assert!(resource.check().is_ok(), "{resource:?}");
+        }
+        prop_assert!(faults(&listing).iter().all(|fault| !fault.contains('\n')));
+        let mut told = crate::told::Told::new(weft_core::registry::Scope::whole("eureka".parse().unwrap()));
+        told.tell(listing, Completeness::Full, std::time::Instant::now());
+    }
+}
