@@ -32,6 +32,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use weft_registries::Kind;
 
 use crate::{
     demo::service,
@@ -89,6 +90,18 @@ enum Verb {
     DemoService(service::Options),
     /// Print the version
     Version(version::Args),
+}
+
+/// Runs the verb that the command line names, in a binary that knows further kinds of registry: `docs/writing-a-registry.md`.
+#[must_use]
+pub fn main_with(kinds: &[Kind]) -> ExitCode {
+    match weft_registries::add_kinds(kinds) {
+        Ok(()) => main(),
+        Err(error) => {
+            eprintln!("weft: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs the verb that the command line names.

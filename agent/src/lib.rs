@@ -25,3 +25,6 @@ pub mod inspect;
 pub mod run;
 pub mod demo;
 pub mod cli;
+
+/// For a binary with a registry of its own: see [`cli::main_with`].
+pub use weft_registries as registries;

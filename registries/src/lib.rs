@@ -17,7 +17,7 @@ pub mod consul;
 pub mod nomad;
 pub mod eureka;
 
-pub use plan::{BuildError, Environment, Kind, Plan};
+pub use plan::{BuildError, Environment, Kind, KindError, Plan, Settings, add_kinds};
 
 /// Every kind of registry.
 pub const KINDS: &[Kind] = &[

@@ -1,6 +1,10 @@
 //! From a `[[registry]]` section to a registry: read first, with all faults, and built later.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use weft_core::{
     config::{Located, Section, read_principal},
@@ -42,6 +46,35 @@ pub struct Kind {
     pub read: fn(&Section<'_>) -> Option<Arc<dyn Settings>>,
 }
 
+/// Kinds of a binary that is built with more than Weft's own.
+static MORE: OnceLock<Vec<Kind>> = OnceLock::new();
+
+/// Makes further kinds known to this process: for a binary of one's own that links a registry outside this crate. Call it
+/// once, before any configuration is read.
+///
+/// # Errors
+/// When it was called before, or a word is taken.
+pub fn add_kinds(kinds: &[Kind]) -> Result<(), KindError> {
+    for (index, kind) in kinds.iter().enumerate() {
+        let mut known = crate::KINDS.iter().chain(&kinds[..index]);
+        if known.any(|other| other.word == kind.word) {
+            return Err(KindError::Taken(kind.word));
+        }
+    }
+    MORE.set(kinds.to_vec()).map_err(|_| KindError::Late)
+}
+
+/// Why a kind cannot be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KindError {
+    /// Two kinds of one word.
+    #[error("there is a kind of registry called `{0}` already")]
+    Taken(&'static str),
+    /// They were added before.
+    #[error("kinds of registry are added once, before anything else")]
+    Late,
+}
+
 /// What a registry's section says, checked.
 pub trait Settings: fmt::Debug + Send + Sync {
     /// Makes the registry. Nothing is opened or connected before it is watched.
@@ -74,7 +107,8 @@ impl Plan {
     /// what its agents follow themselves must not meet under one name.
     #[must_use]
     pub fn read(section: &mut Section<'_>, prefix: &str) -> Option<Self> {
-        let words: Vec<(&str, Kind)> = crate::KINDS.iter().map(|kind| (kind.word, *kind)).collect();
+        let kinds = crate::KINDS.iter().chain(MORE.get().into_iter().flatten());
+        let words: Vec<(&str, Kind)> = kinds.map(|kind| (kind.word, *kind)).collect();
         let kind = section.require_value("kind", "what it is, such as kind = \"static\"");
         let kind = kind.and_then(|value| value.word(&words));
         let name: Option<Located<RegistryName>> = match section.get("name") {
