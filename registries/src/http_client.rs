@@ -228,7 +228,7 @@ impl Answer {
 }
 
 /// An error with all its causes: hyper's own says little.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -16,6 +16,7 @@ pub mod hub;
 pub mod consul;
 pub mod nomad;
 pub mod eureka;
+pub mod kubernetes;
 
 pub use plan::{BuildError, Environment, Kind, KindError, Plan, Settings, add_kinds};
 
@@ -26,4 +27,5 @@ pub const KINDS: &[Kind] = &[
     Kind { word: "consul", read: consul::read },
     Kind { word: "nomad", read: nomad::read },
     Kind { word: "eureka", read: eureka::read },
+    Kind { word: "kubernetes", read: kubernetes::read },
 ];

@@ -19,8 +19,6 @@ pub struct Mesh {
     hosts: BTreeMap<String, Host>,
     /// Further resources, by file name in `mesh.d`.
     resources: BTreeMap<String, String>,
-    /// `[[registry]]` sections of hosts that follow others than the folder of resources.
-    registries: BTreeMap<String, String>,
 }
 
 struct Host {
@@ -57,13 +55,7 @@ impl Mesh {
             settings: "workers = 2\ndrain_deadline = \"20s\"\n".into(),
             hosts: BTreeMap::new(),
             resources: BTreeMap::new(),
-            registries: BTreeMap::new(),
         }
-    }
-
-    /// Has a host follow these registries, and not the folder of resources.
-    pub fn follow(&mut self, host: &str, sections: &str) {
-        self.registries.insert(host.into(), sections.into());
     }
 
     fn host(&mut self, name: &str) -> &mut Host {
@@ -197,14 +189,10 @@ impl Mesh {
     fn config_text(&self, name: &str) -> String {
         let host = &self.hosts[name];
         let root = self.sandbox.root();
-        let folder = format!(
-            "[[registry]]\nkind = \"static\"\nname = \"static\"\npath = {:?}\nallow_loopback = true\n",
-            root.join("mesh.d")
-        );
         let mut text = format!(
             "{}state_dir = {:?}\nrun_dir = {:?}\n\n[admin]\nsocket = {:?}\nlisten = \"{}\"\n\n[inbound]\nlisten = \"{}\"\n\n\
              [identity]\nkind = \"files\"\ndirectory = {:?}\n\n\
-             {}\n",
+             [[registry]]\nkind = \"static\"\nname = \"static\"\npath = {:?}\nallow_loopback = true\n",
             self.settings,
             root.join(name).join("state"),
             root.join(name).join("run"),
@@ -212,7 +200,7 @@ impl Mesh {
             host.admin,
             host.inbound,
             root.join(name).join("certificates"),
-            self.registries.get(name).unwrap_or(&folder),
+            root.join("mesh.d"),
         );
         for workload in &host.workloads {
             text.push_str(&workload.config_text());

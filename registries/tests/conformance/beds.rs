@@ -2,6 +2,7 @@
 
 mod consul;
 mod eureka;
+mod kubernetes;
 mod nomad;
 mod static_files;
 
@@ -16,4 +17,5 @@ pub(crate) const BEDS: &[(&str, Open)] = &[
     ("consul", consul::open),
     ("nomad", nomad::open),
     ("eureka", eureka::open),
+    ("kubernetes", kubernetes::open),
 ];

@@ -6,9 +6,5 @@
 #[allow(dead_code, reason = "shared with the suite, which asks for more")]
 mod follower;
 
-mod access;
 mod bed;
 mod catalog;
-mod hostile;
-mod outage;
-mod scale;

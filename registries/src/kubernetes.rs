@@ -1,0 +1,77 @@
+//! Kubernetes: the API server's services, endpoint slices, pods and nodes, followed by watches.
+//!
+//! ```text
+//!   client (who asks, and how) ──> feed (one kind's list and watch) ──> catalog (compact, joined)
+//!                                                                          │ what is due
+//!                                                          watch (when to tell) ──> convert (pure) ──> events
+//! ```
+//!
+//! An origin is one Service, or one EndpointSlice with its endpoints. Invariants: nothing is told before services,
+//! slices, pods and nodes are all listed; a list that had to be begun anew is told as a full list, which merge judges;
+//! an endpoint that is a pod is withheld until that very pod (its uid) is known, for its identity is the pod's service
+//! account; "still true" is said only after the API server has answered a question that its store had to answer.
+
+mod objects;
+mod compact;
+mod settings;
+mod convert;
+mod catalog;
+mod client;
+mod feed;
+mod rights;
+mod watch;
+
+use std::sync::Arc;
+
+use futures_core::{future::BoxFuture, stream::BoxStream};
+use futures_util::StreamExt;
+use weft_core::{
+    identity::TrustDomain,
+    name::RegistryName,
+    registry::{Capabilities, Event, Registry, RegistryError, Resume, Right, Scope},
+};
+
+use convert::Conversion;
+
+pub use settings::{KubernetesSettings, Narrow, read};
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub struct KubernetesRegistry {
+    name: RegistryName,
+    settings: KubernetesSettings,
+    conversion: Arc<Conversion>,
+}
+
+impl KubernetesRegistry {
+    /// Opens nothing yet: [`Registry::watch`] does. Pods have identities of `trust_domain`.
+    #[must_use]
+    pub fn new(name: RegistryName, settings: KubernetesSettings, trust_domain: TrustDomain) -> Self {
+        let conversion = Arc::new(Conversion {
+            rules: settings.rules.clone(),
+            trust_domain,
+            cluster_domain: settings.cluster_domain.clone(),
+            narrow: settings.narrow.clone(),
+        });
+        Self { name, settings, conversion }
+    }
+}
+
+impl Registry for KubernetesRegistry {
+    fn name(&self) -> &RegistryName {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { health: true, ..Capabilities::default() }
+    }
+
+    /// Always begins with a full list. Watches that break are taken up where they were, within one stream.
+    fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        watch::follow(self.settings.clone(), self.conversion.clone(), scope).boxed()
+    }
+
+    fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
+        Box::pin(rights::ask(&self.settings))
+    }
+}

@@ -1,0 +1,209 @@
+//! Who asks the API server, and what its answers mean.
+//!
+//! The kubeconfig, its credentials and their renewal are kube's. The stack around the connection is ours: kube's own
+//! tries again in silence for minutes and logs each failure, where we want to hear of it and log one.
+
+mod config;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use kube::client::Body;
+use tokio::time::timeout;
+use weft_core::registry::RegistryError;
+
+use super::objects::{Kind, Status};
+use crate::http_client::causes;
+
+pub(super) use config::connect;
+
+/// How long an answer may take to begin, and one that is no watch to end.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+/// How long a page of a list may take.
+const PAGE: Duration = Duration::from_secs(60);
+/// The longest page of a list, in bytes: 500 objects of at most 1.5 MB, of which none is near that.
+const MAX_PAGE: usize = 256 << 20;
+/// The longest answer that is no list, and what of a refusal is read.
+const MAX_SHORT: usize = 4 << 20;
+/// The longest line of a watch, in bytes: etcd keeps objects of 1.5 MB at most.
+const MAX_LINE: usize = 8 << 20;
+
+/// A connected client.
+#[derive(Clone)]
+pub(super) struct Client(kube::Client);
+
+/// What is asked for, for messages.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    /// None for all of them.
+    pub(super) namespace: Option<String>,
+}
+
+impl Place {
+    /// `list endpointslices.discovery.k8s.io in all namespaces`.
+    pub(super) fn describe(&self, verb: &str) -> String {
+        let resource = self.kind.resource();
+        match (&self.namespace, self.kind) {
+            (_, Kind::Nodes) => format!("{verb} {resource}"),
+            (Some(namespace), _) => format!("{verb} {resource} in namespace {namespace}"),
+            (None, _) => format!("{verb} {resource} in all namespaces"),
+        }
+    }
+}
+
+impl Client {
+    /// A whole page of a list.
+    ///
+    /// # Errors
+    /// What the refusal means.
+    pub(super) async fn page(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, RegistryError> {
+        self.whole(what, request, PAGE, MAX_PAGE).await
+    }
+
+    /// A whole short answer.
+    ///
+    /// # Errors
+    /// What the refusal means.
+    pub(super) async fn short(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, RegistryError> {
+        self.whole(what, request, ANSWER, MAX_SHORT).await
+    }
+
+    /// The lines of a watch.
+    ///
+    /// # Errors
+    /// What the refusal means.
+    pub(super) async fn lines(&self, what: &str, request: Request<Vec<u8>>) -> Result<Lines, RegistryError> {
+        let opened = timeout(ANSWER, self.send(what, request)).await;
+        let body = opened.map_err(|_| late(what, ANSWER))??;
+        Ok(Lines { body, buffer: BytesMut::new(), searched: 0, what: what.to_owned() })
+    }
+
+    async fn whole(
+        &self,
+        what: &str,
+        request: Request<Vec<u8>>,
+        within: Duration,
+        longest: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let whole = async {
+            let body = self.send(what, request).await?;
+            collect(what, body, longest).await
+        };
+        timeout(within, whole).await.map_err(|_| late(what, within))?
+    }
+
+    async fn send(&self, what: &str, request: Request<Vec<u8>>) -> Result<Body, RegistryError> {
+        let response = self.0.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let refusal = collect(what, response.into_body(), MAX_SHORT).await.unwrap_or_default();
+        Err(refused(what, status, &refusal))
+    }
+}
+
+async fn collect(what: &str, body: Body, longest: usize) -> Result<Bytes, RegistryError> {
+    let whole = Limited::new(body, longest).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            RegistryError::Malformed(format!("{what}: the answer is longer than {longest} bytes"))
+        } else {
+            RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(&*error)))
+        }
+    })?;
+    Ok(whole.to_bytes())
+}
+
+fn late(what: &str, within: Duration) -> RegistryError {
+    RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()))
+}
+
+/// The lines of a watch, as they come.
+pub(super) struct Lines {
+    body: Body,
+    buffer: BytesMut,
+    /// How much of the buffer has no end of a line.
+    searched: usize,
+    what: String,
+}
+
+impl Lines {
+    /// The next whole line; none when the server has ended the watch. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is longer than any object can be.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            if let Some(line) = self.buffered() {
+                return Ok(Some(line));
+            }
+            if self.buffer.len() > MAX_LINE {
+                let what = &self.what;
+                return Err(RegistryError::Malformed(format!(
+                    "{what}: a line is longer than {MAX_LINE} bytes"
+                )));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                // What has no end is no line: the watch is taken up again before it.
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    let why = causes(&error);
+                    return Err(RegistryError::Unreachable(format!("{}: it broke off: {why}", self.what)));
+                }
+            }
+        }
+    }
+
+    /// A line that is there already.
+    pub(super) fn buffered(&mut self) -> Option<Bytes> {
+        match self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            Some(at) => {
+                let line = self.buffer.split_to(self.searched + at + 1).freeze();
+                self.searched = 0;
+                Some(line)
+            }
+            None => {
+                self.searched = self.buffer.len();
+                None
+            }
+        }
+    }
+}
+
+/// What a refusal means.
+fn refused(what: &str, status: StatusCode, body: &[u8]) -> RegistryError {
+    let told: Status = serde_json::from_slice(body).unwrap_or_default();
+    let message =
+        if told.message.is_empty() { String::from_utf8_lossy(body).into_owned() } else { told.message };
+    meaning(what, status.as_u16(), &message)
+}
+
+/// What the API server's word against `what` means.
+pub(super) fn meaning(what: &str, code: u16, message: &str) -> RegistryError {
+    let said: String = message.trim().chars().take(300).flat_map(char::escape_debug).collect();
+    let said = said.replace("\\\"", "\"");
+    match code {
+        401 => RegistryError::Denied(format!("{what}: our credential is not accepted (401: {said})")),
+        403 => RegistryError::Denied(format!("{what} ({said})")),
+        410 => RegistryError::Gap(format!("{what}: {said}")),
+        429 => RegistryError::Overloaded(format!("{what}: {said}")),
+        408 | 500.. => RegistryError::Unreachable(format!("{what}: {code}: {said}")),
+        _ => RegistryError::Malformed(format!("{what}: {code}: {said}")),
+    }
+}
+
+fn unsent(what: &str, error: kube::Error) -> RegistryError {
+    let unreachable = |why: String| RegistryError::Unreachable(format!("{what}: {why}"));
+    match error {
+        kube::Error::Auth(error) => config::no_credential(&error),
+        kube::Error::Service(error) => match error.downcast::<kube::client::AuthError>() {
+            Ok(error) => config::no_credential(&error),
+            Err(error) => unreachable(causes(&*error)),
+        },
+        error => unreachable(causes(&error)),
+    }
+}

@@ -1,0 +1,141 @@
+//! From the settings to a connected client: kubeconfig or the pod's own service account, TLS, credentials.
+
+use std::{env, path::Path, time::Duration};
+
+use hyper_util::{
+    client::legacy::{Client as Http, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use kube::{
+    Config,
+    client::{AuthError, Body, ClientBuilder, ConfigExt},
+    config::{ExecInteractiveMode, Kubeconfig, KubeconfigError},
+};
+use tokio::time::timeout;
+use tower::{BoxError, ServiceExt};
+use weft_core::registry::RegistryError;
+
+use super::Client;
+use crate::kubernetes::settings::KubernetesSettings;
+
+/// How long reading the kubeconfig and asking its credential plugin may take.
+const CREDENTIALS: Duration = Duration::from_secs(30);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before the kernel asks whether there is still somebody, and then how often.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+/// How long a connection may be idle and be used again.
+const IDLE: Duration = Duration::from_secs(60);
+const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Makes a client. Whatever the kubeconfig names is read anew each time: that is how a token, a certificate or a server
+/// that was replaced is taken up.
+///
+/// # Errors
+/// When the configuration or a credential cannot be had.
+pub(in crate::kubernetes) async fn connect(settings: &KubernetesSettings) -> Result<Client, RegistryError> {
+    let settings = settings.clone();
+    // A credential plugin is another process that is waited for.
+    let made = tokio::task::spawn_blocking(move || client(&settings));
+    let late = |_| {
+        let seconds = CREDENTIALS.as_secs();
+        RegistryError::Unreachable(format!("the credential plugin did not answer within {seconds} s"))
+    };
+    let made = timeout(CREDENTIALS, made).await.map_err(late)?;
+    made.map_err(|error| RegistryError::Unreachable(error.to_string()))?
+}
+
+fn client(settings: &KubernetesSettings) -> Result<Client, RegistryError> {
+    // kube takes the process's provider of cryptography. Where there is none yet, it is ours; that another thread was
+    // faster does not matter.
+    let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = config(settings)?;
+    let unusable = |error: kube::Error| match error {
+        kube::Error::Auth(error) => no_credential(&error),
+        error => unusable(&error.to_string()),
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE.0));
+    tcp.set_keepalive_interval(Some(KEEPALIVE.1));
+    tcp.set_keepalive_retries(Some(KEEPALIVE.2));
+    let tls = config.rustls_https_connector_with_connector(tcp).map_err(unusable)?;
+    let http: Http<_, Body> =
+        Http::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(tls);
+    let auth = config.auth_layer().map_err(unusable)?;
+    let stack = ClientBuilder::new(http.map_err(BoxError::from), config.default_namespace.clone());
+    let headers = config.extra_headers_layer().map_err(unusable)?;
+    let (stack, base) = (stack.with_layer(&headers), config.base_uri_layer());
+    Ok(Client(match auth {
+        Some(auth) => stack.with_layer(&auth).with_layer(&base).build(),
+        None => stack.with_layer(&base).build(),
+    }))
+}
+
+fn config(settings: &KubernetesSettings) -> Result<Config, RegistryError> {
+    let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(ACCOUNT_TOKEN).exists();
+    if settings.kubeconfig.is_none() && is_pod {
+        return Config::incluster().map_err(|error| unusable(&error.to_string()));
+    }
+    let read = match &settings.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let mut kubeconfig = read.map_err(|error| unusable_kubeconfig(&error))?;
+    if let Some(context) = &settings.context {
+        kubeconfig.current_context = Some(context.clone());
+    }
+    // A proxy of the environment is for the world outside; one that is written here is meant for this server.
+    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    if clusters.flat_map(|cluster| &cluster.proxy_url).any(|url| !url.is_empty()) {
+        return Err(unusable("the kubeconfig's proxy-url is not supported"));
+    }
+    for exec in kubeconfig.auth_infos.iter_mut().filter_map(|it| it.auth_info.as_mut()?.exec.as_mut()) {
+        // Nobody sits at an agent's terminal.
+        exec.interactive_mode = Some(ExecInteractiveMode::Never);
+    }
+    let config = Config::try_from(kubeconfig).map_err(|error| unusable_kubeconfig(&error))?;
+    let host = config.cluster_url.host().unwrap_or_default();
+    let local = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
+    if config.accept_invalid_certs {
+        return Err(unusable(
+            "the kubeconfig says insecure-skip-tls-verify: whoever answers could name any identity; give \
+             certificate-authority instead",
+        ));
+    }
+    if config.cluster_url.scheme_str() != Some("https") && !local {
+        return Err(unusable("the kubeconfig's server is not https, and not on this host"));
+    }
+    Ok(config)
+}
+
+fn unusable(why: &str) -> RegistryError {
+    RegistryError::Unreachable(format!("no way to the API server: {why}"))
+}
+
+/// Says what is wrong without a word of what stands in the file: that may be a secret.
+fn unusable_kubeconfig(error: &KubeconfigError) -> RegistryError {
+    match error {
+        KubeconfigError::Parse(_) => unusable("the kubeconfig is no YAML of a kubeconfig"),
+        KubeconfigError::ParseClusterUrl(_) => unusable("the kubeconfig's server is no URL"),
+        error => unusable(&error.to_string()),
+    }
+}
+
+/// Says why there is no credential without a word of what a plugin or a file said: that may be the credential.
+pub(super) fn no_credential(error: &AuthError) -> RegistryError {
+    let why = match error {
+        AuthError::AuthExecRun { status, .. } => format!("the credential plugin failed: {status}"),
+        AuthError::AuthExecParse(_) | AuthError::ParseTokenKey(_) => {
+            "the credential plugin's answer cannot be read".into()
+        }
+        AuthError::AuthExecStart(error) => format!("the credential plugin does not start: {error}"),
+        AuthError::InvalidBearerToken(_) => "the token is more than visible ASCII characters".into(),
+        AuthError::ReadTokenFile(error, path) => format!("no token in {}: {error}", path.display()),
+        AuthError::AuthExec(_) => "the credential plugin cannot be used".into(),
+        error => error.to_string(),
+    };
+    RegistryError::Denied(format!("no credential for the API server: {why}"))
+}

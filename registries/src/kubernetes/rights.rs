@@ -1,0 +1,112 @@
+//! The rights that are needed, asked for one by one: does the API server allow us this verb on this resource?
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::Request;
+use kube::core::{Request as Path, params::PostParams};
+use serde::Deserialize;
+use serde_json::json;
+use weft_core::registry::{RegistryError, Right};
+
+use super::{
+    client::{Client, Place, connect},
+    feed::{Feed, Selector},
+    objects::Kind,
+    settings::{KubernetesSettings, Narrow},
+};
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+/// Reviews under way at a time.
+const AT_ONCE: usize = 4;
+
+/// Everything that is followed.
+pub(super) fn feeds(narrow: Option<&Narrow>) -> Vec<Feed> {
+    let streams_lists = Arc::new(AtomicBool::new(true));
+    let mut feeds = Vec::new();
+    let mut add = |kind, namespace: Option<&str>, labels: Option<String>| {
+        // A pod that has run to its end is no endpoint.
+        let fields = (kind == Kind::Pods).then(|| "status.phase!=Succeeded,status.phase!=Failed".to_owned());
+        feeds.push(Feed {
+            place: Place { kind, namespace: namespace.map(str::to_owned) },
+            selector: Selector { labels, fields },
+            streams_lists: streams_lists.clone(),
+        });
+    };
+    add(Kind::Nodes, None, None);
+    match narrow {
+        None => [Kind::Services, Kind::Slices, Kind::Pods].into_iter().for_each(|kind| add(kind, None, None)),
+        Some(narrow) => {
+            for (namespace, services) in narrow.parts() {
+                let names =
+                    services.map(|names| names.iter().map(String::as_str).collect::<Vec<_>>().join(","));
+                let labels = names.map(|names| format!("kubernetes.io/service-name in ({names})"));
+                add(Kind::Services, Some(namespace), None);
+                add(Kind::Slices, Some(namespace), labels);
+                add(Kind::Pods, Some(namespace), None);
+            }
+        }
+    }
+    feeds
+}
+
+/// Asks for all of them.
+pub(super) async fn ask(settings: &KubernetesSettings) -> Result<Vec<Right>, RegistryError> {
+    let client = connect(settings).await?;
+    let feeds = feeds(settings.narrow.as_ref());
+    let wanted = feeds.iter().flat_map(|feed| ["list", "watch"].map(|verb| (feed.place.clone(), verb)));
+    let asked = wanted.map(|(place, verb)| review(&client, place, verb));
+    stream::iter(asked.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
+}
+
+async fn review(client: &Client, place: Place, verb: &str) -> Result<Right, RegistryError> {
+    let given = match client.short("review our rights", question(&place, verb)?).await {
+        Ok(answer) => serde_json::from_slice::<Review>(&answer).ok().map(|review| review.status.allowed),
+        // Whoever may not ask is told nothing; the list itself will tell.
+        Err(RegistryError::Denied(_) | RegistryError::Malformed(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let name = match &place.namespace {
+        Some(namespace) => format!("{verb} {} in namespace {namespace}", place.kind.resource()),
+        None => format!("{verb} {}", place.kind.resource()),
+    };
+    Ok(Right { name, given, needed_for: needed_for(place.kind).into() })
+}
+
+fn question(place: &Place, verb: &str) -> Result<Request<Vec<u8>>, RegistryError> {
+    let attributes = json!({
+        "verb": verb,
+        "group": place.kind.group(),
+        "resource": place.kind.plural(),
+        "namespace": place.namespace.as_deref().unwrap_or_default(),
+    });
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": attributes },
+    });
+    let body = serde_json::to_vec(&review).map_err(|error| RegistryError::Malformed(error.to_string()))?;
+    let request = Path::new(REVIEWS).create(&PostParams::default(), body);
+    request.map_err(|error| RegistryError::Malformed(error.to_string()))
+}
+
+fn needed_for(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Services => "services and their ports",
+        Kind::Slices => "endpoints and their health",
+        Kind::Pods => "labels, mesh ports and identities of endpoints",
+        Kind::Nodes => "regions, and zones that slices do not name",
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Review {
+    status: Answer,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    allowed: bool,
+}

@@ -1,0 +1,103 @@
+//! What a section of kind `kubernetes` says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use weft_core::{
+    config::{Fault, Readable, Section},
+    name::{HostName, Namespace, RegistryName, ServiceName},
+    registry::Registry,
+};
+
+use super::KubernetesRegistry;
+use crate::{
+    plan::{BuildError, Environment, Settings},
+    speaking::Rules,
+};
+
+/// The words that a rule's template may name beside `service` and `namespace`.
+const WORDS: [&str; 2] = ["account", "node"];
+
+/// The settings, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// The file that says where the API server is. None: the pod's own service account where one is mounted, else what
+    /// kubectl takes.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of that file; its current one where none is named.
+    pub context: Option<String>,
+    /// What is followed, where that is not everything.
+    pub narrow: Option<Narrow>,
+    /// The domain of the cluster's own DNS.
+    pub cluster_domain: String,
+    /// Which endpoints speak mesh.
+    pub rules: Rules,
+}
+
+/// A part of a cluster: namespaces, each as a whole (none) or just some services of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Narrow(BTreeMap<String, Option<BTreeSet<String>>>);
+
+impl Narrow {
+    fn new(namespaces: Vec<Namespace>, services: &[ServiceName]) -> Option<Self> {
+        let mut parts: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
+        for service in services {
+            let (name, namespace) = service.as_str().split_once('.').unwrap_or((service.as_str(), "default"));
+            let part = parts.entry(namespace.to_owned()).or_insert_with(|| Some(BTreeSet::new()));
+            part.get_or_insert_default().insert(name.to_owned());
+        }
+        for namespace in namespaces {
+            parts.insert(namespace.to_string(), None);
+        }
+        (!parts.is_empty()).then_some(Self(parts))
+    }
+
+    /// Each namespace, with the services in it that are followed, or none for all of them.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, Option<&BTreeSet<String>>)> {
+        self.0.iter().map(|(namespace, services)| (namespace.as_str(), services.as_ref()))
+    }
+
+    /// Whether the service `namespace/name` is a part.
+    pub(super) fn includes(&self, key: &str) -> bool {
+        let Some((namespace, name)) = key.split_once('/') else { return false };
+        let part = self.0.get(namespace);
+        part.is_some_and(|services| services.as_ref().is_none_or(|services| services.contains(name)))
+    }
+}
+
+/// Reads the section.
+#[must_use]
+pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
+    let kubeconfig: Option<PathBuf> = section.read("kubeconfig");
+    let context: Option<String> = section.read("context");
+    let namespaces = section.list("namespaces", Namespace::read);
+    let services = section.list("services", ServiceName::read);
+    let domain = section.get("cluster_domain").map(|value| {
+        value.parse("a host name, such as \"cluster.local\"", |text: &str| {
+            HostName::new(text.trim_end_matches('.'))
+        })
+    });
+    let rules = Rules::read(section, &WORDS);
+    if context.is_some() && kubeconfig.is_none() {
+        let fault = Fault::error(section.key_place("context"), "`context` without `kubeconfig`");
+        section.report(fault.expected("expected the file that has the context, kubeconfig = \"…\""));
+        return None;
+    }
+    let cluster_domain = match domain {
+        None => "cluster.local".to_owned(),
+        Some(domain) => domain?.to_string(),
+    };
+    let narrow = Narrow::new(namespaces?, &services?);
+    Some(Arc::new(KubernetesSettings { kubeconfig, context, narrow, cluster_domain, rules: rules? }))
+}
+
+impl Settings for KubernetesSettings {
+    fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
+        let domain = environment.trust_domain.clone();
+        let domain = domain.ok_or_else(|| BuildError::NoTrustDomain(name.clone()))?;
+        Ok(Arc::new(KubernetesRegistry::new(name.clone(), self.clone(), domain)))
+    }
+}

@@ -1,0 +1,334 @@
+//! When to tell what: the first full list when all kinds are listed, changes as they come, a full list again after a
+//! kind was listed anew, and "still true" while the API server goes on to answer.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, stream::SelectAll};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use weft_core::{
+    merge::BELIEVED_AFTER,
+    registry::{Completeness, Event, RegistryError, Scope},
+};
+
+use super::{
+    catalog::{Catalog, Source},
+    client::{Client, Place, connect},
+    compact::Id,
+    convert::{self, Conversion},
+    feed::{Feed, Word},
+    objects::Kind,
+    rights::feeds,
+    settings::KubernetesSettings,
+};
+use crate::{
+    http_client::jittered,
+    names::{fault, origin_name},
+    told::Words,
+};
+
+/// How long after an answer the API server is asked again whether it is there, before it is spread.
+const ASK: Duration = Duration::from_secs(8);
+/// How soon it is asked again when it did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long it may go without an answer before the stream ends.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How often the full list is told again: what merge doubts is believed when a later list lacks it still.
+const TELL_AGAIN: Duration = BELIEVED_AFTER.saturating_add(Duration::from_secs(30));
+/// The fault that tells that nodes are not seen.
+const NO_NODES: &str = "nodes";
+
+/// Follows all that the settings ask for.
+pub(super) fn follow(
+    settings: KubernetesSettings,
+    conversion: Arc<Conversion>,
+    scope: Scope,
+) -> impl Stream<Item = Result<Event, RegistryError>> {
+    let begin = Begin { settings, conversion, scope };
+    futures_util::stream::unfold(State::Begin(begin), |mut state| async move {
+        let item = state.next().await?;
+        if item.is_err() {
+            state = State::Ended;
+        }
+        Some((item, state))
+    })
+}
+
+struct Begin {
+    settings: KubernetesSettings,
+    conversion: Arc<Conversion>,
+    scope: Scope,
+}
+
+enum State {
+    Begin(Begin),
+    Following(Box<Following>),
+    Ended,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Result<Event, RegistryError>> {
+        if let Self::Begin(begin) = self {
+            match Following::begin(begin).await {
+                Ok(following) => *self = Self::Following(Box::new(following)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        match self {
+            Self::Following(following) => Some(following.next().await),
+            _ => None,
+        }
+    }
+}
+
+type Spoken = (usize, Result<Vec<Word>, RegistryError>);
+
+struct Following {
+    scope: Scope,
+    client: Client,
+    catalog: Catalog,
+    feeds: Vec<Followed>,
+    spoken: SelectAll<BoxStream<'static, Spoken>>,
+    /// What is to be told, oldest first.
+    telling: VecDeque<Telling>,
+    /// Whether a list that was begun anew is over, so that a full list is to be told.
+    listed: bool,
+    /// A question under way, or the wait for the next one.
+    asking: Asking,
+    /// Which feed is asked for next.
+    turn: usize,
+    answered: Instant,
+    tell_again: Pin<Box<Sleep>>,
+}
+
+struct Followed {
+    feed: Feed,
+    /// What the list under way has brought so far; none when none is under way.
+    listing: Option<HashSet<Id>>,
+    /// Whether it was ever listed, or is done without.
+    ready: bool,
+    /// Whether it is done without: a right is missing.
+    absent: bool,
+}
+
+enum Asking {
+    Wait(Pin<Box<Sleep>>),
+    Asked(usize, BoxFuture<'static, Result<(), RegistryError>>),
+}
+
+enum Telling {
+    Reset,
+    Origin(Source),
+    Ready,
+    Commit,
+}
+
+impl Following {
+    async fn begin(begin: &Begin) -> Result<Self, RegistryError> {
+        let client = connect(&begin.settings).await?;
+        let mut following = Self {
+            scope: begin.scope.clone(),
+            client,
+            catalog: Catalog::new(begin.conversion.clone()),
+            feeds: Vec::new(),
+            spoken: SelectAll::new(),
+            telling: VecDeque::new(),
+            listed: false,
+            asking: Asking::Wait(Box::pin(sleep(jittered(ASK)))),
+            turn: 0,
+            answered: Instant::now(),
+            tell_again: Box::pin(sleep(jittered(TELL_AGAIN))),
+        };
+        for (index, feed) in feeds(begin.settings.narrow.as_ref()).into_iter().enumerate() {
+            following.feeds.push(Followed { feed, listing: None, ready: false, absent: false });
+            following.start(index);
+        }
+        Ok(following)
+    }
+
+    fn start(&mut self, index: usize) {
+        let followed = self.feeds[index].feed.clone().follow(self.client.clone());
+        self.spoken.push(followed.map(move |said| (index, said)).boxed());
+    }
+
+    async fn next(&mut self) -> Result<Event, RegistryError> {
+        loop {
+            if let Some(telling) = self.telling.pop_front() {
+                return Ok(self.event(telling));
+            }
+            self.step().await?;
+            self.settle();
+        }
+    }
+
+    /// Waits until something happens, and takes it in.
+    async fn step(&mut self) -> Result<(), RegistryError> {
+        let asking = async {
+            match &mut self.asking {
+                Asking::Wait(until) => {
+                    until.await;
+                    None
+                }
+                Asking::Asked(index, answer) => Some((*index, answer.await)),
+            }
+        };
+        tokio::select! {
+            Some(spoken) = self.spoken.next() => {
+                self.hear(spoken)?;
+                // What else is there already is told with it.
+                while let Some(Some(spoken)) = self.spoken.next().now_or_never() {
+                    self.hear(spoken)?;
+                }
+            }
+            asked = asking => self.asked(asked)?,
+            () = &mut self.tell_again => self.renew(),
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, (index, said): Spoken) -> Result<(), RegistryError> {
+        match said {
+            Ok(words) => words.into_iter().for_each(|word| self.take(index, word)),
+            Err(RegistryError::Denied(why)) if self.feeds[index].feed.place.kind == Kind::Nodes => {
+                self.go_without_nodes(index, &why);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, index: usize, word: Word) {
+        let followed = &mut self.feeds[index];
+        let id = match word {
+            Word::Listing => {
+                followed.listing = Some(HashSet::new());
+                None
+            }
+            Word::Put(object) => self.catalog.put(*object),
+            Word::Gone(object) => {
+                self.catalog.remove(&object);
+                None
+            }
+            Word::Unreadable(unreadable) => self.catalog.unreadable(unreadable),
+            Word::Listed => {
+                let Place { kind, namespace } = &followed.feed.place;
+                let seen = followed.listing.take().unwrap_or_default();
+                self.catalog.sweep(*kind, namespace.as_deref(), &seen);
+                if *kind == Kind::Nodes {
+                    self.catalog.set_fault(&NO_NODES.into(), None);
+                }
+                followed.ready = true;
+                self.listed = true;
+                None
+            }
+        };
+        if let (Some(id), Some(listing)) = (id, &mut followed.listing) {
+            listing.insert(id);
+        }
+    }
+
+    /// Without nodes there are no regions, and no zones but those that slices name: no reason to see nothing at all.
+    fn go_without_nodes(&mut self, index: usize, why: &str) {
+        let message = format!("not allowed: {why}; regions are unknown, and zones that slices do not name");
+        self.catalog.set_fault(&NO_NODES.into(), Some(fault(NO_NODES, message)));
+        let followed = &mut self.feeds[index];
+        self.listed |= !followed.ready;
+        *followed = Followed { feed: followed.feed.clone(), listing: None, ready: true, absent: true };
+    }
+
+    /// Decides what is to be told of what was taken in.
+    fn settle(&mut self) {
+        if !self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
+            // Until a list is whole, what is missing from it is not known. What others say waits that long.
+            return;
+        }
+        if std::mem::take(&mut self.listed) {
+            self.telling.push_back(Telling::Reset);
+            self.telling.extend(self.catalog.all().into_iter().map(Telling::Origin));
+            self.telling.extend([Telling::Ready, Telling::Commit]);
+        } else {
+            let due = self.catalog.take_due();
+            if !due.is_empty() {
+                self.telling.extend(due.into_iter().map(Telling::Origin));
+                self.telling.push_back(Telling::Commit);
+            }
+        }
+    }
+
+    fn event(&self, telling: Telling) -> Event {
+        let scope = self.scope.clone();
+        match telling {
+            Telling::Reset => Event::Reset { scope },
+            Telling::Ready => Event::Ready { scope, completeness: Completeness::Full },
+            Telling::Commit => Event::Commit { scope, resume: None, age: Duration::ZERO },
+            Telling::Origin(source) => {
+                let convert::Words { resources, faults } = self.catalog.words(&source);
+                let Words { version, resources, faults } = Words::new(resources, faults);
+                Event::Replace { scope, origin: origin(&source), version, resources, faults }
+            }
+        }
+    }
+
+    /// It is time to ask, or there is an answer.
+    fn asked(&mut self, answer: Option<(usize, Result<(), RegistryError>)>) -> Result<(), RegistryError> {
+        let Some((index, answer)) = answer else {
+            self.ask();
+            return Ok(());
+        };
+        let pause = match answer {
+            Ok(()) => {
+                self.answered = Instant::now();
+                // What is being listed anew may not be true any more.
+                if self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
+                    self.telling.push_back(Telling::Commit);
+                }
+                ASK
+            }
+            Err(RegistryError::Denied(why)) if self.feeds[index].feed.place.kind == Kind::Nodes => {
+                let message = format!("not allowed: {why}");
+                self.catalog.set_fault(&NO_NODES.into(), Some(fault(NO_NODES, message)));
+                ASK_AGAIN
+            }
+            Err(RegistryError::Denied(why)) => return Err(RegistryError::Denied(why)),
+            Err(error) if self.answered.elapsed() > PATIENCE => return Err(error),
+            Err(_) => ASK_AGAIN,
+        };
+        self.asking = Asking::Wait(Box::pin(sleep(jittered(pause))));
+        Ok(())
+    }
+
+    fn ask(&mut self) {
+        let present = self.feeds.iter().enumerate().filter(|(_, followed)| !followed.absent);
+        let present: Vec<usize> = present.map(|(index, _)| index).collect();
+        // Services, slices and pods are always asked for.
+        let index = present[self.turn % present.len()];
+        self.turn = self.turn.wrapping_add(1);
+        let question = self.feeds[index].feed.clone().ask(self.client.clone());
+        self.asking = Asking::Asked(index, question.boxed());
+    }
+
+    /// It is time to tell everything again, and to see whether nodes may be seen by now.
+    fn renew(&mut self) {
+        self.tell_again = Box::pin(sleep_until(Instant::now() + jittered(TELL_AGAIN)));
+        self.catalog.tidy();
+        self.listed = true;
+        let absent = |followed: &Followed| followed.absent;
+        if let Some(index) = self.feeds.iter().position(absent) {
+            self.feeds[index].absent = false;
+            self.start(index);
+        }
+    }
+}
+
+fn origin(source: &Source) -> weft_core::name::OriginName {
+    match source {
+        Source::Service(key) => origin_name(&["service", key]),
+        Source::Slice(key) => origin_name(&["endpointslice", key]),
+        Source::Fault(key) => origin_name(&["fault", key]),
+    }
+}

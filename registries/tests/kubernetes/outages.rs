@@ -1,0 +1,92 @@
+//! What happens while the API server or its store is away, and after.
+
+use std::time::Duration;
+
+use tokio::task::block_in_place;
+use weft_testbed::{Gate, GateMode, Kubernetes};
+
+use crate::{
+    cluster::{SOON, by, by_admin, home, options, through},
+    follower::{Follower, View},
+};
+
+/// How soon an outage that nobody tells of is noticed.
+const NOTICED: Duration = Duration::from_secs(60);
+
+fn start() -> Option<Kubernetes> {
+    let kubernetes = Kubernetes::start(&home()?, options()).unwrap();
+    kubernetes.apply(Kubernetes::WEB_OBJECTS).unwrap();
+    kubernetes.patch_pod_status("web-1", Kubernetes::WEB_STATUS).unwrap();
+    Some(kubernetes)
+}
+
+/// A further endpoint of `orders`.
+fn another(kubernetes: &Kubernetes, number: u8) {
+    kubernetes
+        .apply(&format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+             metadata: {{name: orders-{number}, labels: {{kubernetes.io/service-name: orders}}}}, \
+             endpoints: [{{addresses: [10.50.2.{number}]}}], ports: [{{name: http, port: 8080}}]}}"
+        ))
+        .unwrap();
+}
+
+fn both(view: &View<'_>) -> bool {
+    view.count("web") == 1 && view.count("orders") == 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_goes_with_the_server_and_all_is_seen_when_it_is_back() {
+    let Some(kubernetes) = block_in_place(start) else { return };
+    let mut follower = Follower::new(by_admin(&kubernetes, ""), None);
+    follower.until("the first list", SOON, both).await.unwrap();
+    block_in_place(|| kubernetes.kill_api_server());
+    follower.until("the outage", NOTICED, |view| !view.seen.errors.is_empty()).await.unwrap();
+    assert!(follower.view(both), "endpoints went with the server");
+    block_in_place(|| {
+        kubernetes.restart_api_server().unwrap();
+        another(&kubernetes, 8);
+    });
+    follower.until("a change after it", SOON, |view| view.count("orders") == 2).await.unwrap();
+    assert!(follower.view(|view| view.count("web") == 1));
+
+    // Without its store the API server answers from memory, and its watches stay open: that is no "still true".
+    let errors = follower.view(|view| view.seen.errors.len());
+    block_in_place(|| kubernetes.kill_etcd());
+    follower.until("the store's outage", NOTICED, |view| view.seen.errors.len() > errors).await.unwrap();
+    assert!(follower.view(|view| view.count("orders") == 2 && view.count("web") == 1));
+    block_in_place(|| {
+        kubernetes.restart_etcd().unwrap();
+        another(&kubernetes, 9);
+    });
+    follower.until("a change after that", SOON, |view| view.count("orders") == 3).await.unwrap();
+
+    // A server that is there and does not answer.
+    let errors = follower.view(|view| view.seen.errors.len());
+    kubernetes.api_server().pause();
+    follower.until("the silence", NOTICED, |view| view.seen.errors.len() > errors).await.unwrap();
+    kubernetes.api_server().resume();
+    block_in_place(|| another(&kubernetes, 10));
+    follower.until("a change after the silence", SOON, |view| view.count("orders") == 4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
+    let Some(kubernetes) = block_in_place(start) else { return };
+    let gate = Gate::before(&kubernetes.url()).unwrap();
+    let kubeconfig = through(&kubernetes, &kubernetes.admin_kubeconfig(), gate.address().port());
+    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    follower.until("the first list", SOON, both).await.unwrap();
+    // Nobody hears anything; meanwhile things happen, and the server forgets them.
+    gate.set(GateMode::Silent).unwrap();
+    block_in_place(|| {
+        another(&kubernetes, 8);
+        kubernetes.delete("{apiVersion: v1, kind: Service, metadata: {name: web}}").unwrap();
+        kubernetes.kill_api_server();
+        kubernetes.restart_api_server().unwrap();
+    });
+    gate.set(GateMode::Open).unwrap();
+    let after = |view: &View<'_>| view.count("orders") == 2 && view.endpoints("web").is_none();
+    follower.until("what happened meanwhile", NOTICED, after).await.unwrap();
+    follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+}

@@ -1,0 +1,157 @@
+//! Who asks, what that one may see, and what a person is told when it is not enough.
+
+use std::{fs, path::PathBuf};
+
+use tokio::task::block_in_place;
+use weft_core::registry::RegistryError;
+use weft_registries::probe::probe;
+use weft_testbed::Kubernetes;
+
+use crate::{
+    cluster::{SOON, by, namespace, shared},
+    follower::Follower,
+};
+
+const READ_CLUSTER: &str = include_str!("../../../deploy/kubernetes/read-cluster.yaml");
+const READ_NAMESPACE: &str = include_str!("../../../deploy/kubernetes/read-namespace.yaml");
+
+/// The documents of a file that are of a kind.
+fn documents<'a>(file: &'a str, kind: &str) -> Vec<&'a str> {
+    file.split("\n---\n").filter(|document| document.contains(&format!("\nkind: {kind}\n"))).collect()
+}
+
+/// The shipped role under another name, without one verb on one resource.
+fn role_without(name: &str, resource: &str, verb: &str) -> String {
+    let role = documents(READ_CLUSTER, "ClusterRole")[0].replace("weft-read-cluster", name);
+    let (whole, kept) =
+        ("verbs: [list, watch]", if verb == "list" { "verbs: [watch]" } else { "verbs: [list]" });
+    let at = role.find(&format!("resources: [{resource}]")).unwrap();
+    let (before, after) = role.split_at(at);
+    format!("{before}{}", after.replacen(whole, kept, 1))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let whole = documents(READ_CLUSTER, "ClusterRole")[0];
+    let kubeconfig =
+        block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-read-cluster", whole).unwrap());
+    let seen = probe(&*by(&kubeconfig, ""), SOON).await;
+    assert!(seen.is_well() && seen.complete == Some(true) && seen.rights.len() == 8, "{seen:?}");
+    for (resource, full) in [
+        ("services", "services"),
+        ("endpointslices", "endpointslices.discovery.k8s.io"),
+        ("pods", "pods"),
+        ("nodes", "nodes"),
+    ] {
+        for verb in ["list", "watch"] {
+            let name = format!("without-{verb}-{resource}");
+            let role = role_without(&name, resource, verb);
+            let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for(&name, &name, &role).unwrap());
+            let registry = by(&kubeconfig, "");
+            let rights = registry.rights().await.unwrap();
+            let missing: Vec<&str> =
+                rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
+            assert_eq!(missing, [format!("{verb} {full}")]);
+            let mut follower = Follower::new(registry, None);
+            let place = if resource == "nodes" { String::new() } else { " in all namespaces".into() };
+            let words = format!("not allowed: {verb} {full}{place}");
+            let is_told = |view: &crate::follower::View<'_>| {
+                let scopes = view.seen.snapshot.scopes.values();
+                let origins = scopes.flat_map(|state| state.origins.values());
+                let faults = origins.flat_map(|origin| origin.faults.iter()).map(|fault| &fault.message);
+                faults.chain(&view.seen.errors).any(|message| message.contains(&words))
+            };
+            follower.until(&words, SOON * 4, is_told).await.unwrap();
+            // What has no nodes is still told.
+            assert!(follower.view(|view| view.seen.commits > 0) || resource != "nodes");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_narrow_registry_needs_no_right_outside() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let kubeconfig = block_in_place(|| {
+        ["narrow", "wide"].iter().for_each(|name| namespace(kubernetes, name));
+        for (name, space) in [("web", "narrow"), ("api", "narrow"), ("web", "wide")] {
+            kubernetes
+                .apply(&format!(
+                    "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {space}}}, spec: {{ports: [{{port: 80}}]}}}}\n---\n\
+                     {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                     metadata: {{name: {name}-1, namespace: {space}, labels: {{kubernetes.io/service-name: {name}}}}}, \
+                     endpoints: [{{addresses: [10.50.7.1], zone: east-7}}], ports: [{{name: \"\", port: 8080}}]}}"
+                ))
+                .unwrap();
+        }
+        let role = documents(READ_NAMESPACE, "Role")[0];
+        kubernetes.kubectl(&["apply", "-n", "narrow", "-f", "-"], role).unwrap();
+        kubernetes.kubectl(&["create", "serviceaccount", "narrow"], "").unwrap();
+        let arguments = [
+            "create",
+            "rolebinding",
+            "narrow",
+            "-n",
+            "narrow",
+            "--role=weft-read-namespace",
+            "--serviceaccount=default:narrow",
+        ];
+        kubernetes.kubectl(&arguments, "").unwrap();
+        let token = kubernetes.token("narrow").unwrap();
+        kubernetes.kubeconfig_with_token("narrow", &token).unwrap()
+    });
+    let seen = probe(&*by(&kubeconfig, ""), SOON).await;
+    assert_eq!(seen.error_kind, Some("denied"), "{seen:?}");
+    let registry = by(&kubeconfig, "namespaces = [\"narrow\"]");
+    let rights = registry.rights().await.unwrap();
+    let missing: Vec<&str> =
+        rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
+    assert_eq!(missing, ["list nodes", "watch nodes"]);
+    let mut follower = Follower::new(registry, None);
+    follower
+        .until("both services", SOON, |view| view.count("web.narrow") == 1 && view.count("api.narrow") == 1)
+        .await
+        .unwrap();
+    follower.view(|view| {
+        assert_eq!(view.endpoints("web.narrow").unwrap()[0].locality.zone(), "east-7");
+        assert!(view.endpoints("web.wide").is_none());
+        let scopes = view.seen.snapshot.scopes.values();
+        let faults: Vec<_> =
+            scopes.flat_map(|state| state.origins.values()).flat_map(|it| it.faults.iter()).collect();
+        assert!(faults.len() == 1 && faults[0].message.contains("watch nodes"), "told once: {faults:?}");
+    });
+    let mut one = Follower::new(by(&kubeconfig, "services = [\"web.narrow\"]"), None);
+    one.until("one service", SOON, |view| view.count("web.narrow") == 1).await.unwrap();
+    assert!(one.view(|view| view.endpoints("api.narrow").is_none()));
+}
+
+/// A kubeconfig that names a file with a token, and that file.
+fn with_token_file(kubernetes: &Kubernetes, name: &str) -> (PathBuf, PathBuf) {
+    let kubeconfig = kubernetes.kubeconfig_with_token(name, "inline").unwrap();
+    let text = fs::read_to_string(&kubeconfig).unwrap();
+    let file = kubernetes.scratch().path().join(format!("{name}.token"));
+    fs::write(&kubeconfig, text.replace("token: inline", &format!("tokenFile: {}", file.display()))).unwrap();
+    (kubeconfig, file)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_file_is_read_again_and_never_shown() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let whole = documents(READ_CLUSTER, "ClusterRole")[0];
+    let (kubeconfig, file) = block_in_place(|| {
+        kubernetes.kubeconfig_for("rotated", "weft-read-cluster", whole).unwrap();
+        with_token_file(kubernetes, "rotating")
+    });
+    let registry = by(&kubeconfig, "");
+    let missing = registry.rights().await.unwrap_err();
+    assert!(matches!(&missing, RegistryError::Denied(why) if why.contains("rotating.token")), "{missing}");
+    fs::write(&file, "stale-secret-token").unwrap();
+    let mut follower = Follower::new(registry, None);
+    follower.until("the stale token is refused", SOON, |view| !view.seen.errors.is_empty()).await.unwrap();
+    follower.view(|view| {
+        assert!(view.seen.errors.iter().all(|it| it.contains("not allowed")), "{:?}", view.seen.errors);
+        assert!(!view.seen.errors.iter().any(|it| it.contains("stale-secret")), "{:?}", view.seen.errors);
+    });
+    fs::write(&file, block_in_place(|| kubernetes.token("rotated").unwrap())).unwrap();
+    follower.until("the fresh token is taken", SOON, |view| view.seen.commits > 0).await.unwrap();
+}
