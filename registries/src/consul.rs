@@ -25,7 +25,9 @@
 //! | `health/state/any`: moves with the output of every check that passes | 47 ms | 50 ms | 2.7 MB |
 //! | `internal/ui/nodes`, which has it all, and promises nothing | 115 ms | 110 ms | 5.6 MB |
 //!
-//! Four connections wait and up to eight read: with one agent per address there is room for fifteen more.
+//! Four questions wait and up to eight are asked beside them: 18 connections were open at most. Through a thousand services
+//! so found, a change was told 58 ms after it was written, the slowest of 40 after 154 ms (a debug build, beside others).
+//! Rounds take at most a quarter of the time in the long run, so that a busy server is not kept busy by those who follow it.
 //!
 //! # What is believed
 //!

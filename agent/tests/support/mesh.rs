@@ -19,6 +19,8 @@ pub struct Mesh {
     hosts: BTreeMap<String, Host>,
     /// Further resources, by file name in `mesh.d`.
     resources: BTreeMap<String, String>,
+    /// `[[registry]]` sections of hosts that follow others than the folder of resources.
+    registries: BTreeMap<String, String>,
 }
 
 struct Host {
@@ -55,7 +57,13 @@ impl Mesh {
             settings: "workers = 2\ndrain_deadline = \"20s\"\n".into(),
             hosts: BTreeMap::new(),
             resources: BTreeMap::new(),
+            registries: BTreeMap::new(),
         }
+    }
+
+    /// Has a host follow these registries, and not the folder of resources.
+    pub fn follow(&mut self, host: &str, sections: &str) {
+        self.registries.insert(host.into(), sections.into());
     }
 
     fn host(&mut self, name: &str) -> &mut Host {
@@ -189,10 +197,14 @@ impl Mesh {
     fn config_text(&self, name: &str) -> String {
         let host = &self.hosts[name];
         let root = self.sandbox.root();
+        let folder = format!(
+            "[[registry]]\nkind = \"static\"\nname = \"static\"\npath = {:?}\nallow_loopback = true\n",
+            root.join("mesh.d")
+        );
         let mut text = format!(
             "{}state_dir = {:?}\nrun_dir = {:?}\n\n[admin]\nsocket = {:?}\nlisten = \"{}\"\n\n[inbound]\nlisten = \"{}\"\n\n\
              [identity]\nkind = \"files\"\ndirectory = {:?}\n\n\
-             [[registry]]\nkind = \"static\"\nname = \"static\"\npath = {:?}\nallow_loopback = true\n",
+             {}\n",
             self.settings,
             root.join(name).join("state"),
             root.join(name).join("run"),
@@ -200,7 +212,7 @@ impl Mesh {
             host.admin,
             host.inbound,
             root.join(name).join("certificates"),
-            root.join("mesh.d"),
+            self.registries.get(name).unwrap_or(&folder),
         );
         for workload in &host.workloads {
             text.push_str(&workload.config_text());

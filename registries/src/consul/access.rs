@@ -16,8 +16,8 @@ use crate::{
 
 /// How long a token that was read is used before its place is looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// For how long a token without an end is used: until it is refused.
-const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
+/// For how long a token that was given at a login is used: until it is refused, which its end is noticed by.
+const UNTIL_REFUSED: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where tokens come from.
 #[derive(Debug)]
@@ -40,8 +40,6 @@ struct Held {
 struct LoggedIn {
     #[serde(rename = "SecretID")]
     secret: String,
-    #[serde(rename = "ExpirationTTL", default)]
-    lives: serde_json::Value,
 }
 
 impl Access {
@@ -73,10 +71,7 @@ impl Access {
 
     async fn get(&self, http: &HttpClient, held: &mut Option<Held>) -> Result<Option<Token>, RegistryError> {
         let (token, lives) = match &self.login {
-            Some(login) => {
-                let (token, lives) = log_in(http, login).await?;
-                (Some(token), lives)
-            }
+            Some(login) => (Some(log_in(http, login).await?), UNTIL_REFUSED),
             None => (self.credential.token().await?, READ_AGAIN),
         };
         *held = Some(Held { token: token.clone(), until: Instant::now() + lives });
@@ -84,8 +79,8 @@ impl Access {
     }
 }
 
-/// Logs in by an auth method. Returns the token and for how long it is to be used: half of its life.
-async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<(Token, Duration), RegistryError> {
+/// Logs in by an auth method.
+async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<Token, RegistryError> {
     let bearer = Credential::File(login.token_file.clone()).token().await?;
     let bearer = bearer.as_ref().map_or("", Token::secret);
     let body = json!({ "AuthMethod": login.method, "BearerToken": bearer }).to_string();
@@ -94,12 +89,5 @@ async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<(Token, Dura
     // What is said about an answer that cannot be read must not hold the token in it.
     let unreadable = || RegistryError::Malformed("the answer to the login cannot be read".into());
     let given: LoggedIn = answer.json().map_err(|_| unreadable())?;
-    let token = Token::new(&given.secret).map_err(|_| unreadable())?;
-    // Nanoseconds as a number, or a text with a unit.
-    let lives = match &given.lives {
-        serde_json::Value::Number(number) => number.as_u64().map(Duration::from_nanos),
-        serde_json::Value::String(text) => weft_core::config::parse_duration(text).ok(),
-        _ => None,
-    };
-    Ok((token, lives.filter(|lives| !lives.is_zero()).unwrap_or(ENDLESS) / 2))
+    Token::new(&given.secret).map_err(|_| unreadable())
 }

@@ -36,10 +36,12 @@ const AT_ONCE: usize = 8;
 const TOGETHER: Duration = Duration::from_millis(5);
 /// How often it is asked whether there is a leader, which what was told rests on; before jitter.
 const LEADER: Duration = Duration::from_secs(7);
-/// How much longer than it took the next round is put off: many agents on a busy server slow each other down, so that
-/// none of them does.
+/// How much longer than they take rounds are rested from, in the long run: many agents on a busy server slow each other
+/// down, so that none of them does.
 const REST: u32 = 3;
-/// The longest rest.
+/// How much rest may be owed before a round waits for it: single changes are told at once.
+const OWED: Duration = Duration::from_millis(1500);
+/// The longest rest that is owed after one round.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Follows the catalog until its consumer has enough.
@@ -100,6 +102,8 @@ struct Follower {
     sight: Sight,
     /// Lists that the server left something out of.
     filtered: BTreeSet<&'static str>,
+    /// Whether that is other than it was when something was told.
+    reconsider: bool,
     /// Services that show less than they did where we may not be shown all, and what they showed.
     hidden: BTreeMap<known::Name, usize>,
     /// None before the first list.
@@ -110,7 +114,8 @@ struct Follower {
     /// Whether everything is to be read again.
     anew: bool,
     leader_due: Instant,
-    rest_until: Instant,
+    /// When all rounds so far have been rested from.
+    rested_at: Instant,
 }
 
 /// One service as it was read.
@@ -136,13 +141,14 @@ impl Follower {
             sweep: Sweep::Nodes,
             sight: Sight::Open,
             filtered: BTreeSet::new(),
+            reconsider: false,
             hidden: BTreeMap::new(),
             heard: None,
             followers: JoinSet::new(),
             moved: false,
             anew: false,
             leader_due: now,
-            rest_until: now,
+            rested_at: now,
         })
     }
 
@@ -164,25 +170,22 @@ impl Follower {
             self.gather().await?;
             let began = Instant::now();
             let events = if self.anew { self.list().await? } else { self.round().await? };
-            let now = Instant::now();
-            self.rest_until = now + ((now - began) * REST).min(LONGEST_REST);
+            let took = began.elapsed();
+            self.rested_at = self.rested_at.max(Instant::now()) + (took * REST).min(LONGEST_REST);
             return Ok(events);
         }
     }
 
     fn is_due(&self) -> bool {
-        self.anew || self.moved || self.known.is_dirty()
+        self.anew || self.moved || self.reconsider || self.known.is_dirty()
     }
 
     fn hear(&mut self, word: Option<Result<Heard, RegistryError>>) -> Result<(), RegistryError> {
         let ended = || Err(RegistryError::Unreachable("nobody asks Consul any more".into()));
         let heard = word.unwrap_or_else(ended)?;
         let name = heard.list.name();
-        if heard.filtered {
-            self.filtered.insert(name);
-        } else {
-            self.filtered.remove(name);
-        }
+        let changed = if heard.filtered { self.filtered.insert(name) } else { self.filtered.remove(name) };
+        self.reconsider |= changed;
         self.anew |= heard.went_back;
         self.moved |= heard.moved && matches!(heard.list, List::Services | List::Nodes);
         heard.tell(&mut self.known);
@@ -191,7 +194,8 @@ impl Follower {
 
     /// Hears what else there is to be heard: of the same write, and until there was rest enough.
     async fn gather(&mut self) -> Result<(), RegistryError> {
-        let until = self.rest_until.max(Instant::now() + TOGETHER);
+        let together = Instant::now() + TOGETHER;
+        let until = self.rested_at.checked_sub(OWED).map_or(together, |rested| rested.max(together));
         while let Some(heard) = &mut self.heard {
             match timeout_at(until, heard.recv()).await {
                 Ok(word) => self.hear(word)?,
@@ -208,7 +212,6 @@ impl Follower {
         self.followers = JoinSet::new();
         self.known = Known::default();
         self.filtered.clear();
-        (self.anew, self.moved) = (false, false);
         let (say, heard) = mpsc::channel(List::ALL.len());
         for list in List::ALL {
             let word = list.read(&self.client).await?;
@@ -216,7 +219,7 @@ impl Follower {
             self.hear(Some(Ok(word)))?;
         }
         self.heard = Some(heard);
-        (self.anew, self.moved) = (false, false);
+        (self.anew, self.moved, self.reconsider) = (false, false, false);
         let hidden: Vec<String> = self.hidden.keys().map(ToString::to_string).collect();
         self.sight = rights::sight(&self.client, &hidden).await?;
         self.hidden.retain(|name, _| !self.sight.sees(name));
@@ -243,6 +246,7 @@ impl Follower {
         if std::mem::take(&mut self.moved) {
             self.find_written().await?;
         }
+        self.reconsider = false;
         let dirty = self.known.take_dirty();
         let (names, mut gone): (BTreeSet<_>, BTreeSet<_>) =
             dirty.into_iter().partition(|name| self.known.has(name));
@@ -282,9 +286,10 @@ impl Follower {
         if (lost.is_empty() && !filtered) || self.sight == Sight::Open {
             return Ok(false);
         }
-        let names: Vec<String> = lost.keys().map(ToString::to_string).collect();
+        let names: Vec<String> = lost.keys().chain(self.hidden.keys()).map(ToString::to_string).collect();
         self.sight = rights::sight(&self.client, &names).await?;
         lost.retain(|name, _| !self.sight.sees(name));
+        self.hidden.retain(|name, _| !self.sight.sees(name));
         let shown_less = !lost.is_empty();
         self.hidden.extend(lost);
         Ok(shown_less)

@@ -6,5 +6,9 @@
 #[allow(dead_code, reason = "shared with the suite, which asks for more")]
 mod follower;
 
+mod access;
 mod bed;
 mod catalog;
+mod hostile;
+mod outage;
+mod scale;

@@ -1,0 +1,132 @@
+//! What the tests need of a platform, and the mesh that they stand in it.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde_json::Value;
+use weft_testbed::Gate;
+
+use crate::support::{Application, Mesh, client, mesh::identity, until};
+
+/// The service that every platform announces.
+pub(crate) const SERVICE: &str = "reviews";
+
+/// A real catalog with its server, and a gate before it through which the agent under test goes.
+pub(crate) trait Platform {
+    /// The agent's `[[registry]]` section.
+    fn section(&self) -> String;
+    /// Announces an instance of [`SERVICE`], or says the same again.
+    fn announce(&self, instance: &Instance);
+    /// Takes an instance out of the catalog.
+    fn withdraw(&self, instance: &Instance);
+    /// Kills the server.
+    fn kill(&self);
+    /// Starts it again with what it held.
+    fn restart(&self);
+    /// What stands between the agent and the server.
+    fn gate(&self) -> &Gate;
+    /// Has the server refuse the agent's token; false where it knows none.
+    fn revoke(&self) -> bool;
+    /// Gives the agent a token that is good, where its file says.
+    fn restore(&self);
+}
+
+/// One instance, which its own agent serves.
+pub(crate) struct Instance {
+    /// Unique.
+    pub(crate) name: String,
+    /// The host it is on, by the mesh's name.
+    pub(crate) host: String,
+    pub(crate) application: SocketAddr,
+    pub(crate) mesh_port: u16,
+}
+
+impl Instance {
+    /// Who answers.
+    pub(crate) fn identity(&self) -> String {
+        identity(SERVICE)
+    }
+}
+
+/// Some instances of one service, each on a host of its own, and a caller whose agent follows the platform alone.
+pub(crate) struct World<P> {
+    pub(crate) platform: P,
+    pub(crate) mesh: Mesh,
+    _applications: Vec<Application>,
+    pub(crate) instances: Vec<Instance>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Such tests put load on the machine: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+impl<P: Platform> World<P> {
+    /// Starts it all; `announced` of the three instances are in the catalog.
+    pub(crate) fn new(platform: P, announced: usize) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mesh = Mesh::new();
+        mesh.caller("near", "web");
+        let applications: Vec<_> = ["one", "two", "three"].map(Application::start).into();
+        let mut instances = Vec::new();
+        for (application, name) in applications.iter().zip(["one", "two", "three"]) {
+            mesh.serve(name, SERVICE, name, application.address, "http");
+            instances.push(Instance {
+                name: format!("{SERVICE}-{name}"),
+                host: name.into(),
+                application: application.address,
+                mesh_port: mesh.inbound(name).port(),
+            });
+        }
+        mesh.follow("near", &platform.section());
+        instances.iter().take(announced).for_each(|instance| platform.announce(instance));
+        mesh.start();
+        let world = Self { platform, mesh, _applications: applications, instances, _alone: alone };
+        world.sees(announced);
+        world
+    }
+
+    /// Where the caller's calls go in.
+    pub(crate) fn outbound(&self) -> SocketAddr {
+        self.mesh.outbound("web")
+    }
+
+    /// Waits until the caller's agent has so many endpoints that it would call.
+    pub(crate) fn sees(&self, eligible: usize) {
+        until(&format!("{eligible} endpoints can be called"), || (self.eligible() == eligible).then_some(()));
+    }
+
+    pub(crate) fn eligible(&self) -> usize {
+        self.endpoints().iter().filter(|endpoint| endpoint["eligible"] == true).count()
+    }
+
+    /// All endpoints, as the operator is told of them.
+    pub(crate) fn endpoints(&self) -> Vec<Value> {
+        match self.mesh.ask("near", "endpoints") {
+            Value::Array(rows) => rows,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// The registry's row of the status.
+    pub(crate) fn registry(&self) -> Value {
+        self.mesh.ask("near", "status")["registries"][0].clone()
+    }
+
+    /// Waits until the registry is in this state.
+    pub(crate) fn is(&self, state: &str) {
+        until(&format!("the registry is {state}"), || (self.registry()["state"] == state).then_some(()));
+    }
+
+    /// How often the agent warned of this registry.
+    pub(crate) fn warnings(&mut self) -> usize {
+        self.mesh.process("near").log().matches("registry lost").count()
+    }
+
+    /// One call, as a user would make it.
+    pub(crate) fn call(&self) -> u16 {
+        client::get(self.outbound(), &format!("{SERVICE}.default.mesh"), "/")
+            .map_or(0, |answer| answer.status)
+    }
+}

@@ -1,0 +1,211 @@
+//! Tokens: what they hide is not gone, and they may be renewed, revoked and restored at any time.
+
+use std::{
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+};
+use data_encoding::BASE64URL_NOPAD;
+
+use serde_json::json;
+use tokio::task::block_in_place;
+use weft_core::{registry::Completeness, resource::Health};
+use weft_testbed::{Consul, ConsulOptions};
+
+use crate::{
+    bed::{SOON, put, registry, start, write},
+    follower::{Follower, View},
+};
+
+const ALL: &str = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+const WEB: &str = r#"service "web" { policy = "read" } node_prefix "" { policy = "read" }"#;
+const NO_NODES: &str = r#"service_prefix "" { policy = "read" }"#;
+const BUT_API: &str = r#"service_prefix "" { policy = "read" } service "api" { policy = "deny" } node_prefix "" { policy = "read" }"#;
+
+fn with_acl() -> Option<Consul> {
+    let consul = start(ConsulOptions { acl: true, ..ConsulOptions::default() })?;
+    for (host, service) in [(1, "web"), (2, "web"), (3, "api")] {
+        write(&consul, &format!("n{host}"), host, service, json!({}));
+    }
+    Some(consul)
+}
+
+fn token(consul: &Consul, rules: &str) -> weft_testbed::AclToken {
+    block_in_place(|| consul.create_token(rules)).unwrap()
+}
+
+fn deregister(consul: &Consul, host: u8, service: &str) {
+    let body = json!({ "Node": format!("n{host}"), "ServiceID": format!("{service}-{host}") });
+    put(consul, "/v1/catalog/deregister", &body);
+}
+
+fn with_file(consul: &Consul, file: &Path) -> Follower {
+    Follower::new(registry(&consul.url(), &format!("token_file = {file:?}\nwait = \"2s\"\n")), None)
+}
+
+fn counts(view: &View<'_>) -> (usize, usize) {
+    (view.count("web"), view.count("api"))
+}
+
+fn unconfirmed(view: &View<'_>, service: &str) -> bool {
+    view.endpoints(service).unwrap_or_default().iter().all(|it| it.health == Health::Unconfirmed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_list_is_no_proof_whatever_shortened_it() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let all = token(&consul, ALL);
+    for rules in [WEB, NO_NODES, BUT_API] {
+        fs::write(&file, &all.secret).unwrap();
+        let mut follower = with_file(&consul, &file);
+        follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+        assert_eq!(follower.view(|view| view.seen.completeness), Some(Completeness::Full));
+        fs::write(&file, &token(&consul, rules).secret).unwrap();
+        let hides = |view: &View<'_>| {
+            view.seen.completeness == Some(Completeness::Filtered) && unconfirmed(view, "api")
+        };
+        follower.until("that something is hidden", SOON, hides).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
+        fs::write(&file, &all.secret).unwrap();
+        let back =
+            |view: &View<'_>| view.seen.completeness == Some(Completeness::Full) && !unconfirmed(view, "api");
+        follower.until("all is shown again", SOON, back).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
+        assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new(), "{rules}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_narrow_token_may_read_is_believed_and_an_anonymous_one_proves_nothing() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, &token(&consul, WEB).secret).unwrap();
+    let mut narrow = with_file(&consul, &file);
+    narrow.until("its own service", SOON, |view| counts(view) == (2, 0)).await.unwrap();
+    let mut anonymous = Follower::new(registry(&consul.url(), "wait = \"2s\"\n"), None);
+    anonymous.until("a list", SOON, |view| view.seen.completeness.is_some()).await.unwrap();
+    for follower in [&narrow, &anonymous] {
+        assert_eq!(follower.view(|view| view.seen.completeness), Some(Completeness::Filtered));
+    }
+    deregister(&consul, 1, "web");
+    narrow.until("an instance less", SOON, |view| counts(view) == (1, 0)).await.unwrap();
+    deregister(&consul, 2, "web");
+    narrow.until("no service", SOON, |view| counts(view) == (0, 0)).await.unwrap();
+    // What the anonymous token is shown is taken from it again.
+    let policy = json!({ "Name": "anonymous", "Rules": ALL });
+    put(&consul, "/v1/acl/policy", &policy);
+    let anonymous_token = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
+    put(&consul, anonymous_token, &json!({ "Policies": [{ "Name": "anonymous" }] }));
+    anonymous.until("what it may see now", SOON, |view| counts(view) == (0, 1)).await.unwrap();
+    put(&consul, anonymous_token, &json!({ "Policies": [] }));
+    anonymous.until("it is unconfirmed", SOON, |view| unconfirmed(view, "api")).await.unwrap();
+    assert_eq!(anonymous.view(counts), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_unnoticed_and_a_revoked_one_is_told_and_restored() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let first = token(&consul, ALL);
+    fs::write(&file, &first.secret).unwrap();
+    let mut follower = with_file(&consul, &file);
+    follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+    let second = token(&consul, ALL);
+    fs::write(&file, format!("{}\n", second.secret)).unwrap();
+    block_in_place(|| consul.revoke_token(&first)).unwrap();
+    write(&consul, "n4", 4, "web", json!({}));
+    follower.until("an instance more", SOON, |view| counts(view) == (3, 1)).await.unwrap();
+    let commits = follower.view(|view| view.seen.commits);
+    follower.until("that all is true", SOON, |view| view.seen.commits > commits).await.unwrap();
+    assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
+
+    block_in_place(|| consul.revoke_token(&second)).unwrap();
+    let denied = |view: &View<'_>| view.seen.errors.iter().any(|it| it.contains("not allowed"));
+    follower.until("that the token is refused", SOON, denied).await.unwrap();
+    assert_eq!(follower.view(counts), (3, 1));
+    let secrets = [first.secret, second.secret];
+    let shown = follower.view(|view| view.seen.errors.join(" "));
+    assert!(secrets.iter().all(|secret| !shown.contains(secret)), "{shown}");
+    deregister(&consul, 4, "web");
+    fs::write(&file, &token(&consul, ALL).secret).unwrap();
+    follower.until("what happened meanwhile", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_named_in_consuls_words() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let given = |more: String| async move {
+        let consul = registry(&more, "");
+        let rights = consul.rights().await.unwrap();
+        rights.into_iter().map(|right| (right.name, right.given)).collect::<Vec<_>>()
+    };
+    let anonymous = given(consul.url()).await;
+    assert_eq!(anonymous[0], ("service_prefix \"\" read".into(), Some(false)));
+    fs::write(&file, &token(&consul, NO_NODES).secret).unwrap();
+    let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
+    let rights = registry.rights().await.unwrap();
+    let names: Vec<_> = rights.iter().map(|it| (it.name.as_str(), it.given)).collect();
+    assert_eq!(names, [("service_prefix \"\" read", Some(true)), ("node_prefix \"\" read", Some(false))]);
+}
+
+/// What an auth method takes: a JSON web token signed by `key`.
+fn web_token(key: &rcgen::KeyPair) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let claims = json!({ "iss": "tests", "sub": "agent", "aud": "consul", "iat": now, "exp": now + 3600 });
+    let text = format!("{}.{}", part(json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der()).unwrap();
+    let signature = key.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
+    format!("{text}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jwt");
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let config = json!({
+        "JWTValidationPubKeys": [key.public_key_pem()], "JWTSupportedAlgs": ["ES256"],
+        "BoundIssuer": "tests", "BoundAudiences": ["consul"],
+    });
+    let method = json!({ "Name": "weft", "Type": "jwt", "MaxTokenTTL": "1m", "Config": config });
+    put(&consul, "/v1/acl/auth-method", &method);
+    put(&consul, "/v1/acl/policy", &json!({ "Name": "weft", "Rules": ALL }));
+    let binding = json!({ "AuthMethod": "weft", "BindType": "policy", "BindName": "weft" });
+    put(&consul, "/v1/acl/binding-rule", &binding);
+    fs::write(&file, web_token(&rcgen::KeyPair::generate().unwrap())).unwrap();
+    let login = format!("login = {{ method = \"weft\", token_file = {file:?} }}\nwait = \"1s\"\n");
+    let mut follower = Follower::new(registry(&consul.url(), &login), None);
+    let refused = |view: &View<'_>| view.seen.errors.iter().any(|it| it.contains("/v1/acl/login"));
+    follower.until("that the login is refused", SOON, refused).await.unwrap();
+    fs::write(&file, web_token(&key)).unwrap();
+    follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+    let errors = follower.view(|view| view.seen.errors.len());
+    let given = || {
+        let tokens =
+            block_in_place(|| consul.call("GET", "/v1/acl/tokens?authmethod=weft", "")).unwrap().json();
+        let ids = tokens.as_array().unwrap().iter().map(|it| it["AccessorID"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    let first = given();
+    assert_eq!(first.len(), 1);
+    block_in_place(|| consul.call("DELETE", &format!("/v1/acl/token/{}", first[0]), "")).unwrap();
+    write(&consul, "n4", 4, "web", json!({}));
+    follower.until("an instance more", SOON, |view| counts(view) == (3, 1)).await.unwrap();
+    let commits = follower.view(|view| view.seen.commits);
+    follower.until("that all is true", SOON, |view| view.seen.commits > commits).await.unwrap();
+    assert!(first != given());
+    assert_eq!(follower.view(|view| view.seen.errors.len()), errors);
+}
