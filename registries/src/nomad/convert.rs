@@ -247,3 +247,6 @@ fn labels(tags: &[String], canary: bool, faults: &mut Vec<String>) -> Labels {
     }
     labels.into_iter().map(|(key, value)| (key.into_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,7 +198,9 @@ impl Follow {
         let namespaces: BTreeSet<String> =
             names.services.iter().map(|(namespace, _)| namespace.clone()).collect();
         let renews = Instant::now() >= self.renew_at;
+        let hides = self.completeness == Completeness::Filtered;
         if renews
+            || hides
             || !self.namespaces.is_subset(&namespaces)
             || !names.denied.is_empty()
             || names.services.is_empty()

@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod access;
 mod following;
+mod front;
+mod health;
+mod hostile;
+mod outage;
 mod support;

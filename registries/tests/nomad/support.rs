@@ -173,9 +173,12 @@ pub(crate) fn start(options: NomadOptions) -> Option<Nomad> {
 
 /// A registry as a file configures it, with these lines beside what every test needs.
 pub(crate) fn registry(address: &str, more: &str) -> Arc<dyn Registry> {
-    let text = format!(
-        "kind = \"nomad\"\naddress = \"{address}\"\nallow_loopback = true\nhealth_interval = \"1s\"\n{more}"
-    );
+    strict_registry(address, &format!("allow_loopback = true\nhealth_interval = \"1s\"\n{more}"))
+}
+
+/// A registry as a file configures it, with nothing but these lines.
+pub(crate) fn strict_registry(address: &str, more: &str) -> Arc<dyn Registry> {
+    let text = format!("kind = \"nomad\"\naddress = \"{address}\"\n{more}");
     let source = SourceFile::new("weft.toml", text);
     let outcome = read(&source, |section| Plan::read(section, ""));
     let plan = outcome.value.unwrap_or_else(|| panic!("{:?}", outcome.faults));

@@ -1,0 +1,192 @@
+//! What becomes of what, and that whatever is written there harms nobody else.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use weft_core::config::{SourceFile, read};
+
+use super::{super::objects::Allocation, *};
+
+fn rules(text: &str) -> Rules {
+    let source = SourceFile::new("weft.toml", text.to_owned());
+    read(&source, |root| Rules::read(root, &["job", "node"])).value.unwrap()
+}
+
+fn instance(more: &Value) -> Value {
+    let mut instance = json!({
+        "ID": "_nomad-task-8fa01a58-64d0-942d-a3fd-2793b923be52-group-web-web-http",
+        "ServiceName": "web", "Namespace": "default", "Address": "10.0.0.1", "Port": 8080, "JobID": "shop",
+        "Datacenter": "dc1", "AllocID": "8fa01a58-64d0-942d-a3fd-2793b923be52", "NodeID": "node", "Tags": [],
+    });
+    for (key, value) in more.as_object().unwrap() {
+        instance[key] = value.clone();
+    }
+    instance
+}
+
+fn words(instances: Vec<Value>, rules: &Rules, node: Option<Node>) -> Words {
+    let joined = Joined {
+        allocations: &BTreeMap::new(),
+        nodes: &node.map(|node| ("node".to_owned(), node)).into_iter().collect(),
+        region: "global",
+        rules,
+        trust_domain: None,
+    };
+    convert("default", "web", &Instances::read(instances), &joined)
+}
+
+fn endpoints(words: &Words) -> Vec<Endpoint> {
+    let of = |resource: &Resource| match resource {
+        Resource::Endpoint(endpoint) => Some(Endpoint::clone(endpoint)),
+        _ => None,
+    };
+    words.resources.iter().filter_map(of).collect()
+}
+
+fn node(meta: &[(&str, &str)]) -> Option<Node> {
+    let meta = meta.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Some(Node { name: "n1".into(), node_class: "big".into(), meta })
+}
+
+#[test]
+fn a_tag_comes_before_the_meta_of_the_node() {
+    let rules = rules("identity = \"spiffe://demo.mesh/ns/{namespace}/sa/{job}\"");
+    let of_node = node(&[(keys::MESH_PORT, "15008"), (keys::LOCALITY, "eu/a"), (keys::IDENTITY, "nobody")]);
+    let one = |tags: Value| {
+        endpoints(&words(vec![instance(&json!({ "Tags": tags }))], &rules, of_node.clone())).remove(0)
+    };
+    let by_node = one(json!([]));
+    assert_eq!(by_node.mesh_address.unwrap().to_string(), "10.0.0.1:15008");
+    assert_eq!(by_node.locality.to_string(), "eu/a");
+    assert_eq!(
+        by_node.identity.unwrap().as_str(),
+        "spiffe://demo.mesh/ns/default/sa/shop",
+        "a node names nobody"
+    );
+    let by_tag = one(json!(["weft-mesh-port=1", "weft-locality=us"]));
+    assert_eq!(by_tag.mesh_address.unwrap().to_string(), "10.0.0.1:1");
+    assert_eq!(by_tag.locality.to_string(), "us");
+}
+
+#[test]
+fn one_that_is_wrong_is_left_out_and_told() {
+    for (wrong, told) in [
+        (json!({ "Port": 0 }), "port"),
+        (json!({ "Port": 70_000 }), "port"),
+        (json!({ "Port": -1 }), "port"),
+        (json!({ "Port": "x" }), "invalid type"),
+        (json!({ "Address": "" }), "no IP address"),
+        (json!({ "Address": "fe80::1" }), "of the link"),
+        (json!({ "Address": "127.0.0.1" }), "allow_loopback"),
+        (json!({ "ID": "" }), "no ID"),
+        (json!({ "Tags": "x" }), "invalid type"),
+    ] {
+        let words =
+            words(vec![instance(&wrong), instance(&json!({ "ID": "good" }))], &Rules::default(), None);
+        let [good] = &endpoints(&words)[..] else { panic!("{wrong}: {words:?}") };
+        assert_eq!(good.instance.as_str(), "good");
+        let [fault] = &words.faults[..] else { panic!("{wrong}: {words:?}") };
+        assert!(fault.message.contains(told), "{wrong}: {fault:?}");
+    }
+    let garbled = Instances::garbled("web", "nonsense");
+    let joined = Joined {
+        allocations: &BTreeMap::new(),
+        nodes: &BTreeMap::new(),
+        region: "",
+        rules: &Rules::default(),
+        trust_domain: None,
+    };
+    let words = convert("default", "web", &garbled, &joined);
+    assert!(words.resources.is_empty() && words.faults[0].keeps_last_good);
+}
+
+#[test]
+fn what_is_new_of_an_allocation_is_a_new_version() {
+    let running = |state: &str, canary| {
+        let status = super::super::objects::DeploymentStatus { healthy: None, canary };
+        let allocation = Allocation {
+            client_status: state.into(),
+            desired_status: "run".into(),
+            deployment_status: Some(status),
+            ..Allocation::default()
+        };
+        let known = Known { allocation, ..Known::default() };
+        let joined = Joined {
+            allocations: &BTreeMap::from([("8fa01a58-64d0-942d-a3fd-2793b923be52".to_owned(), known)]),
+            nodes: &BTreeMap::new(),
+            region: "global",
+            rules: &Rules::default(),
+            trust_domain: None,
+        };
+        convert("default", "web", &Instances::read(vec![instance(&json!({}))]), &joined)
+    };
+    let (well, ill, canary) = (running("running", false), running("failed", false), running("running", true));
+    assert_eq!(endpoints(&well)[0].health, Health::Healthy);
+    assert_eq!(endpoints(&ill)[0].health, Health::Unhealthy);
+    assert_eq!(endpoints(&canary)[0].labels.get("canary"), Some("true"));
+    assert!(well.version != ill.version && well.version != canary.version);
+    assert_eq!(well.version, running("running", false).version);
+}
+
+#[test]
+fn all_instances_are_of_one_protocol() {
+    let of = |protocol: &str, id: &str| {
+        instance(&json!({ "ID": id, "Tags": [format!("weft-protocol={protocol}")] }))
+    };
+    let words = words(vec![of("tcp", "a"), of("tcp", "b"), of("http", "c")], &Rules::default(), None);
+    let Resource::Service(service) = &words.resources[0] else { panic!("{words:?}") };
+    assert_eq!((service.ports[0].protocol, service.ports[0].name.as_str()), (AppProtocol::Tcp, "tcp"));
+    assert!(endpoints(&words).iter().all(|endpoint| endpoint.port_name.as_str() == "tcp"));
+    assert_eq!(words.faults.len(), 1);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "weft-(mesh-port|identity|weight|locality|protocol)=[ -~\\n]{0,12}".prop_map(Value::from),
+        prop::collection::vec(any::<String>(), 0..4).prop_map(Value::from),
+    ];
+    leaf.boxed()
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_written_there_is_taken_or_told(
+        name in any::<String>(),
+        changes in prop::collection::btree_map(
+            prop::sample::select(vec!["ID", "Address", "Port", "Tags", "JobID", "Datacenter", "AllocID", "NodeID", "ServiceName"]),
+            any_json(),
+            0..5,
+        ),
+        meta in prop::collection::btree_map("weft-(mesh-port|locality)", any::<String>(), 0..2),
+    ) {
+        let changes: serde_json::Map<String, Value> =
+            changes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let instances = vec![instance(&Value::Object(changes)), instance(&json!({ "ID": "good" }))];
+        let node = Node { name: name.clone(), node_class: name.clone(), meta };
+        let rules = rules("identity = \"spiffe://demo.mesh/ns/{namespace}/sa/{node}\"\ntls = \"preferred\"");
+        let joined = Joined {
+            allocations: &BTreeMap::new(),
+            nodes: &BTreeMap::from([("node".to_owned(), node)]),
+            region: &name,
+            rules: &rules,
+            trust_domain: None,
+        };
+        for service in ["web", name.as_str()] {
+            let words = convert("default", service, &Instances::read(instances.clone()), &joined);
+            for resource in &words.resources {
+                prop_assert_eq!(resource.check(), Ok(()));
+            }
+            let found = endpoints(&words);
+            if service == "web" {
+                prop_assert!(found.iter().any(|endpoint| endpoint.instance.as_str() == "good"));
+                prop_assert!(found.len() == 2 || !words.faults.is_empty());
+            }
+            for fault in &words.faults {
+                prop_assert!(!fault.place.contains('\n') && fault.place.len() < 400);
+                prop_assert!(fault.message.len() < 2000);
+            }
+        }
+    }
+}

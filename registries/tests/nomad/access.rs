@@ -1,0 +1,145 @@
+//! Tokens: none, wrong ones, narrow ones, revoked ones; and which namespaces are seen.
+
+use serde_json::Value;
+use weft_core::registry::{Completeness, RegistryError};
+use weft_testbed::{Nomad, NomadOptions};
+
+use crate::support::{Follower, Job, View, registry, start, write_token};
+
+const ALL: &str = "namespace \"*\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n";
+const SHOP: &str = "namespace \"shop\" { capabilities = [\"read-job\"] }\n";
+
+fn bed() -> Option<Nomad> {
+    let nomad = start(NomadOptions { acl: true, ..NomadOptions::default() })?;
+    nomad.nomad(&["namespace", "apply", "shop"], "").unwrap();
+    Job::default().run(&nomad);
+    Job { name: "cart", namespace: "shop", ..Job::default() }.run(&nomad);
+    Some(nomad)
+}
+
+/// A token with a policy of that name.
+fn token(nomad: &Nomad, policy: &str, rules: &str) -> (String, String) {
+    nomad.nomad(&["acl", "policy", "apply", policy, "-"], rules).unwrap();
+    let created =
+        nomad.nomad(&["acl", "token", "create", "-json", &format!("-policy={policy}")], "").unwrap();
+    let created: Value = serde_json::from_str(&created).unwrap();
+    let text = |key: &str| created[key].as_str().unwrap().to_owned();
+    (text("AccessorID"), text("SecretID"))
+}
+
+fn with_token(nomad: &Nomad, secret: &str, more: &str) -> (String, String) {
+    let path = write_token(nomad, "agent", secret);
+    (format!("token_file = \"{path}\"\n{more}"), path)
+}
+
+fn seen(view: &View) -> Vec<String> {
+    let mut services = view.services();
+    services.sort();
+    services
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_read_nothing_is_told_so_and_hears_of_no_empty_catalog() {
+    let Some(nomad) = bed() else { return };
+    let secret = "00000000-0000-0000-0000-00000000beef";
+    let mut settings = vec![String::new(), with_token(&nomad, secret, "").0];
+    settings.push(with_token(&nomad, secret, "namespaces = \"shop\"").0);
+    for settings in settings {
+        let mut follower = Follower::of(registry(&nomad.url(), &settings));
+        let view = follower.until("refused", |view| !view.errors.is_empty()).await;
+        assert_eq!(view.lists, 0);
+        let RegistryError::Denied(message) = &view.errors[0] else { panic!("{:?}", view.errors) };
+        assert!(!message.contains(secret), "{message}");
+    }
+    // Nomad itself answers 200 and an empty list here: the message must say what is missing.
+    let mut follower = Follower::of(registry(&nomad.url(), ""));
+    let view = follower.until("refused", |view| !view.errors.is_empty()).await;
+    let message = view.errors[0].to_string();
+    assert!(message.contains("read-job") && message.contains("Anonymous"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_for_one_namespace_sees_that_one_and_knows_that_there_may_be_more() {
+    let Some(nomad) = bed() else { return };
+    let (_, secret) = token(&nomad, "shop", SHOP);
+    let (all, path) = with_token(&nomad, &secret, "");
+    let mut follower = Follower::of(registry(&nomad.url(), &all));
+    let view = follower.until("cart is seen", |view| seen(view) == ["cart.shop"]).await;
+    assert_eq!(view.completeness, Some(Completeness::Filtered));
+    let faults = view.faults().join("\n");
+    assert!(faults.contains("namespace \"*\"") && faults.contains("node { policy"), "{faults}");
+
+    let named = |list: &str| format!("token_file = \"{path}\"\nnamespaces = {list}\n");
+    let mut one = Follower::of(registry(&nomad.url(), &named("\"shop\"")));
+    let view = one.until("cart is seen", |view| seen(view) == ["cart.shop"]).await;
+    assert_eq!(view.completeness, Some(Completeness::Full));
+    let mut both = Follower::of(registry(&nomad.url(), &named("[\"default\", \"shop\"]")));
+    let view = both.until("cart is seen", |view| seen(view) == ["cart.shop"]).await;
+    assert_eq!(view.completeness, Some(Completeness::Filtered));
+    assert!(view.faults().join("\n").contains("namespace \"default\""), "{:?}", view.faults());
+
+    let rights = registry(&nomad.url(), &named("[\"default\", \"shop\"]")).rights().await.unwrap();
+    let given: Vec<(&str, Option<bool>)> =
+        rights.iter().map(|right| (right.name.as_str(), right.given)).collect();
+    assert_eq!(
+        given,
+        [
+            ("namespace \"default\" { capabilities = [\"read-job\"] }", Some(false)),
+            ("namespace \"shop\" { capabilities = [\"read-job\"] }", Some(true)),
+            ("node { policy = \"read\" }", Some(false)),
+        ]
+    );
+    // Rights that come later are noticed.
+    token(&nomad, "shop", ALL);
+    let view = follower.until("all is seen", |view| seen(view) == ["cart.shop", "web.default"]).await;
+    let view = match view.completeness {
+        Some(Completeness::Full) => view,
+        _ => follower.until("the list is whole", |view| view.completeness == Some(Completeness::Full)).await,
+    };
+    assert!(!view.faults().join("\n").contains("namespace \"*\""), "{:?}", view.faults());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_is_taken_away_takes_no_service_away() {
+    let Some(nomad) = bed() else { return };
+    let (_, secret) = token(&nomad, "weft", ALL);
+    let mut follower = Follower::of(registry(&nomad.url(), &with_token(&nomad, &secret, "").0));
+    let both = ["cart.shop", "web.default"];
+    let view = follower.until("both are seen", |view| seen(view) == both).await;
+    assert_eq!(view.completeness, Some(Completeness::Full));
+    // A rule for one namespace goes before the one for all.
+    token(&nomad, "weft", &format!("{ALL}namespace \"shop\" {{ policy = \"deny\" }}\n"));
+    let view =
+        follower.until("something is hidden", |view| view.completeness == Some(Completeness::Filtered)).await;
+    assert_eq!(seen(&view), both);
+    assert!(view.faults().join("\n").contains("namespace \"shop\""), "{:?}", view.faults());
+    token(&nomad, "weft", ALL);
+    let view =
+        follower.until("nothing is hidden", |view| view.completeness == Some(Completeness::Full)).await;
+    assert_eq!((seen(&view), view.errors), (both.map(str::to_owned).to_vec(), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_is_an_outage_until_the_file_holds_another() {
+    let Some(nomad) = bed() else { return };
+    let (accessor, secret) = token(&nomad, "weft", ALL);
+    let (settings, path) = with_token(&nomad, &secret, "");
+    let mut follower = Follower::of(registry(&nomad.url(), &settings));
+    let both = ["cart.shop", "web.default"];
+    follower.until("both are seen", |view| seen(view) == both).await;
+    nomad.nomad(&["acl", "token", "delete", &accessor], "").unwrap();
+    let view = follower.until("refused", |view| !view.errors.is_empty()).await;
+    assert!(matches!(&view.errors[0], RegistryError::Denied(_)), "{:?}", view.errors);
+    assert_eq!(seen(&view), both);
+    assert!(!format!("{:?}", view.errors).contains(&secret));
+    let lists = view.lists;
+    let (_, secret) = token(&nomad, "weft", ALL);
+    std::fs::write(path, secret).unwrap();
+    let view = follower.until("it is listed again", |view| view.lists > lists).await;
+    assert_eq!(
+        (seen(&view), view.completeness),
+        (both.map(str::to_owned).to_vec(), Some(Completeness::Full))
+    );
+    nomad.nomad(&["job", "stop", "-purge", "-detach", "-namespace=shop", "cart"], "").unwrap();
+    follower.until("it is followed again", |view| seen(view) == ["web.default"]).await;
+}
