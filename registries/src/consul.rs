@@ -44,6 +44,12 @@ mod client;
 mod rights;
 pub mod known;
 pub mod convert;
+pub mod entries;
+pub mod expression;
+pub mod chain;
+pub mod intentions;
+pub mod configuration;
+mod configured;
 mod lists;
 mod watch;
 
@@ -93,7 +99,7 @@ impl Registry for ConsulRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { health: true, ..Capabilities::default() }
+        Capabilities { health: true, configuration: self.settings.configuration, ..Capabilities::default() }
     }
 
     /// Always begins with a full list: Consul's indexes tell that something changed, not what.
@@ -104,7 +110,7 @@ impl Registry for ConsulRegistry {
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
-            rights::rights(&client, false).await
+            rights::rights(&client, self.settings.configuration).await
         })
     }
 }

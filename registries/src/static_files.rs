@@ -28,6 +28,7 @@ use crate::plan::{BuildError, Environment, Settings};
 
 pub use conflict::conflicts;
 pub use folder::{mesh_files, read_resources};
+pub(crate) use told::origin_fault;
 
 /// How often the folder is looked at when the kernel reports nothing.
 const DEFAULT_POLL: Duration = Duration::from_secs(5);

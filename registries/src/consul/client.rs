@@ -33,13 +33,20 @@ pub(super) struct Reading {
     pub(super) index: Option<u64>,
     /// Whether the server says that it left something out for want of rights.
     pub(super) filtered: bool,
+    /// Whether access control refuses what no rule allows.
+    pub(super) default_deny: bool,
+    /// Whether there is nothing at this path.
+    absent: bool,
     answer: Answer,
 }
 
 impl Reading {
-    /// The body.
+    /// The body; a path where there is nothing has an empty list.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, RegistryError> {
-        self.answer.json()
+        match self.absent {
+            true => serde_json::from_str("[]").map_err(|error| self.answer.malformed(error)),
+            false => self.answer.json(),
+        }
     }
 }
 
@@ -128,10 +135,9 @@ impl Client {
             // A server that passed the question on may answer 500 with the other's refusal in its text.
             return Err(RegistryError::Denied(answer.fault().to_string()));
         }
-        if answer.status == StatusCode::NOT_FOUND {
-            return Err(answer.fault());
-        }
-        let answer = answer.ok()?;
+        // So KV says that there are no keys; that it can be waited for tells it from a path that is unknown.
+        let absent = answer.status == StatusCode::NOT_FOUND && answer.number("x-consul-index").is_some();
+        let answer = if absent { answer } else { answer.ok()? };
         // Answers of the streaming kind always say that there is no leader, and are not asked for here.
         let streaming = answer.text("x-consul-query-backend") == Some("streaming");
         let leaderless_answer = answer.text("x-consul-knownleader") == Some("false");
@@ -141,6 +147,8 @@ impl Client {
         }
         Ok(Reading {
             index: answer.number("x-consul-index").filter(|index| *index != 0),
+            default_deny: answer.text("x-consul-default-acl-policy") == Some("deny"),
+            absent,
             filtered: answer.text("x-consul-results-filtered-by-acls") == Some("true"),
             answer,
         })

@@ -13,8 +13,6 @@
 
 use std::{
     collections::{BTreeMap, btree_map},
-    fmt::{self, Write as _},
-    hash::{DefaultHasher, Hasher as _},
     net::IpAddr,
     sync::Arc,
 };
@@ -23,7 +21,7 @@ use weft_core::{
     identity::TrustDomain,
     locality::Locality,
     name::{DEFAULT_NAMESPACE, HostName, InstanceName, OriginName, PortName, ServiceName},
-    registry::{OriginFault, Version},
+    registry::OriginFault,
     resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
 };
 
@@ -69,12 +67,17 @@ pub fn origin(service: &str) -> OriginName {
 /// # Errors
 /// The words of one whose name can.
 pub fn checked_name(service: &str) -> Result<ServiceName, Words> {
-    names::service_name(service, DEFAULT_NAMESPACE).map_err(|fault| words(Vec::new(), vec![fault]))
+    names::service_name(service, DEFAULT_NAMESPACE).map_err(|fault| Words::new(Vec::new(), vec![fault]))
 }
 
-/// What a service says: `entries` are all its instances.
+/// What a service says: `entries` are all its instances, `declared` is what Consul's config entries say that it speaks.
 #[must_use]
-pub fn service(name: &ServiceName, entries: &[Entry], around: &Surroundings) -> Words {
+pub fn service(
+    name: &ServiceName,
+    entries: &[Entry],
+    declared: Option<AppProtocol>,
+    around: &Surroundings,
+) -> Words {
     let mut faults = Faults::default();
     let mut entries: Vec<&Entry> = entries.iter().collect();
     // The oldest decides where instances contradict each other: it is the one that callers know.
@@ -89,7 +92,7 @@ pub fn service(name: &ServiceName, entries: &[Entry], around: &Surroundings) -> 
         .iter()
         .map(|it| Recorded::read(&|key| it.service.meta.get(key).map(String::as_str)))
         .collect();
-    let protocol = protocol(name, &recorded, around, &mut faults);
+    let protocol = protocol(name, &recorded, declared, around, &mut faults);
     let mut endpoints: BTreeMap<(PortName, InstanceName), Arc<Endpoint>> = BTreeMap::new();
     let mut used: BTreeMap<PortName, BTreeMap<u16, usize>> = BTreeMap::new();
     for (entry, recorded) in entries.iter().zip(&recorded) {
@@ -120,13 +123,14 @@ pub fn service(name: &ServiceName, entries: &[Entry], around: &Surroundings) -> 
         })));
         resources.extend(endpoints.into_values().map(Resource::Endpoint));
     }
-    words(resources, faults.told())
+    Words::new(resources, faults.told())
 }
 
-/// The file's word, else the oldest instance's that has one.
+/// The file's word for the service, else the oldest instance's that has one, else Consul's, else the file's for all.
 fn protocol(
     name: &ServiceName,
     recorded: &[Recorded],
+    declared: Option<AppProtocol>,
     around: &Surroundings,
     faults: &mut Faults,
 ) -> AppProtocol {
@@ -138,7 +142,8 @@ fn protocol(
             format!("some instances speak {first:?} and others {other:?}: the oldest stands"),
         );
     }
-    around.rules.declared_protocol(name).or(first).unwrap_or_else(|| around.rules.protocol(name))
+    let said = around.rules.declared_protocol(name).or(first).or(declared);
+    said.unwrap_or_else(|| around.rules.protocol(name))
 }
 
 /// The ports that callers know, from the numbers that instances have.
@@ -347,22 +352,5 @@ impl Faults {
             self.told.push(names::fault("", format!("and {} more faults", self.more)));
         }
         self.told
-    }
-}
-
-/// Words with a version that changes when they do.
-pub(super) fn words(resources: Vec<Resource>, faults: Vec<OriginFault>) -> Words {
-    let mut digest = Digest(DefaultHasher::new());
-    // Cannot fail: a digest takes everything.
-    let _taken = write!(digest, "{resources:?}");
-    Words { version: Version(format!("{:016x}", digest.0.finish()).into()), resources, faults }
-}
-
-struct Digest(DefaultHasher);
-
-impl fmt::Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
     }
 }

@@ -228,6 +228,11 @@ impl Known {
         before
     }
 
+    /// Takes services that may have changed for another reason than the catalog's.
+    pub fn mark(&mut self, changed: impl Fn(&str) -> bool) {
+        self.dirty.extend(self.services.keys().filter(|name| changed(name)).cloned());
+    }
+
     /// The services that may have changed or are gone, which thereby are read.
     pub fn take_dirty(&mut self) -> BTreeSet<Name> {
         std::mem::take(&mut self.dirty)

@@ -1,7 +1,8 @@
-//! The four lists that are waited for, each by a question of its own that Consul answers when the list moved.
+//! The lists that are waited for, each by a question of its own that Consul answers when the list moved.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -10,6 +11,8 @@ use weft_core::registry::RegistryError;
 
 use super::{
     client::{Client, Reading},
+    configuration::Part,
+    configured::Configured,
     known::{Known, State},
     objects::{Check, Node},
 };
@@ -33,6 +36,8 @@ pub(super) enum List {
     Warning,
     /// Checks that fail. Waiting for these, and not for all checks, sleeps through the outputs of those that pass.
     Critical,
+    /// Configuration.
+    Configuration(Part),
 }
 
 /// What was heard of a list.
@@ -44,6 +49,8 @@ pub(super) struct Heard {
     /// Whether the index went back: the server's state is not the one that it was.
     pub(super) went_back: bool,
     pub(super) filtered: bool,
+    /// Whether access control refuses what no rule allows.
+    pub(super) default_deny: bool,
     body: Body,
 }
 
@@ -51,10 +58,18 @@ enum Body {
     Services(BTreeMap<String, Vec<String>>),
     Nodes(Vec<Node>),
     Checks(State, Vec<Check>),
+    Configuration(Part, Vec<Value>),
 }
 
 impl List {
-    pub(super) const ALL: [Self; 4] = [Self::Nodes, Self::Services, Self::Warning, Self::Critical];
+    /// Those of the catalog, and of configuration where that is wanted.
+    pub(super) fn all(configuration: bool) -> Vec<Self> {
+        let mut all = vec![Self::Nodes, Self::Services, Self::Warning, Self::Critical];
+        if configuration {
+            all.extend(Part::ALL.map(Self::Configuration));
+        }
+        all
+    }
 
     /// What tells it from the others.
     pub(super) fn name(self) -> &'static str {
@@ -67,6 +82,7 @@ impl List {
             Self::Nodes => "/v1/catalog/nodes",
             Self::Warning => "/v1/health/state/warning",
             Self::Critical => "/v1/health/state/critical",
+            Self::Configuration(part) => part.path(),
         }
     }
 
@@ -81,10 +97,12 @@ impl List {
             Self::Nodes => Body::Nodes(reading.json()?),
             Self::Warning => Body::Checks(State::Warning, reading.json()?),
             Self::Critical => Body::Checks(State::Critical, reading.json()?),
+            Self::Configuration(part) => Body::Configuration(part, reading.json()?),
         };
         let went_back = matches!((reading.index, before), (Some(now), Some(before)) if now < before);
         let moved = reading.index.is_none() || reading.index != before;
-        Ok(Heard { list: self, index: reading.index, moved, went_back, filtered: reading.filtered, body })
+        let Reading { index, filtered, default_deny, .. } = *reading;
+        Ok(Heard { list: self, index, moved, went_back, filtered, default_deny, body })
     }
 
     /// Asks for the list for ever, from `index` on, and says what it hears; ends with the first error, or when nobody
@@ -118,11 +136,16 @@ impl List {
 
 impl Heard {
     /// Tells what was heard.
-    pub(super) fn tell(self, known: &mut Known) {
+    pub(super) fn tell(self, known: &mut Known, configured: &mut Option<Configured>) {
         match self.body {
             Body::Services(list) => known.services(&list),
             Body::Nodes(list) => known.nodes(&list),
             Body::Checks(state, list) => known.checks(state, list),
+            Body::Configuration(part, list) => {
+                if let Some(configured) = configured {
+                    configured.hear(part, list, self.default_deny, known);
+                }
+            }
         }
     }
 }

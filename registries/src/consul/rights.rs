@@ -25,6 +25,8 @@ pub(super) enum Sight {
         services: bool,
         /// Whether all nodes, without which no instance on them is seen.
         nodes: bool,
+        /// Whether all configuration; true where nobody asks for it.
+        configuration: bool,
         /// Those of the services asked for that are seen.
         seen: Vec<String>,
     },
@@ -33,7 +35,7 @@ pub(super) enum Sight {
 impl Sight {
     /// Whether all there is, is seen, as far as the server tells.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self, Self::Open | Self::Token { services: true, nodes: true, .. })
+        matches!(self, Self::Open | Self::Token { services: true, nodes: true, configuration: true, .. })
     }
 
     /// Whether all instances of a service are seen that was asked for.
@@ -53,8 +55,14 @@ struct Decision {
 }
 
 /// Asks what is seen, in all and of `services`.
-pub(super) async fn sight(client: &Client, services: &[String]) -> Result<Sight, RegistryError> {
+pub(super) async fn sight(
+    client: &Client,
+    services: &[String],
+    configuration: bool,
+) -> Result<Sight, RegistryError> {
     let mut asked = vec![question("service", "read", ""), question("node", "read", "")];
+    asked.push(question("intention", "read", ""));
+    asked.push(question("key", "read", "weft/"));
     asked.extend(services.iter().map(|name| question("service", "read", name)));
     let mut allowed = Vec::with_capacity(asked.len());
     for some in asked.chunks(AT_ONCE) {
@@ -63,11 +71,16 @@ pub(super) async fn sight(client: &Client, services: &[String]) -> Result<Sight,
             None => return Ok(Sight::Open),
         }
     }
-    let [all_services, nodes, each @ ..] = &allowed[..] else {
+    let [all_services, nodes, intentions, keys, each @ ..] = &allowed[..] else {
         return Err(RegistryError::Malformed("Consul did not answer for every right".into()));
     };
     let seen = services.iter().zip(each).filter(|(_, allowed)| **allowed).map(|(name, _)| name.clone());
-    Ok(Sight::Token { services: *all_services, nodes: *nodes, seen: seen.collect() })
+    Ok(Sight::Token {
+        services: *all_services,
+        nodes: *nodes,
+        configuration: !configuration || (*intentions && *keys),
+        seen: seen.collect(),
+    })
 }
 
 /// The rights that following needs, each with whether it is given. Empty without access control.

@@ -42,6 +42,8 @@ pub struct ConsulSettings {
     pub domain: HostName,
     /// How long a question waits for a change.
     pub wait: Duration,
+    /// Whether config entries and keys below `weft/` are read as routes and policies.
+    pub configuration: bool,
     /// Which instances speak mesh, and as whom.
     pub rules: Rules,
 }
@@ -82,6 +84,7 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         })
     });
     let wait = section.read_or("wait", DEFAULT_WAIT);
+    let configuration = section.read_or("configuration", false);
     let rules = Rules::read(section, &WORDS);
     if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&wait) {
         let fault = Fault::error(section.key_place("wait"), "the wait is out of range");
@@ -106,6 +109,7 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         peer,
         domain: domain.unwrap_or_else(consul)?,
         wait,
+        configuration,
         rules: rules?,
     }))
 }

@@ -13,11 +13,15 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
-use weft_core::registry::{Completeness, Event, RegistryError, Scope};
+use weft_core::{
+    name::OriginName,
+    registry::{Completeness, Event, RegistryError, Scope},
+};
 
 use super::{
     access::Access,
     client::{Client, encoded},
+    configured::Configured,
     convert::{self, Surroundings},
     known::{self, Known, Sweep},
     lists::{Heard, List},
@@ -100,6 +104,8 @@ struct Follower {
     told: Told,
     sweep: Sweep,
     sight: Sight,
+    /// None where configuration is not wanted.
+    configured: Option<Configured>,
     /// Lists that the server left something out of.
     filtered: BTreeSet<&'static str>,
     /// Whether that is other than it was when something was told.
@@ -140,6 +146,7 @@ impl Follower {
             told: Told::new(scope.clone()),
             sweep: Sweep::Nodes,
             sight: Sight::Open,
+            configured: settings.configuration.then(Configured::default),
             filtered: BTreeSet::new(),
             reconsider: false,
             hidden: BTreeMap::new(),
@@ -177,7 +184,8 @@ impl Follower {
     }
 
     fn is_due(&self) -> bool {
-        self.anew || self.moved || self.reconsider || self.known.is_dirty()
+        let configured = self.configured.as_ref().is_some_and(Configured::is_changed);
+        self.anew || self.moved || self.reconsider || configured || self.known.is_dirty()
     }
 
     fn hear(&mut self, word: Option<Result<Heard, RegistryError>>) -> Result<(), RegistryError> {
@@ -188,7 +196,7 @@ impl Follower {
         self.reconsider |= changed;
         self.anew |= heard.went_back;
         self.moved |= heard.moved && matches!(heard.list, List::Services | List::Nodes);
-        heard.tell(&mut self.known);
+        heard.tell(&mut self.known, &mut self.configured);
         Ok(())
     }
 
@@ -212,8 +220,12 @@ impl Follower {
         self.followers = JoinSet::new();
         self.known = Known::default();
         self.filtered.clear();
-        let (say, heard) = mpsc::channel(List::ALL.len());
-        for list in List::ALL {
+        if let Some(configured) = &mut self.configured {
+            configured.begin();
+        }
+        let lists = List::all(self.configured.is_some());
+        let (say, heard) = mpsc::channel(lists.len());
+        for list in lists {
             let word = list.read(&self.client).await?;
             self.followers.spawn(list.follow(self.client.clone(), word.index, self.wait, say.clone()));
             self.hear(Some(Ok(word)))?;
@@ -221,7 +233,7 @@ impl Follower {
         self.heard = Some(heard);
         (self.anew, self.moved, self.reconsider) = (false, false, false);
         let hidden: Vec<String> = self.hidden.keys().map(ToString::to_string).collect();
-        self.sight = rights::sight(&self.client, &hidden).await?;
+        self.sight = rights::sight(&self.client, &hidden, self.configured.is_some()).await?;
         self.hidden.retain(|name, _| !self.sight.sees(name));
         // Indexes first: what is written while services are read then shows as moved.
         self.sweep = self.known.sweep(self.sweep);
@@ -238,6 +250,7 @@ impl Follower {
                 self.convert(&name, &entries, &mut listing);
             }
         }
+        listing.extend(self.configuration().0);
         Ok(self.told.tell(listing, self.completeness(), std::time::Instant::now()))
     }
 
@@ -263,10 +276,17 @@ impl Follower {
                 self.convert(&name, &entries, &mut changed);
             }
         }
-        if self.is_shown_less(&gone, lost).await? {
+        for name in &gone {
+            if let Some(configured) = &mut self.configured {
+                configured.note(name, None);
+            }
+        }
+        let (configuration, unsaid) = self.configuration();
+        changed.extend(configuration);
+        if self.is_shown_less(&gone, lost, !unsaid.is_empty()).await? {
             return self.list().await;
         }
-        let gone = gone.iter().map(|name| convert::origin(name)).collect();
+        let gone = gone.iter().map(|name| convert::origin(name)).chain(unsaid).collect();
         if self.told.completeness() == Some(self.completeness())
             && let Some(events) = self.told.tell_changed(changed, gone)
         {
@@ -280,19 +300,20 @@ impl Follower {
         &mut self,
         gone: &BTreeSet<known::Name>,
         mut lost: BTreeMap<known::Name, usize>,
+        unsaid: bool,
     ) -> Result<bool, RegistryError> {
         lost.extend(gone.iter().map(|name| (name.clone(), 1)));
         let filtered = self.told.completeness() == Some(Completeness::Filtered);
-        if (lost.is_empty() && !filtered) || self.sight == Sight::Open {
+        if (lost.is_empty() && !filtered && !unsaid) || self.sight == Sight::Open {
             return Ok(false);
         }
         let names: Vec<String> = lost.keys().chain(self.hidden.keys()).map(ToString::to_string).collect();
-        self.sight = rights::sight(&self.client, &names).await?;
+        self.sight = rights::sight(&self.client, &names, self.configured.is_some()).await?;
         lost.retain(|name, _| !self.sight.sees(name));
         self.hidden.retain(|name, _| !self.sight.sees(name));
         let shown_less = !lost.is_empty();
         self.hidden.extend(lost);
-        Ok(shown_less)
+        Ok(shown_less || (unsaid && !self.sight.is_whole()))
     }
 
     fn completeness(&self) -> Completeness {
@@ -357,9 +378,21 @@ impl Follower {
         told.map(|(name, words)| (convert::origin(name), words)).collect()
     }
 
-    fn convert(&self, name: &str, entries: &[Entry], listing: &mut Listing) {
-        if let Ok(service) = convert::checked_name(name) {
-            listing.insert(convert::origin(name), convert::service(&service, entries, &self.around));
+    fn convert(&mut self, name: &str, entries: &[Entry], listing: &mut Listing) {
+        let Ok(service) = convert::checked_name(name) else { return };
+        let declared = self.configured.as_ref().and_then(|configured| configured.protocol(name));
+        let words = convert::service(&service, entries, declared, &self.around);
+        if let Some(configured) = &mut self.configured {
+            configured.note(name, Some(&words));
+        }
+        listing.insert(convert::origin(name), words);
+    }
+
+    /// What configuration says, where it is other than it was told; and what it said and says no more.
+    fn configuration(&mut self) -> (Listing, Vec<OriginName>) {
+        match &mut self.configured {
+            Some(configured) => configured.tell(self.around.trust_domain.as_ref()),
+            None => Default::default(),
         }
     }
 }

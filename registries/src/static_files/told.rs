@@ -134,7 +134,8 @@ impl Told {
     }
 }
 
-fn origin_fault(fault: &Fault, keeps_last_good: bool) -> OriginFault {
+/// A fault of a file of resources as a fault of the origin that it is.
+pub(crate) fn origin_fault(fault: &Fault, keeps_last_good: bool) -> OriginFault {
     let mut message = format!("{}: {}", fault.severity.word(), fault.message);
     for part in [&fault.expected, &fault.help].into_iter().filter(|part| !part.is_empty()) {
         message.push_str("; ");

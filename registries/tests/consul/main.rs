@@ -9,6 +9,7 @@ mod follower;
 mod access;
 mod bed;
 mod catalog;
+mod configuration;
 mod hostile;
 mod outage;
 mod scale;

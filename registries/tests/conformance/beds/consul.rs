@@ -16,7 +16,10 @@ use crate::bed::{Bed, identity};
 pub(super) fn open() -> Option<Box<dyn Bed>> {
     let home = required(installed(Kind::Consul))?;
     let consul = Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap();
-    let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+    let rules = r#"
+        service_prefix "" { policy = "read" intentions = "read" }
+        node_prefix "" { policy = "read" }
+        key_prefix "weft/" { policy = "read" }"#;
     let token = consul.create_token(rules).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), &token.secret).unwrap();
@@ -54,7 +57,8 @@ impl ConsulBed {
 impl Bed for ConsulBed {
     fn registry(&self) -> Arc<dyn Registry> {
         let token = self.folder.path().join("token");
-        let text = format!("address = {:?}\ntoken_file = {:?}\n", self.consul.url(), token);
+        let text =
+            format!("address = {:?}\ntoken_file = {:?}\nconfiguration = true\n", self.consul.url(), token);
         let source = SourceFile::new("weft.toml", text);
         let settings = read(&source, |section| weft_registries::consul::read(section));
         let settings = settings.value.unwrap_or_else(|| panic!("{:?}", settings.faults));
@@ -79,6 +83,13 @@ impl Bed for ConsulBed {
 
     fn ail(&mut self, service: &str, ails: bool) {
         self.write(service, 1, if ails { "critical" } else { "passing" });
+    }
+
+    fn route(&mut self, service: &str) {
+        let text = format!(
+            "[[route]]\nname = \"by-header\"\nservice = \"{service}\"\n[[route.rule]]\nname = \"all\"\n"
+        );
+        self.consul.call("PUT", "/v1/kv/weft/route.toml", text).unwrap().success("write a key").unwrap();
     }
 
     fn kill(&mut self) {

@@ -1,0 +1,232 @@
+//! What Consul holds beside its catalog: config entries and the keys below `weft/`. Pure.
+//!
+//! Each route, each destination of intentions and each key is an origin. The kinds of entries refer to each other and to
+//! the services' identities, so all of it is made anew when any of it changes: there are few, and what says the same is
+//! told once.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use serde_json::Value;
+use weft_core::{
+    config::SourceFile,
+    identity::TrustDomain,
+    name::OriginName,
+    registry::OriginFault,
+    resource::{AppProtocol, Resource},
+};
+
+use super::{
+    chain::Chains,
+    entries::{Defaults, Intentions, Pair},
+    intentions::{self, Bearers, Callers},
+};
+use crate::{
+    names, speaking,
+    static_files::{origin_fault, read_resources},
+    told::{Listing, Words},
+};
+
+/// Where configuration of ours lies in KV.
+pub const PREFIX: &str = "weft/";
+
+/// A list of configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// `service-defaults`.
+    Defaults,
+    /// `proxy-defaults`.
+    ProxyDefaults,
+    /// `service-resolver`.
+    Resolvers,
+    /// `service-splitter`.
+    Splitters,
+    /// `service-router`.
+    Routers,
+    /// `service-intentions`.
+    Intentions,
+    /// KV below [`PREFIX`].
+    Pairs,
+}
+
+/// What was heard last of every list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configuration {
+    protocols: BTreeMap<String, String>,
+    default_protocol: String,
+    chains: Chains,
+    intentions: BTreeMap<String, Intentions>,
+    pairs: BTreeMap<String, Vec<u8>>,
+    /// Entries that cannot be read, by origin.
+    unreadable: BTreeMap<(Part, String), String>,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Defaults,
+        Self::ProxyDefaults,
+        Self::Resolvers,
+        Self::Splitters,
+        Self::Routers,
+        Self::Intentions,
+        Self::Pairs,
+    ];
+
+    /// Where it is asked for.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Defaults => "/v1/config/service-defaults",
+            Self::ProxyDefaults => "/v1/config/proxy-defaults",
+            Self::Resolvers => "/v1/config/service-resolver",
+            Self::Splitters => "/v1/config/service-splitter",
+            Self::Routers => "/v1/config/service-router",
+            Self::Intentions => "/v1/config/service-intentions",
+            Self::Pairs => "/v1/kv/weft/?recurse=true",
+        }
+    }
+}
+
+impl Configuration {
+    /// Takes a list. An entry that cannot be read is told and leaves the others alone.
+    pub fn take(&mut self, part: Part, list: Vec<Value>) {
+        self.unreadable.retain(|(of, _), _| *of != part);
+        match part {
+            Part::Defaults => {
+                let read = self.read::<Defaults>(part, list);
+                let spoken = read.into_iter().filter(|(_, it)| !it.protocol.is_empty());
+                self.protocols = spoken.map(|(name, it)| (name, it.protocol)).collect();
+            }
+            Part::ProxyDefaults => {
+                let read = self.read::<Defaults>(part, list);
+                let global = read.get("global").and_then(|it| it.config.get("protocol"));
+                self.default_protocol = global.and_then(Value::as_str).unwrap_or_default().to_owned();
+            }
+            Part::Resolvers => self.chains.resolvers = self.read(part, list),
+            Part::Splitters => self.chains.splitters = self.read(part, list),
+            Part::Routers => self.chains.routers = self.read(part, list),
+            Part::Intentions => self.intentions = self.read(part, list),
+            Part::Pairs => self.pairs = self.read_pairs(list),
+        }
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&mut self, part: Part, list: Vec<Value>) -> BTreeMap<String, T> {
+        let mut read = BTreeMap::new();
+        for entry in list {
+            let name = entry["Name"].as_str().unwrap_or_default().to_ascii_lowercase();
+            match serde_json::from_value(entry) {
+                Ok(entry) => drop(read.insert(name, entry)),
+                Err(error) => drop(self.unreadable.insert((part, name), error.to_string())),
+            }
+        }
+        read
+    }
+
+    fn read_pairs(&mut self, list: Vec<Value>) -> BTreeMap<String, Vec<u8>> {
+        let mut pairs = BTreeMap::new();
+        for entry in list {
+            let Ok(Pair { key, value }) = serde_json::from_value(entry) else { continue };
+            // A key that ends with a slash is a folder.
+            let Some(name) = key.strip_prefix(PREFIX).filter(|name| !name.is_empty() && !name.ends_with('/'))
+            else {
+                continue;
+            };
+            match BASE64.decode(value.unwrap_or_default().as_bytes()) {
+                Ok(bytes) => drop(pairs.insert(name.to_owned(), bytes)),
+                Err(error) => drop(self.unreadable.insert((Part::Pairs, name.to_owned()), error.to_string())),
+            }
+        }
+        pairs
+    }
+
+    /// What Consul declares that a service speaks.
+    #[must_use]
+    pub fn protocol(&self, service: &str) -> Option<AppProtocol> {
+        let declared = self.protocols.get(service).unwrap_or(&self.default_protocol);
+        speaking::read_protocol(declared)
+    }
+
+    /// Whether nothing was declared at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// All origins. `services` are those of the catalog; `bearers` says who their instances are.
+    #[must_use]
+    pub fn listing<'a>(
+        &'a self,
+        services: impl Iterator<Item = &'a str>,
+        bearers: &Bearers,
+        trust_domain: Option<&TrustDomain>,
+        allowed_by_default: bool,
+    ) -> Listing {
+        let mut listing = Listing::new();
+        for service in self.chains.services() {
+            let (resources, faults) = self.chains.route(service);
+            listing.insert(origin("route", service), Words::new(resources, faults));
+        }
+        let callers = Callers { bearers, trust_domain, allowed_by_default };
+        let mut destinations: Vec<&str> = self.intentions.keys().map(String::as_str).collect();
+        if self.intentions.contains_key("*") {
+            destinations.extend(services);
+        }
+        destinations.sort_unstable();
+        destinations.dedup();
+        for destination in destinations.into_iter().filter(|name| *name != "*") {
+            let Some(sources) = intentions::of(destination, &self.intentions) else { continue };
+            let both = [self.intentions.get(destination), self.intentions.get("*")];
+            let jwt = both.into_iter().flatten().any(|it| it.jwt.is_some());
+            let (resources, faults) = intentions::policies(destination, &sources, jwt, callers);
+            listing.insert(origin("intentions", destination), Words::new(resources, faults));
+        }
+        for (key, value) in &self.pairs {
+            listing.insert(origin("kv", key), pair(key, value));
+        }
+        for ((part, name), why) in &self.unreadable {
+            let fault = names::fault(&format!("{} {name}", part.path()), why.clone());
+            let fault = OriginFault { keeps_last_good: true, ..fault };
+            let word = match part {
+                Part::Intentions => "intentions",
+                Part::Pairs => "kv",
+                _ => "route",
+            };
+            listing.insert(origin(word, name), Words::new(Vec::new(), vec![fault]));
+        }
+        listing
+    }
+}
+
+fn origin(kind: &str, name: &str) -> OriginName {
+    names::origin_name(&[kind, name])
+}
+
+/// A key is read as a file of resources is, of which only routes and policies are taken: instances are the catalog's to
+/// tell, whose addresses are checked. What cannot be read leaves its last good words in force.
+fn pair(key: &str, value: &[u8]) -> Words {
+    let place = format!("consul kv {PREFIX}{key}");
+    let Ok(text) = std::str::from_utf8(value) else {
+        let fault = OriginFault { message: "it is not UTF-8".into(), place, keeps_last_good: true };
+        return Words::new(Vec::new(), vec![fault]);
+    };
+    let outcome = read_resources(&SourceFile::new(&place, text.to_owned()));
+    let is_bad = outcome.value.is_none();
+    let mut faults: Vec<OriginFault> =
+        outcome.faults.iter().map(|fault| origin_fault(fault, is_bad)).collect();
+    let mut resources = Vec::new();
+    for found in outcome.value.map(|file| file.resources).unwrap_or_default() {
+        match &found.value {
+            Resource::Route(_) | Resource::Policy(_) => resources.push(found.value),
+            Resource::Service(_) | Resource::Endpoint(_) => faults.push(OriginFault {
+                message: format!(
+                    "{} is left out: KV holds routes and policies",
+                    found.value.key().describe()
+                ),
+                place: found.place.to_string(),
+                keeps_last_good: false,
+            }),
+        }
+    }
+    Words::new(resources, faults)
+}

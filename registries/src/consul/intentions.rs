@@ -1,0 +1,262 @@
+//! Intentions, read as policies. Pure.
+//!
+//! Consul decides by the intention of the highest precedence that fits caller and destination: both named, destination
+//! named, caller named, neither; without any by its default, which is that of access control. Ours asks DENY policies
+//! first, then wants an ALLOW rule where there is any ALLOW policy. So for every destination that an intention selects, its
+//! list of callers is made first, in order of precedence; a caller that is denied becomes a DENY rule, one that is allowed
+//! an ALLOW rule, and "all others are denied" becomes that there is an ALLOW policy, though it may have no rules.
+//!
+//! What cannot be said is told, and left to the safe side: a permission to call is left out, a denial made broader. A
+//! service that no intention selects has no policy, whatever the default.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_core::{
+    identity::{SpiffeId, TrustDomain},
+    name::{DEFAULT_NAMESPACE, RuleName, ServiceName},
+    registry::OriginFault,
+    resource::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch, Resource},
+};
+
+use super::entries::{HttpMatch, Intentions, Permission, Source};
+use crate::names;
+
+/// Who the callers of a name are: the identities that its instances bear.
+pub type Bearers = BTreeMap<String, BTreeSet<SpiffeId>>;
+
+/// What policies depend on beside intentions.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers<'a> {
+    /// The identities of each service's instances.
+    pub bearers: &'a Bearers,
+    /// The mesh's own, whose callers `*` means.
+    pub trust_domain: Option<&'a TrustDomain>,
+    /// Whether who is not mentioned may call.
+    pub allowed_by_default: bool,
+}
+
+/// The policies of one destination.
+#[derive(Default)]
+struct Made {
+    allow: Vec<PolicyRule>,
+    deny: Vec<PolicyRule>,
+    faults: Vec<OriginFault>,
+}
+
+/// The callers of a destination in order of precedence; none when no intention selects it. `all` are intentions by
+/// destination, `*` among them.
+#[must_use]
+pub fn of<'a>(destination: &str, all: &'a BTreeMap<String, Intentions>) -> Option<Vec<&'a Source>> {
+    let (own, others) = (all.get(destination), all.get("*"));
+    if own.is_none() && others.is_none() {
+        return None;
+    }
+    let mut sources: Vec<&Source> = Vec::new();
+    for intentions in [own, others].into_iter().flatten() {
+        let named = intentions.sources.iter().filter(|source| source.name != "*");
+        let rest = intentions.sources.iter().filter(|source| source.name == "*");
+        for source in named.chain(rest) {
+            let is_known = |known: &&Source| known.name == source.name && known.peer == source.peer;
+            if !sources.iter().any(is_known) {
+                sources.push(source);
+            }
+            if source.name == "*" && source.peer.is_empty() {
+                return Some(sources);
+            }
+        }
+    }
+    Some(sources)
+}
+
+/// The policies of a destination, and what of its intentions cannot be said.
+#[must_use]
+pub fn policies(
+    destination: &str,
+    sources: &[&Source],
+    jwt: bool,
+    callers: Callers<'_>,
+) -> (Vec<Resource>, Vec<OriginFault>) {
+    let mut made = Made::default();
+    let name = match names::service_name(destination, DEFAULT_NAMESPACE) {
+        Ok(name) => name,
+        Err(fault) => return (Vec::new(), vec![fault]),
+    };
+    let place = |source: &Source| format!("service-intentions {destination}, source {}", source.name);
+    if jwt {
+        let message = "JWT cannot be checked: nobody is allowed by these intentions";
+        made.faults.push(names::fault(&format!("service-intentions {destination}"), message));
+    }
+    let rest = sources.iter().find(|source| source.name == "*" && source.peer.is_empty());
+    let rest_allowed = rest.map_or(callers.allowed_by_default, |source| source.action == "allow");
+    for source in sources {
+        let place = place(source);
+        let who = match principals(source, callers, &place, &mut made.faults) {
+            Ok(who) => who,
+            Err(why) => {
+                made.faults.push(names::fault(&place, why));
+                continue;
+            }
+        };
+        made.add(source, who, rest_allowed && source.name != "*", jwt, callers.allowed_by_default, &place);
+    }
+    if rest.is_none() && callers.allowed_by_default && !jwt {
+        made.allow.push(rule("default", everyone(callers.trust_domain), Vec::new()));
+    }
+    (made.resources(&name), made.faults)
+}
+
+impl Made {
+    /// `others` says whether everybody else may call: a caller that may do just some things must then be kept from the
+    /// rest by denials.
+    fn add(
+        &mut self,
+        source: &Source,
+        who: Vec<PrincipalMatch>,
+        others: bool,
+        jwt: bool,
+        by_default: bool,
+        place: &str,
+    ) {
+        let name = if source.name == "*" { "any" } else { source.name.as_str() };
+        if source.permissions.is_empty() {
+            match source.action.as_str() {
+                "allow" if jwt => {}
+                "allow" => self.allow.push(rule(name, who, Vec::new())),
+                _ if source.name == "*" => {}
+                _ => self.deny.push(rule(name, who, Vec::new())),
+            }
+            return;
+        }
+        let mut permissions = &source.permissions[..];
+        let allows = |permission: &Permission| permission.action == "allow";
+        if !by_default {
+            // What comes after the last permission is denied in any case.
+            let last = permissions.iter().rposition(allows).map_or(0, |last| last + 1);
+            permissions = &permissions[..last];
+        }
+        let first_allow = permissions.iter().position(allows);
+        let last_deny = permissions.iter().rposition(|permission| !allows(permission));
+        if matches!((first_allow, last_deny), (Some(allow), Some(deny)) if allow < deny) {
+            let message = "a permission stands before a denial: here the denial wins where both fit";
+            self.faults.push(names::fault(place, message));
+        }
+        if others && !by_default {
+            let message = "it may do only some things where all others may do all: it may do nothing";
+            self.faults.push(names::fault(place, message));
+            self.deny.push(rule(name, who, Vec::new()));
+            return;
+        }
+        let (mut allowed, mut denied) = (Vec::new(), Vec::new());
+        for permission in permissions {
+            let (operation, whole) = operation(permission);
+            match (allows(permission), whole) {
+                (true, Ok(())) if !jwt => allowed.push(operation),
+                (true, Ok(())) => {}
+                (true, Err(why)) => self.faults.push(names::fault(place, format!("left out: {why}"))),
+                (false, Ok(())) => denied.push(operation),
+                (false, Err(why)) => {
+                    self.faults.push(names::fault(place, format!("a denial is broader than written: {why}")));
+                    denied.push(operation);
+                }
+            }
+        }
+        if !denied.is_empty() {
+            self.deny.push(rule(name, who.clone(), denied));
+        }
+        if by_default && !jwt {
+            self.allow.push(rule(name, who, Vec::new()));
+        } else if !allowed.is_empty() {
+            self.allow.push(rule(name, who, allowed));
+        }
+    }
+
+    fn resources(&mut self, destination: &ServiceName) -> Vec<Resource> {
+        let policy = |action, word: &str, rules: Vec<PolicyRule>| {
+            let name = RuleName::new(&format!("intentions/{}/{word}", destination.label())).ok()?;
+            let target = PolicyTarget::Service(destination.clone());
+            Some(Resource::Policy(Policy { name, target, action, rules }.into()))
+        };
+        let deny = std::mem::take(&mut self.deny);
+        let deny = if deny.is_empty() { None } else { policy(Action::Deny, "deny", deny) };
+        let allow = policy(Action::Allow, "allow", std::mem::take(&mut self.allow));
+        deny.into_iter().chain(allow).collect()
+    }
+}
+
+/// Who a source is.
+///
+/// # Errors
+/// Says that it cannot be named; nobody here is it then.
+fn principals(
+    source: &Source,
+    callers: Callers<'_>,
+    place: &str,
+    faults: &mut Vec<OriginFault>,
+) -> Result<Vec<PrincipalMatch>, String> {
+    if !source.peer.is_empty() || !source.sameness_group.is_empty() {
+        return Err("callers of another cluster cannot be named: nobody is allowed by it".into());
+    }
+    if source.name == "*" {
+        return Ok(everyone(callers.trust_domain));
+    }
+    let name = source.name.to_ascii_lowercase();
+    if let Some(known) = callers.bearers.get(&name).filter(|known| !known.is_empty()) {
+        return Ok(known.iter().cloned().map(PrincipalMatch::Identity).collect());
+    }
+    // A caller that serves nothing is in no catalog. Whoever it is, it bears the name that all workloads of this name bear.
+    let assumed = callers.trust_domain.and_then(|domain| {
+        SpiffeId::parse(&format!("spiffe://{domain}/ns/{DEFAULT_NAMESPACE}/sa/{name}")).ok()
+    });
+    match assumed {
+        Some(identity) => {
+            faults.push(names::fault(place, format!("no instance says who it is: taken for {identity}")));
+            Ok(vec![PrincipalMatch::Identity(identity)])
+        }
+        // A denial of nobody knows whom denies everybody; a permission is none.
+        None if source.action == "deny" => {
+            faults.push(names::fault(place, "no instance says who it is: everybody is denied"));
+            Ok(Vec::new())
+        }
+        None => {
+            Err("no instance says who it is, and no trust domain is known: nobody is allowed by it".into())
+        }
+    }
+}
+
+fn everyone(trust_domain: Option<&TrustDomain>) -> Vec<PrincipalMatch> {
+    trust_domain.cloned().map(PrincipalMatch::TrustDomain).into_iter().collect()
+}
+
+fn rule(name: &str, from: Vec<PrincipalMatch>, to: Vec<Operation>) -> PolicyRule {
+    PolicyRule { name: RuleName::new(name).ok(), from, to }
+}
+
+/// What a permission is about, and whether that is all that it says.
+fn operation(permission: &Permission) -> (Operation, Result<(), String>) {
+    let default = HttpMatch::default();
+    let http = permission.http.as_ref().unwrap_or(&default);
+    let mut operation = Operation {
+        methods: http.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+        ..Operation::default()
+    };
+    let mut whole = Ok(());
+    let starred = |path: &str| path.contains('*');
+    if !http.path_exact.is_empty() && !starred(&http.path_exact) {
+        operation.paths.push(http.path_exact.clone());
+    } else if !http.path_prefix.is_empty() && !starred(&http.path_prefix) {
+        operation.paths.push(format!("{}*", http.path_prefix));
+    } else if !http.path_regex.is_empty() || !http.path_exact.is_empty() || !http.path_prefix.is_empty() {
+        whole = Err("an expression over the path, or a star in it, cannot be said".into());
+    }
+    if http.case_insensitive && !operation.paths.is_empty() {
+        operation.paths.clear();
+        whole = Err("a path whose case does not count cannot be said".into());
+    }
+    if !http.header.is_empty() {
+        whole = Err("a condition on a header cannot be said".into());
+    }
+    if permission.jwt.is_some() {
+        whole = Err("JWT cannot be checked".into());
+    }
+    (operation, whole)
+}

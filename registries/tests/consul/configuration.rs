@@ -1,0 +1,213 @@
+//! Config entries and KV, read as routes and policies.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use weft_core::resource::{Action, PathMatch, Policy, PrincipalMatch, Route};
+use weft_testbed::{Consul, ConsulOptions};
+
+use crate::{
+    bed::{SOON, put, registry, start, write},
+    follower::{Follower, View},
+};
+
+const SECTION: &str = "configuration = true\nidentity = \"ns/{namespace}/sa/{service}\"\nmesh_port = 15008\n";
+
+fn entry(consul: &Consul, entry: Value) {
+    put(consul, "/v1/config", &entry);
+}
+
+fn route(view: &View<'_>, name: &str) -> Option<Arc<Route>> {
+    let partition = view.seen.snapshot.partitions.values().next()?;
+    partition.routes.get(name).cloned()
+}
+
+fn policies(view: &View<'_>) -> BTreeMap<String, Arc<Policy>> {
+    let partitions = view.seen.snapshot.partitions.values();
+    partitions
+        .flat_map(|it| it.policies.iter())
+        .map(|(name, policy)| (name.to_string(), policy.clone()))
+        .collect()
+}
+
+fn faults(view: &View<'_>) -> Vec<String> {
+    let origins = view.seen.snapshot.scopes.values().flat_map(|state| state.origins.values().cloned());
+    let faults = origins.collect::<Vec<_>>().into_iter().flat_map(|origin| origin.faults.clone());
+    faults.map(|it| format!("{}: {}", it.place, it.message)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routers_splitters_and_resolvers_are_one_route() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    write(&consul, "n1", 1, "web", json!({ "Meta": { "version": "1" } }));
+    write(&consul, "n1", 2, "api", json!({}));
+    let mut follower = Follower::new(registry(&consul.url(), SECTION), None);
+    follower.until("both", SOON, |view| view.count("web") == 1 && view.count("api") == 1).await.unwrap();
+    entry(&consul, json!({ "Kind": "proxy-defaults", "Name": "global", "Config": { "protocol": "http2" } }));
+    let speaks = |view: &View<'_>| view.service("web").unwrap().ports[0].protocol;
+    let http2 = |view: &View<'_>| speaks(view) == weft_core::resource::AppProtocol::Http2;
+    follower.until("what all speak", SOON, http2).await.unwrap();
+    let subsets = json!({
+        "v1": { "Filter": "Service.Meta.version == 1" },
+        "v2": { "Filter": "Service.Meta.version == 2 and \"blue\" in Service.Tags" },
+        "odd": { "Filter": "Service.Meta.version != 1" },
+    });
+    entry(
+        &consul,
+        json!({
+            "Kind": "service-resolver", "Name": "web", "Subsets": subsets, "DefaultSubset": "v1",
+            "ConnectTimeout": "3s", "RequestTimeout": "7s", "Failover": { "*": { "Service": "api" } },
+        }),
+    );
+    entry(
+        &consul,
+        json!({
+            "Kind": "service-splitter", "Name": "web",
+            "Splits": [{ "Weight": 90.5, "ServiceSubset": "v1" }, { "Weight": 9.5, "ServiceSubset": "v2" }],
+        }),
+    );
+    let http = |more: Value| json!({ "HTTP": more });
+    let header = json!([{ "Name": "X-Debug", "Present": true }]);
+    entry(
+        &consul,
+        json!({ "Kind": "service-router", "Name": "web", "Routes": [
+        { "Match": http(json!({ "PathPrefix": "/a.b", "Methods": ["GET", "PUT"], "Header": header })),
+          "Destination": { "Service": "api", "NumRetries": 4, "RequestTimeout": "2s", "RetryOnStatusCodes": [503] } },
+        { "Match": http(json!({ "QueryParam": [{ "Name": "q", "Present": true }] })), "Destination": { "Service": "api" } },
+        { "Match": http(json!({ "PathExact": "/odd" })), "Destination": { "ServiceSubset": "odd" } },
+    ] }),
+    );
+    let whole = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 2);
+    follower.until("the route", SOON, whole).await.unwrap();
+    let web = follower.view(|view| route(view, "web")).unwrap();
+    let [first, rest] = &web.rules[..] else { panic!("{web:?}") };
+    assert_eq!(first.matches[1].method.as_deref(), Some("PUT"));
+    assert_eq!(first.matches[0].path, Some(PathMatch::Regex("/a\\.b.*".into())));
+    assert_eq!((first.matches[0].headers[0].name.as_str(), first.retries.attempts), ("x-debug", 4));
+    assert_eq!(first.backends[0].service.as_ref().unwrap().as_str(), "api.default");
+    assert_eq!((first.request_timeout, first.retries.on_gateway_error), (Duration::from_secs(2), true));
+    let weights: Vec<_> =
+        rest.backends.iter().map(|it| (it.weight, it.subset["version"].as_str(), it.subset.len())).collect();
+    assert_eq!(weights, [(9050, "1", 1), (950, "2", 2)]);
+    assert_eq!(
+        (rest.connect_timeout, rest.request_timeout),
+        (Duration::from_secs(3), Duration::from_secs(7))
+    );
+    let told = follower.view(faults);
+    for word in ["Failover", "QueryParam", "subset odd", "service-router web, route 1"] {
+        assert!(told.iter().any(|fault| fault.contains(word)), "{word}: {told:#?}");
+    }
+    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/config/service-router/web", "")).unwrap();
+    let shorter = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 1);
+    follower.until("the route without the router", SOON, shorter).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn intentions_are_policies_and_keys_are_files() {
+    let options = ConsulOptions { acl: true, ..ConsulOptions::default() };
+    let Some(consul) = start(options) else { return };
+    for (host, service) in [(1, "web"), (2, "api"), (3, "db")] {
+        write(&consul, &format!("n{host}"), host, service, json!({}));
+    }
+    let section = format!(
+        "{SECTION}token_file = {:?}\n",
+        consul.scratch().write("token", consul.token().unwrap()).unwrap()
+    );
+    let mut follower = Follower::new(registry(&consul.url(), &section), None);
+    follower.until("all", SOON, |view| view.count("db") == 1).await.unwrap();
+    assert!(follower.view(policies).is_empty(), "nothing is selected, so nothing is refused");
+    entry(&consul, json!({ "Kind": "service-defaults", "Name": "db", "Protocol": "http" }));
+    let permissions = json!([
+        { "Action": "deny", "HTTP": { "PathPrefix": "/admin" } },
+        { "Action": "allow", "HTTP": { "PathExact": "/x", "Methods": ["get"] } },
+        { "Action": "allow", "HTTP": { "PathRegex": "/y.*" } },
+    ]);
+    entry(
+        &consul,
+        json!({ "Kind": "service-intentions", "Name": "db", "Sources": [
+        { "Name": "web", "Action": "allow" }, { "Name": "api", "Permissions": permissions }, { "Name": "bad", "Action": "deny" },
+    ] }),
+    );
+    follower.until("two policies", SOON, |view| policies(view).len() == 2).await.unwrap();
+    let made = follower.view(policies);
+    let (allow, deny) = (&made["intentions/db/allow"], &made["intentions/db/deny"]);
+    let named = |policy: &Policy| {
+        policy.rules.iter().map(|it| it.name.as_ref().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((named(allow), allow.action), (vec!["web".to_owned(), "api".to_owned()], Action::Allow));
+    assert_eq!((named(deny), deny.action), (vec!["api".to_owned(), "bad".to_owned()], Action::Deny));
+    let web = "spiffe://test.mesh/ns/default/sa/web".parse().unwrap();
+    assert_eq!(allow.rules[0].from, [PrincipalMatch::Identity(web)]);
+    let operation = &allow.rules[1].to[0];
+    assert_eq!(
+        (allow.rules[1].to.len(), &operation.methods[0][..], &operation.paths[0][..]),
+        (1, "GET", "/x")
+    );
+    assert_eq!(deny.rules[0].to[0].paths, ["/admin*"]);
+    let told = follower.view(faults);
+    assert!(told.iter().any(|fault| fault.contains("expression over the path")), "{told:#?}");
+    assert!(
+        told.iter().any(|fault| fault.contains("source bad") && fault.contains("taken for")),
+        "{told:#?}"
+    );
+
+    // Of all destinations: each service has a policy of its own, and the named one keeps its precedence.
+    entry(
+        &consul,
+        json!({ "Kind": "service-intentions", "Name": "*", "Sources": [{ "Name": "*", "Action": "deny" }] }),
+    );
+    let all = |view: &View<'_>| {
+        ["web", "api"].iter().all(|name| policies(view).contains_key(&format!("intentions/{name}/allow")))
+    };
+    follower.until("a policy for each service", SOON, all).await.unwrap();
+    let made = follower.view(policies);
+    assert!(made["intentions/web/allow"].rules.is_empty() && named(&made["intentions/db/allow"]).len() == 2);
+
+    let text = "[[route]]\nname = \"by-header\"\nservice = \"web\"\n[[route.rule]]\nname = \"all\"\n";
+    let key = |text: &str| {
+        tokio::task::block_in_place(|| consul.call("PUT", "/v1/kv/weft/web.toml", text))
+            .unwrap()
+            .success("kv")
+            .unwrap();
+    };
+    key(text);
+    follower.until("the route of a key", SOON, |view| route(view, "by-header").is_some()).await.unwrap();
+    key("[[route]]\nname = 1\n");
+    let told =
+        |view: &View<'_>| faults(view).iter().any(|fault| fault.contains("consul kv weft/web.toml:2:8"));
+    follower.until("that the key cannot be read", SOON, told).await.unwrap();
+    assert!(follower.view(|view| route(view, "by-header")).is_some(), "its last good words stay");
+    key("[[service]]\nname = \"x\"\nports = [{ name = \"http\", number = 80 }]\n");
+    let told =
+        |view: &View<'_>| faults(view).iter().any(|fault| fault.contains("KV holds routes and policies"));
+    follower.until("that a service is left out", SOON, told).await.unwrap();
+    assert!(follower.view(|view| view.service("x").is_none() && route(view, "by-header").is_none()));
+    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/kv/weft/web.toml", "")).unwrap();
+    follower.until("that it is gone", SOON, |view| !told(view)).await.unwrap();
+    assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_stay_when_the_token_may_not_see_them_any_more() {
+    let Some(consul) = start(ConsulOptions { acl: true, ..ConsulOptions::default() }) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    entry(
+        &consul,
+        json!({ "Kind": "service-intentions", "Name": "web", "Sources": [{ "Name": "api", "Action": "allow" }] }),
+    );
+    let file = consul.scratch().write("token", consul.token().unwrap()).unwrap();
+    let section = format!("{SECTION}token_file = {file:?}\nwait = \"1s\"\n");
+    let mut follower = Follower::new(registry(&consul.url(), &section), None);
+    let there = |view: &View<'_>| policies(view).contains_key("intentions/web/allow");
+    follower.until("the policy", SOON, there).await.unwrap();
+    let rules =
+        r#"service_prefix "" { policy = "read" intentions = "deny" } node_prefix "" { policy = "read" }"#;
+    let token = tokio::task::block_in_place(|| consul.create_token(rules)).unwrap();
+    consul.scratch().write("token", &token.secret).unwrap();
+    let filtered =
+        |view: &View<'_>| view.seen.completeness == Some(weft_core::registry::Completeness::Filtered);
+    follower.until("that something is hidden", SOON, filtered).await.unwrap();
+    let commits = follower.view(|view| view.seen.commits);
+    follower.until("two more words", SOON, |view| view.seen.commits >= commits + 2).await.unwrap();
+    assert!(follower.view(there));
+}
