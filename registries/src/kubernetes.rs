@@ -20,6 +20,7 @@ mod client;
 mod feed;
 mod rights;
 mod watch;
+mod replay;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use weft_core::{
 
 use convert::Conversion;
 
+pub use replay::replay;
 pub use settings::{KubernetesSettings, Narrow, read};
 
 /// The registry.

@@ -360,3 +360,6 @@ impl Catalog {
         self.texts.retain(self.pods.values().filter_map(|entry| entry.pod.as_ref()));
     }
 }
+
+#[cfg(test)]
+mod tests;

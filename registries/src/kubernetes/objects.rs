@@ -87,6 +87,8 @@ impl Kind {
             Self::Nodes => Some(Id::Named(name.as_str().into())),
             Self::Services | Self::Slices => Some(Id::Named(format!("{namespace}/{name}").into())),
         };
+        // An error may repeat all of what is wrong.
+        let why = why.chars().take(200).flat_map(char::escape_debug).collect();
         Unreadable { name: format!("{}/{namespace}/{name}", self.plural()), known_as, why }
     }
 }

@@ -10,9 +10,10 @@ use std::{
 
 use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
 use futures_util::{FutureExt, StreamExt, stream::SelectAll};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 use weft_core::{
     merge::BELIEVED_AFTER,
+    name::OriginName,
     registry::{Completeness, Event, RegistryError, Scope},
 };
 
@@ -283,6 +284,9 @@ impl Following {
         let pause = match answer {
             Ok(()) => {
                 self.answered = Instant::now();
+                if self.feeds[index].feed.place.kind == Kind::Nodes {
+                    self.catalog.set_fault(&NO_NODES.into(), None);
+                }
                 // What is being listed anew may not be true any more.
                 if self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
                     self.telling.push_back(Telling::Commit);
@@ -314,7 +318,13 @@ impl Following {
 
     /// It is time to tell everything again, and to see whether nodes may be seen by now.
     fn renew(&mut self) {
-        self.tell_again = Box::pin(sleep_until(Instant::now() + jittered(TELL_AGAIN)));
+        // What the server may not say any more is not told as what it says.
+        let answers = self.answered.elapsed() < 2 * ASK;
+        let pause = if answers { jittered(TELL_AGAIN) } else { ASK };
+        self.tell_again = Box::pin(sleep(pause));
+        if !answers {
+            return;
+        }
         self.catalog.tidy();
         self.listed = true;
         let absent = |followed: &Followed| followed.absent;
@@ -325,7 +335,8 @@ impl Following {
     }
 }
 
-fn origin(source: &Source) -> weft_core::name::OriginName {
+/// What a source is called.
+pub(super) fn origin(source: &Source) -> OriginName {
     match source {
         Source::Service(key) => origin_name(&["service", key]),
         Source::Slice(key) => origin_name(&["endpointslice", key]),

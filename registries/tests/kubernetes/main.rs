@@ -9,3 +9,4 @@ mod follower;
 mod joins;
 mod outages;
 mod rights;
+mod scale;

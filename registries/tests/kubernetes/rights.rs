@@ -155,3 +155,42 @@ async fn a_token_file_is_read_again_and_never_shown() {
     fs::write(&file, block_in_place(|| kubernetes.token("rotated").unwrap())).unwrap();
     follower.until("the fresh token is taken", SOON, |view| view.seen.commits > 0).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_plugin_is_asked_and_what_it_says_is_never_shown() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let whole = documents(READ_CLUSTER, "ClusterRole")[0];
+    let (kubeconfig, answer) = block_in_place(|| {
+        kubernetes.kubeconfig_for("plugged", "weft-read-cluster", whole).unwrap();
+        let kubeconfig = kubernetes.kubeconfig_with_token("plugin", "inline").unwrap();
+        let answer = kubernetes.scratch().path().join("plugin.json");
+        let exec = format!(
+            "exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, 'cat {0}; grep -q token {0}']}}",
+            answer.display()
+        );
+        let text = fs::read_to_string(&kubeconfig).unwrap();
+        fs::write(&kubeconfig, text.replace("token: inline", &exec)).unwrap();
+        (kubeconfig, answer)
+    });
+    let credential = |token: &str, expires: &str| {
+        format!(
+            "{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\
+             \"status\":{{\"token\":\"{token}\",\"expirationTimestamp\":\"{expires}\"}}}}"
+        )
+    };
+    let registry = by(&kubeconfig, "");
+    for wrong in ["secret-that-is-no-answer", "token: secret-that-is-no-answer"] {
+        fs::write(&answer, wrong).unwrap();
+        let error = registry.rights().await.unwrap_err().to_string();
+        assert!(error.contains("the credential plugin") && !error.contains("secret"), "{error}");
+    }
+    let token = block_in_place(|| kubernetes.token("plugged").unwrap());
+    fs::write(&answer, credential(&token, "2000-01-01T00:00:00Z")).unwrap();
+    let mut follower = Follower::new(registry, None);
+    follower.until("the plugin's token is taken", SOON, |view| view.seen.commits > 0).await.unwrap();
+    // It has expired by what the plugin said of it, so the plugin is asked before the next question.
+    fs::write(&answer, credential("another-secret", "2000-01-01T00:00:00Z")).unwrap();
+    let refused = |view: &crate::follower::View<'_>| view.seen.errors.iter().any(|it| it.contains("401"));
+    follower.until("the plugin's next token is used", SOON, refused).await.unwrap();
+    assert!(!follower.view(|view| view.seen.errors.iter().any(|it| it.contains("secret"))));
+}

@@ -128,7 +128,7 @@ fn unusable_kubeconfig(error: &KubeconfigError) -> RegistryError {
 pub(super) fn no_credential(error: &AuthError) -> RegistryError {
     let why = match error {
         AuthError::AuthExecRun { status, .. } => format!("the credential plugin failed: {status}"),
-        AuthError::AuthExecParse(_) | AuthError::ParseTokenKey(_) => {
+        AuthError::AuthExecParse(_) | AuthError::ParseTokenKey(_) | AuthError::ExecPluginFailed => {
             "the credential plugin's answer cannot be read".into()
         }
         AuthError::AuthExecStart(error) => format!("the credential plugin does not start: {error}"),

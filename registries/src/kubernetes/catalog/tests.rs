@@ -1,0 +1,288 @@
+//! Whatever is said in whatever order, what is told in pieces adds up to what there is.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+use serde_json::{Value, json, value::RawValue};
+use weft_core::{
+    identity::TrustDomain,
+    resource::{Health, Resource},
+};
+
+use super::*;
+use crate::{kubernetes::objects::Kind, speaking::Rules};
+
+fn catalog() -> Catalog {
+    let conversion = Conversion {
+        rules: Rules::default(),
+        trust_domain: TrustDomain::new("test.mesh").unwrap(),
+        cluster_domain: "cluster.local".into(),
+        narrow: None,
+    };
+    Catalog::new(Arc::new(conversion))
+}
+
+fn read(kind: Kind, object: &Value) -> Result<Object, Unreadable> {
+    let raw = RawValue::from_string(object.to_string()).unwrap();
+    kind.read(&raw)
+}
+
+fn uid(number: u8) -> String {
+    format!("00000000-0000-4000-8000-0000000000{number:02x}")
+}
+
+fn pod(number: u8, account: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("web-{number}"), "namespace": "default", "uid": uid(number),
+            "labels": {"app": "web"}, "annotations": {"weft-mesh-port": "15008", "other": "x"}},
+        "spec": {"serviceAccountName": account},
+    })
+}
+
+fn service(name: &str, family: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"name": "http", "port": 80}], "ipFamilies": [family]},
+    })
+}
+
+fn slice(name: &str, service: &str, family: &str, pods: &[u8]) -> Value {
+    let endpoint = |number: &u8| {
+        let address = if family == "IPv6" { format!("fd00::{number}") } else { format!("10.0.0.{number}") };
+        let target = json!({"kind": "Pod", "namespace": "default", "name": format!("web-{number}"), "uid": uid(*number)});
+        json!({"addresses": [address], "nodeName": "node-1", "targetRef": target, "conditions": {"ready": true}})
+    };
+    json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": family,
+        "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{"name": "http", "port": 8080}],
+    })
+}
+
+fn node(zone: &str) -> Value {
+    json!({"metadata": {"name": "node-1", "labels": {"topology.kubernetes.io/zone": zone}}})
+}
+
+/// All that the sources say, without those that say nothing.
+fn told(catalog: &mut Catalog) -> BTreeMap<Source, Words> {
+    let all = catalog.all();
+    all.into_iter().map(|source| (source.clone(), catalog.words(&source))).filter(said).collect()
+}
+
+fn said((_, words): &(Source, Words)) -> bool {
+    *words != Words::default()
+}
+
+#[test]
+fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
+    let mut catalog = catalog();
+    let mut put = |kind, object: &Value| {
+        catalog.put(read(kind, object).unwrap());
+        let words = catalog.words(&Source::Slice("default/web-a".into()));
+        let first = words.resources.into_iter().find_map(|resource| match resource {
+            Resource::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        });
+        (first, words.faults.first().map(|fault| fault.message.clone()).unwrap_or_default())
+    };
+    let (none, fault) = put(Kind::Slices, &slice("web-a", "web", "IPv4", &[1]));
+    assert!(none.is_none() && fault.contains("no service"), "{fault}");
+    let (none, fault) = put(Kind::Services, &service("web", "IPv4"));
+    assert!(none.is_none() && fault.contains("withheld: pod \"web-1\""), "{fault}");
+    let (none, _) = put(Kind::Pods, &pod(2, "other"));
+    assert!(none.is_none());
+    let (endpoint, fault) = put(Kind::Pods, &pod(1, "web"));
+    let endpoint = endpoint.unwrap();
+    assert_eq!((fault.as_str(), endpoint.locality.zone()), ("", ""));
+    assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://test.mesh/ns/default/sa/web");
+    let (endpoint, _) = put(Kind::Nodes, &node("east-1"));
+    assert_eq!(endpoint.unwrap().locality.zone(), "east-1");
+    catalog.sweep(Kind::Pods, None, &HashSet::new());
+    assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
+    assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
+}
+
+#[test]
+fn conditions_mean_what_the_api_says() {
+    let health = |ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>| {
+        crate::kubernetes::convert::health(&objects::Conditions { ready, serving, terminating })
+    };
+    let (yes, no) = (Some(true), Some(false));
+    for (conditions, expected) in [
+        ((None, None, None), Health::Healthy),
+        ((yes, yes, no), Health::Healthy),
+        ((no, no, no), Health::Unhealthy),
+        ((no, None, None), Health::Unhealthy),
+        ((no, yes, yes), Health::Draining),
+        ((no, no, yes), Health::Unhealthy),
+        ((yes, no, yes), Health::Draining),
+        ((yes, no, no), Health::Healthy),
+    ] {
+        assert_eq!(health(conditions.0, conditions.1, conditions.2), expected, "{conditions:?}");
+    }
+}
+
+#[test]
+fn what_is_hostile_is_left_out_alone_and_told() {
+    let mut catalog = catalog();
+    let labels: BTreeMap<String, String> =
+        (0..300).map(|number| (format!("l{number}"), "x".into())).collect();
+    let mut loud = pod(1, "web");
+    loud["metadata"]["labels"] = json!(labels);
+    let mut many = slice("web-a", "web", "IPv4", &[1]);
+    let addresses = ["169.254.169.254", "127.0.0.1", "fd00::1", "x\ny", "", "10.0.0.9"];
+    let more = addresses.map(|address| json!({"addresses": [address]}));
+    many["endpoints"].as_array_mut().unwrap().extend(more);
+    many["endpoints"][0]["targetRef"]["x"] = json!(null);
+    many["ports"] = json!([{"name": "http", "port": 70000}, {"name": "http", "port": 0}, {"name": "http", "port": 8080},
+        {"name": "http"}, {"name": "no", "port": 1}]);
+    let mut odd = service("odd", "IPv4");
+    odd["spec"]["ports"] =
+        json!([{"name": "A b\n", "port": 1}, {"name": "zero", "port": 0}, {"name": "ok", "port": 70000}]);
+    for (kind, object) in [
+        (Kind::Services, &service("web", "IPv4")),
+        (Kind::Services, &odd),
+        (Kind::Pods, &loud),
+        (Kind::Slices, &many),
+    ] {
+        catalog.put(read(kind, object).unwrap());
+    }
+    for (kind, object) in [
+        (Kind::Services, json!({"metadata": {"name": "a/b", "namespace": "default"}})),
+        (Kind::Slices, json!({"metadata": {"name": "x", "namespace": "default"}, "endpoints": "many"})),
+        (Kind::Pods, json!({"metadata": {"namespace": "default"}})),
+    ] {
+        catalog.unreadable(read(kind, &object).unwrap_err());
+    }
+    let told = told(&mut catalog);
+    let resources: Vec<_> = told.values().flat_map(|words| &words.resources).collect();
+    assert!(resources.iter().all(|resource| resource.check().is_ok()), "{resources:?}");
+    let endpoints = resources.iter().filter_map(|resource| match resource {
+        Resource::Endpoint(endpoint) => Some(endpoint),
+        _ => None,
+    });
+    let endpoints: Vec<_> = endpoints.collect();
+    let addresses: Vec<String> = endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:8080", "10.0.0.9:8080"]);
+    assert_eq!(endpoints[0].labels.len(), 64);
+    let faults: Vec<String> = told
+        .values()
+        .flat_map(|words| &words.faults)
+        .map(|it| format!("{} {}", it.place, it.message))
+        .collect();
+    for words in [
+        "169.254.169.254 is",
+        "127.0.0.1 is",
+        "fd00::1 is not of",
+        "\"x\\ny\"",
+        "labels left out",
+        "between 1 and 65535",
+        "has no number",
+        "none of the service's",
+        "\"A b\\n\" is left out",
+        "no TCP port",
+        "services/default/a/b",
+        "endpointslices/default/x",
+    ] {
+        assert!(faults.iter().any(|fault| fault.contains(words)), "{words}: {faults:#?}");
+    }
+    assert!(faults.iter().all(|fault| !fault.contains('\n') && fault.len() < 400), "{faults:#?}");
+}
+
+/// Something that happens to a cluster.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(Kind, Value),
+    Gone(Kind, Value),
+    Relist(Kind),
+}
+
+fn objects() -> impl Strategy<Value = (Kind, Value)> {
+    let family = || prop_oneof![Just("IPv4"), Just("IPv6")];
+    let name = || prop_oneof![Just("web"), Just("api")];
+    let pods = proptest::collection::vec(0..4_u8, 0..4);
+    prop_oneof![
+        (name(), family()).prop_map(|(name, family)| (Kind::Services, service(name, family))),
+        (0..4_u8, name(), family(), pods).prop_map(|(number, name, family, pods)| (
+            Kind::Slices,
+            slice(&format!("s{number}"), name, family, &pods)
+        )),
+        (0..4_u8, name()).prop_map(|(number, account)| (Kind::Pods, pod(number, account))),
+        prop_oneof![Just("a"), Just("b")].prop_map(|zone| (Kind::Nodes, node(zone))),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop_oneof![Just(Kind::Services), Just(Kind::Slices), Just(Kind::Pods), Just(Kind::Nodes)];
+    let step = prop_oneof![
+        6 => objects().prop_map(|(kind, object)| Step::Put(kind, object)),
+        2 => objects().prop_map(|(kind, object)| Step::Gone(kind, object)),
+        1 => kind.prop_map(Step::Relist),
+    ];
+    proptest::collection::vec(step, 0..40)
+}
+
+proptest! {
+    #[test]
+    fn what_is_told_in_pieces_adds_up_to_what_there_is(steps in steps()) {
+        let mut followed = catalog();
+        let mut heard: BTreeMap<Source, Words> = BTreeMap::new();
+        let mut there: BTreeMap<(Kind, String), Value> = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(kind, object) => {
+                    followed.put(read(kind, &object).unwrap());
+                    there.insert((kind, object["metadata"]["name"].to_string()), object);
+                }
+                Step::Gone(kind, object) => {
+                    followed.remove(&read(kind, &object).unwrap());
+                    there.remove(&(kind, object["metadata"]["name"].to_string()));
+                }
+                Step::Relist(kind) => {
+                    // Half of what is there was lost while nobody listened.
+                    let mut keep = false;
+                    there.retain(|(known, _), _| { keep = !keep; *known != kind || keep });
+                    let listed = there.iter().filter(|((known, _), _)| *known == kind);
+                    let seen: HashSet<Id> = listed
+                        .filter_map(|(_, object)| followed.put(read(kind, object).unwrap())).collect();
+                    followed.sweep(kind, None, &seen);
+                }
+            }
+            for source in followed.take_due() {
+                heard.insert(source.clone(), followed.words(&source));
+            }
+        }
+        let mut fresh = catalog();
+        for ((kind, _), object) in &there {
+            fresh.put(read(*kind, object).unwrap());
+        }
+        let heard: BTreeMap<_, _> = heard.into_iter().filter(said).collect();
+        prop_assert_eq!(heard, told(&mut fresh));
+        for ((kind, _), object) in &there {
+            followed.remove(&read(*kind, object).unwrap());
+        }
+        let left = (followed.services.len(), followed.slices.len(), followed.pods.len(), followed.nodes.len());
+        prop_assert_eq!(left, (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn no_text_panics(kind in 0..4_u8, text in "\\PC{0,200}", cut in any::<prop::sample::Index>()) {
+        let kind = [Kind::Services, Kind::Slices, Kind::Pods, Kind::Nodes][usize::from(kind)];
+        let whole = slice(&text, &text, &text, &[1]).to_string();
+        let texts = [whole.clone(), whole.chars().take(cut.index(whole.len())).collect(), text];
+        let mut catalog = catalog();
+        for raw in texts.into_iter().filter_map(|text| RawValue::from_string(text).ok()) {
+            match kind.read(&raw) {
+                Ok(object) => drop(catalog.put(object)),
+                Err(unreadable) => drop(catalog.unreadable(unreadable)),
+            }
+        }
+        for words in told(&mut catalog).into_values() {
+            prop_assert!(words.resources.iter().all(|resource| resource.check().is_ok()));
+        }
+    }
+}
