@@ -52,6 +52,7 @@ pub mod configuration;
 mod configured;
 mod lists;
 mod watch;
+mod register;
 
 use std::sync::Arc;
 
@@ -60,7 +61,8 @@ use futures_util::StreamExt;
 use weft_core::{
     identity::TrustDomain,
     name::RegistryName,
-    registry::{Capabilities, Event, Registry, RegistryError, Resume, Right, Scope},
+    registry::{Capabilities, Event, Lease, Registry, RegistryError, Resume, Right, Scope},
+    resource::Endpoint,
 };
 
 pub use settings::{ConsulSettings, LoginSettings, read};
@@ -99,12 +101,24 @@ impl Registry for ConsulRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { health: true, configuration: self.settings.configuration, ..Capabilities::default() }
+        Capabilities {
+            health: true,
+            configuration: self.settings.configuration,
+            register: true,
+            ..Capabilities::default()
+        }
     }
 
     /// Always begins with a full list: Consul's indexes tell that something changed, not what.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
         watch::follow(self.settings.clone(), self.around.clone(), self.access.clone(), scope).boxed()
+    }
+
+    /// Announces it through the agent that is asked. Must be called within a runtime.
+    fn register(&self, endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
+        let client = Client::new(&self.settings, self.access.clone());
+        let told = |error| tracing::warn!(registry = %self.name, %error, "nothing can be announced");
+        register::announce(client.map_err(told).ok()?, &endpoint)
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

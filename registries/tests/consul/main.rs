@@ -7,6 +7,7 @@
 mod follower;
 
 mod access;
+mod announced;
 mod bed;
 mod catalog;
 mod configuration;

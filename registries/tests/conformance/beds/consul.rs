@@ -18,6 +18,7 @@ pub(super) fn open() -> Option<Box<dyn Bed>> {
     let consul = Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap();
     let rules = r#"
         service_prefix "" { policy = "read" intentions = "read" }
+        service "announced" { policy = "write" }
         node_prefix "" { policy = "read" }
         key_prefix "weft/" { policy = "read" }"#;
     let token = consul.create_token(rules).unwrap();

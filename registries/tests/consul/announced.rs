@@ -1,0 +1,66 @@
+//! Local instances are announced, kept alive, announced again when Consul forgot them, and withdrawn.
+
+use std::sync::Arc;
+
+use tokio::task::block_in_place;
+use weft_core::resource::{Endpoint, Health, IdentityFrom, TlsMode};
+use weft_testbed::{Consul, ConsulOptions};
+
+use crate::{
+    bed::{SOON, registry, start},
+    follower::{Follower, View},
+};
+
+fn endpoint(service: &str) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        service: service.parse().unwrap(),
+        port_name: "http".parse().unwrap(),
+        instance: "host-1/web 1".replace(' ', "-").parse().unwrap(),
+        address: ([10, 9, 9, 9], 8080).into(),
+        mesh_address: Some(([10, 9, 9, 9], 15008).into()),
+        identity: "spiffe://test.mesh/ns/default/sa/web".parse().ok(),
+        identity_from: IdentityFrom::Declared,
+        tls: TlsMode::Required,
+        labels: [("version", "v1"), ("tag.blue", "true"), ("tag.team", "shop"), ("no.meta", "x")]
+            .into_iter()
+            .collect(),
+        weight: 5,
+        locality: "eu/a".to_owned().try_into().unwrap(),
+        health: Health::Healthy,
+    })
+}
+
+fn ids(consul: &Consul) -> Vec<String> {
+    let services = block_in_place(|| consul.call("GET", "/v1/agent/services", "")).unwrap().json();
+    services.as_object().unwrap().keys().cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_there_as_long_as_its_lease() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    let registry = registry(&consul.url(), "");
+    let mut follower = Follower::new(registry.clone(), None);
+    let lease = registry.register(endpoint("web")).unwrap();
+    let there = |view: &View<'_>| view.count("web") == 1;
+    follower.until("the instance", SOON, there).await.unwrap();
+    let told = follower.view(|view| view.endpoints("web")).unwrap();
+    let mut expected = (*endpoint("web")).clone();
+    expected.labels = [("version", "v1"), ("tag.blue", "true"), ("tag.team", "shop")].into_iter().collect();
+    expected.instance = told[0].instance.clone();
+    expected.identity_from = IdentityFrom::Metadata;
+    assert_eq!(*told[0], expected);
+
+    let id = ids(&consul).pop().unwrap();
+    block_in_place(|| consul.deregister(&id.replace('/', "%2F"))).unwrap();
+    follower.until("that it is forgotten", SOON, |view| view.count("web") == 0).await.unwrap();
+    follower.until("that it is announced again", SOON, there).await.unwrap();
+    // A server that lost all it had: neither the instance nor its check survive.
+    consul.kill();
+    std::fs::remove_dir_all(consul.scratch().path().join("server-1")).unwrap();
+    block_in_place(|| consul.restart()).unwrap();
+    let is_registered = || ids(&consul).contains(&id);
+    weft_testbed::until("it is announced to a new server", SOON, is_registered).unwrap();
+    drop(lease);
+    weft_testbed::until("it is withdrawn", SOON, || !is_registered()).unwrap();
+    assert!(registry.register(endpoint("web.other")).is_none());
+}
