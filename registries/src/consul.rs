@@ -50,6 +50,7 @@ pub mod chain;
 pub mod intentions;
 pub mod configuration;
 mod configured;
+mod replay;
 mod lists;
 mod watch;
 mod register;
@@ -65,6 +66,7 @@ use weft_core::{
     resource::Endpoint,
 };
 
+pub use replay::replay;
 pub use settings::{ConsulSettings, LoginSettings, read};
 
 use access::Access;
@@ -128,3 +130,6 @@ impl Registry for ConsulRegistry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,12 +147,6 @@ impl Configuration {
         speaking::read_protocol(declared)
     }
 
-    /// Whether nothing was declared at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// All origins. `services` are those of the catalog; `bearers` says who their instances are.
     #[must_use]
     pub fn listing<'a>(

@@ -87,7 +87,18 @@ pub fn policies(
         made.faults.push(names::fault(&format!("service-intentions {destination}"), message));
     }
     let rest = sources.iter().find(|source| source.name == "*" && source.peer.is_empty());
-    let rest_allowed = rest.map_or(callers.allowed_by_default, |source| source.action == "allow");
+    // Whoever may do anything at all as one of all others: rules for them fit the named ones as well.
+    let allows = |permission: &Permission| permission.action == "allow";
+    let rest_allowed = rest.map_or(callers.allowed_by_default, |source| {
+        source.action == "allow" || source.permissions.iter().any(allows) || callers.allowed_by_default
+    });
+    let denies = |source: &&&Source| !source.permissions.iter().all(allows);
+    if let Some(rest) = rest.filter(denies)
+        && sources.len() > 1
+    {
+        let message = "what all others are denied is denied to the callers that are named, too";
+        made.faults.push(names::fault(&place(rest), message));
+    }
     for source in sources {
         let place = place(source);
         let who = match principals(source, callers, &place, &mut made.faults) {
