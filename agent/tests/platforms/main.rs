@@ -9,5 +9,7 @@
 mod support;
 
 mod consul;
+mod eureka;
+mod nomad;
 mod outage;
 mod platform;
