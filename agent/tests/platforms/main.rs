@@ -10,6 +10,7 @@ mod support;
 
 mod consul;
 mod eureka;
+mod examples;
 mod nomad;
 mod outage;
 mod platform;
