@@ -29,6 +29,9 @@
 //! so found, a change was told 58 ms after it was written, the slowest of 40 after 154 ms (a debug build, beside others).
 //! Rounds take at most a quarter of the time in the long run, so that a busy server is not kept busy by those who follow it.
 //!
+//! Of a peer's services no list tells (asked about a peer, Consul answers with its own). What it exports is asked for every
+//! five seconds, and each of its services is waited for, up to a hundred of them.
+//!
 //! # What is believed
 //!
 //! * Answers of Consul's streaming backend say 200 for a minute after the last leader died. None of these questions is
@@ -52,6 +55,7 @@ pub mod configuration;
 mod configured;
 mod replay;
 mod lists;
+mod waiters;
 mod watch;
 mod register;
 

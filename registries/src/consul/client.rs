@@ -24,6 +24,8 @@ pub(super) struct Client {
     access: Arc<Access>,
     /// `dc=…&peer=…`, to be added to every question about the catalog.
     place: Arc<str>,
+    /// The peer; empty for none.
+    peer: Arc<str>,
 }
 
 /// An answer about the catalog.
@@ -58,10 +60,21 @@ pub(super) fn encoded(text: &str) -> String {
 impl Client {
     /// Reads the certificates that the settings name.
     pub(super) fn new(settings: &ConsulSettings, access: Arc<Access>) -> Result<Self, RegistryError> {
+        let peer_name = settings.peer.clone().unwrap_or_default();
         let datacenter = settings.datacenter.iter().map(|name| format!("dc={}", encoded(name)));
         let peer = settings.peer.iter().map(|name| format!("peer={}", encoded(name)));
         let place = datacenter.chain(peer).collect::<Vec<_>>().join("&");
-        Ok(Self { http: HttpClient::new(&settings.server)?, access, place: place.into() })
+        Ok(Self {
+            http: HttpClient::new(&settings.server)?,
+            access,
+            place: place.into(),
+            peer: peer_name.into(),
+        })
+    }
+
+    /// The peer whose services are followed; empty for none.
+    pub(super) fn peer(&self) -> &str {
+        &self.peer
     }
 
     /// Reads a path of the catalog, without waiting.

@@ -10,18 +10,18 @@ use tokio::{
 use weft_core::registry::RegistryError;
 
 use super::{
-    client::{Client, Reading},
+    client::{Client, Reading, encoded},
     configuration::Part,
     configured::Configured,
-    known::{Known, State},
-    objects::{Check, Node},
+    known::{Known, Name, State},
+    objects::{Check, Node, Peering},
 };
 use crate::http_client::jittered;
 
 /// The least time between two questions for one list, however fast it moves.
 const LEAST: Duration = Duration::from_millis(20);
 /// How often a list without an index is asked for: it cannot be waited for.
-const WITHOUT_INDEX: Duration = Duration::from_secs(2);
+const WITHOUT_INDEX: Duration = Duration::from_secs(5);
 /// The longest that Consul may be asked to wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -38,6 +38,10 @@ pub(super) enum List {
     Critical,
     /// Configuration.
     Configuration(Part),
+    /// What a peer exports to us. The lists of the catalog say nothing of it, whatever peer they are asked about.
+    Imported,
+    /// The instances of one service of a peer.
+    Instances,
 }
 
 /// What was heard of a list.
@@ -59,11 +63,15 @@ enum Body {
     Nodes(Vec<Node>),
     Checks(State, Vec<Check>),
     Configuration(Part, Vec<Value>),
+    Moved(Name),
 }
 
 impl List {
-    /// Those of the catalog, and of configuration where that is wanted.
-    pub(super) fn all(configuration: bool) -> Vec<Self> {
+    /// Those of the catalog, and of configuration where that is wanted; of a peer, what it exports.
+    pub(super) fn all(configuration: bool, peer: bool) -> Vec<Self> {
+        if peer {
+            return vec![Self::Imported];
+        }
         let mut all = vec![Self::Nodes, Self::Services, Self::Warning, Self::Critical];
         if configuration {
             all.extend(Part::ALL.map(Self::Configuration));
@@ -71,24 +79,29 @@ impl List {
         all
     }
 
-    /// What tells it from the others.
+    /// What tells it from the others: its path, or how that begins.
     pub(super) fn name(self) -> &'static str {
-        self.path()
-    }
-
-    fn path(self) -> &'static str {
         match self {
             Self::Services => "/v1/catalog/services",
             Self::Nodes => "/v1/catalog/nodes",
             Self::Warning => "/v1/health/state/warning",
             Self::Critical => "/v1/health/state/critical",
             Self::Configuration(part) => part.path(),
+            Self::Imported => "/v1/peering/",
+            Self::Instances => "/v1/health/service/",
+        }
+    }
+
+    fn path(self, client: &Client) -> String {
+        match self {
+            Self::Imported => format!("{}{}", self.name(), encoded(client.peer())),
+            _ => self.name().to_owned(),
         }
     }
 
     /// Reads the list as it is.
     pub(super) async fn read(self, client: &Client) -> Result<Heard, RegistryError> {
-        self.heard(&client.read(self.path()).await?, None)
+        self.heard(&client.read(&self.path(client)).await?, None)
     }
 
     fn heard(self, reading: &Reading, before: Option<u64>) -> Result<Heard, RegistryError> {
@@ -98,6 +111,12 @@ impl List {
             Self::Warning => Body::Checks(State::Warning, reading.json()?),
             Self::Critical => Body::Checks(State::Critical, reading.json()?),
             Self::Configuration(part) => Body::Configuration(part, reading.json()?),
+            Self::Imported => {
+                let peering: Peering = reading.json()?;
+                let names = peering.imported().map_err(RegistryError::Unreachable)?;
+                return Ok(Heard::polled(self, reading, Body::Services(names)));
+            }
+            Self::Instances => return Ok(Heard::polled(self, reading, Body::Services(BTreeMap::new()))),
         };
         let went_back = matches!((reading.index, before), (Some(now), Some(before)) if now < before);
         let moved = reading.index.is_none() || reading.index != before;
@@ -117,10 +136,10 @@ impl List {
         loop {
             let next = Instant::now() + LEAST;
             let answered = match index {
-                Some(index) => client.wait(self.path(), index, jittered(wait).min(LONGEST)).await,
+                Some(index) => client.wait(&self.path(&client), index, jittered(wait).min(LONGEST)).await,
                 None => {
                     sleep(jittered(WITHOUT_INDEX)).await;
-                    client.read(self.path()).await
+                    client.read(&self.path(&client)).await
                 }
             };
             let word = answered.and_then(|reading| self.heard(&reading, index));
@@ -134,13 +153,53 @@ impl List {
     }
 }
 
+/// Waits for ever until a service of a peer moves, and says so; ends with the first error, or when nobody listens.
+pub(super) async fn follow_instances(
+    client: Client,
+    service: Name,
+    wait: Duration,
+    heard: mpsc::Sender<Result<Heard, RegistryError>>,
+) {
+    let path = format!("{}{}", List::Instances.name(), encoded(&service));
+    let mut index = None;
+    loop {
+        let next = Instant::now() + LEAST;
+        let answered = match index {
+            Some(index) => client.wait(&path, index, jittered(wait).min(LONGEST)).await,
+            None => client.read(&path).await,
+        };
+        let word = match answered {
+            Ok(reading) if reading.index.is_some() && reading.index == index => None,
+            Ok(reading) => {
+                index = reading.index;
+                Some(Ok(Heard::polled(List::Instances, &reading, Body::Moved(service.clone()))))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        let is_over = matches!(word, Some(Err(_)));
+        if let Some(word) = word
+            && (heard.send(word).await.is_err() || is_over)
+        {
+            return;
+        }
+        sleep_until(if index.is_some() { next } else { next + WITHOUT_INDEX }).await;
+    }
+}
+
 impl Heard {
+    /// Of something whose index is not to be waited for.
+    fn polled(list: List, reading: &Reading, body: Body) -> Self {
+        let Reading { filtered, default_deny, .. } = *reading;
+        Self { list, index: None, moved: false, went_back: false, filtered, default_deny, body }
+    }
+
     /// Tells what was heard.
     pub(super) fn tell(self, known: &mut Known, configured: &mut Option<Configured>) {
         match self.body {
             Body::Services(list) => known.services(&list),
             Body::Nodes(list) => known.nodes(&list),
             Body::Checks(state, list) => known.checks(state, list),
+            Body::Moved(name) => known.mark(|service| *service == *name),
             Body::Configuration(part, list) => {
                 if let Some(configured) = configured {
                     configured.hear(part, list, self.default_deny, known);

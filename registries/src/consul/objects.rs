@@ -156,6 +156,44 @@ pub struct NodeServices {
     pub services: Vec<Instance>,
 }
 
+/// A peering, from `/v1/peering/:name`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Peering {
+    /// `ACTIVE` while the peer is there.
+    pub state: String,
+    /// What came from it.
+    #[serde(deserialize_with = "or_default")]
+    pub stream_status: StreamStatus,
+}
+
+/// What came from a peer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StreamStatus {
+    /// Its services that are exported to us.
+    #[serde(deserialize_with = "or_default")]
+    pub imported_services: Vec<String>,
+    /// When it said anything last; none since our server began.
+    pub last_receive: Option<String>,
+}
+
+impl Peering {
+    /// The services that the peer exports to us, as a list of a catalog.
+    ///
+    /// # Errors
+    /// Says why what is known of them may be old: the peer is away, or has not spoken yet.
+    pub fn imported(self) -> Result<BTreeMap<String, Vec<String>>, String> {
+        if self.state != "ACTIVE" {
+            return Err(format!("the peering is {}", crate::names::quoted(&self.state)));
+        }
+        if self.stream_status.last_receive.is_none() {
+            return Err("the peer has not said anything yet".into());
+        }
+        Ok(self.stream_status.imported_services.into_iter().map(|name| (name, Vec::new())).collect())
+    }
+}
+
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }

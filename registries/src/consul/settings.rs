@@ -96,6 +96,12 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         section.report(fault.expected("expected at most one of `login`, `token_file`, `token_env`"));
         return None;
     }
+    if configuration && section.has("peer") {
+        let fault = Fault::error(section.key_place("configuration"), "`configuration` beside `peer`");
+        section
+            .report(fault.expected("a peer exports services and no configuration: leave one of the two out"));
+        return None;
+    }
     let login = match login {
         Some(login) => Some(login?),
         None => None,

@@ -28,6 +28,7 @@ use super::{
     objects::{Entry, NodeServices},
     rights::{self, Sight},
     settings::ConsulSettings,
+    waiters::Waiters,
 };
 use crate::{
     http_client::jittered,
@@ -115,6 +116,9 @@ struct Follower {
     /// None before the first list.
     heard: Option<mpsc::Receiver<Result<Heard, RegistryError>>>,
     followers: JoinSet<()>,
+    /// Of a peer: who waits for its services, and whom they tell. None otherwise.
+    waiters: Option<Waiters>,
+    say: Option<mpsc::Sender<Result<Heard, RegistryError>>>,
     /// Whether something was written that lists do not show.
     moved: bool,
     /// Whether everything is to be read again.
@@ -152,6 +156,8 @@ impl Follower {
             hidden: BTreeMap::new(),
             heard: None,
             followers: JoinSet::new(),
+            waiters: settings.peer.is_some().then(Waiters::default),
+            say: None,
             moved: false,
             anew: false,
             leader_due: now,
@@ -196,8 +202,20 @@ impl Follower {
         self.reconsider |= changed;
         self.anew |= heard.went_back;
         self.moved |= heard.moved && matches!(heard.list, List::Services | List::Nodes);
+        let list = heard.list;
         heard.tell(&mut self.known, &mut self.configured);
+        if list == List::Imported {
+            self.wait_for_services();
+        }
         Ok(())
+    }
+
+    /// Has every service of the peer waited for.
+    fn wait_for_services(&mut self) {
+        let (Some(waiters), Some(say)) = (&mut self.waiters, &self.say) else { return };
+        let services = self.known.members(Sweep::Services);
+        let all = waiters.follow(&services, &mut self.followers, &self.client, self.wait, say);
+        self.moved |= !all;
     }
 
     /// Hears what else there is to be heard: of the same write, and until there was rest enough.
@@ -223,8 +241,10 @@ impl Follower {
         if let Some(configured) = &mut self.configured {
             configured.begin();
         }
-        let lists = List::all(self.configured.is_some());
+        let lists = List::all(self.configured.is_some(), self.waiters.is_some());
         let (say, heard) = mpsc::channel(lists.len());
+        self.waiters = self.waiters.take().map(|_| Waiters::default());
+        self.say = Some(say.clone());
         for list in lists {
             let word = list.read(&self.client).await?;
             self.followers.spawn(list.follow(self.client.clone(), word.index, self.wait, say.clone()));
@@ -236,7 +256,7 @@ impl Follower {
         self.sight = rights::sight(&self.client, &hidden, self.configured.is_some()).await?;
         self.hidden.retain(|name, _| !self.sight.sees(name));
         // Indexes first: what is written while services are read then shows as moved.
-        self.sweep = self.known.sweep(self.sweep);
+        self.sweep = self.smaller();
         for (name, index) in self.indexes().await? {
             self.known.index(self.sweep, &name, index);
         }
@@ -316,6 +336,11 @@ impl Follower {
         Ok(shown_less || (unsaid && !self.sight.is_whole()))
     }
 
+    /// The set that is asked for indexes; of a peer, nodes have none.
+    fn smaller(&self) -> Sweep {
+        if self.waiters.is_some() { Sweep::Services } else { self.known.sweep(self.sweep) }
+    }
+
     fn completeness(&self) -> Completeness {
         let whole = self.sight.is_whole() && self.filtered.is_empty() && self.hidden.is_empty();
         if whole { Completeness::Full } else { Completeness::Filtered }
@@ -323,7 +348,7 @@ impl Follower {
 
     /// Asks the smaller set for what moved in it.
     async fn find_written(&mut self) -> Result<(), RegistryError> {
-        self.sweep = self.known.sweep(self.sweep);
+        self.sweep = self.smaller();
         let mut moved = Vec::new();
         for (name, index) in self.indexes().await? {
             if self.known.index(self.sweep, &name, index) && self.sweep == Sweep::Nodes {

@@ -13,4 +13,5 @@ mod catalog;
 mod configuration;
 mod hostile;
 mod outage;
+mod peers;
 mod scale;
