@@ -4,6 +4,7 @@
 //! only a file without errors yields a configuration. What the types here hold is meaning, with all defaults filled in.
 
 mod admin;
+mod eureka_api;
 mod hub;
 mod identity;
 mod join;
@@ -27,6 +28,7 @@ use weft_core::{
 use weft_registries::Plan;
 
 pub use admin::AdminConfig;
+pub use eureka_api::EurekaApiConfig;
 pub use file::{ConfigError, FileKind, kind_of, load_agent, load_hub, read_agent, read_hub};
 pub use hub::{CaConfig, HubConfig, operator_socket};
 pub use identity::IdentityConfig;
@@ -54,6 +56,8 @@ pub struct AgentConfig {
     pub fault_header: bool,
     /// The operator's door.
     pub admin: AdminConfig,
+    /// Where clients of Eureka find the mesh's services; none without it.
+    pub eureka_api: Option<EurekaApiConfig>,
     /// Where other agents connect to; none when no workload has a port.
     pub inbound: Option<Vec<SocketAddr>>,
     /// Where the workloads' certificates come from.

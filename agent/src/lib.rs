@@ -15,6 +15,7 @@ pub mod watched;
 pub mod file_identity;
 pub mod view;
 pub mod admin;
+pub mod eureka_api;
 pub mod files;
 pub mod hub;
 pub mod identity;

@@ -18,6 +18,7 @@ use crate::{
     admin::Admin,
     compose::{Inbound, Parts, proxy_config},
     config::{AgentConfig, ListenAddress, Overrides, load_agent},
+    eureka_api::{EurekaApi, Surroundings},
     gates::Gates,
     inspect::{Full, Inspect, ReadOnly},
     lifecycle::{Lifecycle, Phase, Request, Signals},
@@ -49,6 +50,8 @@ struct Agent {
     file: Watched,
     /// Closes the admin sockets when it is dropped.
     admin: Admin,
+    /// Where clients of Eureka ask; none where it is not configured.
+    eureka_api: Option<EurekaApi>,
 }
 
 /// Runs an agent until it is asked to end.
@@ -90,7 +93,9 @@ impl Agent {
             drain: Notify::new(),
         });
         let admin = admin(&config, &inspect).await?;
-        Ok(Self { path: path.to_owned(), overrides, config, parts, gates, inspect, file, admin })
+        let eureka_api = eureka_api(&config, &parts).await?;
+        let path = path.to_owned();
+        Ok(Self { path, overrides, config, parts, gates, inspect, file, admin, eureka_api })
     }
 
     /// Comes up, serves, and takes over new configurations, until it is asked to end.
@@ -184,6 +189,9 @@ impl Agent {
         *self.inspect.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listener_rows(&config);
         *self.inspect.config_text.lock().unwrap_or_else(lock) =
             std::fs::read_to_string(&self.path).unwrap_or_default();
+        if let Some(api) = &self.eureka_api {
+            api.surround(Surroundings::of_agent(&config));
+        }
         self.config = config;
         Ok(())
     }
@@ -248,6 +256,14 @@ async fn admin(config: &AgentConfig, inspect: &Arc<Inspect>) -> anyhow::Result<A
     Ok(admin)
 }
 
+async fn eureka_api(config: &AgentConfig, parts: &Parts) -> anyhow::Result<Option<EurekaApi>> {
+    let Some(api) = config.eureka_api else { return Ok(None) };
+    let (snapshots, statuses) = (parts.snapshots.clone(), parts.statuses.clone());
+    let surroundings = Surroundings::of_agent(config);
+    let served = EurekaApi::serve(api.listen, snapshots, statuses, surroundings).await;
+    served.map(Some).with_context(|| format!("the address of Eureka's API {}", api.listen))
+}
+
 fn log_warnings(faults: &[Fault]) {
     for fault in faults {
         tracing::warn!("{}", render(fault, Style::Plain));
@@ -264,6 +280,7 @@ fn listener_rows(config: &AgentConfig) -> Vec<view::Listener> {
     };
     let mut rows = vec![row("admin", None, config.admin.socket.display().to_string(), None)];
     rows.extend(config.admin.listen.map(|listen| row("admin read-only", None, listen.to_string(), None)));
+    rows.extend(config.eureka_api.map(|api| row("eureka api", None, api.listen.to_string(), None)));
     rows.extend(config.inbound.iter().flatten().map(|listen| row("inbound", None, listen.to_string(), None)));
     for configured in &config.workloads {
         let name = Some(configured.workload.name.as_str());

@@ -174,7 +174,8 @@ fn a_plan_is_equal_when_it_means_the_same() {
 #[test]
 fn the_examples_are_good_and_known_for_what_they_are() {
     let root = folder("..").join("examples/quickstart");
-    let checked = survey(&[root.clone(), root.join("mesh.d")], None);
+    let eureka = folder("..").join("examples/eureka/weft.toml");
+    let checked = survey(&[root.clone(), root.join("mesh.d"), eureka], None);
     // Paths in the examples are relative to the root of the repository, where this test does not run.
     for file in checked.iter().filter(|file| file.kind.is_some()) {
         assert!(!file.faults.iter().any(Fault::is_error), "{}\n{}", file.path.display(), shown(&file.faults));
@@ -183,6 +184,7 @@ fn the_examples_are_good_and_known_for_what_they_are() {
     assert_eq!(kinds("quickstart/web.toml"), Some(FileKind::Agent));
     assert_eq!(kinds("quickstart/hub.toml"), Some(FileKind::Hub));
     assert_eq!(kinds("mesh.d/reviews.toml"), Some(FileKind::Mesh));
+    assert_eq!(kinds("eureka/weft.toml"), Some(FileKind::Agent));
     let text = SourceFile::new("any", "listen = \"0.0.0.0:1\"\n[ca]\n");
     assert_eq!(kind_of(Path::new("any.toml"), &text), FileKind::Hub);
 }

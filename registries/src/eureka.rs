@@ -15,6 +15,8 @@ mod catalog;
 mod settings;
 mod client;
 mod watch;
+mod register;
+pub mod api;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +26,13 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use weft_core::{
     name::RegistryName,
-    registry::{Capabilities, Event, Registry, RegistryError, Resume, Right, Scope},
+    registry::{Capabilities, Event, Lease, Registry, RegistryError, Resume, Right, Scope},
+    resource::Endpoint,
 };
 
 pub use settings::{EurekaSettings, read};
+
+use crate::told::Listing;
 
 /// The registry.
 #[derive(Clone, Debug)]
@@ -45,13 +50,22 @@ impl EurekaRegistry {
     }
 }
 
+/// What a server's list becomes, as a registry without rules takes it: what is fuzzed.
+///
+/// # Errors
+/// When it is no list at all.
+pub fn listing(document: &[u8]) -> Result<Listing, serde_json::Error> {
+    let (list, context) = (serde_json::from_slice(document)?, convert::Context::default());
+    Ok(catalog::Catalog::take(list, None, &context, 0).0.listing(&context))
+}
+
 impl Registry for EurekaRegistry {
     fn name(&self) -> &RegistryName {
         &self.name
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { health: true, ..Capabilities::default() }
+        Capabilities { health: true, register: true, ..Capabilities::default() }
     }
 
     /// Always begins with a whole list: Eureka tells the changes of the last three minutes and no point to go on from.
@@ -72,5 +86,9 @@ impl Registry for EurekaRegistry {
             Ok(vec![Right { name: "GET /apps".into(), given: Some(given), needed_for }])
         }
         .boxed()
+    }
+
+    fn register(&self, endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
+        register::announce(self.settings.clone(), &endpoint)
     }
 }

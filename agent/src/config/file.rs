@@ -16,8 +16,8 @@ use weft_core::{
 use weft_registries::Plan;
 
 use super::{
-    AgentConfig, HubConfig, Listener, Overrides, admin, check, hub, identity, join, limits, log,
-    unix_path::too_long, workload,
+    AgentConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, check, eureka_api, hub, identity,
+    join, limits, log, unix_path::too_long, workload,
 };
 
 /// How long requests may go on when the agent ends and the file does not say.
@@ -99,6 +99,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     }
     let fault_header = root.read_or("fault_header", true);
     let admin = admin::read(root, &run_dir, by_default(root, loopback(15020)));
+    let eureka_api = eureka_api::read(root);
     let inbound = inbound(root);
     let hub_address = identity::read_hub(root);
     let identity = identity::read(root);
@@ -114,7 +115,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let serves = workloads.iter().any(|workload| !workload.ports.is_empty());
     let inbound = inbound.filter(|_| serves || root.has("inbound"));
 
-    let mut listeners = listeners(&admin, inbound.as_deref().unwrap_or_default());
+    let mut listeners = listeners(&admin, eureka_api.as_ref(), inbound.as_deref().unwrap_or_default());
     listeners.extend(check::tcp_listeners(&workloads));
     let faults = check::workloads(&workloads, trust_domain.as_ref());
     for fault in faults.into_iter().chain(check::clashes(&listeners, &workloads)) {
@@ -131,6 +132,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         drain_deadline,
         fault_header,
         admin: admin.checked(),
+        eureka_api: checked_api(eureka_api),
         inbound: inbound.map(|addresses| addresses.into_iter().map(|address| address.value).collect()),
         identity: identity?,
         hub: hub_address,
@@ -155,17 +157,20 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     if let Some(fault) = too_long(&hub::operator_socket(&state_dir.value), state_dir.place) {
         root.report(fault);
     }
+    let eureka_api = eureka_api::read(root);
     let ca = hub::read_ca(root);
     let registries = registries(root, false);
     let listen = listen?;
     let mut listeners = vec![Listener { address: listen.clone(), what: "the hub".into() }];
-    listeners.extend(self::listeners(&admin, &[]));
+    listeners.extend(self::listeners(&admin, eureka_api.as_ref(), &[]));
     for fault in check::clashes(&listeners, &[]) {
         root.report(fault);
     }
     let admin = admin.checked();
     let (state_dir, run_dir) = (state_dir.value, run_dir.value);
-    Some(HubConfig { listen: listen.value, trust_domain, state_dir, run_dir, admin, ca, registries })
+    let eureka_api = checked_api(eureka_api);
+    let listen = listen.value;
+    Some(HubConfig { listen, trust_domain, state_dir, run_dir, admin, eureka_api, ca, registries })
 }
 
 fn directory(
@@ -218,11 +223,21 @@ fn registries(root: &Section<'_>, of_agent: bool) -> Vec<Plan> {
     plans
 }
 
-fn listeners(admin: &admin::RawAdmin, inbound: &[Located<SocketAddr>]) -> Vec<Listener> {
+fn checked_api(listen: Option<Located<SocketAddr>>) -> Option<EurekaApiConfig> {
+    listen.map(|listen| EurekaApiConfig { listen: listen.value })
+}
+
+fn listeners(
+    admin: &admin::RawAdmin,
+    eureka_api: Option<&Located<SocketAddr>>,
+    inbound: &[Located<SocketAddr>],
+) -> Vec<Listener> {
     let admin = admin.listen.iter().map(|address| (address, "the admin port"));
+    let eureka_api = eureka_api.map(|address| (address, "the port of Eureka's API"));
     let inbound = inbound.iter().map(|address| (address, "the inbound port"));
     inbound
         .chain(admin)
+        .chain(eureka_api)
         .map(|(address, what)| Listener { address: address.clone(), what: what.into() })
         .collect()
 }
@@ -273,7 +288,7 @@ pub fn kind_of(path: &Path, source: &SourceFile) -> FileKind {
     } else if name.starts_with("hub") || holds(&["ca"]) {
         FileKind::Hub
     } else if name.starts_with("weft")
-        || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits"])
+        || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits", "eureka_api"])
     {
         FileKind::Agent
     } else if keys("listen") {

@@ -12,7 +12,7 @@ use weft_core::{
 };
 use weft_registries::Plan;
 
-use super::admin::AdminConfig;
+use super::{admin::AdminConfig, eureka_api::EurekaApiConfig};
 
 /// How long leaves live when the file does not say.
 const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -34,6 +34,8 @@ pub struct HubConfig {
     pub run_dir: PathBuf,
     /// The operator's door.
     pub admin: AdminConfig,
+    /// Where clients of Eureka find the mesh's services; none without it.
+    pub eureka_api: Option<EurekaApiConfig>,
     /// The certificate authority.
     pub ca: CaConfig,
     /// The registries that are relayed, in the order of the file.

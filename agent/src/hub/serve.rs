@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weft_core::{
-    flow::{Flow, FlowConfig, Source},
+    flow::{Flow, FlowConfig, Source, Status},
     identity::{SpiffeId, TrustDomain},
     merge::Snapshot,
     publish::Reader,
@@ -36,7 +36,8 @@ use super::{
 };
 use crate::{
     admin::Admin,
-    config::{HubConfig, operator_socket},
+    config::{EurekaApiConfig, HubConfig, operator_socket},
+    eureka_api::{EurekaApi, Surroundings},
     files::{FileError, make_private_folder},
 };
 
@@ -90,6 +91,7 @@ pub struct Hub {
     flow: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     _admin: Vec<Admin>,
+    _eureka_api: Option<EurekaApi>,
 }
 
 impl Hub {
@@ -136,6 +138,7 @@ impl Hub {
         let door = Door { config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
 
         let began = Instant::now();
+        let eureka_api = eureka_api(config, &snapshots, &statuses).await?;
         let page = Page { folder, office, roster, statuses: statuses.clone(), tables, flow: handle, began };
         let admin = admin(config, Arc::new(page)).await?;
         let (stop_flow, stopped) = oneshot::channel::<()>();
@@ -149,7 +152,7 @@ impl Hub {
             tokio::spawn(accept(listener, door)),
         ];
         tracing::info!(%address, %trust_domain, "the hub serves");
-        Ok(Self { address, stop_flow, flow, tasks, _admin: admin })
+        Ok(Self { address, stop_flow, flow, tasks, _admin: admin, _eureka_api: eureka_api })
     }
 
     /// Where it listens; of use with port 0.
@@ -216,6 +219,17 @@ async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
             return;
         }
     }
+}
+
+async fn eureka_api(
+    config: &HubConfig,
+    snapshots: &Reader<Snapshot>,
+    statuses: &Reader<Status>,
+) -> Result<Option<EurekaApi>, HubError> {
+    let Some(EurekaApiConfig { listen }) = config.eureka_api else { return Ok(None) };
+    let surroundings = Surroundings::of_registries(&config.registries);
+    let served = EurekaApi::serve(listen, snapshots.clone(), statuses.clone(), surroundings).await;
+    served.map(Some).map_err(|source| HubError::Listen { what: listen.to_string(), source })
 }
 
 async fn admin(config: &HubConfig, page: Arc<Page>) -> Result<Vec<Admin>, HubError> {

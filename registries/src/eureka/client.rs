@@ -91,11 +91,32 @@ impl Client {
         self.send(call).await
     }
 
+    /// A word to the first server that takes it in: they pass it on to each other.
+    ///
+    /// # Errors
+    /// That of the server that was asked first, when none answers.
+    pub(super) async fn write(&mut self, call: Call) -> Result<Answer, RegistryError> {
+        let mut first = None;
+        for _ in 0..self.clients.len() {
+            match self.send(call.clone()).await {
+                Ok(answer) if !answer.status.is_server_error() => return Ok(answer),
+                Ok(answer) => {
+                    first.get_or_insert(answer.fault());
+                }
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+            }
+            self.current = (self.current + 1) % self.clients.len();
+        }
+        Err(first.unwrap_or_else(|| RegistryError::Unreachable("no server is named".into())))
+    }
+
     /// Any call, with the credential.
     ///
     /// # Errors
     /// When there is no answer or no credential.
-    pub(super) async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
+    async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
         let call = match (&self.settings.username, self.settings.password.token().await?) {
             (Some(name), Some(password)) => {
                 let text = BASE64.encode(format!("{name}:{}", password.secret()).as_bytes());

@@ -54,6 +54,8 @@ pub(super) struct Instance {
     pub(super) action: String,
     /// When it last changed by its own clock, in milliseconds.
     pub(super) dirty: u64,
+    /// When the server last took something in about it, in milliseconds.
+    pub(super) updated: u64,
     /// All the rest, as it came: for whoever passes the instance on.
     pub(super) rest: BTreeMap<String, Value>,
 }
@@ -124,12 +126,36 @@ impl Instance {
             lease: Lease::read(fields.get("leaseInfo")),
             action: is("actionType"),
             dirty: number(fields.get("lastDirtyTimestamp")),
+            updated: number(fields.get("lastUpdatedTimestamp")),
             rest: PASSED_ON
                 .iter()
                 .filter_map(|key| Some(((*key).to_owned(), fields.get(*key)?.clone())))
                 .filter(|(_, value)| !value.is_null())
                 .collect(),
         })
+    }
+}
+
+impl Instance {
+    /// Whether nothing is different but times.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let plain = |it: &Self| {
+            let lease = Lease { registered: 0, renewed: 0, up_since: 0, ..it.lease };
+            Self { lease, dirty: 0, updated: 0, action: String::new(), ..it.clone() }
+        };
+        plain(self) == plain(other)
+    }
+
+    /// Fills in the times that nobody said yet.
+    pub(super) fn stamp(&mut self, now: u64) {
+        self.updated = now;
+        for time in
+            [&mut self.dirty, &mut self.lease.registered, &mut self.lease.renewed, &mut self.lease.up_since]
+        {
+            if *time == 0 {
+                *time = now;
+            }
+        }
     }
 }
 

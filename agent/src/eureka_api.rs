@@ -1,0 +1,215 @@
+//! The sockets of Eureka's API: HTTP/1.1 on the control runtime, bounded, answered by [`weft_registries::eureka::api`].
+//!
+//! Without proof of who asks, like Eureka: whoever can connect reads all services. So it listens on this host alone unless
+//! the file says otherwise.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use weft_core::{flow, merge::Snapshot, name::RegistryName, publish::Reader};
+use weft_registries::{
+    Plan,
+    eureka::api::{Api, Listeners, MAX_BODY, Question, Reply, Source},
+};
+
+use crate::config::{AgentConfig, ListenAddress};
+
+/// How many connections are served at a time; the others wait. Eureka's clients keep one or two each.
+const MAX_CONNECTIONS: usize = 1024;
+/// How long a client may take for the head of a request, and how long a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a client may take for its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the accept loop waits after the kernel ran out of something.
+const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
+
+/// What of the configuration the answers depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The registries in the order of precedence.
+    pub order: Vec<RegistryName>,
+    /// The agent's own listeners that clients can reach, by the service that each leads to.
+    pub listeners: Listeners,
+}
+
+impl Surroundings {
+    /// Of a hub, which has no listeners for services.
+    #[must_use]
+    pub fn of_registries(plans: &[Plan]) -> Self {
+        let order = plans.iter().map(|plan| plan.name.value.clone()).collect();
+        Self { order, listeners: Listeners::new() }
+    }
+
+    /// Of an agent. A listener on loopback is of use only to clients on this very host, and those alone ask an API on
+    /// loopback.
+    #[must_use]
+    pub fn of_agent(config: &AgentConfig) -> Self {
+        let local = config.eureka_api.is_some_and(|api| api.listen.ip().is_loopback());
+        let mut listeners = BTreeMap::new();
+        for upstream in config.workloads.iter().flat_map(|workload| &workload.upstreams) {
+            if let ListenAddress::Tcp(address) = upstream.listen
+                && address.port() != 0
+                && !address.ip().is_unspecified()
+                && (local || !address.ip().is_loopback())
+            {
+                listeners.entry(upstream.service.clone()).or_insert(address);
+            }
+        }
+        Self { listeners, ..Self::of_registries(&config.registries) }
+    }
+}
+
+/// The served API. Dropping it closes its socket and every connection.
+#[derive(Debug)]
+pub struct EurekaApi {
+    address: SocketAddr,
+    surroundings: watch::Sender<Surroundings>,
+    task: JoinHandle<()>,
+}
+
+impl EurekaApi {
+    /// Serves what the registries say.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn serve(
+        listen: SocketAddr,
+        snapshots: Reader<Snapshot>,
+        statuses: Reader<flow::Status>,
+        surroundings: Surroundings,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let (surroundings, followed) = watch::channel(surroundings);
+        let served = Served { api: Api::default(), snapshots, statuses, surroundings: followed };
+        let task = tokio::spawn(accept(listener, Arc::new(served)));
+        tracing::info!(%address, "Eureka's API is served");
+        Ok(Self { address, surroundings, task })
+    }
+
+    /// Where it listens; of use with port 0.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes over a new configuration.
+    pub fn surround(&self, surroundings: Surroundings) {
+        self.surroundings.send_replace(surroundings);
+    }
+}
+
+impl Drop for EurekaApi {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Served {
+    api: Api,
+    snapshots: Reader<Snapshot>,
+    statuses: Reader<flow::Status>,
+    surroundings: watch::Receiver<Surroundings>,
+}
+
+impl Served {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return status(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(_) => return status(StatusCode::REQUEST_TIMEOUT),
+        };
+        let question = Question {
+            method: &head.method,
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            accept: text(&head.headers, header::ACCEPT),
+            content_type: text(&head.headers, header::CONTENT_TYPE),
+            body: &body,
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let (snapshot, surroundings) = (self.snapshots.load_full(), self.surroundings.borrow().clone());
+        let source =
+            Source { snapshot: &snapshot, order: &surroundings.order, listeners: &surroundings.listeners };
+        // A registry that has not spoken may hold what clients call: no list is better than one without it.
+        let spoken = self.statuses.load_full().registries.iter().all(|registry| registry.ready);
+        written(self.api.answer(question, spoken.then_some(&source), now))
+    }
+}
+
+fn written(reply: Reply) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(reply.body.into()));
+    *response.status_mut() = reply.status;
+    if let Some(kind) = reply.content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    response
+}
+
+fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Connections are tasks of this one: they end with it.
+async fn accept(listener: TcpListener, served: Arc<Served>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let served = served.clone();
+                connections.spawn(async move {
+                    let _slot = slot;
+                    serve(stream, served).await;
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "the socket of Eureka's API cannot accept");
+                tokio::time::sleep(RESOURCE_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(stream: TcpStream, served: Arc<Served>) {
+    let service = hyper::service::service_fn(move |request| {
+        let served = served.clone();
+        async move { Ok::<_, Infallible>(served.answer(request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to Eureka's API ended early");
+    }
+}

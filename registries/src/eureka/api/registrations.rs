@@ -1,0 +1,217 @@
+//! Applications that register here: kept in memory under their leases. After a restart they register again, as with Eureka:
+//! the answer to their next heartbeat says that nobody knows them.
+
+use std::collections::BTreeMap;
+
+use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::{Question, xml};
+use crate::eureka::objects::Instance;
+
+/// The most instances that may register here.
+const MAX_INSTANCES: usize = 10_000;
+/// The longest name, in bytes.
+const MAX_NAME: usize = 253;
+/// The longest lease, in seconds.
+const MAX_DURATION: u64 = 86_400;
+const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
+
+/// Who is registered.
+#[derive(Debug, Default)]
+pub(super) struct Registrations {
+    instances: BTreeMap<(String, String), Instance>,
+    generation: u64,
+}
+
+/// Why something was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Nobody of that name is registered.
+    Unknown,
+    /// It is not what Eureka takes either.
+    Wrong(String),
+    /// The body has another form.
+    Form,
+    /// No more are kept.
+    Full,
+    /// Nothing of that kind can be asked here.
+    NoSuchMethod,
+}
+
+impl Registrations {
+    /// Counts changes.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    /// Lets go of those whose lease ran out.
+    pub(super) fn expire(&mut self, now: u64) {
+        let before = self.instances.len();
+        self.instances.retain(|_, it| it.lease.renewed.saturating_add(it.lease.duration * 1000) >= now);
+        self.generation += u64::from(self.instances.len() != before);
+    }
+
+    /// Takes a request that changes something.
+    pub(super) fn write(
+        &mut self,
+        question: &Question<'_>,
+        segments: &[&str],
+        now: u64,
+    ) -> Result<StatusCode, Refusal> {
+        self.expire(now);
+        let (method, query) = (question.method, question.query);
+        match segments {
+            ["apps", app] if *method == Method::POST => self.register(question, app, now),
+            ["apps", app, id] if *method == Method::PUT => {
+                self.renew(self.key(app, id)?, parameter(query, "lastDirtyTimestamp").as_deref(), now)
+            }
+            ["apps", app, id] if *method == Method::DELETE => {
+                self.instances.remove(&self.key(app, id)?);
+                self.generation += 1;
+                Ok(StatusCode::OK)
+            }
+            ["apps", app, id, "status"] if *method == Method::PUT => {
+                let value = parameter(query, "value").filter(|it| STATUSES.contains(&it.as_str()));
+                let value = value.ok_or_else(|| Refusal::Wrong("no such status".into()))?;
+                self.change(self.key(app, id)?, |instance| {
+                    instance.status.clone_from(&value);
+                    instance.overridden = value;
+                })
+            }
+            ["apps", app, id, "status"] if *method == Method::DELETE => {
+                let value = parameter(query, "value").filter(|it| STATUSES.contains(&it.as_str()));
+                self.change(self.key(app, id)?, |instance| {
+                    instance.status = value.unwrap_or_else(|| "UNKNOWN".into());
+                    instance.overridden = "UNKNOWN".into();
+                })
+            }
+            ["apps", app, id, "metadata"] if *method == Method::PUT => {
+                let pairs: Vec<_> = parameters(query).take(64).collect();
+                self.change(self.key(app, id)?, |instance| {
+                    let fits = |(key, value): &(String, String)| key.len() <= MAX_NAME && value.len() <= 4096;
+                    instance.metadata.extend(pairs.into_iter().filter(fits));
+                    while instance.metadata.len() > 256 {
+                        instance.metadata.pop_last();
+                    }
+                })
+            }
+            ["apps", ..] => Err(Refusal::NoSuchMethod),
+            _ => Err(Refusal::Unknown),
+        }
+    }
+
+    fn register(&mut self, question: &Question<'_>, app: &str, now: u64) -> Result<StatusCode, Refusal> {
+        let document = document(question)?;
+        let object = document.get("instance").unwrap_or(&document);
+        let mut instance =
+            Instance::read(object, "").ok_or_else(|| wrong("Missing instanceId or appName"))?;
+        if instance.host.is_empty() {
+            return Err(wrong("Missing hostname"));
+        }
+        if instance.app != app.to_uppercase() {
+            let (own, expected) = (instance.app, app.to_uppercase());
+            return Err(Refusal::Wrong(format!("Mismatched appName, expecting {expected} but was {own}")));
+        }
+        if !instance.rest.contains_key("dataCenterInfo") {
+            return Err(wrong("Missing dataCenterInfo"));
+        }
+        let named = [&instance.app, &instance.id, &instance.host];
+        if named.iter().any(|name| name.len() > MAX_NAME || name.chars().any(char::is_control)) {
+            return Err(wrong("a name is too long or holds control characters"));
+        }
+        if !STATUSES.contains(&instance.status.as_str()) {
+            instance.status = "UP".into();
+        }
+        if !STATUSES.contains(&instance.overridden.as_str()) {
+            instance.overridden = "UNKNOWN".into();
+        }
+        let key = (instance.app.clone(), instance.id.clone());
+        let old = self.instances.get(&key);
+        if old.is_none() && self.instances.len() >= MAX_INSTANCES {
+            return Err(Refusal::Full);
+        }
+        // An operator's override outlives what the instance says of itself.
+        if let Some(old) = old.filter(|old| old.overridden != "UNKNOWN") {
+            instance.overridden.clone_from(&old.overridden);
+            if instance.status == "UP" {
+                instance.status.clone_from(&old.overridden);
+            }
+        }
+        // Eureka keeps the younger word of the two, and renews the lease all the same.
+        let younger = old.filter(|old| old.dirty > instance.dirty).cloned();
+        let registered = old.map_or(now, |old| old.lease.registered);
+        let mut instance = younger.unwrap_or(instance);
+        instance.lease.duration = instance.lease.duration.clamp(1, MAX_DURATION);
+        instance.lease.registered = registered;
+        instance.lease.renewed = now;
+        if instance.lease.up_since == 0 {
+            instance.lease.up_since = now;
+        }
+        self.instances.insert(key, instance);
+        self.generation += 1;
+        Ok(StatusCode::NO_CONTENT)
+    }
+
+    /// A heartbeat. Who knows something younger than we do must register again.
+    fn renew(&mut self, key: (String, String), dirty: Option<&str>, now: u64) -> Result<StatusCode, Refusal> {
+        let instance = self.instances.get_mut(&key).ok_or(Refusal::Unknown)?;
+        let younger =
+            dirty.and_then(|text| text.parse::<u64>().ok()).is_some_and(|dirty| dirty > instance.dirty);
+        if younger || instance.status == "UNKNOWN" {
+            return Err(Refusal::Unknown);
+        }
+        instance.lease.renewed = now;
+        Ok(StatusCode::OK)
+    }
+
+    fn change(
+        &mut self,
+        key: (String, String),
+        change: impl FnOnce(&mut Instance),
+    ) -> Result<StatusCode, Refusal> {
+        change(self.instances.get_mut(&key).ok_or(Refusal::Unknown)?);
+        self.generation += 1;
+        Ok(StatusCode::OK)
+    }
+
+    fn key(&self, app: &str, id: &str) -> Result<(String, String), Refusal> {
+        let key = (app.to_uppercase(), id.to_owned());
+        if self.instances.contains_key(&key) { Ok(key) } else { Err(Refusal::Unknown) }
+    }
+}
+
+fn wrong(reason: &str) -> Refusal {
+    Refusal::Wrong(reason.to_owned())
+}
+
+/// A page of the web may send other forms from any browser; these two it may not.
+fn document(question: &Question<'_>) -> Result<Value, Refusal> {
+    let form = question.content_type.unwrap_or_default();
+    let read = match (form.contains("json"), form.contains("xml")) {
+        (true, _) => serde_json::from_slice(question.body).ok(),
+        (_, true) => xml::read(question.body),
+        _ => return Err(Refusal::Form),
+    };
+    read.ok_or_else(|| wrong("cannot parse request body"))
+}
+
+fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+    let decode = |text: &str| {
+        percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned())
+    };
+    query.split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=')?;
+        Some((decode(key)?, decode(value)?))
+    })
+}
+
+fn parameter(query: &str, key: &str) -> Option<String> {
+    parameters(query).find(|(known, _)| known == key).map(|(_, value)| value)
+}

@@ -1,0 +1,304 @@
+//! The API without sockets: what is listed, what changes, who may register, and what nobody may send.
+
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use weft_core::{
+    merge::{Merge, Snapshot},
+    name::{OriginName, RegistryName},
+    registry::{Completeness, Event, Scope, Version},
+    resource::{Endpoint, Health, Resource, Service, ServicePort},
+};
+
+use super::*;
+use crate::eureka::{catalog::Catalog, convert::Context, objects::Applications};
+
+const NOW: u64 = 2_000_000_000_000;
+
+fn service(name: &str, hosts: &[&str]) -> Resource {
+    let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: Default::default() };
+    let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+    Resource::Service(
+        Service { name: name.parse().unwrap(), ports: vec![port], hosts, nearest: false }.into(),
+    )
+}
+
+fn endpoint(service: &str, instance: &str, health: Health) -> Resource {
+    let endpoint = Endpoint {
+        service: service.parse().unwrap(),
+        port_name: "http".parse().unwrap(),
+        instance: instance.parse().unwrap(),
+        address: ([10, 0, 0, 1], 8080).into(),
+        mesh_address: None,
+        identity: None,
+        identity_from: Default::default(),
+        tls: Default::default(),
+        labels: [("version", "v1"), ("not a name <", "&")].into_iter().collect(),
+        weight: 1,
+        locality: weft_core::locality::Locality::new("eu/eu-1").unwrap(),
+        health,
+    };
+    Resource::Endpoint(endpoint.into())
+}
+
+fn mesh(merge: &mut Merge, registry: &str, resources: Vec<Resource>) -> Snapshot {
+    let scope = Scope::whole(registry.parse().unwrap());
+    let origin: OriginName = "one".parse().unwrap();
+    let version = Version(format!("{resources:?}").into());
+    for event in [
+        Event::Reset { scope: scope.clone() },
+        Event::Replace { scope: scope.clone(), origin, version, resources, faults: Vec::new() },
+        Event::Ready { scope: scope.clone(), completeness: Completeness::Full },
+        Event::Commit { scope, resume: None, age: Default::default() },
+    ] {
+        merge.apply(event, SystemTime::now());
+    }
+    merge.snapshot().clone()
+}
+
+/// An API over a mesh of one service with two instances.
+struct Bench {
+    api: Api,
+    merge: Merge,
+    snapshot: Snapshot,
+    order: Vec<RegistryName>,
+    listeners: Listeners,
+}
+
+fn bench() -> Bench {
+    let mut merge = Merge::default();
+    let resources = vec![
+        service("orders", &["orders", "orders.example"]),
+        endpoint("orders", "orders-1", Health::Healthy),
+        endpoint("orders", "orders-2", Health::Draining),
+    ];
+    let snapshot = mesh(&mut merge, "eureka", resources);
+    let order = vec!["eureka".parse().unwrap()];
+    Bench { api: Api::default(), merge, snapshot, order, listeners: Listeners::new() }
+}
+
+impl Bench {
+    fn ask(&self, method: &Method, path: &str, accept: Option<&str>, body: &[u8], now: u64) -> Reply {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let content_type = Some(if body.starts_with(b"<") { "application/xml" } else { "application/json" });
+        let question = Question { method, path, query, accept, content_type, body };
+        let source = Source { snapshot: &self.snapshot, order: &self.order, listeners: &self.listeners };
+        self.api.answer(question, Some(&source), now)
+    }
+
+    fn get(&self, path: &str, now: u64) -> Value {
+        let reply = self.ask(&Method::GET, path, Some("application/json"), b"", now);
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
+        serde_json::from_str(&reply.body).unwrap()
+    }
+
+    fn status(&self, method: &Method, path: &str, body: &[u8], now: u64) -> u16 {
+        self.ask(method, path, None, body, now).status.as_u16()
+    }
+
+    fn ids(&self, now: u64) -> Vec<String> {
+        let document = self.get("/eureka/apps", now);
+        let all: Applications = serde_json::from_value(document).unwrap();
+        all.instances.into_iter().map(|it| format!("{}={}", it.id, it.status)).collect()
+    }
+}
+
+fn registration(dirty: u64) -> Vec<u8> {
+    json!({ "instance": {
+        "instanceId": "legacy:1", "app": "LEGACY", "hostName": "h", "ipAddr": "10.9.9.9", "status": "UP",
+        "appGroupName": null, "sid": "na", "homePageUrl": "http://h/", "vipAddress": "legacy",
+        "port": { "$": 1, "@enabled": "true" }, "lastDirtyTimestamp": dirty.to_string(),
+        "leaseInfo": { "durationInSecs": 3 },
+        "metadata": { "@class": "java.util.Collections$EmptyMap" },
+        "dataCenterInfo": { "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" },
+    }})
+    .to_string()
+    .into_bytes()
+}
+
+#[test]
+fn the_mesh_is_listed_as_applications() {
+    let bench = bench();
+    let all = bench.get("/eureka/apps/", NOW);
+    assert_eq!(all["applications"]["apps__hashcode"], "OUT_OF_SERVICE_1_UP_1_");
+    let one = &bench.get("/eureka/apps/orders/orders-1", NOW)["instance"];
+    assert_eq!(one["ipAddr"], "10.0.0.1");
+    assert_eq!(one["port"], json!({ "$": 8080, "@enabled": "true" }));
+    assert_eq!(one["vipAddress"], "orders,orders.example");
+    assert_eq!(one["metadata"]["zone"], "eu-1");
+    assert_eq!(&bench.get("/eureka/v2/instances/orders-1", NOW)["instance"], one);
+    for (path, found) in [("vips/orders.example", 2), ("vips/nothing", 0), ("svips/orders", 2)] {
+        let list = bench.get(&format!("/eureka/{path}"), NOW);
+        let list: Applications = serde_json::from_value(list).unwrap();
+        assert_eq!(list.instances.len(), found, "{path}");
+    }
+    assert_eq!(bench.get("/eureka/apps/ORDERS", NOW)["application"]["name"], "ORDERS");
+    for path in
+        ["/eureka/apps/NOPE", "/eureka/apps/ORDERS/x", "/eureka/instances/x", "/eureka/x", "/", "/apps"]
+    {
+        let reply = bench.ask(&Method::GET, path, None, b"", NOW);
+        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (404, ""), "{path}");
+    }
+}
+
+#[test]
+fn who_does_not_ask_for_json_gets_xml_that_reads_the_same() {
+    let bench = bench();
+    for accept in [None, Some("*/*"), Some("application/xml")] {
+        let reply = bench.ask(&Method::GET, "/eureka/apps", accept, b"", NOW);
+        assert_eq!(reply.content_type, Some("application/xml"));
+        let read: Applications = serde_json::from_value(xml::read(reply.body.as_bytes()).unwrap()).unwrap();
+        let json: Applications = serde_json::from_value(bench.get("/eureka/apps", NOW)).unwrap();
+        assert_eq!(read.hash, json.hash);
+        for (one, other) in read.instances.iter().zip(&json.instances) {
+            assert_eq!(
+                (&one.id, &one.ip, one.port, &one.status),
+                (&other.id, &other.ip, other.port, &other.status)
+            );
+            assert_eq!(one.metadata["version"], "v1");
+            assert_eq!(one.overridden, "UNKNOWN");
+            assert!(!one.metadata.contains_key("not a name <"), "XML has no name for it");
+        }
+    }
+    let recorded = xml::read(include_bytes!("../../../fuzz/corpus/eureka/apps.xml")).unwrap();
+    let recorded: Applications = serde_json::from_value(recorded).unwrap();
+    assert_eq!((recorded.instances.len(), recorded.unreadable), (3, 0), "the real server's");
+}
+
+#[test]
+fn changes_are_told_for_three_minutes() {
+    let mut bench = bench();
+    bench.ids(NOW);
+    let resources = vec![service("orders", &[]), endpoint("orders", "orders-1", Health::Unhealthy)];
+    bench.snapshot = mesh(&mut bench.merge, "eureka", resources);
+    let later = NOW + 170_000;
+    let delta: Applications = serde_json::from_value(bench.get("/eureka/apps/delta", later)).unwrap();
+    let told: Vec<_> =
+        delta.instances.iter().map(|it| format!("{} {} {}", it.id, it.action, it.status)).collect();
+    assert_eq!(told, ["orders-1 MODIFIED DOWN", "orders-2 DELETED OUT_OF_SERVICE"]);
+    assert_eq!(delta.hash, "DOWN_1_", "of all that there is");
+    let context = Context::default();
+    let before: Applications = serde_json::from_value(self::bench().get("/eureka/apps", NOW)).unwrap();
+    let (mut client, _) = Catalog::take(before, None, &context, NOW);
+    client.change(delta, &context, NOW);
+    assert_eq!(client.hash(), "DOWN_1_", "as a client counts");
+    let delta = bench.get("/eureka/apps/delta", later + 181_000);
+    assert_eq!(delta["applications"]["application"], json!([]));
+}
+
+#[test]
+fn who_registers_is_listed_while_it_renews() {
+    let bench = bench();
+    let path = "/eureka/apps/LEGACY/legacy%3A1";
+    assert_eq!(bench.status(&Method::PUT, path, b"", NOW), 404, "nobody knows it");
+    assert_eq!(
+        bench.ask(&Method::PUT, path, None, b"", NOW).body,
+        "",
+        "a body would be taken for an instance"
+    );
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(5), NOW), 204);
+    assert!(bench.ids(NOW).contains(&"legacy:1=UP".to_owned()));
+    let one = &bench.get(path, NOW)["instance"];
+    assert_eq!((&one["homePageUrl"], &one["sid"]), (&json!("http://h/"), &json!("na")));
+    assert_eq!(
+        bench.status(&Method::PUT, &format!("{path}?status=UP&lastDirtyTimestamp=5"), b"{}", NOW + 2_000),
+        200
+    );
+    assert_eq!(
+        bench.status(&Method::PUT, &format!("{path}?lastDirtyTimestamp=6"), b"", NOW),
+        404,
+        "it knows more"
+    );
+    assert_eq!(bench.status(&Method::PUT, &format!("{path}/status?value=OUT_OF_SERVICE"), b"", NOW), 200);
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(7), NOW + 2_000), 204);
+    assert!(bench.ids(NOW).contains(&"legacy:1=OUT_OF_SERVICE".to_owned()), "the operator's word stands");
+    assert_eq!(bench.status(&Method::DELETE, &format!("{path}/status?value=UP"), b"", NOW), 200);
+    assert_eq!(bench.status(&Method::PUT, &format!("{path}/metadata?k=v%20w"), b"", NOW), 200);
+    assert_eq!(bench.get(path, NOW)["instance"]["metadata"]["k"], "v w");
+    assert!(bench.ids(NOW + 5_000).contains(&"legacy:1=UP".to_owned()));
+    assert!(!bench.ids(NOW + 5_001).contains(&"legacy:1=UP".to_owned()), "its lease ran out");
+    assert_eq!(bench.status(&Method::PUT, path, b"", NOW + 5_001), 404);
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(7), NOW), 204);
+    assert_eq!(bench.status(&Method::DELETE, path, b"", NOW), 200);
+    assert_eq!(bench.status(&Method::DELETE, path, b"", NOW), 404);
+}
+
+#[test]
+fn xml_registers_too_and_what_is_wrong_is_refused() {
+    let bench = bench();
+    let recorded = include_bytes!("../../../fuzz/corpus/eureka/apps-ORDERS-orders-1.xml");
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/ORDERS", recorded, NOW), 204);
+    let entities = b"<!DOCTYPE a [<!ENTITY b \"c\">]><instance><app>A</app></instance>";
+    for (path, body) in [
+        ("/eureka/apps/ORDERS", &entities[..]),
+        ("/eureka/apps/ORDERS", b"{"),
+        ("/eureka/apps/ORDERS", b"{}"),
+        ("/eureka/apps/OTHER", recorded),
+        ("/eureka/apps/A", br#"{"instance": {"app": "A", "instanceId": "a"}}"#),
+        ("/eureka/apps/A", br#"{"instance": {"app": "A", "instanceId": "a", "hostName": "h"}}"#),
+        (
+            "/eureka/apps/A",
+            br#"{"instance": {"app": "A", "instanceId": "a\n", "hostName": "h", "dataCenterInfo": {}}}"#,
+        ),
+    ] {
+        assert_eq!(
+            bench.status(&Method::POST, path, body, NOW),
+            400,
+            "{path} {:?}",
+            String::from_utf8_lossy(body)
+        );
+    }
+    let form = Question {
+        method: &Method::POST,
+        path: "/eureka/apps/A",
+        query: "",
+        accept: None,
+        content_type: Some("text/plain"),
+        body: b"{}",
+    };
+    assert_eq!(bench.api.answer(form, None, NOW).status, 415, "any page of the web could send that");
+    assert_eq!(bench.status(&Method::PATCH, "/eureka/apps/A", b"", NOW), 405);
+}
+
+#[test]
+fn a_listener_of_the_agent_stands_for_the_service_and_no_list_is_no_empty_list() {
+    let mut bench = bench();
+    bench.listeners.insert("orders".parse().unwrap(), ([127, 0, 0, 1], 9101).into());
+    assert_eq!(bench.ids(NOW), ["weft:orders.default:9101=UP"]);
+    let question = Question {
+        method: &Method::GET,
+        path: "/eureka/apps",
+        query: "",
+        accept: None,
+        content_type: None,
+        body: b"",
+    };
+    assert_eq!(bench.api.answer(question, None, NOW).status, 503);
+    bench.snapshot = mesh(
+        &mut bench.merge,
+        "static",
+        vec![service("orders", &[]), endpoint("orders", "x", Health::Healthy)],
+    );
+    bench.listeners.clear();
+    assert_eq!(bench.ids(NOW), ["orders-1=UP", "orders-2=OUT_OF_SERVICE"], "the first registry has the name");
+    bench.order.insert(0, "static".parse().unwrap());
+    assert_eq!(bench.ids(NOW), ["x=UP"]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(
+        method in prop_oneof![Just(Method::GET), Just(Method::POST), Just(Method::PUT), Just(Method::DELETE)],
+        path in "(/eureka)?(/apps|/vips|/instances|/x)?(/[A-Z%0-9a]{0,4}){0,4}/?",
+        query in "[a-z%=&0-9+]{0,20}",
+        body in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..60),
+            "<[a-z]{1,3}( a=\"[&a-z;]{0,4}\")?>[^<]{0,5}(<b>|</b>|<c/>){0,4}</[a-z]{1,3}>".prop_map(String::into_bytes),
+        ],
+    ) {
+        let bench = bench();
+        bench.ask(&method, &format!("{path}?{query}"), None, &body, NOW);
+        prop_assert!(bench.ids(NOW).len() >= 2);
+    }
+}
