@@ -1,14 +1,18 @@
 //! The hub: certificate authority, one-time tokens, and the relay of discovery.
 //!
 //! ```text
-//!   token ──> store (compare and swap) ──> authority (signs) ──┐
+//!   token ──> records (compare and swap) ──> authority (signs) ┐
 //!   registries ──> core::flow ──> Snapshot ──> relay ──────────┴──> stream ──> agents
 //! ```
 //!
-//! What must survive a crash is in [`store`]; keys and certificates are plain files beside it ([`authority`]).
+//! What hubs must not forget are [`records`] in a [`store`], of one hub or shared by several; what is a hub's own is in its
+//! [`journal`]; keys and certificates are plain files beside it ([`authority`]).
 
 pub mod token;
+pub mod file;
 pub mod store;
+pub mod journal;
+pub mod records;
 pub mod authority;
 pub mod operator;
 pub mod office;

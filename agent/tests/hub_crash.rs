@@ -26,6 +26,7 @@ use support::until;
 use weft_agent::hub::{
     authority::{AuthorityFolder, DEFAULT_LEAF_LIFETIME},
     operator::{TokenWish, create_token},
+    records::Records,
     store::EmbeddedStore,
     token::Token,
 };
@@ -72,19 +73,19 @@ fn free_address() -> SocketAddr {
 }
 
 /// Makes the authority and the tokens before the first hub starts.
-fn prepare(folder: &Path, address: SocketAddr) -> (PathBuf, Vec<Token>) {
+async fn prepare(folder: &Path, address: SocketAddr) -> (PathBuf, Vec<Token>) {
     let state = folder.join("hub");
     let authority = AuthorityFolder::of_state(&state);
     let domain = TrustDomain::new("demo.mesh").unwrap();
     authority.initialise(&domain, SystemTime::now()).unwrap();
     let root = authority.open(DEFAULT_LEAF_LIFETIME, SystemTime::now()).unwrap().roots()[0].to_vec();
-    let store = EmbeddedStore::open(&state).unwrap();
-    let token = |_| {
+    let records = Records::new(Arc::new(EmbeddedStore::open(&state).unwrap()));
+    let mut tokens = Vec::new();
+    for _ in 0..2 * KILLS {
         let lifetime = Duration::from_secs(3600);
         let wish = TokenWish { identities: Vec::new(), node: None, lifetime, hub: address.to_string() };
-        create_token(&store, &domain, &root, &wish).unwrap()
-    };
-    let tokens = (0..2 * KILLS).map(token).collect();
+        tokens.push(create_token(&records, &domain, &root, &wish).await.unwrap());
+    }
     let config = folder.join("hub.toml");
     let text = format!(
         "listen = \"{address}\"\nstate_dir = {state:?}\nrun_dir = {:?}\n[admin]\nlisten = \"off\"\n",
@@ -126,7 +127,7 @@ async fn ask(token: &Token, node: &str, answered: &AtomicUsize, over: &AtomicBoo
 async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_token() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
-    let (config, tokens) = prepare(folder.path(), address);
+    let (config, tokens) = prepare(folder.path(), address).await;
     let (answered, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
     let mut kills = 0;

@@ -11,6 +11,7 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -28,6 +29,7 @@ use crate::{
     files::make_private_folder,
     hub::{
         authority::{AuthorityFolder, random_trust_domain},
+        records::Records,
         store::{EmbeddedStore, StoreError},
     },
 };
@@ -88,7 +90,7 @@ impl StateOptions {
                     }
                     tokio::time::sleep(LOOK).await;
                 }
-                store => return Ok(Owner::Us(store?)),
+                store => return Ok(Owner::Us(Records::new(Arc::new(store?)))),
             }
         }
     }
@@ -128,7 +130,7 @@ enum Owner {
     /// The hub that runs.
     Hub(AdminClient),
     /// This process, for as long as it holds it.
-    Us(EmbeddedStore),
+    Us(Records),
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! Who gets which certificate: the rules between the store, which knows, and the authority, which signs.
+//! Who gets which certificate: the rules between the records, which know, and the authority, which signs.
 //!
 //! A node gets its own identity again and the identities that its token granted, each for a key that the request proves.
 //! Everything else is refused by name.
@@ -20,13 +20,14 @@ use weft_core::{
 use super::{
     authority::{Authority, IssueError, Issued, ProvenRequest},
     operator::node_identity,
-    store::{ClaimError, JoinClaim, Store, StoreError},
+    records::{ClaimError, JoinClaim, Records},
+    store::StoreError,
     token::sha256,
 };
 
 /// The desk that signs.
 pub struct Office {
-    store: Arc<dyn Store>,
+    records: Records,
     authority: RwLock<Arc<Authority>>,
     signed: AtomicU64,
     refused: AtomicU64,
@@ -94,11 +95,11 @@ pub struct Joined {
 }
 
 impl Office {
-    /// A desk with this store and authority.
+    /// A desk with these records and this authority.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, authority: Arc<Authority>) -> Self {
+    pub fn new(records: Records, authority: Arc<Authority>) -> Self {
         Self {
-            store,
+            records,
             authority: RwLock::new(authority),
             signed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -116,10 +117,10 @@ impl Office {
         *self.authority.write().unwrap_or_else(PoisonError::into_inner) = authority;
     }
 
-    /// The store.
+    /// The records.
     #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+    pub fn records(&self) -> &Records {
+        &self.records
     }
 
     /// How many certificates it has signed, and refused, since the process began.
@@ -134,21 +135,21 @@ impl Office {
         outcome
     }
 
-    /// Lets a host join. The claim is durable before anything is signed. Blocks on the disk.
+    /// Lets a host join. The claim is durable before anything is signed.
     ///
     /// # Errors
     /// When the token does not buy a certificate for this key and node, or the request is wrong.
-    pub fn join(
+    pub async fn join(
         &self,
         secret: &[u8],
         node: &str,
         signing_request: &[u8],
         now: SystemTime,
     ) -> Result<Joined, JoinRefusal> {
-        self.count(self.join_uncounted(secret, node, signing_request, now))
+        self.count(self.join_uncounted(secret, node, signing_request, now).await)
     }
 
-    fn join_uncounted(
+    async fn join_uncounted(
         &self,
         secret: &[u8],
         node: &str,
@@ -164,9 +165,9 @@ impl Office {
             key_hash: request.key_hash(),
             at: now,
         };
-        let record = self.store.claim(&claim)?;
+        let record = self.records.claim(&claim).await?;
         let certificate = authority.issue_system(&identity, &request, now)?;
-        self.note(&certificate);
+        self.note(node, &certificate).await;
         Ok(Joined { certificate, granted: record.identities })
     }
 
@@ -174,25 +175,25 @@ impl Office {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn granted(&self, node: &str) -> Result<Option<Vec<SpiffeId>>, StoreError> {
-        Ok(self.store.node(node)?.map(|record| record.identities))
+    pub async fn granted(&self, node: &str) -> Result<Option<Vec<SpiffeId>>, StoreError> {
+        Ok(self.records.node(node).await?.map(|record| record.identities))
     }
 
     /// Signs for a node whose stream is authenticated.
     ///
     /// # Errors
     /// Names what was refused.
-    pub fn issue(
+    pub async fn issue(
         &self,
         node: &str,
         wanted: &str,
         signing_request: &[u8],
         now: SystemTime,
     ) -> Result<Issued, CertificateRefusal> {
-        self.count(self.issue_uncounted(node, wanted, signing_request, now))
+        self.count(self.issue_uncounted(node, wanted, signing_request, now).await)
     }
 
-    fn issue_uncounted(
+    async fn issue_uncounted(
         &self,
         node: &str,
         wanted: &str,
@@ -203,7 +204,7 @@ impl Office {
         let identity = SpiffeId::parse(wanted)?;
         let not_granted =
             || CertificateRefusal::NotGranted { node: node.to_owned(), identity: wanted.to_owned() };
-        let granted = self.granted(node)?.ok_or_else(not_granted)?;
+        let granted = self.granted(node).await?.ok_or_else(not_granted)?;
         let is_own = node_identity(authority.trust_domain(), node).is_ok_and(|own| own == identity);
         if !is_own && (identity.namespace() == SYSTEM_NAMESPACE || !granted.contains(&identity)) {
             return Err(not_granted());
@@ -214,14 +215,15 @@ impl Office {
         } else {
             authority.issue(&identity, &request, now)?
         };
-        self.note(&issued);
+        self.note(node, &issued).await;
         Ok(issued)
     }
 
     /// The trail is no condition: a certificate that cannot be noted is still given.
-    fn note(&self, issued: &Issued) {
+    async fn note(&self, node: &str, issued: &Issued) {
         tracing::info!(identity = %issued.identity, serial = %issued.serial, "signed");
-        if let Err(fault) = self.store.note_serial(&issued.serial, &issued.identity, issued.not_after) {
+        let noted = self.records.note_serial(node, &issued.serial, &issued.identity, issued.not_after).await;
+        if let Err(fault) = noted {
             tracing::warn!(%fault, serial = %issued.serial, "the serial number was not noted");
         }
     }

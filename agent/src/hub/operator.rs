@@ -17,7 +17,8 @@ use weft_core::{
 
 use super::{
     authority::{Authority, AuthorityFolder, FolderError},
-    store::{KnownNode, SecretHash, Store, StoreError, TokenRecord},
+    records::{KnownNode, Records, SecretHash, TokenRecord},
+    store::StoreError,
     token::{Token, sha256},
 };
 use crate::{admin::pages::seconds_until, view::hub as view};
@@ -123,8 +124,8 @@ pub fn node_identity(trust_domain: &TrustDomain, node: &str) -> Result<SpiffeId,
 ///
 /// # Errors
 /// When an identity is not one that a token can grant, or the store fails.
-pub fn create_token(
-    store: &dyn Store,
+pub async fn create_token(
+    records: &Records,
     trust_domain: &TrustDomain,
     root: &[u8],
     wish: &TokenWish,
@@ -147,7 +148,7 @@ pub fn create_token(
         expires: SystemTime::now().checked_add(wish.lifetime).ok_or(TokenWishError::Lifetime)?,
         bound: None,
     };
-    store.add_token(token.secret_hash(), &record)?;
+    records.add_token(token.secret_hash(), &record).await?;
     Ok(token)
 }
 
@@ -155,7 +156,7 @@ pub fn create_token(
 ///
 /// # Errors
 /// When the store fails.
-pub fn list_tokens(store: &dyn Store) -> Result<Vec<TokenView>, StoreError> {
+pub async fn list_tokens(records: &Records) -> Result<Vec<TokenView>, StoreError> {
     let now = SystemTime::now();
     let signed = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     let view = |(hash, record): ([u8; 32], TokenRecord)| TokenView {
@@ -165,21 +166,21 @@ pub fn list_tokens(store: &dyn Store) -> Result<Vec<TokenView>, StoreError> {
         ends_in_s: record.expires.duration_since(now).map_or_else(|past| -signed(past.duration()), signed),
         used_by: record.bound.map(|binding| binding.node),
     };
-    Ok(store.tokens()?.into_iter().map(view).collect())
+    Ok(records.tokens().await?.into_iter().map(view).collect())
 }
 
 /// Makes a token worthless: the one whose identifier begins with `id`. Gives its whole identifier.
 ///
 /// # Errors
 /// When there is not exactly one, or the store fails.
-pub fn revoke_token(store: &dyn Store, id: &str) -> Result<String, OperatorError> {
-    let tokens = store.tokens()?;
+pub async fn revoke_token(records: &Records, id: &str) -> Result<String, OperatorError> {
+    let tokens = records.tokens().await?;
     let named = tokens.iter().map(|(hash, _)| hash).filter(|hash| token_id(hash).starts_with(id));
     let named: Vec<_> = if id.is_empty() { Vec::new() } else { named.collect() };
     match named[..] {
         [] => Err(OperatorError::NoToken(id.to_owned())),
         [hash] => {
-            store.remove_token(*hash)?;
+            records.remove_token(*hash).await?;
             Ok(token_id(hash))
         }
         [..] => Err(OperatorError::ManyTokens(id.to_owned(), named.len())),
@@ -195,8 +196,8 @@ fn token_id(hash: &SecretHash) -> String {
 ///
 /// # Errors
 /// When the store fails.
-pub fn list_nodes(store: &dyn Store, now: SystemTime) -> Result<Vec<view::Node>, StoreError> {
-    Ok(store.nodes()?.into_iter().map(|node| node_view(node, now)).collect())
+pub async fn list_nodes(records: &Records, now: SystemTime) -> Result<Vec<view::Node>, StoreError> {
+    Ok(records.nodes().await?.into_iter().map(|node| node_view(node, now)).collect())
 }
 
 fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
@@ -225,8 +226,12 @@ fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
 ///
 /// # Errors
 /// When it is not known, or the store fails.
-pub fn remove_node(store: &dyn Store, name: &str) -> Result<String, OperatorError> {
-    if store.remove_node(name)? { Ok(name.to_owned()) } else { Err(OperatorError::NoNode(name.to_owned())) }
+pub async fn remove_node(records: &Records, name: &str) -> Result<String, OperatorError> {
+    if records.remove_node(name).await? {
+        Ok(name.to_owned())
+    } else {
+        Err(OperatorError::NoNode(name.to_owned()))
+    }
 }
 
 /// The roots that the mesh trusts, the one that signs first.
@@ -334,24 +339,24 @@ mod tests {
         assert_eq!(TokenWish::from_query(&odd.to_query()).unwrap(), odd);
     }
 
-    #[test]
-    fn tokens_grant_workload_identities_of_this_mesh_only() {
+    #[tokio::test]
+    async fn tokens_grant_workload_identities_of_this_mesh_only() {
         let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(folder.path()).unwrap();
+        let records = Records::new(std::sync::Arc::new(EmbeddedStore::open(folder.path()).unwrap()));
         let domain = TrustDomain::new("demo.mesh").unwrap();
-        let make = |wish: &TokenWish| create_token(&store, &domain, b"root", wish);
-        let foreign = make(&wish("spiffe://other.mesh/ns/default/sa/web"));
+        let make = async |wish: &TokenWish| create_token(&records, &domain, b"root", wish).await;
+        let foreign = make(&wish("spiffe://other.mesh/ns/default/sa/web")).await;
         assert!(matches!(foreign, Err(TokenWishError::TrustDomain(..))));
-        let system = make(&wish("spiffe://demo.mesh/ns/weft-system/sa/hub"));
+        let system = make(&wish("spiffe://demo.mesh/ns/weft-system/sa/hub")).await;
         assert!(matches!(system, Err(TokenWishError::System(_))));
         let mut odd = wish("spiffe://demo.mesh/ns/default/sa/web");
         odd.node = Some("a/b".to_owned());
-        assert!(matches!(make(&odd), Err(TokenWishError::Node(_))));
-        assert_eq!(list_tokens(&store).unwrap(), []);
+        assert!(matches!(make(&odd).await, Err(TokenWishError::Node(_))));
+        assert_eq!(list_tokens(&records).await.unwrap(), []);
 
-        let token = make(&wish("spiffe://demo.mesh/ns/default/sa/web")).unwrap();
+        let token = make(&wish("spiffe://demo.mesh/ns/default/sa/web")).await.unwrap();
         assert_eq!(token.hub, "127.0.0.1:15012");
-        let [view] = list_tokens(&store).unwrap().try_into().unwrap();
+        let [view] = list_tokens(&records).await.unwrap().try_into().unwrap();
         assert_eq!((view.node.as_deref(), view.used_by), (Some("one"), None));
         assert!((58..=60).contains(&view.ends_in_s), "{}", view.ends_in_s);
     }

@@ -21,7 +21,7 @@ use super::{
         OperatorError, TokenWish, create_token, list_nodes, list_tokens, remove_node, revoke_token, roots,
     },
     roster::Roster,
-    store::Store,
+    store::StoreError,
 };
 use crate::{
     admin::{Answer, Handler, pages, word},
@@ -65,77 +65,76 @@ impl Handler for Page {
     }
 }
 
-type Question = fn(&Operator, &str) -> Answer;
-
 impl Handler for Operator {
-    /// What needs the store waits for the disk, so it is answered on a thread that may.
     fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
-        let question: Question = match (method.as_str(), path) {
-            ("POST", "/tokens") => Self::create,
-            ("GET", "/tokens") => |this, _| said(list_tokens(this.store())),
-            ("POST", "/tokens/revoke") => {
-                |this, query| said(argument(query, "id").and_then(|id| revoke_token(this.store(), id)))
-            }
-            ("GET", "/nodes") => {
-                |this, _| said(list_nodes(this.store(), SystemTime::now()).map(|nodes| this.present(nodes)))
-            }
-            ("POST", "/nodes/remove") => {
-                |this, query| said(argument(query, "name").and_then(|name| this.remove(name)))
-            }
-            ("GET", "/status") => |this, _| said(this.status()),
-            _ => {
-                return word::answer(&self.0.flow, method, path, query)
-                    .unwrap_or_else(|| self.0.answer(method, path, query));
-            }
-        };
         let (this, query) = (self.clone(), query.to_owned());
-        let answer = tokio::task::spawn_blocking(move || question(&this, &query));
-        Answer::later(async move {
-            let failed = |error| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, error);
-            answer.await.unwrap_or_else(failed)
-        })
+        let records = || this.0.office.records().clone();
+        match (method.as_str(), path) {
+            ("POST", "/tokens") => Answer::later(async move { this.create(&query).await }),
+            ("GET", "/tokens") => {
+                let records = records();
+                Answer::later(async move { said(list_tokens(&records).await) })
+            }
+            ("POST", "/tokens/revoke") => {
+                let records = records();
+                Answer::later(async move {
+                    said(async { revoke_token(&records, argument(&query, "id")?).await }.await)
+                })
+            }
+            ("GET", "/nodes") => Answer::later(async move { said(this.nodes(SystemTime::now()).await) }),
+            ("POST", "/nodes/remove") => {
+                Answer::later(
+                    async move { said(async { this.remove(argument(&query, "name")?).await }.await) },
+                )
+            }
+            ("GET", "/status") => Answer::later(async move { said(this.status().await) }),
+            _ => word::answer(&self.0.flow, method, path, &query)
+                .unwrap_or_else(|| self.0.answer(method, path, &query)),
+        }
     }
 }
 
 impl Operator {
-    fn store(&self) -> &dyn Store {
-        &**self.0.office.store()
-    }
-
-    fn create(&self, query: &str) -> Answer {
+    async fn create(&self, query: &str) -> Answer {
         let office = &self.0.office;
         let authority = office.authority();
         let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
-        let made = TokenWish::from_query(query)
-            .and_then(|wish| create_token(&**office.store(), authority.trust_domain(), &root, &wish));
+        let made = match TokenWish::from_query(query) {
+            Ok(wish) => create_token(office.records(), authority.trust_domain(), &root, &wish).await,
+            Err(fault) => Err(fault),
+        };
         match made {
             Ok(token) => Answer::json(&serde_json::json!({ "token": token.to_text() })),
             Err(fault) => Answer::error(StatusCode::BAD_REQUEST, fault),
         }
     }
 
-    /// Adds to each node whether it is connected.
-    fn present(&self, mut nodes: Vec<crate::view::hub::Node>) -> Vec<crate::view::hub::Node> {
-        let (connected, now) = (self.0.roster.connected(), SystemTime::now());
+    /// Every node, with whether it is connected.
+    async fn nodes(&self, now: SystemTime) -> Result<Vec<crate::view::hub::Node>, StoreError> {
+        let mut nodes = list_nodes(self.0.office.records(), now).await?;
+        let connected = self.0.roster.connected();
         for node in &mut nodes {
             if let Some(stream) = connected.get(&node.name) {
                 node.from = Some(stream.from);
                 node.connected_for_s = now.duration_since(stream.since).ok().map(|since| since.as_secs());
             }
         }
-        nodes
+        Ok(nodes)
     }
 
-    /// The store first: a stream that begins behind that is refused.
-    fn remove(&self, name: &str) -> Result<String, OperatorError> {
-        let removed = remove_node(&**self.0.office.store(), name)?;
+    /// The records first: a stream that begins behind that is refused.
+    async fn remove(&self, name: &str) -> Result<String, OperatorError> {
+        let removed = remove_node(self.0.office.records(), name).await?;
         self.0.roster.end(name);
         Ok(removed)
     }
 
-    fn status(&self) -> Result<HubStatus, OperatorError> {
+    async fn status(&self) -> Result<HubStatus, OperatorError> {
         let page = &self.0;
         let (authority, now) = (page.office.authority(), SystemTime::now());
+        let (folder, held) = (page.folder.clone(), authority.clone());
+        let roots = tokio::task::spawn_blocking(move || roots(&folder, &held, now)).await;
+        let roots = roots.map_err(|fault| StoreError::Failed(fault.to_string()))??;
         let (status, table) = (page.statuses.load_full(), page.tables.load_full());
         Ok(HubStatus {
             version: Version::current().version,
@@ -143,10 +142,10 @@ impl Operator {
             uptime_s: page.began.elapsed().as_secs(),
             trust_domain: authority.trust_domain().to_string(),
             intermediate_ends_in_s: pages::seconds_until(authority.intermediate_ends(), now),
-            roots: roots(&page.folder, &authority, now)?,
+            roots,
             missing: page.missing(),
             registries: pages::registries(&status, &pages::counts(&table)),
-            nodes: self.present(list_nodes(&**page.office.store(), now)?),
+            nodes: self.nodes(now).await?,
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
         })
     }

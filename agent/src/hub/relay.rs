@@ -3,7 +3,7 @@
 //! Each registry that the hub follows is one relayed scope. Its log is not a history: it holds every piece once, at the
 //! position of its last change. An agent is a position in it; what lies behind is what it misses. So nothing is kept per
 //! agent, a slow one coalesces what it missed, and an agent that was away, or a hub that was restarted, loses nothing:
-//! positions are kept in the store, written before anything is told under them.
+//! positions are kept in the journal, written before anything is told under them.
 //!
 //! A piece that is gone stays as an empty one, until there are [`KEPT_GONE`] of them; whoever comes from before the
 //! oldest that was forgotten must take the full list.

@@ -24,14 +24,17 @@ use weft_registries::{BuildError, Environment, Plan};
 
 use super::{
     authority::{AuthorityFolder, FolderError},
+    file::{FileFault, HubFile},
+    journal::Journal,
     keeper::{Keeper, KeeperError},
     listener::{Door, accept},
     office::Office,
     page::{Operator, Page},
+    records::Records,
     relay::Relay,
     roster::Roster,
     states,
-    store::{EmbeddedStore, Store, StoreError},
+    store::{EmbeddedStore, StoreError},
     stream::Shared,
 };
 use crate::{
@@ -41,9 +44,9 @@ use crate::{
     files::{FileError, make_private_folder},
 };
 
-/// How long the relay waits before it tries a store again that failed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long an operator's verb may hold the store before another hub must be what has it.
+/// How long the relay waits before it tries a journal again that failed.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long an operator's verb may hold the hub's file before another hub must be what has it.
 const OPERATOR_IS_DONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a hub did not start.
@@ -63,6 +66,9 @@ pub enum HubError {
         /// As the authority's certificates say.
         actual: TrustDomain,
     },
+    /// The hub's own file.
+    #[error(transparent)]
+    Own(#[from] FileFault),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -107,8 +113,10 @@ impl Hub {
         if let Some(configured) = config.trust_domain.clone().filter(|name| *name != trust_domain) {
             return Err(HubError::TrustDomain { configured, actual: trust_domain });
         }
-        let store: Arc<dyn Store> = Arc::new(open_store(&config.state_dir).await?);
-        let office = Arc::new(Office::new(store.clone(), authority));
+        let file = Arc::new(open_file(&config.state_dir).await?);
+        let journal = Arc::new(Journal::open(file.clone())?);
+        let records = Records::new(Arc::new(EmbeddedStore::in_file(file)?));
+        let office = Arc::new(Office::new(records, authority));
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
@@ -118,12 +126,14 @@ impl Hub {
         let flow = flow(config, registries)?;
         let (snapshots, statuses, tables) = (flow.snapshots(), flow.statuses(), flow.tables());
         let handle = flow.handle();
-        let mut relay = Relay::new(store).awaiting(with_policies);
+        let epoch = journal.epoch();
+        let mut relay = Relay::new(journal).awaiting(with_policies);
         relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
         let roster = Arc::new(Roster::default());
         let (views, states) = watch::channel(states::views_of(&statuses.load_full()));
         let shared = Shared {
             office: office.clone(),
+            epoch,
             relay: relay.reader(),
             registries: config.registries.iter().map(|plan| plan.name.value.to_string()).collect(),
             bundles: keeper.bundles(),
@@ -174,15 +184,15 @@ impl Hub {
     }
 }
 
-/// Opens the store. An operator's verb may hold it for a moment while no hub runs.
-async fn open_store(state_dir: &Path) -> Result<EmbeddedStore, StoreError> {
+/// Opens the hub's own file. An operator's verb may hold it for a moment while no hub runs.
+async fn open_file(state_dir: &Path) -> Result<HubFile, FileFault> {
     let deadline = Instant::now() + OPERATOR_IS_DONE_WITHIN;
     loop {
-        match EmbeddedStore::open(state_dir) {
-            Err(StoreError::InUse(_)) if Instant::now() < deadline => {
+        match HubFile::open(state_dir) {
+            Err(FileFault::InUse(_)) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            store => return store,
+            file => return file,
         }
     }
 }
@@ -202,7 +212,7 @@ fn flow(config: &HubConfig, registries: Vec<Arc<dyn Registry>>) -> Result<Flow, 
     Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
 }
 
-/// Brings every snapshot into the relay. The store's writes block, so they have a thread of their own.
+/// Brings every snapshot into the relay. The journal's writes block, so they have a thread of their own.
 async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
     loop {
         let snapshot = snapshots.load_full();
@@ -214,7 +224,7 @@ async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
         relay = kept;
         if let Err(fault) = outcome {
             tracing::error!(%fault, "the relay could not be brought up to date");
-            tokio::time::sleep(STORE_PAUSE).await;
+            tokio::time::sleep(JOURNAL_PAUSE).await;
         } else if !snapshots.changed().await {
             return;
         }

@@ -26,7 +26,7 @@ use weft_core::control::{
 
 use super::{
     office::{JoinRefusal, Office},
-    store::ClaimError,
+    records::ClaimError,
     stream::{self, Node, OUTGOING, Shared, bundles_of},
 };
 
@@ -97,8 +97,7 @@ impl UnaryService<JoinRequest> for Join {
     fn call(&mut self, request: tonic::Request<JoinRequest>) -> Self::Future {
         let office = self.0.clone();
         Box::pin(async move {
-            let work = tokio::task::spawn_blocking(move || join(&office, &request.into_inner()));
-            let joined = work.await.map_err(|_| Status::internal("joining failed"))?;
+            let joined = join(&office, &request.into_inner()).await;
             if let Err(status) = &joined {
                 tracing::warn!(fault = %status.message(), "a join was refused");
             }
@@ -107,14 +106,14 @@ impl UnaryService<JoinRequest> for Join {
     }
 }
 
-fn join(office: &Office, request: &JoinRequest) -> Result<JoinResponse, Status> {
+async fn join(office: &Office, request: &JoinRequest) -> Result<JoinResponse, Status> {
     let theirs = (request.lowest_version, request.highest_version);
     if common_version(VERSIONS, theirs).is_none() {
         let message = format!("this hub speaks versions {VERSIONS:?}, the agent {theirs:?}");
         return Err(Status::failed_precondition(message));
     }
     let joined = office.join(&request.secret, &request.node, &request.signing_request, SystemTime::now());
-    let joined = joined.map_err(|fault| join_status(&fault))?;
+    let joined = joined.await.map_err(|fault| join_status(&fault))?;
     let mut bundles = bundles_of(&office.authority()).bundles;
     Ok(JoinResponse {
         chain: joined.certificate.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect(),

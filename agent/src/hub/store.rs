@@ -1,231 +1,147 @@
-//! What a hub must not forget: tokens and whom they were bound to, nodes with their grants and last reports, serials, the
-//! relay's positions.
+//! Where hubs keep the records that they share: keys with values, compare-and-swap, leases, watches.
 //!
-//! The one rule that everything hangs on: a token is bound to the key of a request **before** anything is signed, in one
-//! transaction that compares and swaps. However often the hub dies in between, one token never buys two keys.
+//! A single hub keeps them in its own file ([`EmbeddedStore`]). Several hubs use a store that the team already runs. Weft
+//! replicates nothing and elects nobody: what a store answers as written is as durable as that store makes it, and what
+//! only one may do is decided by a compare-and-swap of one key.
+//!
+//! What holds of every implementation, and is tested on each:
+//!
+//! * A swap that was answered is durable, and every later read by anybody sees it. Of swaps that compete from the same
+//!   version one succeeds.
+//! * A swap that failed with [`StoreError::Unreachable`] may have happened nevertheless. Whoever must know reads again.
+//! * The keys of a lease vanish with it: when it is revoked, or was not kept alive for its time. It never ends earlier; a
+//!   store may let it last longer (Consul: up to twice as long).
+//! * A watch begins with all there is and misses no key's last state; states between may be passed over.
 
 mod embedded;
 
-use std::time::{Duration, SystemTime};
+use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Serialize};
-use weft_core::{control::NodeReport, identity::SpiffeId};
+use bytes::Bytes;
+use futures_core::{future::BoxFuture, stream::BoxStream};
 
 pub use embedded::EmbeddedStore;
 
-/// How long the pair of a token and a key is answered again: the first answer may have been lost on the way.
-pub const ANSWERED_AGAIN: Duration = Duration::from_secs(600);
+use super::file::FileFault;
 
-/// The SHA-256 of a token's secret.
-pub type SecretHash = [u8; 32];
+/// What a store answers later.
+pub type Later<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// What a token buys, and who bought it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenRecord {
-    /// The identities that the node may ask certificates for.
-    pub identities: Vec<SpiffeId>,
-    /// The only node that may use it; any new one when absent.
-    pub node: Option<String>,
-    /// From when on it buys nothing more.
-    pub expires: SystemTime,
-    /// Who used it.
-    pub bound: Option<Binding>,
-}
-
-/// Who used a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Binding {
-    /// The node's name.
-    pub node: String,
-    /// The SHA-256 of its public key.
-    pub key_hash: [u8; 32],
-    /// When.
-    pub at: SystemTime,
-}
-
-/// A host that joined.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRecord {
-    /// The identities that it may ask certificates for.
-    pub identities: Vec<SpiffeId>,
-}
-
-/// What a node last told of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastReport {
-    /// When.
-    pub at: SystemTime,
-    /// Its software, for people.
-    pub software: String,
-    /// What it holds.
-    pub report: NodeReport,
-}
-
-/// A node with all that is known of it.
+/// Which write of a key this is: of use to whoever compares, opaque otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownNode {
-    /// Its name.
-    pub name: String,
-    /// What it may be.
-    pub record: NodeRecord,
-    /// What it last told of itself; none when it never did.
-    pub last: Option<LastReport>,
+pub struct Version(pub(super) Box<str>);
+
+/// A lease, by the name that its store gave it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub(super) Box<str>);
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// What it holds.
+    pub value: Bytes,
+    /// Of which write.
+    pub version: Version,
 }
 
-/// A request to join, as far as the store judges it.
-#[derive(Clone, Debug)]
-pub struct JoinClaim {
-    /// The hash of the secret that was shown.
-    pub secret_hash: SecretHash,
-    /// The node's name.
-    pub node: String,
-    /// The SHA-256 of its public key.
-    pub key_hash: [u8; 32],
-    /// Now.
-    pub at: SystemTime,
+/// How a key must be for a swap to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It must not be there.
+    Absent,
+    /// It must be there, as it was read.
+    Version(Version),
+    /// As it may be.
+    Any,
 }
 
-/// Why a token buys nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    /// No such token; nothing more is told to who has none.
-    #[error("this token is unknown here, or has expired")]
-    Unknown,
-    /// Used before, by another key or too long ago.
-    #[error("this token has been used; make a new one with `weft ca token create`")]
-    Used,
-    /// Made for another node.
-    #[error("this token is for the node {0}")]
-    OtherNode(String),
-    /// The name belongs to a host that joined before.
-    #[error("a node {0} has joined before; to replace it make a token with `--node {0}`")]
-    NodeTaken(String),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// A value to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The value.
+    pub value: Bytes,
+    /// The lease with which the key vanishes; none for one that stays.
+    pub lease: Option<LeaseId>,
+    /// Whether a crash may lose it: what is told again anyway need not wait for the disk. Only a store in this process
+    /// makes use of it.
+    pub may_be_lost: bool,
+}
+
+impl Put {
+    /// A value that stays, and is durable when it is answered.
+    #[must_use]
+    pub fn durable(value: impl Into<Bytes>) -> Self {
+        Self { value: value.into(), lease: None, may_be_lost: false }
+    }
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// All there is under the prefix. Comes first, and again after a gap: what is not in it is gone.
+    All(Vec<Entry>),
+    /// A key was written.
+    Put(Entry),
+    /// A key is gone.
+    Gone(String),
 }
 
 /// The store cannot do what it should.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it.
     #[error("the store {0} is in use by another process")]
     InUse(String),
-    /// The file or a record cannot be read or written.
+    /// It gives no answer now. What was to be written may be written or not.
+    #[error("the store is away: {0}")]
+    Unreachable(String),
+    /// It refuses us.
+    #[error("the store refuses: {0}")]
+    Denied(String),
+    /// The lease has ended: nothing was written.
+    #[error("the lease has ended")]
+    LeaseGone,
+    /// It, or a record in it, cannot be read or written.
     #[error("the store failed: {0}")]
     Failed(String),
 }
 
-/// One relayed origin, as far as it must be remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelayRecord {
-    /// The version of its words.
-    pub version: u64,
-    /// When it last changed, in the relay's own count.
-    pub position: u64,
-    /// Whether it is gone.
-    pub gone: bool,
+impl From<FileFault> for StoreError {
+    fn from(fault: FileFault) -> Self {
+        match fault {
+            FileFault::InUse(what) => Self::InUse(what),
+            FileFault::Failed(why) => Self::Failed(why),
+        }
+    }
 }
 
-/// The state of a hub. One process owns it.
-pub trait Store: Send + Sync {
-    /// Keeps a new token.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn add_token(&self, hash: SecretHash, record: &TokenRecord) -> Result<(), StoreError>;
+/// A store of keys. Keys are text of visible ASCII, up to 300 bytes.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What it is and where, for people; never a secret.
+    fn describe(&self) -> String;
 
-    /// All tokens that are kept.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn tokens(&self) -> Result<Vec<(SecretHash, TokenRecord)>, StoreError>;
+    /// A key as it is now.
+    fn get<'a>(&'a self, key: &'a str) -> Later<'a, Option<Entry>>;
 
-    /// Forgets a token: it buys nothing from here on. Returns whether it was there.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn remove_token(&self, hash: SecretHash) -> Result<bool, StoreError>;
+    /// All keys that begin with `prefix`, in their order, as they are at one moment.
+    fn list<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<Entry>>;
 
-    /// Binds a token to a node and its key, and grants the node what the token says, in one durable step; or says why
-    /// not. Answers as before to the pair it is bound to, for [`ANSWERED_AGAIN`].
-    ///
-    /// # Errors
-    /// When the token does not buy a certificate for this claim.
-    fn claim(&self, claim: &JoinClaim) -> Result<NodeRecord, ClaimError>;
+    /// Writes a key, or removes it where `put` is none, if it is as expected; says whether it was. To remove what is
+    /// absent succeeds when anything is expected.
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, put: Option<Put>) -> Later<'a, bool>;
 
-    /// A host that joined.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError>;
+    /// A lease that lasts for `ttl` unless it is kept alive: from two seconds to a day. It is rounded up to a second, and to
+    /// the least that the store knows (Consul: ten seconds).
+    fn grant(&self, ttl: Duration) -> Later<'_, LeaseId>;
 
-    /// Every host that joined, by name.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn nodes(&self) -> Result<Vec<KnownNode>, StoreError>;
+    /// Lets a lease last for its whole time again, from now on; false when it has ended.
+    fn keep_alive<'a>(&'a self, lease: &'a LeaseId) -> Later<'a, bool>;
 
-    /// Forgets a host, and the tokens that it used: it gets no certificate any more, and none of them is answered again.
-    /// Returns whether it was known.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn remove_node(&self, name: &str) -> Result<bool, StoreError>;
+    /// Ends a lease: its keys vanish. Nothing happens when it has ended.
+    fn revoke<'a>(&'a self, lease: &'a LeaseId) -> Later<'a, ()>;
 
-    /// Notes what a node told of itself. Nothing is noted of one that is not known.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn note_report(&self, name: &str, report: &LastReport) -> Result<(), StoreError>;
-
-    /// Notes a certificate that was signed.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    fn note_serial(&self, serial: &str, identity: &SpiffeId, not_after: SystemTime)
-    -> Result<(), StoreError>;
-
-    /// The store's epoch: made at random with the store, and never changed.
-    fn epoch(&self) -> [u8; 16];
-
-    /// All relayed origins of a registry.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn relayed(&self, registry: &str) -> Result<Vec<(String, RelayRecord)>, StoreError>;
-
-    /// Remembers changed origins of a registry, and forgets those without a record, in one durable step.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn remember(&self, registry: &str, changes: &[(&str, Option<RelayRecord>)]) -> Result<(), StoreError>;
+    /// Tells how the keys are that begin with `prefix`, and how they change, until it fails.
+    fn watch<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Told, StoreError>>;
 }
-
-/// Judges a claim against a token's record; pure. Gives the record to write where the token becomes bound.
-fn judge(
-    record: Option<TokenRecord>,
-    node_known: bool,
-    claim: &JoinClaim,
-) -> Result<(TokenRecord, bool), ClaimError> {
-    let mut record = record.ok_or(ClaimError::Unknown)?;
-    if let Some(node) = record.node.as_ref().filter(|node| **node != claim.node) {
-        return Err(ClaimError::OtherNode(node.clone()));
-    }
-    if let Some(binding) = &record.bound {
-        let same = binding.node == claim.node && binding.key_hash == claim.key_hash;
-        let recent = claim.at.duration_since(binding.at).is_ok_and(|since| since <= ANSWERED_AGAIN);
-        return if same && recent { Ok((record, false)) } else { Err(ClaimError::Used) };
-    }
-    if claim.at >= record.expires {
-        return Err(ClaimError::Unknown);
-    }
-    if node_known && record.node.is_none() {
-        return Err(ClaimError::NodeTaken(claim.node.clone()));
-    }
-    record.bound = Some(Binding { node: claim.node.clone(), key_hash: claim.key_hash, at: claim.at });
-    Ok((record, true))
-}
-
-#[cfg(test)]
-mod tests;

@@ -32,10 +32,10 @@ use weft_core::{
 use super::{
     authority::Authority,
     office::Office,
+    records::LastReport,
     relay::{Follower, RelayState},
     roster::{Presence, Roster},
     states::{RegistryView, states_of},
-    store::LastReport,
 };
 
 /// How long an agent may take for its hello.
@@ -51,6 +51,8 @@ pub(super) const OUTGOING: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) office: Arc<Office>,
+    /// Which numbering the relay's positions are of.
+    pub(super) epoch: [u8; 16],
     pub(super) relay: Reader<RelayState>,
     /// The registries that are relayed, most authoritative first.
     pub(super) registries: Arc<[String]>,
@@ -134,7 +136,7 @@ impl Stream {
         self.software = hello.software;
         self.software.truncate(self.software.floor_char_boundary(LONGEST_SOFTWARE));
         let name = self.node.name.clone();
-        let granted = self.blocking(move |office| office.granted(&name)).await?;
+        let granted = self.shared.office.granted(&name).await;
         let granted = granted.map_err(|fault| End(Some(Status::unavailable(fault.to_string()))))?;
         let Some(granted) = granted else {
             let message = format!("node {} has not joined here", self.node.name);
@@ -142,7 +144,7 @@ impl Stream {
         };
         let welcome = Welcome {
             version,
-            epoch: Bytes::copy_from_slice(&self.shared.office.store().epoch()),
+            epoch: Bytes::copy_from_slice(&self.shared.epoch),
             granted: granted.iter().map(ToString::to_string).collect(),
             registries: self.shared.registries.to_vec(),
         };
@@ -247,27 +249,15 @@ impl Stream {
         let report = NodeReport::from_message(report)
             .map_err(|fault| End(Some(Status::invalid_argument(fault.to_string()))))?;
         let last = LastReport { at: SystemTime::now(), software: self.software.clone(), report };
-        let name = self.node.name.clone();
-        let noted = self.blocking(move |office| office.store().note_report(&name, &last)).await?;
+        let noted = self.shared.office.records().note_report(&self.node.name, &last).await;
         if let Err(fault) = noted {
             tracing::warn!(node = %self.node.name, %fault, "the report was not noted");
         }
         Ok(())
     }
 
-    /// Does what waits for the disk on a thread that may: no other stream is held up.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Office) -> T + Send + 'static,
-    ) -> Result<T, End> {
-        let office = self.shared.office.clone();
-        let done = tokio::task::spawn_blocking(move || work(&office)).await;
-        done.map_err(|_| End(Some(Status::internal("the hub failed at this word"))))
-    }
-
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let epoch = self.shared.office.store().epoch();
-        let follower = Follower::new(subscribe, &epoch, &self.shared.relay.load());
+        let follower = Follower::new(subscribe, &self.shared.epoch, &self.shared.relay.load());
         match follower {
             Ok(follower) => self.follower = Some(follower),
             Err(fault) if fault.needs_full_list() => {
@@ -285,10 +275,8 @@ impl Stream {
             let message = format!("the certificate of node {} has expired", self.node.name);
             return self.refuse(wanted.request, RefusalCode::StaleCertificate, message).await;
         }
-        let (name, request) = (self.node.name.clone(), wanted.request);
-        let issued =
-            self.blocking(move |office| office.issue(&name, &wanted.identity, &wanted.signing_request, now));
-        match issued.await? {
+        let CertificateRequest { request, identity, signing_request } = wanted;
+        match self.shared.office.issue(&self.node.name, &identity, &signing_request, now).await {
             Ok(issued) => {
                 let chain = issued.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
                 self.say(ServerWord::Certificate(Certificate { request, chain })).await

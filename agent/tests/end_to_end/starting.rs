@@ -1,7 +1,7 @@
 //! Verbs that are called while what they need is starting: they wait for it, for a while.
 
 use rustix::process::Signal;
-use weft_agent::hub::store::EmbeddedStore;
+use weft_agent::hub::file::HubFile;
 
 use crate::support::{Mesh, Sandbox, address, until};
 
@@ -15,7 +15,7 @@ fn a_token_a_join_and_a_hub_wait_for_each_other() {
     let create = ["ca", "token", "create", "--state-dir", "hub", "--node", "one", "--identity", WEB];
 
     // A hub that is starting has its store and does not answer yet.
-    let store = EmbeddedStore::open(&sandbox.path("hub")).unwrap();
+    let store = HubFile::open(&sandbox.path("hub")).unwrap();
     let mut waiting = sandbox.spawn("token", &create);
     waiting.logged("waiting for the hub that is starting");
     assert!(waiting.is_running(), "{}", waiting.log());

@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 pub(super) async fn nodes(state: &StateOptions) -> anyhow::Result<Vec<Node>> {
     match state.owner().await? {
         Owner::Hub(hub) => hub.get("/nodes").await,
-        Owner::Us(store) => Ok(list_nodes(&store, SystemTime::now())?),
+        Owner::Us(records) => Ok(list_nodes(&records, SystemTime::now()).await?),
     }
 }
 
@@ -60,7 +60,7 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
     let (name, before) = (args.name, nodes(&args.state).await?);
     let removed: String = match args.state.owner().await? {
         Owner::Hub(hub) => hub.post(&format!("/nodes/remove?name={name}")).await?,
-        Owner::Us(store) => remove_node(&store, &name)?,
+        Owner::Us(records) => remove_node(&records, &name).await?,
     };
     let held = before.iter().filter(|node| node.name == removed).flat_map(|node| &node.certificates);
     let left = held.map(|held| held.ends_in_s).max().unwrap_or_default().max(0);

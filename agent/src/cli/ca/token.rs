@@ -93,7 +93,7 @@ fn parse_id(text: &str) -> Result<String, String> {
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
     let revoked: String = match args.state.owner().await? {
         Owner::Hub(hub) => hub.post(&format!("/tokens/revoke?id={}", args.id)).await?,
-        Owner::Us(store) => revoke_token(&store, &args.id)?,
+        Owner::Us(records) => revoke_token(&records, &args.id).await?,
     };
     Ok(writeln!(io::stdout(), "token {revoked} is worthless now")?)
 }
@@ -102,10 +102,10 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let wish = TokenWish { identities: args.identities, node: args.node, lifetime: args.ttl, hub: args.hub };
     let created = match args.state.owner().await? {
         Owner::Hub(hub) => hub.post(&format!("/tokens?{}", wish.to_query())).await?,
-        Owner::Us(store) => {
+        Owner::Us(records) => {
             let authority = args.state.authority().open(DEFAULT_LEAF_LIFETIME, SystemTime::now())?;
             let root = authority.roots().first().map(|root| root.to_vec()).unwrap_or_default();
-            let token = create_token(&store, authority.trust_domain(), &root, &wish)?;
+            let token = create_token(&records, authority.trust_domain(), &root, &wish).await?;
             Created { token: token.to_text() }
         }
     };
@@ -119,7 +119,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let tokens: Vec<TokenView> = match args.state.owner().await? {
         Owner::Hub(hub) => hub.get("/tokens").await?,
-        Owner::Us(store) => list_tokens(&store)?,
+        Owner::Us(records) => list_tokens(&records).await?,
     };
     args.print(&tokens, |tokens| rows(tokens), "no tokens")
 }

@@ -16,7 +16,11 @@ use weft_core::{
 };
 
 use super::*;
-use crate::hub::store::{EmbeddedStore, Store};
+use crate::hub::{file::HubFile, journal::Journal};
+
+fn journal(folder: &Path) -> Arc<Journal> {
+    Arc::new(Journal::open(Arc::new(HubFile::open(folder).unwrap())).unwrap())
+}
 
 fn registry() -> RegistryName {
     RegistryName::new("static").unwrap()
@@ -63,18 +67,18 @@ fn everything(services: usize, endpoints: usize) -> Vec<Resource> {
 struct Bench {
     merge: Merge,
     relay: Relay,
-    store: Arc<dyn Store>,
+    journal: Arc<Journal>,
     now: SystemTime,
     version: u64,
 }
 
 impl Bench {
     fn new(folder: &Path) -> Self {
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder).unwrap());
-        let mut relay = Relay::new(store.clone());
+        let journal = journal(folder);
+        let mut relay = Relay::new(journal.clone());
         relay.restore([&registry()]).unwrap();
         let now = SystemTime::now();
-        Self { merge: Merge::new(std::collections::BTreeMap::new()), relay, store, now, version: 0 }
+        Self { merge: Merge::new(std::collections::BTreeMap::new()), relay, journal, now, version: 0 }
     }
 
     fn say(&mut self, resources: Vec<Resource>) {
@@ -104,7 +108,7 @@ impl Bench {
     fn follower(&self, resume: Option<&ResumePoint>) -> Result<Follower, ResumeFault> {
         let resume = resume.map(ResumePoint::to_message);
         let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume };
-        Follower::new(subscribe, &self.store.epoch(), &self.relay.reader().load())
+        Follower::new(subscribe, &self.journal.epoch(), &self.relay.reader().load())
     }
 
     fn told(&self, follower: &mut Follower) -> Vec<Discovery> {
@@ -180,7 +184,7 @@ fn one_endpoint_of_ten_thousand_services_costs_its_own_size_also_after_a_reconne
     let mut hub = Bench::new(folder.path());
     let mut resources = everything(10_000, 2);
     hub.say(resources.clone());
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     let mut follower = hub.follower(None).unwrap();
     let full = agent.hear(&hub.told(&mut follower));
     assert_eq!(agent.known(), known(&hub.merge));
@@ -225,7 +229,7 @@ fn what_went_while_the_agent_was_away_goes_there_too() {
     let mut resources = everything(3, 1);
     resources.push(Resource::Policy(policy.into()));
     hub.say(resources);
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
 
     // It goes in the life of this hub, and the agent comes back to the next.
@@ -252,7 +256,7 @@ fn a_service_that_outgrows_one_piece_is_cut_and_grows_together_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 3));
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     assert_eq!(agent.replaced.len(), 1);
@@ -278,7 +282,7 @@ fn commits_are_passed_on_when_they_are_due_and_say_that_nothing_changed() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 1));
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     hub.confirm(Duration::from_secs(1));
@@ -304,7 +308,7 @@ fn points_that_cannot_be_resumed_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(2 * KEPT_GONE, 0));
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     let mut slow = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut slow));
 
@@ -333,7 +337,7 @@ fn a_point_with_a_registry_that_is_relayed_no_more_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 1));
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
     drop(hub);
     let hub = Bench::new(folder.path());
@@ -347,14 +351,14 @@ fn a_point_with_a_registry_that_is_relayed_no_more_is_refused() {
 #[test]
 fn every_full_list_is_begun_before_the_first_one_is_committed() {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder.path()).unwrap());
+    let journal = journal(folder.path());
     let names = ["a", "b"].map(|name| RegistryName::new(name).unwrap());
-    let mut relay = Relay::new(store.clone()).awaiting(names.clone());
+    let mut relay = Relay::new(journal.clone()).awaiting(names.clone());
     let mut merge = Merge::new(std::collections::BTreeMap::new());
     let follow = |relay: &Relay| {
         let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume: None };
         let state = relay.reader().load_full();
-        let mut follower = Follower::new(subscribe, &store.epoch(), &state).unwrap();
+        let mut follower = Follower::new(subscribe, &journal.epoch(), &state).unwrap();
         std::iter::from_fn(|| follower.next_batch(&state, SystemTime::now()).unwrap()).collect::<Vec<_>>()
     };
     for name in names {
@@ -392,7 +396,7 @@ fn a_slow_agent_is_owed_the_state_and_not_its_history() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(3, 1));
-    let mut agent = Agent::new(hub.store.epoch());
+    let mut agent = Agent::new(hub.journal.epoch());
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     for weight in 2..1000 {

@@ -19,17 +19,20 @@ use super::{
     KEPT_GONE, Piece, RelayState, RelayedScope,
     piece::{NamedPiece, gone, policy_piece, route_piece, service_pieces},
 };
-use crate::hub::store::{RelayRecord, Store, StoreError};
+use crate::hub::{
+    file::FileFault,
+    journal::{Journal, RelayRecord},
+};
 
-/// No position lies above this one: it would take ages to get there, and what a damaged store says must not be counted
+/// No position lies above this one: it would take ages to get there, and what a damaged journal says must not be counted
 /// on.
 const HIGHEST: u64 = 1 << 60;
-/// Under this name the store remembers how much of the past was forgotten. No piece is called so.
+/// Under this name the journal remembers how much of the past was forgotten. No piece is called so.
 const FORGOTTEN: &str = "";
 
 /// The one writer of the relay.
 pub struct Relay {
-    store: Arc<dyn Store>,
+    journal: Arc<Journal>,
     logs: BTreeMap<RegistryName, Log>,
     publisher: Publisher<RelayState>,
     /// The highest position given out.
@@ -53,19 +56,19 @@ struct Log {
     published: OrdMap<u64, Piece>,
     complete_after: u64,
     head: u64,
-    /// Whether a first snapshot was compared with what the store remembers.
+    /// Whether a first snapshot was compared with what the journal remembers.
     begun: bool,
     /// Whether snapshots were passed over since the last that was taken.
     behind: bool,
 }
 
 impl Relay {
-    /// A relay that goes on where the store's last one ended.
+    /// A relay that goes on where the journal's last one ended.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(journal: Arc<Journal>) -> Self {
         let publisher = Publisher::new(RelayState::default());
         Self {
-            store,
+            journal,
             logs: BTreeMap::new(),
             publisher,
             position: 0,
@@ -82,19 +85,19 @@ impl Relay {
         self
     }
 
-    /// Reads what the store remembers of these registries.
+    /// Reads what the journal remembers of these registries.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the journal fails.
     pub fn restore<'a>(
         &mut self,
         registries: impl IntoIterator<Item = &'a RegistryName>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), FileFault> {
         for registry in registries {
             let mut log = Log::default();
-            for (origin, record) in self.store.relayed(registry.as_str())? {
+            for (origin, record) in self.journal.relayed(registry.as_str())? {
                 if record.position > HIGHEST {
-                    return Err(StoreError::Failed(format!("the relayed piece {origin} has no position")));
+                    return Err(FileFault::Failed(format!("the relayed piece {origin} has no position")));
                 }
                 self.position = self.position.max(record.position);
                 log.head = log.head.max(record.position);
@@ -120,8 +123,8 @@ impl Relay {
     /// Takes a snapshot over. Blocks on the disk when something changed.
     ///
     /// # Errors
-    /// When the store fails: nothing is published then, and the next snapshot tries again.
-    pub fn take(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    /// When the journal fails: nothing is published then, and the next snapshot tries again.
+    pub fn take(&mut self, snapshot: &Snapshot) -> Result<(), FileFault> {
         self.awaited.retain(|registry| confirmed_at(snapshot, registry).is_none());
         if !self.awaited.is_empty() {
             return Ok(());
@@ -153,7 +156,7 @@ impl Relay {
                 }
                 _ => log.compare_all(partition),
             };
-            log.take(partition, changes, &mut self.position, registry.as_str(), &*self.store)?;
+            log.take(partition, changes, &mut self.position, registry.as_str(), &self.journal)?;
             state.scopes.insert(scope, Arc::new(log.view(confirmed_at)));
             state.registries.insert(registry.clone());
             any = true;
@@ -220,8 +223,8 @@ impl Log {
         changes: Changes,
         position: &mut u64,
         registry: &str,
-        store: &dyn Store,
-    ) -> Result<(), StoreError> {
+        journal: &Journal,
+    ) -> Result<(), FileFault> {
         let mut next = *position;
         let mut remembered = Vec::new();
         let mut log = self.published.clone();
@@ -259,7 +262,7 @@ impl Log {
         let mark = forgotten_to.map(|position| RelayRecord { version: 0, position, gone: true });
         remembered.extend(mark.map(|mark| (FORGOTTEN, Some(mark))));
         if !remembered.is_empty() {
-            store.remember(registry, &remembered)?;
+            journal.remember(registry, &remembered)?;
         }
         for (origin, record) in remembered {
             match record {
@@ -311,7 +314,7 @@ impl Log {
         changes
     }
 
-    /// The same for all there are and were; and the first time, for what the store remembers.
+    /// The same for all there are and were; and the first time, for what the journal remembers.
     fn compare_all(&self, now: &Partition) -> Changes {
         let services = now.services.keys().chain(self.of_service.keys()).cloned().map(ResourceKey::Service);
         let partitions = [&self.partition, now];

@@ -1,329 +1,361 @@
-//! The store of a single hub: one file, owned by one process, every change durable before it is answered.
+//! The store of a single hub: in its own file, every change durable before it is answered.
+//!
+//! The file's calls block, so each runs on a thread that may. Changes are numbered, and told to watches in their order:
+//! the lock that orders them is held from before a transaction until it is told.
+//!
+//! A lease counts by this process's clock. While no hub runs nobody can keep a lease alive, so with the file's opening
+//! each lasts its whole time again.
+
+mod leases;
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, WriteTransaction,
-};
-use serde::{Serialize, de::DeserializeOwned};
-use weft_core::identity::SpiffeId;
+use bytes::Bytes;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use redb::{Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
+use tokio::sync::{Notify, broadcast};
 
-use super::{
-    ClaimError, JoinClaim, KnownNode, LastReport, NodeRecord, RelayRecord, SecretHash, Store, StoreError,
-    TokenRecord, judge,
-};
-use crate::hub::token::random;
+use super::{Entry, Expected, Later, LeaseId, Put, Store, StoreError, Told, Version};
+use crate::hub::file::{FileFault, HubFile, META, failed};
+use leases::Leases;
 
-/// Records are JSON: a person can read them, and fields can be added.
-type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// Key to the number of its last change, its lease (0 for none) and its value.
+const RECORDS: TableDefinition<'static, &str, Record> = TableDefinition::new("records");
+/// Lease to its time in milliseconds.
+const LEASES: TableDefinition<'static, u64, u64> = TableDefinition::new("leases");
+/// How many changes a slow watch may be behind before it takes the full list.
+const CHANGES: usize = 1024;
 
-const TOKENS: Records = TableDefinition::new("tokens");
-const NODES: Records = TableDefinition::new("nodes");
-/// What each node last told of itself.
-const REPORTS: Records = TableDefinition::new("reports");
-const META: Records = TableDefinition::new("meta");
-/// Serial number to identity and end of validity, in seconds since 1970.
-const SERIALS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition::new("serials");
-/// Registry and origin to version, position and whether it is gone.
-const RELAYED: TableDefinition<'static, (&str, &str), (u64, u64, bool)> = TableDefinition::new("relayed");
-
-/// How long a token's record is kept after it expired, so that its second use can be told from a typing error.
-const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+type Record = (u64, u64, &'static [u8]);
 
 /// A [`Store`] in one file.
+#[derive(Clone, Debug)]
+pub struct EmbeddedStore(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct EmbeddedStore {
-    database: Database,
-    epoch: [u8; 16],
-    sweep: Mutex<Sweep>,
+struct Inner {
+    file: Arc<HubFile>,
+    /// Held while a change is written and told; the number of the last one.
+    last: Mutex<u64>,
+    changes: broadcast::Sender<Change>,
+    leases: Mutex<Leases>,
+    /// A lease ends earlier than was known, or nobody uses the store any more.
+    sooner: Arc<Notify>,
 }
 
-/// When expired serials are forgotten: when so many are new as were left the last time. So the table holds at most about
-/// twice those that are valid, and a sweep costs each serial once.
-#[derive(Debug)]
-struct Sweep {
-    left: u64,
-    new: u64,
-}
-
-/// New serials that are let be, however few are left.
-const SWEPT_TOGETHER: u64 = 256;
-
-impl Sweep {
-    fn is_due(&mut self) -> bool {
-        self.new += 1;
-        self.new >= self.left.max(SWEPT_TOGETHER)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.sooner.notify_one();
     }
 }
 
+/// One change of one key.
+#[derive(Clone, Debug)]
+struct Change {
+    number: u64,
+    key: String,
+    /// None when it is gone.
+    value: Option<Bytes>,
+}
+
 impl EmbeddedStore {
-    /// Opens the store `hub.redb` of a state directory, or makes it. After a crash it is as after its last durable step.
+    /// Opens the store in the file of a state directory, on the runtime that this is called on.
     ///
     /// # Errors
     /// When another process has it, or it cannot be read.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        let path = state_dir.join("hub.redb");
-        let database = Database::create(&path).map_err(|fault| match fault {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
-            fault => StoreError::Failed(format!("{}: {fault}", path.display())),
-        })?;
-        restrict(&path)?;
-        let transaction = database.begin_write().map_err(failed)?;
-        let (epoch, left) = {
-            for table in [TOKENS, NODES, REPORTS, META] {
-                transaction.open_table(table).map_err(failed)?;
-            }
-            transaction.open_table(RELAYED).map_err(failed)?;
-            let left = forget_expired_serials(&transaction)?;
-            (epoch(&transaction)?, left)
-        };
-        transaction.commit().map_err(failed)?;
-        Ok(Self { database, epoch, sweep: Mutex::new(Sweep { left, new: 0 }) })
+        Self::in_file(Arc::new(HubFile::open(state_dir)?))
     }
 
-    /// Runs one transaction; nothing of it is kept when it fails.
-    fn write<T, E: From<StoreError>>(
+    /// The store in an open file, on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn in_file(file: Arc<HubFile>) -> Result<Self, StoreError> {
+        let (last, known) = file.write(Durability::Immediate, |transaction| {
+            transaction.open_table(RECORDS).map_err(failed)?;
+            let leases = transaction.open_table(LEASES).map_err(failed)?;
+            let mut known = Vec::new();
+            for entry in leases.iter().map_err(failed)? {
+                let (lease, milliseconds) = entry.map_err(failed)?;
+                known.push((lease.value(), Duration::from_millis(milliseconds.value())));
+            }
+            Ok((last_change(transaction)?, known))
+        })?;
+        let inner = Arc::new(Inner {
+            file,
+            last: Mutex::new(last),
+            changes: broadcast::channel(CHANGES).0,
+            leases: Mutex::new(known.into_iter().collect()),
+            sooner: Arc::default(),
+        });
+        tokio::spawn(leases::end_when_due(Arc::downgrade(&inner), inner.sooner.clone()));
+        Ok(Self(inner))
+    }
+
+    /// Does what waits for the disk on a thread that may.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Later<'_, T> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+            done.unwrap_or_else(|fault| Err(StoreError::Failed(fault.to_string())))
+        })
+    }
+
+    async fn next_told(&self, watching: &mut Watching) -> Result<Told, StoreError> {
+        loop {
+            if !watching.begun {
+                // Before the list is read: what changes meanwhile is heard as well.
+                watching.changes = self.0.changes.subscribe();
+                let prefix = watching.prefix.clone();
+                let (entries, number) = self.blocking(move |inner| inner.list(&prefix)).await?;
+                (watching.begun, watching.number) = (true, number);
+                return Ok(Told::All(entries));
+            }
+            match watching.changes.recv().await {
+                Ok(change)
+                    if change.number <= watching.number || !change.key.starts_with(&watching.prefix) => {}
+                Ok(Change { number, key, value }) => {
+                    return Ok(match value {
+                        Some(value) => Told::Put(Entry { key, value, version: version(number) }),
+                        None => Told::Gone(key),
+                    });
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => watching.begun = false,
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Err(StoreError::Failed("it was closed".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// One watch.
+struct Watching {
+    prefix: String,
+    changes: broadcast::Receiver<Change>,
+    begun: bool,
+    /// The change up to which the list told all.
+    number: u64,
+}
+
+impl Inner {
+    fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        let table = self.file.read()?.open_table(RECORDS).map_err(failed)?;
+        let found = table.get(key).map_err(failed)?;
+        Ok(found.map(|record| entry(key, record.value())))
+    }
+
+    /// All keys of a prefix, and the number of the last change that they hold.
+    fn list(&self, prefix: &str) -> Result<(Vec<Entry>, u64), StoreError> {
+        let transaction = self.file.read()?;
+        let meta = transaction.open_table(META).map_err(failed)?;
+        let number =
+            number_in(meta.get(LAST_CHANGE).map_err(failed)?.as_ref().map(redb::AccessGuard::value))?;
+        let table = transaction.open_table(RECORDS).map_err(failed)?;
+        let mut found = Vec::new();
+        for record in table.range(prefix..).map_err(failed)? {
+            let (key, record) = record.map_err(failed)?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push(entry(key.value(), record.value()));
+        }
+        Ok((found, number))
+    }
+
+    fn swap(&self, key: &str, expected: &Expected, put: Option<Put>) -> Result<bool, StoreError> {
+        let lease = put.as_ref().and_then(|put| put.lease.as_ref()).map(number_of).transpose()?.unwrap_or(0);
+        let may_be_lost = put.as_ref().is_some_and(|put| put.may_be_lost);
+        let value = put.map(|put| put.value);
+        self.change(if may_be_lost { Durability::None } else { Durability::Immediate }, |step| {
+            let known = step.records.get(key).map_err(failed)?.map(|record| record.value().0);
+            let is_expected = match expected {
+                Expected::Any => true,
+                Expected::Absent => known.is_none(),
+                Expected::Version(wanted) => known.is_some_and(|known| version(known) == *wanted),
+            };
+            if !is_expected {
+                return Ok(Ok(false));
+            }
+            if lease != 0 && step.leases.get(lease).map_err(failed)?.is_none() {
+                return Ok(Err(StoreError::LeaseGone));
+            }
+            match value {
+                Some(value) => step.put(key, lease, value)?,
+                None => step.remove(key)?,
+            }
+            Ok(Ok(true))
+        })?
+    }
+
+    /// One transaction, told to all watches when it is written.
+    fn change<T>(
         &self,
         durability: Durability,
-        change: impl FnOnce(&WriteTransaction) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let mut transaction = self.database.begin_write().map_err(failed)?;
-        transaction.set_durability(durability).map_err(failed)?;
-        let value = change(&transaction)?;
-        transaction.commit().map_err(failed)?;
+        change: impl FnOnce(&mut Step<'_>) -> Result<T, FileFault>,
+    ) -> Result<T, StoreError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (value, told, number) = self.file.write(durability, |transaction| {
+            let mut step = Step {
+                records: transaction.open_table(RECORDS).map_err(failed)?,
+                leases: transaction.open_table(LEASES).map_err(failed)?,
+                number: *last,
+                told: Vec::new(),
+            };
+            let value = change(&mut step)?;
+            let Step { number, told, .. } = step;
+            if number > *last {
+                let mut meta = transaction.open_table(META).map_err(failed)?;
+                meta.insert(LAST_CHANGE, number.to_be_bytes().as_slice()).map_err(failed)?;
+            }
+            Ok((value, told, number))
+        })?;
+        *last = number;
+        for change in told {
+            // Nobody may be watching.
+            let _heard = self.changes.send(change);
+        }
         Ok(value)
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let lease = u64::from_be_bytes(crate::hub::token::random()).max(1);
+        self.change(Durability::Immediate, |step| {
+            step.leases.insert(lease, milliseconds).map(drop).map_err(failed)
+        })?;
+        self.leases().keep(lease, ttl);
+        self.sooner.notify_one();
+        Ok(LeaseId(format!("{lease:016x}").into()))
+    }
+
+    /// Ends a lease with its keys.
+    fn end(&self, lease: u64) -> Result<(), StoreError> {
+        self.change(Durability::Immediate, |step| {
+            if step.leases.remove(lease).map_err(failed)?.is_none() {
+                return Ok(());
+            }
+            let mut keys = Vec::new();
+            for record in step.records.iter().map_err(failed)? {
+                let (key, record) = record.map_err(failed)?;
+                if record.value().1 == lease {
+                    keys.push(key.value().to_owned());
+                }
+            }
+            keys.iter().try_for_each(|key| step.remove(key))
+        })?;
+        self.leases().forget(lease);
+        Ok(())
+    }
+}
+
+/// The tables while a change is made.
+struct Step<'t> {
+    records: Table<'t, &'static str, Record>,
+    leases: Table<'t, u64, u64>,
+    number: u64,
+    told: Vec<Change>,
+}
+
+impl Step<'_> {
+    fn put(&mut self, key: &str, lease: u64, value: Bytes) -> Result<(), FileFault> {
+        self.number += 1;
+        self.records.insert(key, (self.number, lease, &*value)).map_err(failed)?;
+        self.told.push(Change { number: self.number, key: key.to_owned(), value: Some(value) });
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), FileFault> {
+        if self.records.remove(key).map_err(failed)?.is_some() {
+            self.number += 1;
+            self.told.push(Change { number: self.number, key: key.to_owned(), value: None });
+        }
+        Ok(())
     }
 }
 
 impl Store for EmbeddedStore {
-    fn add_token(&self, hash: SecretHash, record: &TokenRecord) -> Result<(), StoreError> {
-        self.write(Durability::Immediate, |transaction| {
-            let mut table = transaction.open_table(TOKENS).map_err(failed)?;
-            let now = SystemTime::now();
-            let kept = |_: &[u8], value: &[u8]| {
-                let expires = parse::<TokenRecord>(value).map(|record| record.expires);
-                expires
-                    .map_or(true, |expires| expires.checked_add(KEPT_AFTER_EXPIRY).is_none_or(|at| at > now))
-            };
-            table.retain(kept).map_err(failed)?;
-            table.insert(hash.as_slice(), encode(record)?.as_slice()).map_err(failed)?;
-            Ok(())
-        })
+    fn describe(&self) -> String {
+        self.0.file.path().display().to_string()
     }
 
-    fn tokens(&self) -> Result<Vec<(SecretHash, TokenRecord)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let table = transaction.open_table(TOKENS).map_err(failed)?;
-        let mut tokens = Vec::new();
-        for entry in table.iter().map_err(failed)? {
-            let (hash, record) = entry.map_err(failed)?;
-            let hash = SecretHash::try_from(hash.value()).map_err(failed)?;
-            tokens.push((hash, parse(record.value())?));
-        }
-        Ok(tokens)
+    fn get<'a>(&'a self, key: &'a str) -> Later<'a, Option<Entry>> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.get(&key))
     }
 
-    fn remove_token(&self, hash: SecretHash) -> Result<bool, StoreError> {
-        self.write(Durability::Immediate, |transaction| {
-            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
-            let removed = tokens.remove(hash.as_slice()).map_err(failed)?;
-            Ok(removed.is_some())
-        })
+    fn list<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<Entry>> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |inner| Ok(inner.list(&prefix)?.0))
     }
 
-    fn claim(&self, claim: &JoinClaim) -> Result<NodeRecord, ClaimError> {
-        self.write(Durability::Immediate, |transaction| {
-            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
-            let mut nodes = transaction.open_table(NODES).map_err(failed)?;
-            let record = get(&tokens, &claim.secret_hash)?;
-            let known = get::<NodeRecord>(&nodes, claim.node.as_bytes())?;
-            let (record, newly_bound) = judge(record, known.is_some(), claim)?;
-            if let (Some(known), false) = (known, newly_bound) {
-                return Ok(known);
-            }
-            let node = NodeRecord { identities: record.identities.clone() };
-            tokens.insert(claim.secret_hash.as_slice(), encode(&record)?.as_slice()).map_err(failed)?;
-            nodes.insert(claim.node.as_bytes(), encode(&node)?.as_slice()).map_err(failed)?;
-            Ok(node)
-        })
+    fn swap<'a>(&'a self, key: &'a str, expected: Expected, put: Option<Put>) -> Later<'a, bool> {
+        let key = key.to_owned();
+        self.blocking(move |inner| inner.swap(&key, &expected, put))
     }
 
-    fn node(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        get(&transaction.open_table(NODES).map_err(failed)?, name.as_bytes())
+    fn grant(&self, ttl: Duration) -> Later<'_, LeaseId> {
+        self.blocking(move |inner| inner.grant(ttl))
     }
 
-    fn nodes(&self) -> Result<Vec<KnownNode>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let nodes = transaction.open_table(NODES).map_err(failed)?;
-        let reports = transaction.open_table(REPORTS).map_err(failed)?;
-        let mut known = Vec::new();
-        for entry in nodes.iter().map_err(failed)? {
-            let (name, record) = entry.map_err(failed)?;
-            let last = get(&reports, name.value())?;
-            let name = String::from_utf8(name.value().to_vec()).map_err(failed)?;
-            known.push(KnownNode { name, record: parse(record.value())?, last });
-        }
-        Ok(known)
+    fn keep_alive<'a>(&'a self, lease: &'a LeaseId) -> Later<'a, bool> {
+        Box::pin(async move { Ok(self.0.leases().renew(number_of(lease)?)) })
     }
 
-    fn remove_node(&self, name: &str) -> Result<bool, StoreError> {
-        self.write(Durability::Immediate, |transaction| {
-            let mut tokens = transaction.open_table(TOKENS).map_err(failed)?;
-            let mut nodes = transaction.open_table(NODES).map_err(failed)?;
-            let mut reports = transaction.open_table(REPORTS).map_err(failed)?;
-            let used_elsewhere = |_: &[u8], value: &[u8]| {
-                let record = parse::<TokenRecord>(value).ok();
-                record.and_then(|record| record.bound).is_none_or(|binding| binding.node != name)
-            };
-            tokens.retain(used_elsewhere).map_err(failed)?;
-            reports.remove(name.as_bytes()).map_err(failed)?;
-            let removed = nodes.remove(name.as_bytes()).map_err(failed)?;
-            Ok(removed.is_some())
-        })
+    fn revoke<'a>(&'a self, lease: &'a LeaseId) -> Later<'a, ()> {
+        let lease = number_of(lease);
+        self.blocking(move |inner| inner.end(lease?))
     }
 
-    fn note_report(&self, name: &str, report: &LastReport) -> Result<(), StoreError> {
-        // Told again at the next connection: it may wait for the next durable step.
-        self.write(Durability::None, |transaction| {
-            let nodes = transaction.open_table(NODES).map_err(failed)?;
-            if nodes.get(name.as_bytes()).map_err(failed)?.is_some() {
-                let mut reports = transaction.open_table(REPORTS).map_err(failed)?;
-                reports.insert(name.as_bytes(), encode(report)?.as_slice()).map_err(failed)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn note_serial(
-        &self,
-        serial: &str,
-        identity: &SpiffeId,
-        not_after: SystemTime,
-    ) -> Result<(), StoreError> {
-        // An audit trail, not a decision: it may wait for the next durable step.
-        let left = self.write(Durability::None, |transaction| {
-            let mut table = transaction.open_table(SERIALS).map_err(failed)?;
-            table.insert(serial, (identity.as_str(), seconds(not_after))).map_err(failed)?;
-            drop(table);
-            let is_due = self.sweep.lock().unwrap_or_else(PoisonError::into_inner).is_due();
-            if is_due { forget_expired_serials(transaction).map(Some) } else { Ok(None) }
+    fn watch<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Told, StoreError>> {
+        let changes = self.0.changes.subscribe();
+        let watching = Watching { prefix: prefix.to_owned(), changes, begun: false, number: 0 };
+        let told = stream::unfold(Some(watching), move |watching| async move {
+            let mut watching = watching?;
+            Some(match self.next_told(&mut watching).await {
+                Ok(told) => (Ok(told), Some(watching)),
+                Err(fault) => (Err(fault), None),
+            })
         });
-        if let Some(left) = left? {
-            *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = Sweep { left, new: 0 };
-        }
-        Ok(())
-    }
-
-    fn epoch(&self) -> [u8; 16] {
-        self.epoch
-    }
-
-    fn relayed(&self, registry: &str) -> Result<Vec<(String, RelayRecord)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let table = transaction.open_table(RELAYED).map_err(failed)?;
-        let mut found = Vec::new();
-        for entry in table.range((registry, "")..).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
-            let (of, origin) = key.value();
-            if of != registry {
-                break;
-            }
-            let (version, position, gone) = value.value();
-            found.push((origin.to_owned(), RelayRecord { version, position, gone }));
-        }
-        Ok(found)
-    }
-
-    fn remember(&self, registry: &str, changes: &[(&str, Option<RelayRecord>)]) -> Result<(), StoreError> {
-        self.write(Durability::Immediate, |transaction| {
-            let mut table = transaction.open_table(RELAYED).map_err(failed)?;
-            for (origin, record) in changes {
-                match record {
-                    Some(record) => table
-                        .insert((registry, *origin), (record.version, record.position, record.gone))
-                        .map_err(failed)?,
-                    None => table.remove((registry, *origin)).map_err(failed)?,
-                };
-            }
-            Ok(())
-        })
+        told.boxed()
     }
 }
 
-fn epoch(transaction: &WriteTransaction) -> Result<[u8; 16], StoreError> {
-    let mut table = transaction.open_table(META).map_err(failed)?;
-    if let Some(known) = table.get(b"epoch".as_slice()).map_err(failed)? {
-        return <[u8; 16]>::try_from(known.value()).map_err(failed);
-    }
-    let new = random();
-    table.insert(b"epoch".as_slice(), new.as_slice()).map_err(failed)?;
-    Ok(new)
+/// Where the number of the last change is kept.
+const LAST_CHANGE: &[u8] = b"last change";
+
+fn last_change(transaction: &WriteTransaction) -> Result<u64, FileFault> {
+    let mut meta = transaction.open_table(META).map_err(failed)?;
+    let known = number_in(meta.get(LAST_CHANGE).map_err(failed)?.as_ref().map(redb::AccessGuard::value))?;
+    meta.insert(LAST_CHANGE, known.to_be_bytes().as_slice()).map_err(failed)?;
+    Ok(known)
 }
 
-/// How many are left.
-fn forget_expired_serials(transaction: &WriteTransaction) -> Result<u64, StoreError> {
-    let now = seconds(SystemTime::now());
-    let mut table = transaction.open_table(SERIALS).map_err(failed)?;
-    table.retain(|_, (_, not_after)| not_after > now).map_err(failed)?;
-    table.len().map_err(failed)
+fn number_in(bytes: Option<&[u8]>) -> Result<u64, FileFault> {
+    bytes.map_or(Ok(0), |bytes| <[u8; 8]>::try_from(bytes).map(u64::from_be_bytes).map_err(failed))
 }
 
-fn restrict(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)
+fn number_of(lease: &LeaseId) -> Result<u64, StoreError> {
+    u64::from_str_radix(&lease.0, 16).map_err(|_| StoreError::LeaseGone)
 }
 
-fn get<T: DeserializeOwned>(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    table.get(key).map_err(failed)?.map(|record| parse(record.value())).transpose()
+fn version(number: u64) -> Version {
+    Version(number.to_string().into())
 }
 
-fn parse<T: DeserializeOwned>(record: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(record).map_err(failed)
-}
-
-fn encode(record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(record).map_err(failed)
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn failed(fault: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(fault.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn serials_of_certificates_that_have_expired_do_not_pile_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(folder.path()).unwrap();
-        let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/web").unwrap();
-        let kept = || {
-            let transaction = store.database.begin_read().unwrap();
-            transaction.open_table(SERIALS).unwrap().len().unwrap()
-        };
-        let now = SystemTime::now();
-        let valid = SWEPT_TOGETHER / 2;
-        for number in 0..valid {
-            store.note_serial(&format!("valid-{number}"), &identity, now + Duration::from_secs(600)).unwrap();
-        }
-        for number in 0..10 * SWEPT_TOGETHER {
-            store.note_serial(&format!("old-{number}"), &identity, now - Duration::from_secs(1)).unwrap();
-            assert!(kept() <= valid + SWEPT_TOGETHER, "{number}: {}", kept());
-        }
-        assert!(kept() >= valid, "a certificate that is valid is not forgotten");
-    }
+fn entry(key: &str, (number, _, value): (u64, u64, &[u8])) -> Entry {
+    Entry { key: key.to_owned(), value: Bytes::copy_from_slice(value), version: version(number) }
 }

@@ -1,0 +1,78 @@
+//! The one file of a hub's own, `hub.redb` in its state directory: owned by one process, changed in atomic steps.
+
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction,
+};
+
+/// Single values, by name.
+pub(super) const META: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("meta");
+
+/// The open file. After a crash it is as after its last durable step.
+#[derive(Debug)]
+pub struct HubFile {
+    database: Database,
+    path: PathBuf,
+}
+
+/// The hub's file cannot do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    /// Another process has it.
+    #[error("the store {0} is in use by another process")]
+    InUse(String),
+    /// It, or a record in it, cannot be read or written.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl HubFile {
+    /// Opens the file of a state directory, or makes it.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be read.
+    pub fn open(state_dir: &Path) -> Result<Self, FileFault> {
+        let path = state_dir.join("hub.redb");
+        let database = Database::create(&path).map_err(|fault| match fault {
+            DatabaseError::DatabaseAlreadyOpen => FileFault::InUse(path.display().to_string()),
+            fault => FileFault::Failed(format!("{}: {fault}", path.display())),
+        })?;
+        restrict(&path)?;
+        Ok(Self { database, path })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs one transaction; nothing of it is kept when it fails. Blocks on the disk.
+    pub(super) fn write<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, FileFault>,
+    ) -> Result<T, FileFault> {
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        transaction.set_durability(durability).map_err(failed)?;
+        let value = change(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(value)
+    }
+
+    /// A look at the file as it is now. Blocks on the disk.
+    pub(super) fn read(&self) -> Result<ReadTransaction, FileFault> {
+        self.database.begin_read().map_err(failed)
+    }
+}
+
+fn restrict(path: &Path) -> Result<(), FileFault> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)
+}
+
+/// A fault of the database's, in its words.
+pub(super) fn failed(fault: impl std::fmt::Display) -> FileFault {
+    FileFault::Failed(fault.to_string())
+}
