@@ -19,7 +19,10 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use super::layout::{AgentLayout, Layout, SHARES, identity, trust_domain};
+use super::{
+    service::Sample,
+    site::{AgentLayout, Site, TRUST_DOMAIN, identity},
+};
 use crate::{admin::client::AdminClient, lifecycle::Phase, view::Status};
 
 /// How long a child may take to come up on a slow machine.
@@ -53,28 +56,23 @@ pub(super) struct Children {
 }
 
 impl Children {
-    pub(super) fn new(layout: &Layout) -> Self {
-        Self { logs: layout.root().join("logs"), processes: Vec::new() }
+    pub(super) fn new(site: &Site) -> Self {
+        Self { logs: site.root().join("logs"), processes: Vec::new() }
     }
 
-    /// `weft ca init`.
-    pub(super) async fn authority(&mut self, layout: &Layout) -> anyhow::Result<()> {
+    /// `weft ca init`, and the hub.
+    pub(super) async fn start_hub(&mut self, site: &Site) -> anyhow::Result<()> {
         fs::create_dir_all(&self.logs)?;
-        let state = layout.hub_folder();
-        run(&["ca", "init", "--state-dir", path(&state), "--trust-domain", trust_domain()]).await?;
-        Ok(())
-    }
-
-    pub(super) async fn start_hub(&mut self, layout: &Layout) -> anyhow::Result<()> {
-        let (config, root) = (layout.hub_config(), layout.root());
+        let (state, config, root) = (site.hub_folder(), site.hub_config(), site.root());
+        run(&["ca", "init", "--state-dir", path(&state), "--trust-domain", TRUST_DOMAIN]).await?;
         self.start("hub", &["hub", "--config", path(&config), "--remove-at-end", path(root)])?;
-        self.listening(layout.hub).await
+        self.listening(site.hub).await
     }
 
     /// A token and `weft join` for each agent.
-    pub(super) async fn join_agents(&mut self, layout: &Layout) -> anyhow::Result<()> {
-        let (hub_state, hub) = (layout.hub_folder(), layout.hub.to_string());
-        for agent in &layout.agents {
+    pub(super) async fn join_agents(&mut self, site: &Site) -> anyhow::Result<()> {
+        let (hub_state, hub) = (site.hub_folder(), site.hub.to_string());
+        for agent in &site.agents {
             let node = format!("demo-{}", agent.name);
             let mut create = vec!["ca", "token", "create", "--state-dir", path(&hub_state), "--node", &node];
             let identities: Vec<String> = agent.accounts.iter().map(|account| identity(account)).collect();
@@ -88,29 +86,28 @@ impl Children {
         Ok(())
     }
 
-    pub(super) async fn start_services(&mut self, layout: &Layout) -> anyhow::Result<()> {
-        for ((version, _), address) in SHARES.into_iter().zip(layout.reviews) {
-            let listen = address.to_string();
-            let arguments = ["demo-service", "--name", "reviews", "--version", version, "--listen", &listen];
-            self.start(&format!("reviews {version}"), &arguments)?;
+    /// Starts sample services. The last of them cleans up when we were killed: nobody is left to do it then.
+    pub(super) async fn start_samples(&mut self, samples: &[Sample], root: &Path) -> anyhow::Result<()> {
+        for (index, sample) in samples.iter().enumerate() {
+            let mut arguments = sample.arguments();
+            if index + 1 == samples.len() {
+                arguments.extend(["--remove-at-end".to_owned(), path(root).to_owned()]);
+            }
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            self.start(&sample.title(samples), &arguments)?;
         }
-        let (listen, calls) = (layout.web.to_string(), layout.web_outbound.to_string());
-        let root = layout.root().to_owned();
-        // The one that cleans up when we were killed: nobody is left to do it then.
-        let web = ["demo-service", "--name", "web", "--listen", &listen, "--calls", &calls];
-        self.start("web", &[&web[..], &["--remove-at-end", path(&root)]].concat())?;
-        for address in layout.reviews.into_iter().chain([layout.web]) {
-            self.listening(address).await?;
+        for sample in samples {
+            self.listening(sample.listen).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn start_agents(&mut self, layout: &Layout) -> anyhow::Result<()> {
-        for agent in &layout.agents {
+    pub(super) async fn start_agents(&mut self, site: &Site) -> anyhow::Result<()> {
+        for agent in &site.agents {
             let config = agent.config();
             self.start(&format!("agent {}", agent.name), &["agent", "--config", path(&config)])?;
         }
-        for agent in &layout.agents {
+        for agent in &site.agents {
             self.serving(agent).await?;
         }
         Ok(())

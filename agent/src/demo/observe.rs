@@ -16,8 +16,8 @@ use serde_json::Value;
 use weft_core::identity::SpiffeId;
 
 use super::{
-    layout::{Layout, spiffe_id},
     probe,
+    site::{AgentLayout, spiffe_id},
 };
 use crate::admin::client::AdminClient;
 
@@ -76,14 +76,14 @@ pub(super) struct Observations {
 }
 
 impl Observations {
-    pub(super) fn start(layout: &Layout) -> Arc<Self> {
+    /// Looks at the taps of `agents`, and at the certificates of the accounts that serve there.
+    pub(super) fn start(agents: &[AgentLayout], serving: &[(&str, SocketAddr)]) -> Arc<Self> {
         let observations = Arc::new(Self::default());
-        let [one, two] = &layout.agents;
-        for agent in [one, two] {
+        for agent in agents {
             tokio::spawn(observations.clone().follow_tap(agent.socket()));
         }
-        for (account, address) in [("web", two.inbound), ("reviews", one.inbound)] {
-            tokio::spawn(observations.clone().follow_certificate(spiffe_id(account), address));
+        for (account, address) in serving {
+            tokio::spawn(observations.clone().follow_certificate(spiffe_id(account), *address));
         }
         observations
     }

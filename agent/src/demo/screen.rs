@@ -8,7 +8,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Demo, children::Process, layout::SHARES};
+use super::{
+    children::{Children, Process},
+    load::Load,
+    observe::Observations,
+    scene::{Running, Scene},
+    site::Site,
+};
 
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -23,6 +29,38 @@ const CLEAR_BELOW: &str = "\x1b[J";
 /// Without the cursor, and with lines cut at the edge: one that went on in the next would be counted as one all the same.
 const DRAWING: &str = "\x1b[?25l\x1b[?7l";
 const DRAWN: &str = "\x1b[?7h\x1b[?25h";
+
+/// What is drawn.
+pub(super) struct View<'a> {
+    site: &'a Site,
+    children: &'a Children,
+    load: &'a Load,
+    observations: &'a Observations,
+    /// A heading and a text: who answered the load.
+    pub(super) answers: (&'static str, String),
+    /// Tables of the demonstration's own, a heading and lines each; the lines that begin with `!` alarm.
+    pub(super) tables: Vec<(String, Vec<String>)>,
+    /// What to try next, and the command for it.
+    pub(super) try_next: Vec<(&'static str, String)>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn of<S: Scene>(
+        demo: &'a Running<S>,
+        answers: (&'static str, String),
+        try_next: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self {
+            site: demo.scene.site(),
+            children: &demo.children,
+            load: &demo.load,
+            observations: &demo.observations,
+            answers,
+            tables: Vec::new(),
+            try_next,
+        }
+    }
+}
 
 /// The live table. On a terminal it is drawn over itself, below what to try next, and stays when the demonstration ends.
 pub(super) struct Screen {
@@ -49,7 +87,7 @@ impl Screen {
         }
     }
 
-    pub(super) fn draw(&mut self, demo: &Demo) -> io::Result<()> {
+    pub(super) fn draw(&mut self, demo: &View<'_>) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let running: Vec<_> = demo.children.processes.iter().map(Process::pid).collect();
         let due = running != self.running || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
@@ -57,7 +95,7 @@ impl Screen {
             return Ok(());
         }
         if self.last_line.is_none() {
-            writeln!(out, "{}\n", try_next(demo))?;
+            writeln!(out, "{}\n", try_next(&demo.try_next))?;
         }
         self.running = running;
         self.last_line = Some(Instant::now());
@@ -86,17 +124,17 @@ impl Screen {
         write!(out, "{CLEAR_BELOW}{DRAWN}")
     }
 
-    fn page(&mut self, demo: &Demo) -> String {
+    fn page(&mut self, demo: &View<'_>) -> String {
         let mut page = String::new();
         // Writing to a string cannot fail.
         let _written = self.fill(&mut page, demo);
         page
     }
 
-    fn fill(&mut self, page: &mut String, demo: &Demo) -> std::fmt::Result {
+    fn fill(&mut self, page: &mut String, demo: &View<'_>) -> std::fmt::Result {
         let tally = demo.load.tally();
         let rate = self.rate(tally.requests);
-        let root = demo.layout.root().display();
+        let root = demo.site.root().display();
         writeln!(
             page,
             "{}   {} s   files in {root}",
@@ -111,18 +149,9 @@ impl Screen {
         writeln!(page)?;
         let heading = format!(
             "{:>9} {:>7} {:>6} {:>9} {:>9}  {}",
-            "REQUESTS", "FAILED", "PER S", "P50", "P99", "ANSWERED BY REVIEWS"
+            "REQUESTS", "FAILED", "PER S", "P50", "P99", demo.answers.0
         );
         writeln!(page, "{}", self.strong(&heading))?;
-        let answered: u64 = tally.by_version.values().sum();
-        let split: Vec<String> = SHARES
-            .iter()
-            .map(|(version, share)| {
-                let count = tally.by_version.get(*version).copied().unwrap_or(0);
-                let percent = 100.0 * count as f64 / answered.max(1) as f64;
-                format!("{version} {count} ({percent:.1} %, began as {share})")
-            })
-            .collect();
         let milliseconds =
             |quantile| format!("{:.2} ms", tally.latency.value_at_quantile(quantile) as f64 / 1e3);
         let failed = format!("{:>7}", tally.failed);
@@ -133,12 +162,22 @@ impl Screen {
             tally.requests,
             milliseconds(0.5),
             milliseconds(0.99),
-            split.join("  ")
+            demo.answers.1
         )?;
         if let Some(failure) = tally.failures.last() {
             writeln!(page, "  last failure: {failure}")?;
         }
         writeln!(page)?;
+        for (heading, lines) in &demo.tables {
+            writeln!(page, "{}", self.strong(heading))?;
+            for line in lines {
+                match line.strip_prefix('!') {
+                    Some(line) => writeln!(page, "{}", self.alarm(line))?,
+                    None => writeln!(page, "{line}")?,
+                }
+            }
+            writeln!(page)?;
+        }
         writeln!(page, "{}", self.strong("WHO CALLED WHOM (as the agents of both sides saw it)"))?;
         for (call, sides) in demo.observations.calls() {
             let security = if call.mutual_tls { "mTLS".into() } else { self.alarm("PLAINTEXT") };
@@ -152,7 +191,7 @@ impl Screen {
         self.fill_certificates(page, demo)
     }
 
-    fn fill_certificates(&self, page: &mut String, demo: &Demo) -> std::fmt::Result {
+    fn fill_certificates(&self, page: &mut String, demo: &View<'_>) -> std::fmt::Result {
         let heading = format!(
             "{:<40} {:<18} {:>6} {:>8} {:>9}",
             "CERTIFICATE SEEN", "SERIAL", "AGE", "ENDS IN", "ROTATIONS"
@@ -205,28 +244,7 @@ impl Screen {
 }
 
 /// The commands to try next: each line can be copied as it is.
-fn try_next(demo: &Demo) -> String {
-    let (layout, children) = (&demo.layout, &demo.children);
-    let weft = std::env::current_exe().map_or_else(|_| "weft".into(), |path| quoted(&path));
-    let [one, two] = layout.agents.each_ref().map(|agent| quoted(&agent.socket()));
-    let routes = quoted(&layout.routes_file());
-    let share = SHARES[0].1;
-    let kill = |name: &str| {
-        let pid = children.pid_of(name).map_or_else(|| "PID".into(), |pid| pid.to_string());
-        format!("kill -9 {pid}   # is back after a few seconds, as under systemd")
-    };
-    let commands = [
-        ("change the split", format!("sed -i 's/weight = {share}/weight = 25/' {routes}   # half and half")),
-        ("kill reviews v2", kill("reviews v2")),
-        ("kill an agent", kill("agent one")),
-        ("look at every call", format!("{weft} tap --socket {two}")),
-        ("what an agent knows", format!("{weft} endpoints --socket {one}")),
-        ("its certificates", format!("{weft} certs --socket {one}")),
-        (
-            "be refused",
-            format!("curl -i -H 'Host: reviews.default.mesh' http://{}/", layout.loadgen_outbound),
-        ),
-    ];
+fn try_next(commands: &[(&'static str, String)]) -> String {
     let mut text = "try next, in another terminal:\n".to_owned();
     for (what, command) in commands {
         text.push_str(&format!("  {what:<20}{command}\n"));
@@ -235,8 +253,13 @@ fn try_next(demo: &Demo) -> String {
     text
 }
 
+/// The running binary, as a shell takes it.
+pub(super) fn weft() -> String {
+    std::env::current_exe().map_or_else(|_| "weft".into(), |path| quoted(&path))
+}
+
 /// A path as a shell takes it for one word.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
     if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }

@@ -1,6 +1,7 @@
 //! The sample services: plain HTTP/1.1 servers that know nothing of Weft.
 //!
-//! `reviews` answers with its version; `web` asks `reviews` for each request that it gets and answers with both.
+//! Each answers with its name and version; one that calls another asks it for each request, and answers with what it said too,
+//! under the other's name.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -35,6 +36,35 @@ pub struct Options {
     host: String,
 }
 
+/// A sample service that is to run.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+    pub(super) listen: SocketAddr,
+    /// Where it calls, and the host that it names.
+    pub(super) calls: Option<(SocketAddr, String)>,
+}
+
+impl Sample {
+    /// The command line of the binary that runs it.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let listen = self.listen.to_string();
+        let options = ["demo-service", "--name", self.name, "--version", self.version, "--listen", &listen];
+        let mut arguments = options.map(str::to_owned).to_vec();
+        if let Some((address, host)) = &self.calls {
+            arguments.extend(["--calls".into(), address.to_string(), "--host".into(), host.clone()]);
+        }
+        arguments
+    }
+
+    /// Its name among `others`: with the version where the name alone is not its own.
+    pub(super) fn title(&self, others: &[Self]) -> String {
+        let alone = others.iter().filter(|other| other.name == self.name).count() == 1;
+        if alone { self.name.to_owned() } else { format!("{} {}", self.name, self.version) }
+    }
+}
+
 /// Serves for ever.
 ///
 /// # Errors
@@ -43,7 +73,8 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
-    let upstream = options.calls.map(|address| Client::new(address, &options.host));
+    let called = options.host.split('.').next().unwrap_or_default().to_owned();
+    let upstream = options.calls.map(|address| (called, Client::new(address, &options.host)));
     let service = Arc::new(Service { name: options.name, version: options.version, upstream });
     loop {
         let (stream, _) = listener.accept().await?;
@@ -66,19 +97,20 @@ pub async fn serve(options: Options) -> anyhow::Result<()> {
 struct Service {
     name: String,
     version: String,
-    upstream: Option<Client>,
+    /// Whom it calls, by name.
+    upstream: Option<(String, Client)>,
 }
 
 impl Service {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let mut page = json!({ "service": self.name, "version": self.version, "path": request.uri().path() });
         let mut status = StatusCode::OK;
-        if let Some(upstream) = &self.upstream {
-            let called = call(upstream).await;
+        if let Some((name, upstream)) = &self.upstream {
+            let called = call(name, upstream).await;
             if called.get("error").is_some() {
                 status = StatusCode::BAD_GATEWAY;
             }
-            page["reviews"] = called;
+            page[name.as_str()] = called;
         }
         let mut response = Response::new(Full::new(Bytes::from(page.to_string())));
         *response.status_mut() = status;
@@ -88,8 +120,8 @@ impl Service {
     }
 }
 
-async fn call(upstream: &Client) -> Value {
-    match upstream.get("/reviews/1").await {
+async fn call(name: &str, upstream: &Client) -> Value {
+    match upstream.get(&format!("/{name}/1")).await {
         Ok(answer) if answer.status.is_success() => {
             serde_json::from_slice(&answer.body).unwrap_or_else(|error| json!({ "error": error.to_string() }))
         }

@@ -1,5 +1,5 @@
 //! The real binary against the real registries: calls that reach what a platform announces, and outages of the platform
-//! that cost no call.
+//! that cost no call; and the demonstration that shows both.
 //!
 //! What is asked is the same for every platform ([`outage`]); a platform is how its catalog is written to and how its
 //! server dies ([`platform::Platform`]). Where a server is not installed its tests say so and how to get it.
@@ -9,6 +9,7 @@
 mod support;
 
 mod consul;
+mod demonstration;
 mod eureka;
 mod examples;
 mod nomad;

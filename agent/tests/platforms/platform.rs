@@ -60,12 +60,15 @@ pub(crate) struct World<P> {
 }
 
 /// Such tests put load on the machine: one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl<P: Platform> World<P> {
     /// Starts it all; `announced` of the three instances are in the catalog.
     pub(crate) fn new(platform: P, announced: usize) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let mut mesh = Mesh::new();
         mesh.caller("near", "web");
         let applications: Vec<_> = ["one", "two", "three"].map(Application::start).into();
