@@ -4,6 +4,7 @@
 declare -A packages=(
   [haproxy]=haproxy [nginx]=nginx-light [wrk]=wrk [h2load]=nghttp2-client [nghttpd]=nghttp2-server
   [iperf3]=iperf3 [curl]=curl [openssl]=openssl [javac]=default-jdk-headless [mvn]=maven
+  [knotd]=knot
 )
 
 install_tools() {

@@ -21,11 +21,13 @@ pub enum Kind {
     Kubernetes,
     /// Netflix's Eureka server and two clients of it.
     Eureka,
+    /// A server of the domain name system, Knot, of the distribution: `testbed/install` does not know it.
+    Knot,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Consul, Self::Nomad, Self::Kubernetes, Self::Eureka];
+    pub const ALL: [Self; 5] = [Self::Consul, Self::Nomad, Self::Kubernetes, Self::Eureka, Self::Knot];
 
     /// The word for it on command lines and in folder names.
     #[must_use]
@@ -35,6 +37,7 @@ impl Kind {
             Self::Nomad => "nomad",
             Self::Kubernetes => "kubernetes",
             Self::Eureka => "eureka",
+            Self::Knot => "knot",
         }
     }
 
@@ -45,13 +48,22 @@ impl Kind {
             Self::Nomad => &["nomad"],
             Self::Kubernetes => &["kube-apiserver", "kube-controller-manager", "etcd", "kubectl"],
             Self::Eureka => &[],
+            Self::Knot => &["knotd", "knotc"],
+        }
+    }
+
+    /// What to run to get it.
+    fn cure(self) -> String {
+        match self {
+            Self::Knot => "your package manager (Debian: apt-get install knot)".into(),
+            built => format!("testbed/install {built}"),
         }
     }
 
     /// What the search path must have beside the server itself.
     const fn helpers(self) -> &'static [&'static str] {
         match self {
-            Self::Consul | Self::Nomad => &[],
+            Self::Consul | Self::Nomad | Self::Knot => &[],
             Self::Kubernetes => &["bash", "openssl"],
             Self::Eureka => &["java"],
         }
@@ -94,7 +106,10 @@ impl Home {
     /// A program of it, to give to [`Command::new`].
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.folder.as_ref().map_or_else(|| name.into(), |folder| folder.join("bin").join(name))
+        match &self.folder {
+            Some(folder) => folder.join("bin").join(name),
+            None => on_path(name).unwrap_or_else(|| name.into()),
+        }
     }
 
     /// A jar of it.
@@ -110,13 +125,13 @@ impl Home {
 /// [`NotInstalled`], whose text says what is skipped and how to get it.
 pub fn installed(kind: Kind) -> Result<Home, NotInstalled> {
     let not = |why: String, cure: String| NotInstalled { kind, why, cure };
-    if let Some(helper) = kind.helpers().iter().find(|helper| !on_path(helper)) {
+    if let Some(helper) = kind.helpers().iter().find(|helper| on_path(helper).is_none()) {
         return Err(not(format!("it needs {helper}"), format!("install {helper} with your package manager")));
     }
     if let Some(folder) = built(kind) {
         return Ok(Home { kind, folder: Some(folder) });
     }
-    if !kind.programs().is_empty() && kind.programs().iter().all(|program| on_path(program)) {
+    if !kind.programs().is_empty() && kind.programs().iter().all(|program| on_path(program).is_some()) {
         return Ok(Home { kind, folder: None });
     }
     let why = match kind.programs() {
@@ -125,7 +140,7 @@ pub fn installed(kind: Kind) -> Result<Home, NotInstalled> {
             format!("no folder for it in {}, and not on the path: {}", cache().display(), programs.join(", "))
         }
     };
-    Err(not(why, format!("testbed/install {kind}")))
+    Err(not(why, kind.cure()))
 }
 
 /// For tests: what was found, or nothing, said loudly on standard error.
@@ -175,9 +190,11 @@ fn newest(cache: &Path, kind: Kind) -> Option<PathBuf> {
     folders.max_by_key(made).map(|entry| entry.path())
 }
 
-fn on_path(program: &str) -> bool {
+/// Where the search path has a program, or where distributions keep servers, which users' search paths lack.
+fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

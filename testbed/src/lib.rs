@@ -30,6 +30,7 @@ mod nomad;
 mod etcd;
 mod kubernetes;
 mod eureka;
+mod knot;
 
 pub use consul::{AclToken, Consul, ConsulOptions};
 pub use error::Error;
@@ -38,6 +39,7 @@ pub use eureka::{Eureka, EurekaClient, EurekaOptions};
 pub use gate::{Gate, GateCounts, GateMode};
 pub use home::{Home, Kind, NotInstalled, installed, required};
 pub use http::{Answer, Call};
+pub use knot::Knot;
 pub use kubernetes::{Kubernetes, KubernetesOptions};
 pub use nomad::{Nomad, NomadOptions};
 pub use ports::Port;
