@@ -15,6 +15,7 @@ pub mod static_files;
 pub mod hub;
 pub mod consul;
 pub mod nomad;
+pub mod dns;
 pub mod eureka;
 pub mod kubernetes;
 
@@ -26,6 +27,7 @@ pub const KINDS: &[Kind] = &[
     Kind { word: "hub", read: plan::read_hub },
     Kind { word: "consul", read: consul::read },
     Kind { word: "nomad", read: nomad::read },
+    Kind { word: "dns", read: dns::read },
     Kind { word: "eureka", read: eureka::read },
     Kind { word: "kubernetes", read: kubernetes::read },
 ];

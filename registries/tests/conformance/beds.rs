@@ -1,6 +1,7 @@
 //! The backends.
 
 mod consul;
+mod dns;
 mod eureka;
 mod kubernetes;
 mod nomad;
@@ -16,6 +17,7 @@ pub(crate) const BEDS: &[(&str, Open)] = &[
     ("static", static_files::open),
     ("consul", consul::open),
     ("nomad", nomad::open),
+    ("dns", dns::open),
     ("eureka", eureka::open),
     ("kubernetes", kubernetes::open),
 ];

@@ -1,0 +1,55 @@
+//! Names of the domain name system as services: whatever has a name and no registry.
+//!
+//! ```text
+//!   watch (which question is due) ──> resolver ──> answers (what stands) ──> convert ──> told ──> events
+//! ```
+//!
+//! A question is a name and a type of record; each has its own life. What was answered holds until its time to live has
+//! passed, and then until there is another answer: a server that fails, refuses or says nothing takes nothing away, nor
+//! does a denial without the record of who may deny (SOA). Only the zone itself can say that a name is gone. DNS knows
+//! no health: the proxy finds out.
+
+mod settings;
+mod answers;
+mod convert;
+mod resolver;
+mod watch;
+
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt;
+use weft_core::{
+    name::RegistryName,
+    registry::{Capabilities, Event, Registry, RegistryError, Resume, Scope},
+};
+
+pub use settings::{DnsSettings, Followed, Mode, Source, read};
+
+/// The registry.
+#[derive(Clone, Debug)]
+pub struct DnsRegistry {
+    name: RegistryName,
+    settings: DnsSettings,
+}
+
+impl DnsRegistry {
+    /// Asks nobody yet: [`Registry::watch`] does.
+    #[must_use]
+    pub fn new(name: RegistryName, settings: DnsSettings) -> Self {
+        Self { name, settings }
+    }
+}
+
+impl Registry for DnsRegistry {
+    fn name(&self) -> &RegistryName {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// Always begins with a full list: a name's whole answer is one packet.
+    fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        watch::follow(self.settings.clone(), scope).boxed()
+    }
+}

@@ -1,0 +1,207 @@
+//! What was answered to each question, and what of it stands. No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::settings::{Followed, Source};
+
+/// What is asked of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Addresses of version 4.
+    A,
+    /// Addresses of version 6.
+    Aaaa,
+    /// Hosts and ports that offer a service.
+    Srv,
+}
+
+/// A question: a name in lower case without a dot at its end.
+pub(super) type Question = (String, Kind);
+
+/// A host and port that offer a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Offer {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    /// As a question has it; empty when the service is not to be had.
+    pub(super) target: String,
+}
+
+/// An answer that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// In the order of the answer.
+    Addresses(Vec<IpAddr>),
+    /// In the order of the answer.
+    Offers(Vec<Offer>),
+    /// The name is there, and has none of these.
+    Nothing,
+    /// There is no such name.
+    NoName,
+}
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// This.
+    Answer(Answer),
+    /// That there is no such thing, without the record of who may say so.
+    Unproven(Answer),
+    /// Nothing that answers the question.
+    Failed(Failure),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// Whether nobody said anything at all.
+    pub(super) is_silence: bool,
+    /// Whether the server would not say.
+    pub(super) is_refusal: bool,
+}
+
+/// What is known of a question.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) stands: Option<Answer>,
+    /// Why the last try brought nothing; none when it did.
+    pub(super) failure: Option<Failure>,
+}
+
+impl Known {
+    /// Takes in what was said. What fails leaves what stands; so does what is denied without proof, where there was
+    /// something.
+    pub(super) fn take(&mut self, said: Said) {
+        match said {
+            Said::Answer(answer) => *self = Self { stands: Some(answer), failure: None },
+            Said::Failed(failure) => self.failure = Some(failure),
+            Said::Unproven(answer) => match &self.stands {
+                Some(Answer::Addresses(_) | Answer::Offers(_)) => {
+                    let why = "the server denies it, and does not show that the zone does (no SOA)".into();
+                    self.failure = Some(Failure { why, is_silence: false, is_refusal: false });
+                }
+                _ => *self = Self { stands: Some(answer), failure: None },
+            },
+        }
+    }
+}
+
+/// What is known of all questions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers {
+    pub(super) known: BTreeMap<Question, Known>,
+}
+
+impl Answers {
+    /// The questions that must be answered for what is followed: more once it is known which hosts offer a service.
+    pub(super) fn wanted(&self, followed: &[Followed]) -> BTreeSet<Question> {
+        let mut wanted = BTreeSet::new();
+        let addresses = |name: &str| [(name.to_owned(), Kind::A), (name.to_owned(), Kind::Aaaa)];
+        for followed in followed {
+            match &followed.source {
+                Source::Host(name, _) => wanted.extend(addresses(name)),
+                Source::Service(name) => {
+                    let question = (name.clone(), Kind::Srv);
+                    for offer in self.offers(name).unwrap_or_default() {
+                        if !offer.target.is_empty() {
+                            wanted.extend(addresses(&offer.target));
+                        }
+                    }
+                    wanted.insert(question);
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Who offers a service, as far as an answer stands.
+    pub(super) fn offers(&self, name: &str) -> Option<&[Offer]> {
+        match self.known.get(&(name.to_owned(), Kind::Srv))?.stands.as_ref()? {
+            Answer::Offers(offers) => Some(offers),
+            _ => Some(&[]),
+        }
+    }
+
+    /// What is known of a name's addresses.
+    pub(super) fn host(&self, name: &str) -> Host {
+        let mut host =
+            Host { is_answered: false, is_denied: true, addresses: Vec::new(), failures: Vec::new() };
+        for kind in [Kind::A, Kind::Aaaa] {
+            let Some(known) = self.known.get(&(name.to_owned(), kind)) else { continue };
+            host.is_answered |= known.stands.is_some();
+            host.is_denied &= known.stands == Some(Answer::NoName);
+            if let Some(Answer::Addresses(addresses)) = &known.stands {
+                host.addresses.extend(addresses);
+            }
+            host.failures.extend(known.failure.as_ref().map(|failure| failure.why.clone()));
+        }
+        host.is_denied &= host.is_answered;
+        host.failures.dedup();
+        host
+    }
+}
+
+/// What is known of a name's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Whether at least one of its questions was ever answered.
+    pub(super) is_answered: bool,
+    /// Whether there is no such name.
+    pub(super) is_denied: bool,
+    /// In the order of the answers, version 4 first.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Why the last tries brought nothing.
+    pub(super) failures: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(list: &[&str]) -> Answer {
+        Answer::Addresses(list.iter().map(|ip| ip.parse().unwrap()).collect())
+    }
+
+    fn failed() -> Said {
+        Said::Failed(Failure { why: "SERVFAIL".into(), is_silence: false, is_refusal: false })
+    }
+
+    #[test]
+    fn only_proof_takes_away_what_stands() {
+        let mut known = Known::default();
+        known.take(Said::Unproven(Answer::Nothing));
+        assert_eq!(known.stands, Some(Answer::Nothing), "nothing was there");
+        known.take(Said::Answer(addresses(&["10.0.0.1"])));
+        for said in [failed(), Said::Unproven(Answer::NoName), Said::Unproven(Answer::Nothing)] {
+            known.take(said);
+            assert_eq!(known.stands, Some(addresses(&["10.0.0.1"])));
+            assert!(known.failure.is_some());
+        }
+        known.take(Said::Answer(Answer::NoName));
+        assert_eq!((known.stands, known.failure), (Some(Answer::NoName), None));
+    }
+
+    #[test]
+    fn one_family_that_fails_keeps_its_addresses_beside_the_new_ones_of_the_other() {
+        let mut answers = Answers::default();
+        let mut take = |kind, said| {
+            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said);
+            answers.host("db.example")
+        };
+        let host = take(Kind::A, failed());
+        assert!(!host.is_answered && !host.is_denied);
+        take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])));
+        take(Kind::Aaaa, Said::Answer(addresses(&["fd00::1"])));
+        take(Kind::Aaaa, failed());
+        let host = take(Kind::A, Said::Answer(addresses(&["10.0.0.2"])));
+        assert_eq!(host.addresses, ["10.0.0.2".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!(host.failures, ["SERVFAIL"]);
+        assert!(!take(Kind::A, Said::Answer(Answer::NoName)).is_denied, "the other family has not said so");
+        assert!(take(Kind::Aaaa, Said::Answer(Answer::NoName)).is_denied);
+    }
+}

@@ -1,0 +1,232 @@
+//! Answers as resources. Pure.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use weft_core::{
+    identity::TrustDomain,
+    name::{HostName, InstanceName, OriginName},
+    registry::OriginFault,
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+};
+
+use super::{
+    answers::{Answers, Host, Offer},
+    settings::{Followed, Mode, Source},
+};
+use crate::{
+    address, names,
+    speaking::{Instance, Rules},
+    told::Words,
+};
+
+/// The most endpoints of a service.
+const MAX_ENDPOINTS: usize = 1000;
+/// The port that callers know a service by whose instances have ports of their own.
+const ANY_PORT: u16 = 80;
+
+/// What a followed service says, or that there is none.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// This.
+    Says(Words),
+    /// Its name does not exist, says who must know.
+    Gone,
+}
+
+/// One address of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    instance: String,
+    host: String,
+    ip: IpAddr,
+    port: u16,
+    weight: u16,
+}
+
+/// The origin of a followed service.
+pub(super) fn origin(followed: &Followed) -> OriginName {
+    names::origin_name(&["name", followed.service.as_str()])
+}
+
+/// What a followed service says. `used` are the addresses that logical hosts had the last time.
+pub(super) fn convert(
+    followed: &Followed,
+    answers: &Answers,
+    used: &BTreeSet<IpAddr>,
+    rules: &Rules,
+    trust_domain: Option<&TrustDomain>,
+) -> Outcome {
+    let mut faults = Vec::new();
+    let found = match &followed.source {
+        Source::Host(name, port) => {
+            let host = answers.host(name);
+            if host.is_denied {
+                return Outcome::Gone;
+            }
+            tell(name, &host, &mut faults);
+            host.is_answered.then(|| of_host(followed.mode, name, &host, *port, None, used))
+        }
+        Source::Service(name) => {
+            let known = answers.known.get(&(name.clone(), super::answers::Kind::Srv));
+            if known.is_some_and(|known| known.stands == Some(super::answers::Answer::NoName)) {
+                return Outcome::Gone;
+            }
+            let failure = known.and_then(|known| known.failure.as_ref());
+            faults.extend(failure.map(|failure| names::fault(name, failure.why.clone())));
+            answers.offers(name).and_then(|offers| of_offers(followed, offers, answers, used, &mut faults))
+        }
+    };
+    let Some(places) = found else {
+        // Nothing is known yet. What was known by an earlier process stands.
+        if faults.is_empty() {
+            faults.push(names::fault(followed.service.as_str(), "there is no answer yet"));
+        }
+        let keeps = |fault| OriginFault { keeps_last_good: true, ..fault };
+        return Outcome::Says(Words::new(Vec::new(), faults.into_iter().map(keeps).collect()));
+    };
+    Outcome::Says(words(followed, places, rules, trust_domain, faults))
+}
+
+fn tell(name: &str, host: &Host, faults: &mut Vec<OriginFault>) {
+    faults.extend(host.failures.iter().map(|why| names::fault(name, why.clone())));
+    if host.is_answered && host.addresses.is_empty() && host.failures.is_empty() {
+        let why = if host.is_denied { "there is no such name" } else { "the name has no addresses" };
+        faults.push(names::fault(name, why));
+    }
+}
+
+fn of_host(
+    mode: Mode,
+    name: &str,
+    host: &Host,
+    port: u16,
+    weight: Option<u16>,
+    used: &BTreeSet<IpAddr>,
+) -> Vec<Place> {
+    let place = |instance: String, ip: IpAddr| Place {
+        instance,
+        host: name.to_owned(),
+        ip,
+        port,
+        weight: weight.unwrap_or(1),
+    };
+    match mode {
+        Mode::Strict => {
+            let mut addresses = host.addresses.clone();
+            addresses.sort();
+            addresses.dedup();
+            addresses.into_iter().map(|ip| place(format!("{name}:{port}/{ip}"), ip)).collect()
+        }
+        Mode::Logical => {
+            let in_use = host.addresses.iter().find(|ip| used.contains(ip));
+            let chosen = in_use.or(host.addresses.first());
+            chosen.into_iter().map(|ip| place(format!("{name}:{port}"), *ip)).collect()
+        }
+    }
+}
+
+/// Those of the best priority get the requests; others have no weight, so that they are asked when no one else can be.
+/// None while not one of the hosts is known.
+fn of_offers(
+    followed: &Followed,
+    offers: &[Offer],
+    answers: &Answers,
+    used: &BTreeSet<IpAddr>,
+    faults: &mut Vec<OriginFault>,
+) -> Option<Vec<Place>> {
+    let best = offers.iter().map(|offer| offer.priority).min();
+    let mut offers: Vec<&Offer> = offers.iter().filter(|offer| !offer.target.is_empty()).collect();
+    offers.sort();
+    // The same host and port once, with the best that is said of it.
+    let mut seen = BTreeSet::new();
+    offers.retain(|offer| seen.insert((&offer.target, offer.port)));
+    let mut places = Vec::new();
+    let mut is_known = offers.is_empty();
+    if offers.is_empty() {
+        faults.push(names::fault(followed.service.as_str(), "nobody offers it"));
+    }
+    for offer in offers {
+        let host = answers.host(&offer.target);
+        tell(&offer.target, &host, faults);
+        is_known |= host.is_answered;
+        let weight = if Some(offer.priority) == best { offer.weight.max(1) } else { 0 };
+        places.extend(of_host(followed.mode, &offer.target, &host, offer.port, Some(weight), used));
+    }
+    is_known.then_some(places)
+}
+
+fn words(
+    followed: &Followed,
+    mut places: Vec<Place>,
+    rules: &Rules,
+    trust_domain: Option<&TrustDomain>,
+    mut faults: Vec<OriginFault>,
+) -> Words {
+    if places.len() > MAX_ENDPOINTS {
+        let message =
+            format!("{} addresses are left out: at most {MAX_ENDPOINTS}", places.len() - MAX_ENDPOINTS);
+        faults.push(names::fault(followed.service.as_str(), message));
+        places.truncate(MAX_ENDPOINTS);
+    }
+    let protocol = rules.protocol(&followed.service);
+    let port_name = if protocol == AppProtocol::Tcp { "tcp" } else { "" };
+    let port_name = names::port_name(port_name).expect("a port's name");
+    let (number, host) = match &followed.source {
+        Source::Host(name, port) => (*port, HostName::new(name).ok()),
+        Source::Service(_) => (ANY_PORT, None),
+    };
+    let ports = vec![ServicePort { name: port_name.clone(), number, protocol }];
+    let service =
+        Service { name: followed.service.clone(), ports, hosts: host.into_iter().collect(), nearest: false };
+    let mut resources = vec![Resource::Service(service.into())];
+    for place in places {
+        let endpoint = endpoint(followed, &place, rules, trust_domain, &mut faults);
+        match endpoint {
+            Ok(endpoint) => {
+                let endpoint = Endpoint { port_name: port_name.clone(), ..endpoint };
+                resources.push(Resource::Endpoint(endpoint.into()));
+            }
+            Err(message) => faults.push(names::fault(&place.instance, message)),
+        }
+    }
+    Words::new(resources, faults)
+}
+
+fn endpoint(
+    followed: &Followed,
+    place: &Place,
+    rules: &Rules,
+    trust_domain: Option<&TrustDomain>,
+    faults: &mut Vec<OriginFault>,
+) -> Result<Endpoint, String> {
+    let address = address::endpoint_address(place.ip, place.port.into(), rules.allow_loopback)?;
+    let instance = Instance {
+        service: &followed.service,
+        address: &address,
+        platform: None,
+        record: &|_| None,
+        words: &[("host", &place.host)],
+    };
+    let speaks = rules.speaks(instance, trust_domain);
+    faults.extend(speaks.faults.into_iter().map(|fault| names::fault(&place.instance, fault)));
+    let name = InstanceName::new(&place.instance)
+        .or_else(|_| InstanceName::new(names::origin_name(&[&place.instance]).as_str()))
+        .map_err(|error| error.to_string())?;
+    Ok(Endpoint {
+        service: followed.service.clone(),
+        port_name: names::port_name("").expect("a port's name"),
+        instance: name,
+        mesh_address: speaks.mesh_address,
+        identity: speaks.identity,
+        identity_from: speaks.identity_from,
+        tls: speaks.tls,
+        labels: Labels::default(),
+        weight: place.weight,
+        locality: followed.locality.clone(),
+        health: Health::Healthy,
+        address,
+    })
+}
+
+#[cfg(test)]
+mod tests;

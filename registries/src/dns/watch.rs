@@ -1,0 +1,259 @@
+//! When to ask what: each question again when its answer's time has passed, at once when somebody has fallen silent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use futures_core::{Stream, future::BoxFuture};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+use weft_core::{
+    name::OriginName,
+    registry::{Completeness, Event, OriginFault, RegistryError, Scope},
+    resource::Resource,
+};
+
+use super::{
+    answers::{Answers, Failure, Question, Said},
+    convert::{Outcome, convert, origin},
+    resolver::Resolver,
+    settings::{DnsSettings, Mode},
+};
+use crate::{
+    http_client::jittered,
+    names,
+    told::{Listing, Told, Words},
+};
+
+/// How many questions are asked at once.
+const AT_ONCE: usize = 16;
+/// How soon a question is asked again that brought nothing, the first time and at most.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// How often what is still true is confirmed.
+const CONFIRM: Duration = Duration::from_secs(8);
+/// How long answers that come together are gathered.
+const GATHER: Duration = Duration::from_millis(10);
+/// The origin of what concerns names that are gone.
+const NOTICES: &str = "dns";
+
+/// Follows names until its consumer has enough.
+pub(super) fn follow(
+    settings: DnsSettings,
+    scope: Scope,
+) -> impl Stream<Item = Result<Event, RegistryError>> {
+    futures_util::stream::unfold(State::Before(Box::new(settings), scope), |state| async move {
+        let mut follow = match state {
+            State::Before(settings, scope) => match Follow::begin(*settings, scope).await {
+                Ok(follow) => Box::new(follow),
+                Err(error) => return Some((Err(error), State::After)),
+            },
+            State::During(follow) => follow,
+            State::After => return None,
+        };
+        match follow.next().await {
+            Ok(event) => Some((Ok(event), State::During(follow))),
+            // An error ends the stream; the driver watches again.
+            Err(error) => Some((Err(error), State::After)),
+        }
+    })
+}
+
+enum State {
+    Before(Box<DnsSettings>, Scope),
+    During(Box<Follow>),
+    After,
+}
+
+type Asked = (Question, Said, Option<Duration>);
+
+struct Follow {
+    settings: DnsSettings,
+    resolver: Resolver,
+    told: Told,
+    answers: Answers,
+    /// When each question is asked next; none while it is asked.
+    next: BTreeMap<Question, Option<Instant>>,
+    /// How often each question brought nothing, one time after the other.
+    failed: BTreeMap<Question, u32>,
+    asked: FuturesUnordered<BoxFuture<'static, Asked>>,
+    /// Addresses that logical endpoints have.
+    used: BTreeSet<IpAddr>,
+    confirm_at: Instant,
+    queue: VecDeque<Event>,
+}
+
+impl Follow {
+    /// Asks everything once and queues the full list.
+    async fn begin(settings: DnsSettings, scope: Scope) -> Result<Self, RegistryError> {
+        let mut follow = Self {
+            resolver: Resolver::new(&settings.resolvers)?,
+            told: Told::new(scope),
+            answers: Answers::default(),
+            next: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            asked: FuturesUnordered::new(),
+            used: BTreeSet::new(),
+            confirm_at: Instant::now() + jittered(CONFIRM),
+            queue: VecDeque::new(),
+            settings,
+        };
+        loop {
+            follow.want();
+            follow.ask_those_due();
+            let Some(asked) = follow.asked.next().await else { break };
+            follow.take(asked);
+        }
+        follow.is_outage()?;
+        follow.tell();
+        Ok(follow)
+    }
+
+    async fn next(&mut self) -> Result<Event, RegistryError> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(event);
+            }
+            self.ask_those_due();
+            let due = self.next.values().flatten().min().copied();
+            let due = due.filter(|_| self.asked.len() < AT_ONCE).unwrap_or(self.confirm_at);
+            tokio::select! {
+                Some(asked) = self.asked.next() => self.hear(asked).await?,
+                () = sleep_until(due.min(self.confirm_at)) => {}
+            }
+            if Instant::now() >= self.confirm_at {
+                // In doubt, a list is told again until it is believed.
+                self.tell();
+            }
+        }
+    }
+
+    /// Takes an answer, and those that come with it.
+    async fn hear(&mut self, asked: Asked) -> Result<(), RegistryError> {
+        let before = self.answers.known.clone();
+        self.take(asked);
+        let until = Instant::now() + GATHER;
+        loop {
+            self.want();
+            self.ask_those_due();
+            tokio::select! {
+                Some(asked) = self.asked.next() => self.take(asked),
+                () = sleep_until(until) => break,
+            }
+        }
+        self.is_outage()?;
+        if self.answers.known != before {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, (question, said, ttl): Asked) {
+        let is_silence = matches!(&said, Said::Failed(Failure { is_silence: true, .. }));
+        let Some(next) = self.next.get_mut(&question) else { return };
+        let known = self.answers.known.entry(question.clone()).or_default();
+        known.take(said);
+        let wait = if known.failure.is_some() {
+            let times = self.failed.entry(question.clone()).or_default();
+            *times = times.saturating_add(1);
+            jittered(AGAIN * 2_u32.pow((*times - 1).min(5))).min(AGAIN_AT_MOST)
+        } else {
+            self.failed.remove(&question);
+            // A little later than its time: whoever keeps answers has a new one then.
+            let ttl = ttl.unwrap_or(self.settings.min_ttl);
+            let ttl = ttl.clamp(self.settings.min_ttl, self.settings.max_ttl);
+            ttl + ttl.mul_f64(fastrand::f64() / 10.0)
+        };
+        let began = self.failed.get(&question) == Some(&1);
+        *next = Some(Instant::now() + wait);
+        if is_silence && began {
+            // Has the server fallen silent, or is it this name's? All others know.
+            let now = Instant::now();
+            for next in self.next.values_mut().flatten() {
+                *next = (*next).min(now + AGAIN);
+            }
+        }
+    }
+
+    /// Whether nothing that was asked is answered any more.
+    fn is_outage(&self) -> Result<(), RegistryError> {
+        let mut failures = Vec::new();
+        for question in self.next.keys() {
+            match self.answers.known.get(question).and_then(|known| known.failure.as_ref()) {
+                Some(failure) => failures.push((question, failure)),
+                None => return Ok(()),
+            }
+        }
+        let Some(((name, _), failure)) = failures.first() else { return Ok(()) };
+        let message = format!("no question is answered, such as for {name}: {}", failure.why);
+        Err(match failures.iter().all(|(_, failure)| failure.is_refusal) {
+            true => RegistryError::Denied(message),
+            false => RegistryError::Unreachable(message),
+        })
+    }
+
+    /// Begins and ends asking, by what is wanted now.
+    fn want(&mut self) {
+        let wanted = self.answers.wanted(&self.settings.followed);
+        self.next.retain(|question, _| wanted.contains(question));
+        self.failed.retain(|question, _| wanted.contains(question));
+        self.answers.known.retain(|question, _| wanted.contains(question));
+        for question in wanted {
+            self.next.entry(question).or_insert_with(|| Some(Instant::now()));
+        }
+    }
+
+    fn ask_those_due(&mut self) {
+        let now = Instant::now();
+        for (question, next) in &mut self.next {
+            if self.asked.len() >= AT_ONCE {
+                return;
+            }
+            if next.is_some_and(|next| next <= now) {
+                *next = None;
+                let (resolver, question) = (self.resolver.clone(), question.clone());
+                self.asked.push(Box::pin(async move {
+                    let (said, ttl) = resolver.ask(&question).await;
+                    (question, said, ttl)
+                }));
+            }
+        }
+    }
+
+    /// Queues what is new, and a commit.
+    fn tell(&mut self) {
+        self.confirm_at = Instant::now() + jittered(CONFIRM);
+        let mut listing = Listing::new();
+        let mut gone: Vec<OriginFault> = Vec::new();
+        let mut used = BTreeSet::new();
+        for followed in &self.settings.followed {
+            let settings = &self.settings;
+            let outcome =
+                convert(followed, &self.answers, &self.used, &settings.rules, settings.trust_domain.as_ref());
+            match outcome {
+                Outcome::Says(words) => {
+                    if followed.mode == Mode::Logical {
+                        used.extend(addresses(&words));
+                    }
+                    listing.insert(origin(followed), words);
+                }
+                Outcome::Gone => {
+                    gone.push(names::fault(followed.service.as_str(), "its name does not exist"));
+                }
+            }
+        }
+        self.used = used;
+        let notices: OriginName = names::origin_name(&[NOTICES]);
+        listing.insert(notices, Words::new(Vec::new(), gone));
+        self.queue.extend(self.told.tell(listing, Completeness::Full, std::time::Instant::now()));
+    }
+}
+
+fn addresses(words: &Words) -> impl Iterator<Item = IpAddr> {
+    words.resources.iter().filter_map(|resource| match resource {
+        Resource::Endpoint(endpoint) => Some(endpoint.address.socket().ip()),
+        _ => None,
+    })
+}
