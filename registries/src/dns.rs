@@ -14,6 +14,7 @@ mod answers;
 mod convert;
 mod resolver;
 mod watch;
+mod replay;
 
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
@@ -22,6 +23,7 @@ use weft_core::{
     registry::{Capabilities, Event, Registry, RegistryError, Resume, Scope},
 };
 
+pub use replay::replay;
 pub use settings::{DnsSettings, Followed, Mode, Source, read};
 
 /// The registry.

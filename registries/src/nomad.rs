@@ -22,8 +22,10 @@ mod events;
 mod link;
 mod polls;
 mod access;
+mod variables;
 mod watch;
 mod rights;
+mod replay;
 
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
@@ -32,6 +34,7 @@ use weft_core::{
     registry::{Capabilities, Event, Registry, RegistryError, Resume, Right, Scope},
 };
 
+pub use replay::replay;
 pub use settings::{Namespaces, NomadSettings, Variables, read};
 
 /// The registry.
@@ -39,13 +42,14 @@ pub use settings::{Namespaces, NomadSettings, Variables, read};
 pub struct NomadRegistry {
     name: RegistryName,
     settings: NomadSettings,
+    understood: variables::Understood,
 }
 
 impl NomadRegistry {
     /// Connects to nothing yet: [`Registry::watch`] does.
     #[must_use]
     pub fn new(name: RegistryName, settings: NomadSettings) -> Self {
-        Self { name, settings }
+        Self { name, settings, understood: variables::Understood::default() }
     }
 }
 
@@ -64,7 +68,7 @@ impl Registry for NomadRegistry {
 
     /// Always begins with a full list: events that Nomad no longer holds could not be asked for.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), scope).boxed()
+        watch::follow(self.settings.clone(), scope, self.understood.clone()).boxed()
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

@@ -107,7 +107,6 @@ fn clients_go_on_when_eureka_is_gone() {
         served.instance(&payments.id())
     });
     assert_eq!(listed["port"], json!({ "$": payments.port(), "@enabled": "true" }));
-    assert!(served.instance(&shop.id()).unwrap()["homePageUrl"].is_null(), "it registered at Eureka alone");
     eureka.kill();
     until_within(support::PATIENCE * 2, "it registers at Weft", || {
         let instance = served.instance(&shop.id())?;

@@ -5,7 +5,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 use weft_testbed::{
-    Consul, ConsulOptions, Kind, Kubernetes, KubernetesOptions, Nomad, NomadOptions, installed, required,
+    Consul, ConsulOptions, Kind, Knot, Kubernetes, KubernetesOptions, Nomad, NomadOptions, installed,
+    required,
 };
 
 use crate::support::{Sandbox, until};
@@ -82,4 +83,16 @@ fn the_example_of_kubernetes_works() {
     let sandbox = Sandbox::new();
     let text = copied("kubernetes/hub.toml").replace("/etc/weft/kubeconfig", kubeconfig.to_str().unwrap());
     is_well(&looked(&sandbox, "hub.toml", &text));
+}
+
+#[test]
+fn the_example_of_dns_works() {
+    let Some(home) = required(installed(Kind::Knot)) else { return };
+    let records = "web A 10.50.1.7\nweb A 10.50.1.8\n_postgresql._tcp SRV 1 1 5432 db\ndb A 10.50.1.9";
+    let knot = Knot::start(&home, records).unwrap();
+    let sandbox = Sandbox::new();
+    let text = copied("dns/weft.toml").replace("10.0.0.2\"", &format!("{}\"", knot.address()));
+    let looked = looked(&sandbox, "weft.toml", &text.replace("example.com", "test"));
+    assert_eq!((&looked["error"], &looked["complete"]), (&Value::Null, &json!(true)), "{looked}");
+    assert_eq!((&looked["services"], &looked["usable"]), (&json!(2), &json!(3)), "{looked}");
 }

@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
-    lookup::Lookup,
-    net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
-        rr::{Name, RData, RecordType},
+        rr::{Name, RData, Record, RecordType},
     },
 };
 use weft_core::registry::RegistryError;
@@ -73,8 +72,10 @@ impl Resolver {
             Err(error) => return (failed(&error.to_string(), false), None),
         };
         match self.0.lookup(name, record_type).await {
-            Ok(lookup) => read(&lookup, *kind),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => denied(&none),
+            Ok(lookup) => read(lookup.answers(), *kind),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                denied(none.response_code, none.soa.is_some(), none.negative_ttl)
+            }
             Err(NetError::Dns(DnsError::ResponseCode(code))) => (refused(code), None),
             Err(error) => {
                 let is_silence =
@@ -94,8 +95,7 @@ fn refused(code: ResponseCode) -> Said {
     Said::Failed(Failure { why, is_silence: false, is_refusal: code == ResponseCode::Refused })
 }
 
-fn read(lookup: &Lookup, kind: Kind) -> (Said, Option<Duration>) {
-    let answers = lookup.answers();
+pub(super) fn read(answers: &[Record], kind: Kind) -> (Said, Option<Duration>) {
     let ttl = answers.iter().map(|record| record.ttl).min().map(|ttl| Duration::from_secs(ttl.into()));
     let data = answers.iter().map(|record| &record.data);
     let answer = match kind {
@@ -129,12 +129,13 @@ fn read(lookup: &Lookup, kind: Kind) -> (Said, Option<Duration>) {
     }
 }
 
-fn denied(none: &NoRecords) -> (Said, Option<Duration>) {
-    let answer = match none.response_code {
+/// What an answer without records says. `is_proven`: it came with the record of who may say so.
+pub(super) fn denied(code: ResponseCode, is_proven: bool, ttl: Option<u32>) -> (Said, Option<Duration>) {
+    let answer = match code {
         ResponseCode::NXDomain => Answer::NoName,
         ResponseCode::NoError => Answer::Nothing,
         code => return (refused(code), None),
     };
-    let ttl = none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into()));
-    if none.soa.is_some() { (Said::Answer(answer), ttl) } else { (Said::Unproven(answer), ttl) }
+    let ttl = ttl.map(|ttl| Duration::from_secs(ttl.into()));
+    if is_proven { (Said::Answer(answer), ttl) } else { (Said::Unproven(answer), ttl) }
 }

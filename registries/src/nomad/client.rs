@@ -1,6 +1,6 @@
 //! Nomad's API: bytes to objects. Every request is made with the token as it is now, and every answer is bounded.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use http::{HeaderName, StatusCode};
 use hyper::body::Incoming;
@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use weft_core::registry::RegistryError;
 
 use super::{
-    objects::{Allocation, Check, NamespaceServices, Node, TokenSelf, WholeAllocation},
+    objects::{
+        Allocation, Check, NamespaceServices, Node, TokenSelf, Variable, VariableStub, WholeAllocation,
+    },
     settings::NomadSettings,
 };
 use crate::{
@@ -64,12 +66,7 @@ impl Client {
         index: u64,
         wait_s: u64,
     ) -> Result<Indexed<Vec<NamespaceServices>>, RegistryError> {
-        let (index, wait) = (index.to_string(), format!("{wait_s}s"));
-        let query = [("namespace", namespace), ("index", &index), ("wait", &wait)];
-        // The server adds up to a sixteenth of the wait.
-        let within = std::time::Duration::from_secs(wait_s + wait_s / 16 + 10);
-        let call = self.call("/v1/services", &query).await?.within(within);
-        indexed(&self.http.send(call).await?.ok()?)
+        self.wait("/v1/services", &[("namespace", namespace)], index, wait_s).await
     }
 
     /// The instances of a service as they stand there: each is read alone, for one that is wrong says nothing of others.
@@ -128,6 +125,37 @@ impl Client {
     /// A node.
     pub(super) async fn node(&self, id: &str) -> Found<Node> {
         found(self.get(&format!("/v1/node/{}", escaped(id)), &[]).await?)
+    }
+
+    /// The variables below a path, as far as they may be read.
+    pub(super) async fn variables(
+        &self,
+        namespace: &str,
+        prefix: &str,
+    ) -> Result<Indexed<Vec<VariableStub>>, RegistryError> {
+        self.list("/v1/vars", &[("namespace", namespace), ("prefix", prefix)]).await
+    }
+
+    /// The same, when any variable is another than at `index`, or after `wait_s` seconds.
+    pub(super) async fn variables_after(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        index: u64,
+        wait_s: u64,
+    ) -> Result<Indexed<Vec<VariableStub>>, RegistryError> {
+        self.wait("/v1/vars", &[("namespace", namespace), ("prefix", prefix)], index, wait_s).await
+    }
+
+    /// A variable.
+    pub(super) async fn variable(&self, namespace: &str, path: &str) -> Found<Variable> {
+        found(self.get(&variable_path(path), &[("namespace", namespace)]).await?)
+    }
+
+    /// Whether a variable may be read, which need not exist.
+    pub(super) async fn may_read_variable(&self, namespace: &str, path: &str) -> Result<bool, RegistryError> {
+        let answer = self.get(&variable_path(path), &[("namespace", namespace)]).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(true) } else { allowed(answer) }
     }
 
     /// Whether nodes may be read.
@@ -191,6 +219,21 @@ impl Client {
         indexed(&self.get(path, query).await?.ok()?)
     }
 
+    async fn wait<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        index: u64,
+        wait_s: u64,
+    ) -> Result<Indexed<T>, RegistryError> {
+        let (index, wait) = (index.to_string(), format!("{wait_s}s"));
+        let query = [query, &[("index", &index), ("wait", &wait)]].concat();
+        // The server adds up to a sixteenth of the wait.
+        let within = Duration::from_secs(wait_s + wait_s / 16 + 10);
+        let call = self.call(path, &query).await?.within(within);
+        indexed(&self.http.send(call).await?.ok()?)
+    }
+
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer, RegistryError> {
         self.http.send(self.call(path, query).await?).await
     }
@@ -229,6 +272,11 @@ fn found<T: DeserializeOwned>(answer: Answer) -> Found<T> {
         return Ok(None);
     }
     answer.ok()?.json().map(Some)
+}
+
+fn variable_path(path: &str) -> String {
+    let parts: Vec<String> = path.split('/').map(escaped).collect();
+    format!("/v1/var/{}", parts.join("/"))
 }
 
 fn allowed(answer: Answer) -> Result<bool, RegistryError> {

@@ -136,6 +136,25 @@ pub(crate) struct Node {
     pub(crate) meta: BTreeMap<String, String>,
 }
 
+/// A variable as lists show it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct VariableStub {
+    /// Where it is.
+    pub(crate) path: String,
+    /// The Raft index of its last change.
+    pub(crate) modify_index: u64,
+}
+
+/// A variable.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Variable {
+    /// What it holds.
+    #[serde(deserialize_with = "or_empty")]
+    pub(crate) items: BTreeMap<String, String>,
+}
+
 /// Whose token it is.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

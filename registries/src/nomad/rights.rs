@@ -6,6 +6,7 @@ use super::{
     access::{may_read_all, right},
     client::Client,
     settings::{Namespaces, NomadSettings},
+    variables,
 };
 
 /// Asks for all of them.
@@ -30,5 +31,13 @@ pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, Registry
         given: Some(client.may_read_nodes().await?),
         needed_for: "mesh ports in the meta of nodes, node names and classes".into(),
     });
+    if let Some(place) = &settings.variables {
+        let probe = format!("{}{}", place.prefix, variables::NO_VARIABLE);
+        rights.push(Right {
+            name: variables::right(place),
+            given: Some(client.may_read_variable(&place.namespace, &probe).await?),
+            needed_for: "routes and policies".into(),
+        });
+    }
     Ok(rights)
 }

@@ -93,6 +93,7 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         let fault = Fault::error(section.key_place("health_interval"), "the interval is out of range");
         section.report(fault.expected("expected a duration from \"1s\" to \"1h\""));
     }
+    let variables = variables(section);
     let rules = Rules::read(section, &WORDS);
     Some(Arc::new(NomadSettings {
         server: Arc::new(server?),
@@ -100,7 +101,7 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         namespaces: namespaces?,
         region,
         health_interval,
-        variables: None,
+        variables: variables?,
         rules: rules?,
         trust_domain: None,
     }))
@@ -118,6 +119,39 @@ fn address(section: &Section<'_>) -> String {
         section.report(fault.help("say where the server is: address = \"http://127.0.0.1:4646\""));
     }
     address
+}
+
+/// Where routes and policies are: the outer none where that is wrong, the inner one where there are none.
+fn variables(section: &Section<'_>) -> Option<Option<Variables>> {
+    let path = section.get("variables").map(|value| {
+        value.parse("a path of Nomad Variables, such as \"weft\"", |text| {
+            let text = text.trim_end_matches('/');
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~/".contains(&byte);
+            let is_path = !text.is_empty() && text.len() <= 100 && text.bytes().all(fits);
+            let has_empty_parts = text.split('/').any(str::is_empty);
+            if is_path && !has_empty_parts {
+                Ok(format!("{text}/"))
+            } else {
+                Err("this is no path of variables")
+            }
+        })
+    });
+    let namespace = section.get("variables_namespace").map(|value| NamespaceName::read(&value));
+    if path.is_none() && namespace.is_some() {
+        let fault = Fault::error(
+            section.key_place("variables_namespace"),
+            "`variables_namespace` without `variables`",
+        );
+        section.report(fault.expected("expected both, or `variables` alone"));
+    }
+    let namespace = match namespace {
+        None => "default".to_owned(),
+        Some(namespace) => namespace.map(|NamespaceName(name)| name)?,
+    };
+    match path {
+        None => Some(None),
+        Some(prefix) => Some(Some(Variables { prefix: prefix?, namespace })),
+    }
 }
 
 fn namespaces(section: &Section<'_>) -> Option<Namespaces> {
@@ -170,6 +204,8 @@ mod tests {
         );
         let shown = shown.unwrap();
         assert!(shown.contains("These([\"a\", \"b\"])") && shown.contains("https://nomad:4646"), "{shown}");
+        let shown = read_text("variables = \"weft/mesh/\"\nvariables_namespace = \"ops\"").unwrap();
+        assert!(shown.contains("\"weft/mesh/\"") && shown.contains("\"ops\""), "{shown}");
         assert!(read_text("namespaces = \"*\"").unwrap().contains("All"));
         assert!(read_text("identity = \"ns/{namespace}/sa/{job}\"").is_ok());
     }
@@ -181,6 +217,9 @@ mod tests {
             "namespaces = []",
             "namespaces = \"a/b\"",
             "region = \"\"",
+            "variables = \"\"",
+            "variables = \"a//b\"",
+            "variables_namespace = \"ops\"",
             "health_interval = \"10ms\"",
             "identity = \"ns/{namespace}/sa/{pod}\"",
             "address = \"nomad:4646\"",

@@ -23,6 +23,7 @@ use super::{
     objects::StreamEvent,
     polls::{self, Polls},
     settings::{Namespaces, NomadSettings},
+    variables::{Understood, Variables},
 };
 use crate::{
     http_client::jittered,
@@ -48,13 +49,16 @@ const NOTICES: &str = "nomad";
 pub(super) fn follow(
     settings: NomadSettings,
     scope: Scope,
+    understood: Understood,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    futures_util::stream::unfold(State::Before(Box::new(settings), scope), |state| async move {
+    futures_util::stream::unfold(State::Before(Box::new(settings), scope, understood), |state| async move {
         let mut follow = match state {
-            State::Before(settings, scope) => match Follow::begin(*settings, scope).await {
-                Ok(follow) => Box::new(follow),
-                Err(error) => return Some((Err(error), State::After)),
-            },
+            State::Before(settings, scope, understood) => {
+                match Follow::begin(*settings, scope, understood).await {
+                    Ok(follow) => Box::new(follow),
+                    Err(error) => return Some((Err(error), State::After)),
+                }
+            }
             State::During(follow) => follow,
             State::After => return None,
         };
@@ -67,7 +71,7 @@ pub(super) fn follow(
 }
 
 enum State {
-    Before(Box<NomadSettings>, Scope),
+    Before(Box<NomadSettings>, Scope, Understood),
     During(Box<Follow>),
     After,
 }
@@ -89,6 +93,7 @@ struct Follow {
     catalog: Catalog,
     polls: Polls,
     link: Link,
+    variables: Option<Variables>,
     /// All changes of services up to this index are in the catalog.
     index: u64,
     region: String,
@@ -109,7 +114,11 @@ struct Follow {
 
 impl Follow {
     /// Reads everything and queues the full list.
-    async fn begin(settings: NomadSettings, scope: Scope) -> Result<Self, RegistryError> {
+    async fn begin(
+        settings: NomadSettings,
+        scope: Scope,
+        understood: Understood,
+    ) -> Result<Self, RegistryError> {
         let now = Instant::now();
         let mut follow = Self {
             client: Client::new(&settings)?,
@@ -117,6 +126,7 @@ impl Follow {
             catalog: Catalog::default(),
             polls: Polls::new(settings.health_interval),
             link: Link::Down,
+            variables: None,
             index: 0,
             region: String::new(),
             may_read_nodes: false,
@@ -131,6 +141,9 @@ impl Follow {
             queue: VecDeque::new(),
             settings,
         };
+        if let Some(place) = follow.settings.variables.clone() {
+            follow.variables = Some(Variables::begin(&follow.client, place, understood).await?);
+        }
         follow.ask_who_we_are().await?;
         let names = access::list(&follow.client, &follow.settings.namespaces).await?;
         follow.judge(&names).await?;
@@ -150,6 +163,13 @@ impl Follow {
             tokio::select! {
                 heard = self.link.next() => self.hear(heard).await?,
                 answer = self.polls.next(&self.client) => self.take_checks(answer),
+                are_new = woken(&mut self.variables, &self.client) => {
+                    if let Some(variables) = self.variables.as_mut().filter(|_| matches!(are_new, Ok(true))) {
+                        variables.read(&self.client).await?;
+                        self.tell(false);
+                    }
+                    are_new?;
+                }
                 () = sleep_until(self.look_at) => self.look().await?,
             }
         }
@@ -364,15 +384,28 @@ impl Follow {
             && self.told.completeness() == Some(Completeness::Full)
             && !self.told.is_in_doubt(now);
         if !whole && is_certain {
-            let (mut some, gone) = self.catalog.changes(&joining);
+            let (mut some, mut gone) = self.catalog.changes(&joining);
             some.extend([notices.clone()]);
+            if let Some(variables) = &mut self.variables {
+                some.extend(variables.listing.clone());
+                gone.extend(variables.take_gone());
+            }
             if let Some(events) = self.told.tell_changed(some, gone) {
                 return self.queue.extend(events);
             }
         }
         let mut all: Listing = self.catalog.whole(&joining);
         all.extend([notices]);
+        all.extend(self.variables.iter().flat_map(|variables| variables.listing.clone()));
         self.queue.extend(self.told.tell(all, self.completeness, now));
+    }
+}
+
+/// Waits for a change of variables; for ever where none are read.
+async fn woken(variables: &mut Option<Variables>, client: &Client) -> Result<bool, RegistryError> {
+    match variables {
+        Some(variables) => variables.woken(client).await,
+        None => std::future::pending().await,
     }
 }
 

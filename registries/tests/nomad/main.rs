@@ -10,3 +10,4 @@ mod health;
 mod hostile;
 mod outage;
 mod support;
+mod variables;

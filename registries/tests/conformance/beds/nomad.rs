@@ -14,7 +14,22 @@ use weft_testbed::{Kind, Nomad, NomadOptions, installed, required};
 use crate::bed::{Bed, identity};
 
 const JOB: &str = include_str!("nomad.hcl");
-const POLICY: &str = "namespace \"*\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n";
+const POLICY: &str = r#"
+namespace "*" {
+  capabilities = ["read-job"]
+}
+namespace "default" {
+  capabilities = ["read-job"]
+  variables {
+    path "weft/*" {
+      capabilities = ["list", "read"]
+    }
+  }
+}
+node {
+  policy = "read"
+}
+"#;
 const CLIENT: &str = "client {\n  meta {\n    \"weft-mesh-port\" = \"15008\"\n  }\n}\n";
 
 pub(super) fn open() -> Option<Box<dyn Bed>> {
@@ -51,7 +66,7 @@ impl Bed for NomadBed {
     fn registry(&self) -> Arc<dyn Registry> {
         let token = self.nomad.scratch().path().join("token");
         let text = format!(
-            "address = {:?}\ntoken_file = {token:?}\nhealth_interval = \"1s\"\nallow_loopback = true\n",
+            "address = {:?}\ntoken_file = {token:?}\nhealth_interval = \"1s\"\nallow_loopback = true\nvariables = \"weft\"\n",
             self.nomad.url()
         );
         let source = SourceFile::new("weft.toml", text);
@@ -78,6 +93,13 @@ impl Bed for NomadBed {
             std::fs::write(self.mark(&first), "").unwrap();
             self.failing.insert(service.into(), first);
         }
+    }
+
+    fn route(&mut self, service: &str) {
+        let rule = "[[route.rule]]\nname = \"all\"\n";
+        let text = format!("[[route]]\nname = \"by-header\"\nservice = \"{service}\"\n{rule}");
+        let body = serde_json::json!({ "Items": { "route": text } }).to_string();
+        self.nomad.call("PUT", "/v1/var/weft/routes", body).unwrap().success("write a variable").unwrap();
     }
 
     fn kill(&mut self) {
