@@ -6,7 +6,7 @@
 //!                                                          watch (when to tell) ──> convert (pure) ──> events
 //! ```
 //!
-//! An origin is one Service, or one EndpointSlice with its endpoints. Invariants: nothing is told before services,
+//! An origin is one Service, one EndpointSlice with its endpoints, or one of our own objects, a route or a policy. Invariants: nothing is told before services,
 //! slices, pods and nodes are all listed; a list that had to be begun anew is told as a full list, which merge judges;
 //! an endpoint that is a pod is withheld until that very pod (its uid) is known, for its identity is the pod's service
 //! account; "still true" is said only after the API server has answered a question that its store had to answer.
@@ -15,8 +15,10 @@ mod objects;
 mod compact;
 mod settings;
 mod convert;
+mod configured;
 mod catalog;
 mod client;
+mod conditions;
 mod feed;
 mod rights;
 mod watch;
@@ -54,6 +56,7 @@ impl KubernetesRegistry {
             trust_domain,
             cluster_domain: settings.cluster_domain.clone(),
             narrow: settings.narrow.clone(),
+            root_namespace: settings.root_namespace.clone(),
         });
         Self { name, settings, conversion }
     }
@@ -65,7 +68,7 @@ impl Registry for KubernetesRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { health: true, ..Capabilities::default() }
+        Capabilities { health: true, configuration: self.settings.configuration, ..Capabilities::default() }
     }
 
     /// Always begins with a full list. Watches that break are taken up where they were, within one stream.

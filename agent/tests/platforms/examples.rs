@@ -68,13 +68,18 @@ fn the_example_of_nomad_works() {
 fn the_example_of_kubernetes_works() {
     let Some(home) = required(installed(Kind::Kubernetes)) else { return };
     let kubernetes = Kubernetes::start(&home, KubernetesOptions::default()).unwrap();
-    let role =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kubernetes/read-cluster.yaml"));
-    let role = role.unwrap();
-    let role = role.split("\n---\n").find(|it| it.contains("\nkind: ClusterRole\n")).unwrap();
-    let kubeconfig = kubernetes.kubeconfig_for("weft", "weft-read-cluster", role).unwrap();
+    let shipped = |name: &str| {
+        fs::read_to_string(format!("{}/../deploy/kubernetes/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    kubernetes.apply(&shipped("crds.yaml")).unwrap();
+    let rights = ["read-cluster.yaml", "configuration.yaml"].map(|name| {
+        // The accounts of these tests are in the namespace `default`.
+        shipped(name).replace("namespace: weft-system", "namespace: default")
+    });
+    let kubeconfig = kubernetes.kubeconfig_for("weft", "weft-read-cluster", &rights.join("\n---\n")).unwrap();
     kubernetes.apply("{apiVersion: v1, kind: Node, metadata: {name: node-1}}").unwrap();
     kubernetes.apply(&copied("kubernetes/web.yaml")).unwrap();
+    kubernetes.apply(&copied("kubernetes/routes.yaml")).unwrap();
     let status = json!({ "status": {
         "phase": "Running", "podIP": "10.50.1.7", "podIPs": [{ "ip": "10.50.1.7" }],
         "conditions": [{ "type": "Ready", "status": "True" }],

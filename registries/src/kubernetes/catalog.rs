@@ -4,7 +4,7 @@
 //! nothing. What changes marks the origins that it is part of as due, and no others.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,8 +12,9 @@ use weft_core::registry::OriginFault;
 
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
+    configured::{self, Ground, Meaning, Verdict},
     convert::{Conversion, ServiceView, SliceView, Words},
-    objects::{self, Kind, Object, Unreadable},
+    objects::{self, Configured, Kind, Object, Unreadable},
 };
 
 /// Something that has words.
@@ -21,6 +22,8 @@ use super::{
 pub(super) enum Source {
     Service(Key),
     Slice(Key),
+    /// A route or a policy.
+    Configured(Kind, Key),
     /// An object that could not be read, or a right that is missing.
     Fault(Key),
 }
@@ -46,9 +49,12 @@ pub(super) struct Catalog {
     slices: HashMap<Key, Slice>,
     pods: HashMap<Uid, PodEntry>,
     nodes: HashMap<Key, Node>,
+    configured: BTreeMap<(Kind, Key), Meaning>,
     faults: HashMap<Key, OriginFault>,
     texts: Texts,
     due: BTreeSet<Source>,
+    /// What is to be written into objects of ours.
+    verdicts: Vec<Verdict>,
 }
 
 impl Catalog {
@@ -59,9 +65,11 @@ impl Catalog {
             slices: HashMap::new(),
             pods: HashMap::new(),
             nodes: HashMap::new(),
+            configured: BTreeMap::new(),
             faults: HashMap::new(),
             texts: Texts::default(),
             due: BTreeSet::new(),
+            verdicts: Vec::new(),
         }
     }
 
@@ -72,6 +80,7 @@ impl Catalog {
             Object::Slice(slice) => self.put_slice(slice),
             Object::Pod(pod) => self.put_pod(pod),
             Object::Node(node) => Some(self.put_node(node)),
+            Object::Configured(kind, object) => Some(self.put_configured(kind, &object)),
         }
     }
 
@@ -87,8 +96,9 @@ impl Catalog {
                 }
             }
             Object::Node(_) => self.change_node(&key(meta), None),
+            Object::Configured(kind, _) => self.change_configured(*kind, key(meta), None),
         }
-        self.readable(object);
+        self.readable_named(object.kind(), &key(meta));
     }
 
     /// Something could not be read: what was known of it stays.
@@ -136,6 +146,11 @@ impl Catalog {
                 let keys: Vec<_> = self.nodes.keys().filter(|key| gone(key)).cloned().collect();
                 keys.iter().for_each(|key| self.change_node(key, None));
             }
+            Kind::Routes | Kind::Policies => {
+                let of_kind = self.configured.keys().filter(|(other, _)| *other == kind);
+                let keys: Vec<_> = of_kind.map(|(_, key)| key).filter(|key| gone(key)).cloned().collect();
+                keys.into_iter().for_each(|key| self.change_configured(kind, key, None));
+            }
         }
         self.tidy();
     }
@@ -145,13 +160,23 @@ impl Catalog {
         std::mem::take(&mut self.due)
     }
 
+    /// What is to be written into objects of ours since the last call.
+    pub(super) fn take_verdicts(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.verdicts)
+    }
+
     /// Everything that has words; nothing is due any more.
     pub(super) fn all(&mut self) -> Vec<Source> {
         self.due.clear();
         let services = self.services.iter().filter(|(_, entry)| entry.service.is_some());
         let services = services.map(|(key, _)| Source::Service(key.clone()));
         let slices = self.slices.keys().map(|key| Source::Slice(key.clone()));
-        services.chain(slices).chain(self.faults.keys().map(|key| Source::Fault(key.clone()))).collect()
+        let configured = self.configured.keys().map(|(kind, key)| Source::Configured(*kind, key.clone()));
+        services
+            .chain(slices)
+            .chain(configured)
+            .chain(self.faults.keys().map(|key| Source::Fault(key.clone())))
+            .collect()
     }
 
     /// What a source says now; nothing when it is gone.
@@ -163,6 +188,10 @@ impl Catalog {
             }
             Source::Slice(key) => {
                 self.slices.get(key).map(|slice| self.slice_words(key, slice)).unwrap_or_default()
+            }
+            Source::Configured(kind, key) => {
+                let meaning = self.configured.get(&(*kind, key.clone())).cloned().unwrap_or_default();
+                Words { resources: meaning.resources, faults: meaning.faults }
             }
             Source::Fault(key) => {
                 Words { resources: Vec::new(), faults: self.faults.get(key).cloned().into_iter().collect() }
@@ -333,14 +362,28 @@ impl Catalog {
         }
     }
 
-    fn readable(&mut self, object: &Object) {
-        let kind = match object {
-            Object::Service(_) => Kind::Services,
-            Object::Slice(_) => Kind::Slices,
-            Object::Pod(_) => Kind::Pods,
-            Object::Node(_) => Kind::Nodes,
+    fn put_configured(&mut self, kind: Kind, object: &Configured) -> Id {
+        let key = key(&object.metadata);
+        self.readable_named(kind, &key);
+        let ground = Ground {
+            root_namespace: &self.conversion.root_namespace,
+            trust_domain: &self.conversion.trust_domain,
         };
-        self.readable_named(kind, &key(object.meta()));
+        let meaning = configured::convert(kind, &key, object, &ground);
+        self.verdicts.extend(Verdict::new(kind, object, meaning.refusal.as_deref()));
+        self.change_configured(kind, key.clone(), Some(meaning));
+        Id::Named(key)
+    }
+
+    fn change_configured(&mut self, kind: Kind, key: Key, meaning: Option<Meaning>) {
+        let entry = (kind, key.clone());
+        let before = match &meaning {
+            Some(meaning) => self.configured.insert(entry, meaning.clone()),
+            None => self.configured.remove(&entry),
+        };
+        if before != meaning {
+            self.due.insert(Source::Configured(kind, key));
+        }
     }
 
     /// What was unreadable is not so any more, or gone.

@@ -14,7 +14,7 @@ use kube::client::Body;
 use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
-use super::objects::{Kind, Status};
+use super::objects::Status;
 use crate::http_client::causes;
 
 pub(super) use config::connect;
@@ -33,26 +33,6 @@ const MAX_LINE: usize = 8 << 20;
 /// A connected client.
 #[derive(Clone)]
 pub(super) struct Client(kube::Client);
-
-/// What is asked for, for messages.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
-    pub(super) kind: Kind,
-    /// None for all of them.
-    pub(super) namespace: Option<String>,
-}
-
-impl Place {
-    /// `list endpointslices.discovery.k8s.io in all namespaces`.
-    pub(super) fn describe(&self, verb: &str) -> String {
-        let resource = self.kind.resource();
-        match (&self.namespace, self.kind) {
-            (_, Kind::Nodes) => format!("{verb} {resource}"),
-            (Some(namespace), _) => format!("{verb} {resource} in namespace {namespace}"),
-            (None, _) => format!("{verb} {resource} in all namespaces"),
-        }
-    }
-}
 
 impl Client {
     /// A whole page of a list.

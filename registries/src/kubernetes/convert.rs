@@ -46,6 +46,8 @@ pub(super) struct Conversion {
     /// `cluster.local`, as a rule.
     pub(super) cluster_domain: String,
     pub(super) narrow: Option<Narrow>,
+    /// Where routes and policies may concern more than their namespace.
+    pub(super) root_namespace: String,
 }
 
 /// A service, read.

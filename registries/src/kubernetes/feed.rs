@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use weft_core::registry::RegistryError;
 
 use super::{
-    client::{Client, Lines, Place, meaning},
-    objects::{Line, List, Mark, Object, Status, Unreadable},
+    client::{Client, Lines, meaning},
+    objects::{Line, List, Mark, Object, Place, Status, Unreadable},
 };
 use crate::http_client::jittered;
 

@@ -4,7 +4,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -19,6 +19,8 @@ pub(super) enum Object {
     Slice(Slice),
     Pod(Pod),
     Node(Node),
+    /// A route or a policy of ours.
+    Configured(Kind, Configured),
 }
 
 /// What is followed.
@@ -28,9 +30,23 @@ pub(super) enum Kind {
     Slices,
     Pods,
     Nodes,
+    Routes,
+    Policies,
 }
 
+/// The API group of our own objects.
+const OWN_GROUP: &str = "weft.dev";
+
 impl Kind {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Services, Self::Slices, Self::Pods, Self::Nodes, Self::Routes, Self::Policies];
+
+    /// Whether it is of ours.
+    pub(super) fn is_configuration(self) -> bool {
+        matches!(self, Self::Routes | Self::Policies)
+    }
+
     /// Its plural name.
     pub(super) fn plural(self) -> &'static str {
         match self {
@@ -38,22 +54,37 @@ impl Kind {
             Self::Slices => "endpointslices",
             Self::Pods => "pods",
             Self::Nodes => "nodes",
+            Self::Routes => "meshroutes",
+            Self::Policies => "meshpolicies",
         }
     }
 
     /// Its API group; empty for the core.
     pub(super) fn group(self) -> &'static str {
-        if self == Self::Slices { "discovery.k8s.io" } else { "" }
+        match self {
+            Self::Slices => "discovery.k8s.io",
+            Self::Routes | Self::Policies => OWN_GROUP,
+            Self::Services | Self::Pods | Self::Nodes => "",
+        }
     }
 
     /// As roles and messages of the API server call it: `endpointslices.discovery.k8s.io`.
     pub(super) fn resource(self) -> &'static str {
-        if self == Self::Slices { "endpointslices.discovery.k8s.io" } else { self.plural() }
+        match self {
+            Self::Slices => "endpointslices.discovery.k8s.io",
+            Self::Routes => "meshroutes.weft.dev",
+            Self::Policies => "meshpolicies.weft.dev",
+            Self::Services | Self::Pods | Self::Nodes => self.plural(),
+        }
     }
 
     /// The path of all of them, or of those in a namespace.
     pub(super) fn path(self, namespace: Option<&str>) -> String {
-        let base = if self == Self::Slices { "/apis/discovery.k8s.io/v1" } else { "/api/v1" };
+        let base = match self {
+            Self::Slices => "/apis/discovery.k8s.io/v1",
+            Self::Routes | Self::Policies => "/apis/weft.dev/v1alpha1",
+            Self::Services | Self::Pods | Self::Nodes => "/api/v1",
+        };
         match namespace {
             Some(namespace) => format!("{base}/namespaces/{namespace}/{}", self.plural()),
             None => format!("{base}/{}", self.plural()),
@@ -71,6 +102,9 @@ impl Kind {
             Self::Slices => serde_json::from_str(json).map(Object::Slice),
             Self::Pods => serde_json::from_str(json).map(Object::Pod),
             Self::Nodes => serde_json::from_str(json).map(Object::Node),
+            Self::Routes | Self::Policies => {
+                serde_json::from_str(json).map(|object| Object::Configured(self, object))
+            }
         };
         let object = object.map_err(|error| self.unreadable(json, error.to_string()))?;
         let meta = object.meta();
@@ -85,11 +119,31 @@ impl Kind {
         let known_as = match self {
             Self::Pods => Uid::read(&uid).map(Id::Pod),
             Self::Nodes => Some(Id::Named(name.as_str().into())),
-            Self::Services | Self::Slices => Some(Id::Named(format!("{namespace}/{name}").into())),
+            _ => Some(Id::Named(format!("{namespace}/{name}").into())),
         };
         // An error may repeat all of what is wrong.
         let why = why.chars().take(200).flat_map(char::escape_debug).collect();
         Unreadable { name: format!("{}/{namespace}/{name}", self.plural()), known_as, why }
+    }
+}
+
+/// What is asked for, for messages.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    /// None for all of them.
+    pub(super) namespace: Option<String>,
+}
+
+impl Place {
+    /// `list endpointslices.discovery.k8s.io in all namespaces`.
+    pub(super) fn describe(&self, verb: &str) -> String {
+        let resource = self.kind.resource();
+        match (&self.namespace, self.kind) {
+            (_, Kind::Nodes) => format!("{verb} {resource}"),
+            (Some(namespace), _) => format!("{verb} {resource} in namespace {namespace}"),
+            (None, _) => format!("{verb} {resource} in all namespaces"),
+        }
     }
 }
 
@@ -124,7 +178,18 @@ impl Object {
             Self::Service(Service { metadata, .. })
             | Self::Slice(Slice { metadata, .. })
             | Self::Pod(Pod { metadata, .. })
-            | Self::Node(Node { metadata, .. }) => metadata,
+            | Self::Node(Node { metadata, .. })
+            | Self::Configured(_, Configured { metadata, .. }) => metadata,
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Services,
+            Self::Slice(_) => Kind::Slices,
+            Self::Pod(_) => Kind::Pods,
+            Self::Node(_) => Kind::Nodes,
+            Self::Configured(kind, _) => *kind,
         }
     }
 }
@@ -138,6 +203,8 @@ pub(super) struct Meta {
     pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) resource_version: String,
+    /// Counts the changes of `spec`.
+    pub(super) generation: i64,
     pub(super) labels: Option<BTreeMap<String, String>>,
     pub(super) annotations: Option<Record>,
 }
@@ -273,6 +340,37 @@ pub(super) struct PodSpec {
 #[serde(default)]
 pub(super) struct Node {
     pub(super) metadata: Meta,
+}
+
+/// A route or a policy of ours. What its `spec` means is another module's.
+#[derive(Debug, Deserialize)]
+pub(super) struct Configured {
+    pub(super) metadata: Meta,
+    pub(super) spec: Box<RawValue>,
+    #[serde(default)]
+    pub(super) status: ConfiguredStatus,
+}
+
+/// What was told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct ConfiguredStatus {
+    pub(super) conditions: Option<Vec<Condition>>,
+}
+
+/// A condition as Kubernetes has them (`metav1.Condition`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Condition {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub(super) status: String,
+    pub(super) observed_generation: i64,
+    /// When `status` became what it is, as RFC 3339 writes it.
+    pub(super) last_transition_time: String,
+    pub(super) reason: String,
+    pub(super) message: String,
 }
 
 /// A page of a list.

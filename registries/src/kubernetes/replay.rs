@@ -21,11 +21,11 @@ pub fn replay(lines: &str, trust_domain: &TrustDomain) -> Vec<(OriginName, Words
         trust_domain: trust_domain.clone(),
         cluster_domain: "cluster.local".into(),
         narrow: None,
+        root_namespace: "weft-system".into(),
     }));
     for line in lines.lines() {
         let Some((plural, line)) = line.split_once(' ') else { continue };
-        let kinds = [Kind::Services, Kind::Slices, Kind::Pods, Kind::Nodes];
-        let Some(kind) = kinds.into_iter().find(|kind| kind.plural() == plural) else { continue };
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.plural() == plural) else { continue };
         let Ok(line) = serde_json::from_str::<Line<'_>>(line) else { continue };
         if line.word == "BOOKMARK" {
             continue;

@@ -1,6 +1,9 @@
 //! The rights that are needed, asked for one by one: does the API server allow us this verb on this resource?
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Request;
@@ -10,10 +13,10 @@ use serde_json::json;
 use weft_core::registry::{RegistryError, Right};
 
 use super::{
-    client::{Client, Place, connect},
+    client::{Client, connect},
     feed::{Feed, Selector},
-    objects::Kind,
-    settings::{KubernetesSettings, Narrow},
+    objects::{Kind, Place},
+    settings::KubernetesSettings,
 };
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -21,7 +24,7 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const AT_ONCE: usize = 4;
 
 /// Everything that is followed.
-pub(super) fn feeds(narrow: Option<&Narrow>) -> Vec<Feed> {
+pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
     let streams_lists = Arc::new(AtomicBool::new(true));
     let mut feeds = Vec::new();
     let mut add = |kind, namespace: Option<&str>, labels: Option<String>| {
@@ -34,7 +37,7 @@ pub(super) fn feeds(narrow: Option<&Narrow>) -> Vec<Feed> {
         });
     };
     add(Kind::Nodes, None, None);
-    match narrow {
+    match &settings.narrow {
         None => [Kind::Services, Kind::Slices, Kind::Pods].into_iter().for_each(|kind| add(kind, None, None)),
         Some(narrow) => {
             for (namespace, services) in narrow.parts() {
@@ -47,37 +50,68 @@ pub(super) fn feeds(narrow: Option<&Narrow>) -> Vec<Feed> {
             }
         }
     }
+    if settings.configuration {
+        let places: BTreeSet<Option<&str>> = match &settings.narrow {
+            None => [None].into(),
+            // What holds for the whole mesh holds for a part of it too.
+            Some(narrow) => {
+                let parts = narrow.parts().map(|(namespace, _)| Some(namespace));
+                parts.chain([Some(settings.root_namespace.as_str())]).collect()
+            }
+        };
+        for (place, kind) in places.into_iter().flat_map(|it| [(it, Kind::Routes), (it, Kind::Policies)]) {
+            add(kind, place, None);
+        }
+    }
     feeds
 }
 
 /// Asks for all of them.
 pub(super) async fn ask(settings: &KubernetesSettings) -> Result<Vec<Right>, RegistryError> {
     let client = connect(settings).await?;
-    let feeds = feeds(settings.narrow.as_ref());
-    let wanted = feeds.iter().flat_map(|feed| ["list", "watch"].map(|verb| (feed.place.clone(), verb)));
-    let asked = wanted.map(|(place, verb)| review(&client, place, verb));
+    let feeds = feeds(settings);
+    let verbs = |kind: Kind| -> &[(&'static str, &'static str)] {
+        if kind.is_configuration() && settings.write_status {
+            &[("list", ""), ("watch", ""), ("patch", "status")]
+        } else {
+            &[("list", ""), ("watch", "")]
+        }
+    };
+    let wanted = feeds.iter().flat_map(|feed| {
+        verbs(feed.place.kind).iter().map(|(verb, subresource)| (feed.place.clone(), *verb, *subresource))
+    });
+    let asked = wanted.map(|(place, verb, subresource)| review(&client, place, verb, subresource));
     stream::iter(asked.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await
 }
 
-async fn review(client: &Client, place: Place, verb: &str) -> Result<Right, RegistryError> {
-    let given = match client.short("review our rights", question(&place, verb)?).await {
+async fn review(
+    client: &Client,
+    place: Place,
+    verb: &str,
+    subresource: &str,
+) -> Result<Right, RegistryError> {
+    let given = match client.short("review our rights", question(&place, verb, subresource)?).await {
         Ok(answer) => serde_json::from_slice::<Review>(&answer).ok().map(|review| review.status.allowed),
         // Whoever may not ask is told nothing; the list itself will tell.
         Err(RegistryError::Denied(_) | RegistryError::Malformed(_)) => None,
         Err(error) => return Err(error),
     };
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    let what = format!("{verb} {}{slash}{subresource}", place.kind.resource());
     let name = match &place.namespace {
-        Some(namespace) => format!("{verb} {} in namespace {namespace}", place.kind.resource()),
-        None => format!("{verb} {}", place.kind.resource()),
+        Some(namespace) => format!("{what} in namespace {namespace}"),
+        None => what,
     };
-    Ok(Right { name, given, needed_for: needed_for(place.kind).into() })
+    let needed_for = if subresource.is_empty() { needed_for(place.kind) } else { "conditions in objects" };
+    Ok(Right { name, given, needed_for: needed_for.into() })
 }
 
-fn question(place: &Place, verb: &str) -> Result<Request<Vec<u8>>, RegistryError> {
+fn question(place: &Place, verb: &str, subresource: &str) -> Result<Request<Vec<u8>>, RegistryError> {
     let attributes = json!({
         "verb": verb,
         "group": place.kind.group(),
         "resource": place.kind.plural(),
+        "subresource": subresource,
         "namespace": place.namespace.as_deref().unwrap_or_default(),
     });
     let review = json!({
@@ -96,6 +130,8 @@ fn needed_for(kind: Kind) -> &'static str {
         Kind::Slices => "endpoints and their health",
         Kind::Pods => "labels, mesh ports and identities of endpoints",
         Kind::Nodes => "regions, and zones that slices do not name",
+        Kind::Routes => "routes",
+        Kind::Policies => "policies",
     }
 }
 

@@ -31,6 +31,12 @@ pub struct KubernetesSettings {
     pub context: Option<String>,
     /// What is followed, where that is not everything.
     pub narrow: Option<Narrow>,
+    /// Whether our own objects are followed, as routes and policies.
+    pub configuration: bool,
+    /// Whether it is written into them how they were understood.
+    pub write_status: bool,
+    /// Where such objects may concern more than their namespace.
+    pub root_namespace: String,
     /// The domain of the cluster's own DNS.
     pub cluster_domain: String,
     /// Which endpoints speak mesh.
@@ -75,6 +81,17 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let context: Option<String> = section.read("context");
     let namespaces = section.list("namespaces", Namespace::read);
     let services = section.list("services", ServiceName::read);
+    let configuration = section.read_or("configuration", false);
+    let write_status = section.read_or("write_status", false);
+    let root_namespace: Option<Namespace> = match section.get("root_namespace") {
+        None => Namespace::new("weft-system").ok(),
+        Some(value) => Namespace::read(&value),
+    };
+    for key in ["write_status", "root_namespace"].into_iter().filter(|key| !configuration && section.has(key))
+    {
+        let fault = Fault::error(section.key_place(key), format!("`{key}` without `configuration = true`"));
+        section.report(fault.expected("it is about MeshRoutes and MeshPolicies, which are not read"));
+    }
     let domain = section.get("cluster_domain").map(|value| {
         value.parse("a host name, such as \"cluster.local\"", |text: &str| {
             HostName::new(text.trim_end_matches('.'))
@@ -91,7 +108,16 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         Some(domain) => domain?.to_string(),
     };
     let narrow = Narrow::new(namespaces?, &services?);
-    Some(Arc::new(KubernetesSettings { kubeconfig, context, narrow, cluster_domain, rules: rules? }))
+    Some(Arc::new(KubernetesSettings {
+        kubeconfig,
+        context,
+        narrow,
+        configuration,
+        write_status,
+        root_namespace: root_namespace?.to_string(),
+        cluster_domain,
+        rules: rules?,
+    }))
 }
 
 impl Settings for KubernetesSettings {

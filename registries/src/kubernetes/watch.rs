@@ -14,16 +14,17 @@ use tokio::time::{Instant, Sleep, sleep};
 use weft_core::{
     merge::BELIEVED_AFTER,
     name::OriginName,
-    registry::{Completeness, Event, RegistryError, Scope},
+    registry::{Completeness, Event, OriginFault, RegistryError, Scope},
 };
 
 use super::{
     catalog::{Catalog, Source},
-    client::{Client, Place, connect},
+    client::{Client, connect},
     compact::Id,
+    conditions::Conditions,
     convert::{self, Conversion},
     feed::{Feed, Word},
-    objects::Kind,
+    objects::{Kind, Place},
     rights::feeds,
     settings::KubernetesSettings,
 };
@@ -43,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const TELL_AGAIN: Duration = BELIEVED_AFTER.saturating_add(Duration::from_secs(30));
 /// The fault that tells that nodes are not seen.
 const NO_NODES: &str = "nodes";
+/// The fault that tells that conditions cannot be written.
+const CONDITIONS: &str = "conditions";
 
 /// Follows all that the settings ask for.
 pub(super) fn follow(
@@ -51,7 +54,7 @@ pub(super) fn follow(
     scope: Scope,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
     let begin = Begin { settings, conversion, scope };
-    futures_util::stream::unfold(State::Begin(begin), |mut state| async move {
+    futures_util::stream::unfold(State::Begin(Box::new(begin)), |mut state| async move {
         let item = state.next().await?;
         if item.is_err() {
             state = State::Ended;
@@ -67,7 +70,7 @@ struct Begin {
 }
 
 enum State {
-    Begin(Begin),
+    Begin(Box<Begin>),
     Following(Box<Following>),
     Ended,
 }
@@ -101,6 +104,8 @@ struct Following {
     listed: bool,
     /// A question under way, or the wait for the next one.
     asking: Asking,
+    /// Writes into our objects how they were understood, where that is wanted.
+    conditions: Option<Conditions>,
     /// Which feed is asked for next.
     turn: usize,
     answered: Instant,
@@ -134,18 +139,19 @@ impl Following {
         let client = connect(&begin.settings).await?;
         let mut following = Self {
             scope: begin.scope.clone(),
-            client,
             catalog: Catalog::new(begin.conversion.clone()),
             feeds: Vec::new(),
             spoken: SelectAll::new(),
             telling: VecDeque::new(),
             listed: false,
             asking: Asking::Wait(Box::pin(sleep(jittered(ASK)))),
+            conditions: begin.settings.write_status.then(|| Conditions::new(client.clone())),
+            client,
             turn: 0,
             answered: Instant::now(),
             tell_again: Box::pin(sleep(jittered(TELL_AGAIN))),
         };
-        for (index, feed) in feeds(begin.settings.narrow.as_ref()).into_iter().enumerate() {
+        for (index, feed) in feeds(&begin.settings).into_iter().enumerate() {
             following.feeds.push(Followed { feed, listing: None, ready: false, absent: false });
             following.start(index);
         }
@@ -187,6 +193,7 @@ impl Following {
                 }
             }
             asked = asking => self.asked(asked)?,
+            fault = written(&mut self.conditions) => self.catalog.set_fault(&CONDITIONS.into(), fault),
             () = &mut self.tell_again => self.renew(),
         }
         Ok(())
@@ -197,6 +204,12 @@ impl Following {
             Ok(words) => words.into_iter().for_each(|word| self.take(index, word)),
             Err(RegistryError::Denied(why)) if self.feeds[index].feed.place.kind == Kind::Nodes => {
                 self.go_without_nodes(index, &why);
+            }
+            Err(RegistryError::Malformed(why))
+                if why.contains(": 404: ") && self.feeds[index].feed.place.kind.is_configuration() =>
+            {
+                let help = "`configuration = true` needs deploy/kubernetes/crds.yaml in the cluster";
+                return Err(RegistryError::Malformed(format!("{why}; {help}")));
             }
             Err(error) => return Err(error),
         }
@@ -244,6 +257,10 @@ impl Following {
 
     /// Decides what is to be told of what was taken in.
     fn settle(&mut self) {
+        let verdicts = self.catalog.take_verdicts();
+        if let Some(conditions) = &mut self.conditions {
+            conditions.want(verdicts);
+        }
         if !self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
             // Until a list is whole, what is missing from it is not known. What others say waits that long.
             return;
@@ -335,11 +352,24 @@ impl Following {
     }
 }
 
+/// Waits until a condition was written or could not be, for ever where none are; the fault that there is since.
+async fn written(conditions: &mut Option<Conditions>) -> Option<OriginFault> {
+    match conditions {
+        Some(conditions) => {
+            let why = conditions.next().await?;
+            Some(fault(CONDITIONS, format!("it is not written into objects how they are understood: {why}")))
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// What a source is called.
 pub(super) fn origin(source: &Source) -> OriginName {
     match source {
         Source::Service(key) => origin_name(&["service", key]),
         Source::Slice(key) => origin_name(&["endpointslice", key]),
+        Source::Configured(Kind::Policies, key) => origin_name(&["meshpolicy", key]),
+        Source::Configured(_, key) => origin_name(&["meshroute", key]),
         Source::Fault(key) => origin_name(&["fault", key]),
     }
 }

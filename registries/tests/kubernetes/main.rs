@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster;
+mod configured;
 #[allow(dead_code, reason = "the suite asks for more of it")]
 #[path = "../conformance/follower.rs"]
 mod follower;

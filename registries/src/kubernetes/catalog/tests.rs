@@ -21,6 +21,7 @@ fn catalog() -> Catalog {
         trust_domain: TrustDomain::new("test.mesh").unwrap(),
         cluster_domain: "cluster.local".into(),
         narrow: None,
+        root_namespace: "weft-system".into(),
     };
     Catalog::new(Arc::new(conversion))
 }

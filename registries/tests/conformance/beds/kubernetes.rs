@@ -13,14 +13,18 @@ use weft_testbed::{Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::bed::Bed;
 
+const CRDS: &str = include_str!("../../../../deploy/kubernetes/crds.yaml");
 const READ_CLUSTER: &str = include_str!("../../../../deploy/kubernetes/read-cluster.yaml");
+const CONFIGURATION: &str = include_str!("../../../../deploy/kubernetes/configuration.yaml");
 
 pub(super) fn open() -> Option<Box<dyn Bed>> {
     let home = required(installed(Kind::Kubernetes))?;
     let kubernetes = Kubernetes::start(&home, KubernetesOptions::default()).unwrap();
     kubernetes.apply("{apiVersion: v1, kind: Node, metadata: {name: node-1}}").unwrap();
-    let role = READ_CLUSTER.split("\n---\n").find(|it| it.contains("\nkind: ClusterRole\n")).unwrap();
-    kubernetes.kubeconfig_for("weft", "weft-read-cluster", role).unwrap();
+    kubernetes.apply(CRDS).unwrap();
+    // The accounts of tests are in the namespace `default`.
+    let rights = format!("{READ_CLUSTER}\n---\n{CONFIGURATION}").replace("weft-system", "default");
+    kubernetes.kubeconfig_for("weft", "weft-read-cluster", &rights).unwrap();
     Some(Box::new(Cluster { kubernetes }))
 }
 
@@ -53,7 +57,8 @@ impl Cluster {
 impl Bed for Cluster {
     fn registry(&self) -> Arc<dyn Registry> {
         let kubeconfig = self.kubernetes.scratch().path().join("weft.kubeconfig");
-        let source = SourceFile::new("weft.toml", format!("kubeconfig = {kubeconfig:?}\n"));
+        let source =
+            SourceFile::new("weft.toml", format!("kubeconfig = {kubeconfig:?}\nconfiguration = true\n"));
         let settings = read(&source, |section| weft_registries::kubernetes::read(section));
         let settings = settings.value.unwrap_or_else(|| panic!("{:?}", settings.faults));
         let trust_domain = Some(TrustDomain::new("test.mesh").unwrap());
@@ -97,6 +102,14 @@ impl Bed for Cluster {
     fn ail(&mut self, service: &str, ails: bool) {
         let ready = if ails { "False" } else { "True" };
         self.report(&format!("{service}-1"), &Self::address(service, 1), ready);
+    }
+
+    fn route(&mut self, service: &str) {
+        let route = format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: MeshRoute, metadata: {{name: by-header}}, \
+             spec: {{service: {service}, rules: [{{name: all}}]}}}}"
+        );
+        self.kubernetes.apply(&route).unwrap();
     }
 
     fn kill(&mut self) {
