@@ -26,8 +26,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Consul, Self::Nomad, Self::Kubernetes, Self::Eureka, Self::Knot];
+    /// Those that services run on, or register themselves at.
+    pub const PLATFORMS: [Self; 4] = [Self::Consul, Self::Nomad, Self::Kubernetes, Self::Eureka];
 
     /// The word for it on command lines and in folder names.
     #[must_use]

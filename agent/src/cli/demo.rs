@@ -34,8 +34,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// A platform by its name.
 fn platform(name: &str) -> Result<Kind, String> {
-    let known = Kind::ALL.map(Kind::name);
-    let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let known = Kind::PLATFORMS.map(Kind::name);
+    let found = Kind::PLATFORMS.into_iter().find(|kind| kind.name() == name);
     found.ok_or_else(|| format!("there is no such platform: {} are known", known.join(", ")))
 }
 

@@ -256,6 +256,7 @@ fn own_service(kind: Kind) -> &'static str {
         Kind::Nomad => "payments",
         Kind::Kubernetes => "reviews",
         Kind::Eureka => "catalog",
+        Kind::Knot => "names",
     }
 }
 

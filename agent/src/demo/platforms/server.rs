@@ -36,6 +36,7 @@ pub(super) async fn start(home: Home) -> anyhow::Result<(Kind, Arc<dyn Server>)>
             Kind::Nomad => Arc::new(nomad::start(&home)?),
             Kind::Kubernetes => Arc::new(kubernetes::start(&home)?),
             Kind::Eureka => Arc::new(eureka::start(&home)?),
+            Kind::Knot => anyhow::bail!("a server of names runs and registers nothing"),
         })
     });
     let server = server.await?.with_context(|| format!("{kind} did not start"))?;
