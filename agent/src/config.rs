@@ -11,6 +11,7 @@ mod join;
 mod limits;
 mod log;
 mod overrides;
+mod store;
 mod unix_path;
 mod workload;
 mod check;
@@ -34,6 +35,7 @@ pub use hub::{CaConfig, HubConfig, operator_socket};
 pub use identity::IdentityConfig;
 pub use log::{AccessLogTarget, MetricPrefix};
 pub use overrides::Overrides;
+pub use store::{SharedStore, StoreConfig};
 pub use survey::{CheckedFile, survey};
 pub use workload::{Allowed, ListenAddress, UpstreamConfig, WorkloadConfig};
 

@@ -18,6 +18,7 @@ pub mod operator;
 pub mod office;
 pub mod relay;
 mod roster;
+mod departed;
 mod states;
 mod stream;
 mod keeper;

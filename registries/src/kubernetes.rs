@@ -13,11 +13,11 @@
 
 mod objects;
 mod compact;
+mod client;
 mod settings;
 mod convert;
 mod configured;
 mod catalog;
-mod client;
 mod conditions;
 mod feed;
 mod rights;
@@ -35,6 +35,11 @@ use weft_core::{
 };
 
 use convert::Conversion;
+
+/// The API server's own calls, for who keeps objects there.
+pub mod api {
+    pub use super::client::{Access, Client, Lines, connect, refused};
+}
 
 pub use replay::replay;
 pub use settings::{KubernetesSettings, Narrow, read};

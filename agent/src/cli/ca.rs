@@ -29,8 +29,9 @@ use crate::{
     files::make_private_folder,
     hub::{
         authority::{AuthorityFolder, random_trust_domain},
+        file::{FileFault, HubFile},
         records::Records,
-        store::{EmbeddedStore, StoreError},
+        store::EmbeddedStore,
     },
 };
 
@@ -73,24 +74,40 @@ impl StateOptions {
         AuthorityFolder::of_state(&self.state_dir)
     }
 
-    /// Whoever owns the state directory's store: the hub that runs there, or this process. A hub that is starting has the
-    /// store before it answers, so it is waited for.
+    /// Whoever owns the records: the hub that runs there, or this process where they lie in the hub's own file. A hub that is
+    /// starting has the file before it answers, so it is waited for.
     async fn owner(&self) -> anyhow::Result<Owner> {
         let socket = operator_socket(&self.state_dir);
         let deadline = Instant::now() + HUB_STARTS_WITHIN;
         let mut said = false;
+        let mut wait = async |why: String| {
+            if !std::mem::replace(&mut said, true) {
+                tracing::info!("{why}: waiting for the hub that is starting");
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        let mut elsewhere = None;
         loop {
             if UnixStream::connect(&socket).is_ok() {
                 return Ok(Owner::Hub(AdminClient::of_hub(&socket)));
             }
-            match EmbeddedStore::open(&self.state_dir) {
-                Err(StoreError::InUse(_)) if Instant::now() < deadline => {
-                    if !std::mem::replace(&mut said, true) {
-                        tracing::info!("the store is in use: waiting for the hub that is starting");
+            let is_late = Instant::now() >= deadline;
+            if let Some(place) = &elsewhere {
+                let why = format!("the records of this hub are kept in {place}");
+                anyhow::ensure!(!is_late, "{why}; they are reached through a hub that runs");
+                wait(why).await;
+                continue;
+            }
+            match HubFile::open(&self.state_dir) {
+                Err(FileFault::InUse(_)) if !is_late => wait("the store is in use".to_owned()).await,
+                file => {
+                    let file = file?;
+                    elsewhere = file.shared()?;
+                    if elsewhere.is_none() {
+                        let store = EmbeddedStore::in_file(Arc::new(file))?;
+                        return Ok(Owner::Us(Records::new(Arc::new(store))));
                     }
-                    tokio::time::sleep(LOOK).await;
                 }
-                store => return Ok(Owner::Us(Records::new(Arc::new(store?)))),
             }
         }
     }

@@ -17,7 +17,7 @@ use weft_registries::Plan;
 
 use super::{
     AgentConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, check, eureka_api, hub, identity,
-    join, limits, log, unix_path::too_long, workload,
+    join, limits, log, store, unix_path::too_long, workload,
 };
 
 /// How long requests may go on when the agent ends and the file does not say.
@@ -159,6 +159,7 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     }
     let eureka_api = eureka_api::read(root);
     let ca = hub::read_ca(root);
+    let store = store::read(root);
     let registries = registries(root, false);
     let listen = listen?;
     let mut listeners = vec![Listener { address: listen.clone(), what: "the hub".into() }];
@@ -170,7 +171,8 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let (state_dir, run_dir) = (state_dir.value, run_dir.value);
     let eureka_api = checked_api(eureka_api);
     let listen = listen.value;
-    Some(HubConfig { listen, trust_domain, state_dir, run_dir, admin, eureka_api, ca, registries })
+    let store = store?;
+    Some(HubConfig { listen, trust_domain, state_dir, run_dir, admin, eureka_api, ca, store, registries })
 }
 
 fn directory(
@@ -285,7 +287,7 @@ pub fn kind_of(path: &Path, source: &SourceFile) -> FileKind {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if holds(&["service", "route", "policy"]) {
         FileKind::Mesh
-    } else if name.starts_with("hub") || holds(&["ca"]) {
+    } else if name.starts_with("hub") || holds(&["ca", "store"]) {
         FileKind::Hub
     } else if name.starts_with("weft")
         || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits", "eureka_api"])

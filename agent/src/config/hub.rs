@@ -12,7 +12,7 @@ use weft_core::{
 };
 use weft_registries::Plan;
 
-use super::{admin::AdminConfig, eureka_api::EurekaApiConfig};
+use super::{admin::AdminConfig, eureka_api::EurekaApiConfig, store::StoreConfig};
 
 /// How long leaves live when the file does not say.
 const DEFAULT_LEAF_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -38,6 +38,8 @@ pub struct HubConfig {
     pub eureka_api: Option<EurekaApiConfig>,
     /// The certificate authority.
     pub ca: CaConfig,
+    /// Where the records lie.
+    pub store: StoreConfig,
     /// The registries that are relayed, in the order of the file.
     pub registries: Vec<Plan>,
 }

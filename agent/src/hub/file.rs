@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction,
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 /// Single values, by name.
 pub(super) const META: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("meta");
+
+/// Under which name [`META`] says where the records lie, where that is not here.
+const SHARED: &[u8] = b"shared";
 
 /// The open file. After a crash it is as after its last durable step.
 #[derive(Debug)]
@@ -46,6 +50,36 @@ impl HubFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the records lie instead, as the hub last said; none when they lie here.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn shared(&self) -> Result<Option<String>, FileFault> {
+        let transaction = self.read()?;
+        let meta = match transaction.open_table(META) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            meta => meta.map_err(failed)?,
+        };
+        let known = meta.get(SHARED).map_err(failed)?;
+        Ok(known.map(|known| String::from_utf8_lossy(known.value()).into_owned()))
+    }
+
+    /// Says where the records lie from here on, none for here; gives what was said before. Without a hub that runs its
+    /// operator must not be answered from here when they lie elsewhere.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn say_shared(&self, place: Option<&str>) -> Result<Option<String>, FileFault> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            let before = match place {
+                Some(place) => meta.insert(SHARED, place.as_bytes()).map_err(failed)?,
+                None => meta.remove(SHARED).map_err(failed)?,
+            };
+            Ok(before.map(|before| String::from_utf8_lossy(before.value()).into_owned()))
+        })
     }
 
     /// Runs one transaction; nothing of it is kept when it fails. Blocks on the disk.

@@ -132,6 +132,11 @@ impl Operator {
     async fn status(&self) -> Result<HubStatus, OperatorError> {
         let page = &self.0;
         let (authority, now) = (page.office.authority(), SystemTime::now());
+        // Without the store there is all the more to be seen.
+        let (nodes, fault) = match self.nodes(now).await {
+            Ok(nodes) => (nodes, None),
+            Err(fault) => (Vec::new(), Some(format!("the nodes are not known: {fault}"))),
+        };
         let (folder, held) = (page.folder.clone(), authority.clone());
         let roots = tokio::task::spawn_blocking(move || roots(&folder, &held, now)).await;
         let roots = roots.map_err(|fault| StoreError::Failed(fault.to_string()))??;
@@ -145,8 +150,8 @@ impl Operator {
             roots,
             missing: page.missing(),
             registries: pages::registries(&status, &pages::counts(&table)),
-            nodes: self.nodes(now).await?,
-            diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
+            nodes,
+            diagnostics: status.diagnostics.iter().map(ToString::to_string).chain(fault).collect(),
         })
     }
 }

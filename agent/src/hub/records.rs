@@ -23,16 +23,18 @@ mod claim;
 mod serials;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use data_encoding::HEXLOWER;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use weft_core::{control::NodeReport, identity::SpiffeId};
 
-use super::store::{Entry, Expected, Put, Store, StoreError};
+use super::store::{Entry, Expected, Put, Store, StoreError, Told};
 use change::{Step, change, encode, parse};
 
 pub use claim::{ANSWERED_AGAIN, ClaimError, JoinClaim};
@@ -105,6 +107,16 @@ pub struct KnownNode {
     pub record: NodeRecord,
     /// What it last told of itself; none when it never did.
     pub last: Option<LastReport>,
+}
+
+/// What a watch of the nodes tells.
+pub(super) enum NodesTold {
+    /// The names of all that are known.
+    All(HashSet<String>),
+    /// This one is known no more.
+    Gone(String),
+    /// Nobody is gone.
+    Nothing,
 }
 
 /// The records of a mesh.
@@ -213,6 +225,35 @@ impl Records {
             self.store.swap(&report_key(name), Expected::Any, None).await?;
         }
         Ok(())
+    }
+
+    /// Waits until a host is forgotten that is not to be known any more, for ever: says each name that may be one. Every
+    /// name that is not listed may be, when all is listed.
+    pub(super) fn watch_nodes(&self) -> BoxStream<'_, Result<NodesTold, StoreError>> {
+        let name = |key: &str| key.strip_prefix(NODES).unwrap_or_default().to_owned();
+        let told = self.store.watch(NODES).map_ok(move |told| match told {
+            Told::All(entries) => NodesTold::All(entries.iter().map(|entry| name(&entry.key)).collect()),
+            Told::Put(_) => NodesTold::Nothing,
+            Told::Gone(key) => NodesTold::Gone(name(&key)),
+        });
+        told.boxed()
+    }
+
+    /// Takes over what a hub has in its own file, from before it shared a store; what is known here already stays as it is.
+    /// Says how many records there were.
+    ///
+    /// # Errors
+    /// When a store fails. What was taken over is here, the rest there; it may be called again.
+    pub async fn take_over(&self, own: &dyn Store) -> Result<usize, StoreError> {
+        let mut taken = 0;
+        for prefix in [TOKENS, NODES, REPORTS, SERIALS] {
+            for entry in own.list(prefix).await? {
+                self.store.swap(&entry.key, Expected::Absent, Some(Put::durable(entry.value))).await?;
+                own.swap(&entry.key, Expected::Version(entry.version), None).await?;
+                taken += 1;
+            }
+        }
+        Ok(taken)
     }
 
     /// Removes a key; says whether it was there.

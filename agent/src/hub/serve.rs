@@ -24,6 +24,7 @@ use weft_registries::{BuildError, Environment, Plan};
 
 use super::{
     authority::{AuthorityFolder, FolderError},
+    departed,
     file::{FileFault, HubFile},
     journal::Journal,
     keeper::{Keeper, KeeperError},
@@ -34,12 +35,12 @@ use super::{
     relay::Relay,
     roster::Roster,
     states,
-    store::{EmbeddedStore, StoreError},
+    store::{self, EmbeddedStore, StoreError},
     stream::Shared,
 };
 use crate::{
     admin::Admin,
-    config::{EurekaApiConfig, HubConfig, operator_socket},
+    config::{EurekaApiConfig, HubConfig, StoreConfig, operator_socket},
     eureka_api::{EurekaApi, Surroundings},
     files::{FileError, make_private_folder},
 };
@@ -115,8 +116,8 @@ impl Hub {
         }
         let file = Arc::new(open_file(&config.state_dir).await?);
         let journal = Arc::new(Journal::open(file.clone())?);
-        let records = Records::new(Arc::new(EmbeddedStore::in_file(file)?));
-        let office = Arc::new(Office::new(records, authority));
+        let records = records(config, file, &trust_domain).await?;
+        let office = Arc::new(Office::new(records.clone(), authority));
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
@@ -149,6 +150,7 @@ impl Hub {
 
         let began = Instant::now();
         let eureka_api = eureka_api(config, &snapshots, &statuses).await?;
+        let gone = roster.clone();
         let page = Page { folder, office, roster, statuses: statuses.clone(), tables, flow: handle, began };
         let admin = admin(config, Arc::new(page)).await?;
         let (stop_flow, stopped) = oneshot::channel::<()>();
@@ -159,6 +161,7 @@ impl Hub {
             tokio::spawn(keeper.keep()),
             tokio::spawn(follow(relay, snapshots)),
             tokio::spawn(states::follow(statuses, views)),
+            tokio::spawn(departed::follow(records, gone)),
             tokio::spawn(accept(listener, door)),
         ];
         tracing::info!(%address, %trust_domain, "the hub serves");
@@ -195,6 +198,26 @@ async fn open_file(state_dir: &Path) -> Result<HubFile, FileFault> {
             file => return file,
         }
     }
+}
+
+/// The records, where the configuration says that they lie.
+async fn records(config: &HubConfig, file: Arc<HubFile>, mesh: &TrustDomain) -> Result<Records, StoreError> {
+    let own = EmbeddedStore::in_file(file.clone())?;
+    let StoreConfig::Shared { prefix, server } = &config.store else {
+        if let Some(place) = file.say_shared(None)? {
+            tracing::warn!(%place, "the records were kept elsewhere; this hub knows only those in its own file");
+        }
+        return Ok(Records::new(Arc::new(own)));
+    };
+    let records = Records::new(store::shared(prefix, server, mesh)?);
+    let taken = records.take_over(&own).await?;
+    if taken > 0 {
+        tracing::info!(taken, "the records of this hub's own file were taken over into the shared store");
+    }
+    let place = records.store().describe();
+    file.say_shared(Some(&place))?;
+    tracing::info!(%place, "the records are shared");
+    Ok(records)
 }
 
 fn registries(config: &HubConfig, mesh: &TrustDomain) -> Result<Vec<Arc<dyn Registry>>, BuildError> {

@@ -13,16 +13,26 @@
 //!   store may let it last longer (Consul: up to twice as long).
 //! * A watch begins with all there is and misses no key's last state; states between may be passed over.
 
+mod servers;
+mod lines;
 mod embedded;
+mod etcd;
+mod consul;
+mod kubernetes;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_core::{future::BoxFuture, stream::BoxStream};
+use weft_core::identity::TrustDomain;
 
+pub use consul::ConsulStore;
 pub use embedded::EmbeddedStore;
+pub use etcd::EtcdStore;
+pub use kubernetes::KubernetesStore;
 
 use super::file::FileFault;
+use crate::config::SharedStore;
 
 /// What a store answers later.
 pub type Later<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -115,6 +125,25 @@ impl From<FileFault> for StoreError {
             FileFault::Failed(why) => Self::Failed(why),
         }
     }
+}
+
+/// Opens the store that several hubs share, for the records of one mesh, on the runtime that this is called on. Nothing is
+/// connected before something is asked.
+///
+/// # Errors
+/// When a certificate that it names cannot be read.
+pub fn shared(prefix: &str, server: &SharedStore, mesh: &TrustDomain) -> Result<Arc<dyn Store>, StoreError> {
+    // Two meshes may share a store and its default: a node of one must not be known to the other.
+    let prefix = format!("{prefix}{mesh}/");
+    Ok(match server {
+        SharedStore::Etcd { servers, login } => Arc::new(EtcdStore::new(servers, login.clone(), &prefix)?),
+        SharedStore::Consul { servers, credential } => {
+            Arc::new(ConsulStore::new(servers, credential.clone(), &prefix)?)
+        }
+        SharedStore::Kubernetes { access, namespace } => {
+            Arc::new(KubernetesStore::new(access.clone(), namespace, &prefix))
+        }
+    })
 }
 
 /// A store of keys. Keys are text of visible ASCII, up to 300 bytes.

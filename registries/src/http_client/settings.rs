@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use weft_core::{
-    config::{Fault, HostPort, Readable, Section, Size, Value},
+    config::{Fault, HostPort, OneOrMany, Readable, Section, Size, Value},
     registry::RegistryError,
 };
 
@@ -105,6 +105,27 @@ impl ServerSettings {
             Some(value) => ServerUrl::read(&value),
             None => ServerUrl::parse(address).ok(),
         };
+        Self::read_at(section, vec![url?])?.pop()
+    }
+
+    /// The same with `addresses`, one or several, of servers that prove themselves alike.
+    #[must_use]
+    pub fn read_several(section: &Section<'_>, address: &str) -> Option<Vec<Self>> {
+        let urls = match section.get("addresses") {
+            Some(value) => {
+                let OneOrMany(urls) = OneOrMany::<ServerUrl>::read(&value)?;
+                if urls.is_empty() {
+                    value.reject("no address is named", "expected at least one");
+                    return None;
+                }
+                urls
+            }
+            None => vec![ServerUrl::parse(address).ok()?],
+        };
+        Self::read_at(section, urls)
+    }
+
+    fn read_at(section: &Section<'_>, urls: Vec<ServerUrl>) -> Option<Vec<Self>> {
         let ca_file = section.read("ca_file");
         let certificate: Option<PathBuf> = section.read("certificate_file");
         let key: Option<PathBuf> = section.read("key_file");
@@ -123,7 +144,15 @@ impl ServerSettings {
             return None;
         }
         let max_answer = usize::try_from(max_answer.0).ok()?;
-        Some(Self { url: url?, ca_file, certificate: certificate.zip(key), server_name, max_answer })
+        let certificate = certificate.zip(key);
+        let settings = |url| Self {
+            url,
+            ca_file: ca_file.clone(),
+            certificate: certificate.clone(),
+            server_name: server_name.clone(),
+            max_answer,
+        };
+        Some(urls.into_iter().map(settings).collect())
     }
 
     pub(super) fn connector(

@@ -17,7 +17,7 @@ use weft_core::registry::RegistryError;
 use super::objects::Status;
 use crate::http_client::causes;
 
-pub(super) use config::connect;
+pub use config::{Access, connect};
 
 /// How long an answer may take to begin, and one that is no watch to end.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -32,7 +32,13 @@ const MAX_LINE: usize = 8 << 20;
 
 /// A connected client.
 #[derive(Clone)]
-pub(super) struct Client(kube::Client);
+pub struct Client(kube::Client);
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
 
 impl Client {
     /// A whole page of a list.
@@ -51,11 +57,28 @@ impl Client {
         self.whole(what, request, ANSWER, MAX_SHORT).await
     }
 
+    /// A whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn answer(
+        &self,
+        what: &str,
+        request: Request<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes), RegistryError> {
+        let whole = async {
+            let response = self.0.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))?;
+            let status = response.status();
+            Ok((status, collect(what, response.into_body(), MAX_PAGE).await?))
+        };
+        timeout(ANSWER, whole).await.map_err(|_| late(what, ANSWER))?
+    }
+
     /// The lines of a watch.
     ///
     /// # Errors
     /// What the refusal means.
-    pub(super) async fn lines(&self, what: &str, request: Request<Vec<u8>>) -> Result<Lines, RegistryError> {
+    pub async fn lines(&self, what: &str, request: Request<Vec<u8>>) -> Result<Lines, RegistryError> {
         let opened = timeout(ANSWER, self.send(what, request)).await;
         let body = opened.map_err(|_| late(what, ANSWER))??;
         Ok(Lines { body, buffer: BytesMut::new(), searched: 0, what: what.to_owned() })
@@ -102,7 +125,7 @@ fn late(what: &str, within: Duration) -> RegistryError {
 }
 
 /// The lines of a watch, as they come.
-pub(super) struct Lines {
+pub struct Lines {
     body: Body,
     buffer: BytesMut,
     /// How much of the buffer has no end of a line.
@@ -115,7 +138,7 @@ impl Lines {
     ///
     /// # Errors
     /// When the connection breaks, or a line is longer than any object can be.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
             if let Some(line) = self.buffered() {
                 return Ok(Some(line));
@@ -154,8 +177,9 @@ impl Lines {
     }
 }
 
-/// What a refusal means.
-fn refused(what: &str, status: StatusCode, body: &[u8]) -> RegistryError {
+/// What the API server's refusal of `what` means.
+#[must_use]
+pub fn refused(what: &str, status: StatusCode, body: &[u8]) -> RegistryError {
     let told: Status = serde_json::from_slice(body).unwrap_or_default();
     let message =
         if told.message.is_empty() { String::from_utf8_lossy(body).into_owned() } else { told.message };

@@ -68,7 +68,7 @@ pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
 
 /// Asks for all of them.
 pub(super) async fn ask(settings: &KubernetesSettings) -> Result<Vec<Right>, RegistryError> {
-    let client = connect(settings).await?;
+    let client = connect(&settings.access()).await?;
     let feeds = feeds(settings);
     let verbs = |kind: Kind| -> &[(&'static str, &'static str)] {
         if kind.is_configuration() && settings.write_status {

@@ -12,7 +12,7 @@ use weft_core::{
     registry::Registry,
 };
 
-use super::KubernetesRegistry;
+use super::{KubernetesRegistry, client::Access};
 use crate::{
     plan::{BuildError, Environment, Settings},
     speaking::Rules,
@@ -118,6 +118,12 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         cluster_domain,
         rules: rules?,
     }))
+}
+
+impl KubernetesSettings {
+    pub(super) fn access(&self) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
+    }
 }
 
 impl Settings for KubernetesSettings {

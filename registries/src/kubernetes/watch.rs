@@ -136,7 +136,7 @@ enum Telling {
 
 impl Following {
     async fn begin(begin: &Begin) -> Result<Self, RegistryError> {
-        let client = connect(&begin.settings).await?;
+        let client = connect(&begin.settings.access()).await?;
         let mut following = Self {
             scope: begin.scope.clone(),
             catalog: Catalog::new(begin.conversion.clone()),

@@ -1,6 +1,10 @@
 //! From the settings to a connected client: kubeconfig or the pod's own service account, TLS, credentials.
 
-use std::{env, path::Path, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
@@ -16,7 +20,6 @@ use tower::{BoxError, ServiceExt};
 use weft_core::registry::RegistryError;
 
 use super::Client;
-use crate::kubernetes::settings::KubernetesSettings;
 
 /// How long reading the kubeconfig and asking its credential plugin may take.
 const CREDENTIALS: Duration = Duration::from_secs(30);
@@ -28,15 +31,24 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 const IDLE: Duration = Duration::from_secs(60);
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
+/// Where the API server is, and who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The file that says where it is. None: the pod's own service account where one is mounted, else what kubectl takes.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of that file; its current one where none is named.
+    pub context: Option<String>,
+}
+
 /// Makes a client. Whatever the kubeconfig names is read anew each time: that is how a token, a certificate or a server
 /// that was replaced is taken up.
 ///
 /// # Errors
 /// When the configuration or a credential cannot be had.
-pub(in crate::kubernetes) async fn connect(settings: &KubernetesSettings) -> Result<Client, RegistryError> {
-    let settings = settings.clone();
+pub async fn connect(access: &Access) -> Result<Client, RegistryError> {
+    let access = access.clone();
     // A credential plugin is another process that is waited for.
-    let made = tokio::task::spawn_blocking(move || client(&settings));
+    let made = tokio::task::spawn_blocking(move || client(&access));
     let late = |_| {
         let seconds = CREDENTIALS.as_secs();
         RegistryError::Unreachable(format!("the credential plugin did not answer within {seconds} s"))
@@ -45,11 +57,11 @@ pub(in crate::kubernetes) async fn connect(settings: &KubernetesSettings) -> Res
     made.map_err(|error| RegistryError::Unreachable(error.to_string()))?
 }
 
-fn client(settings: &KubernetesSettings) -> Result<Client, RegistryError> {
+fn client(access: &Access) -> Result<Client, RegistryError> {
     // kube takes the process's provider of cryptography. Where there is none yet, it is ours; that another thread was
     // faster does not matter.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = config(settings)?;
+    let config = config(access)?;
     let unusable = |error: kube::Error| match error {
         kube::Error::Auth(error) => no_credential(&error),
         error => unusable(&error.to_string()),
@@ -74,17 +86,17 @@ fn client(settings: &KubernetesSettings) -> Result<Client, RegistryError> {
     }))
 }
 
-fn config(settings: &KubernetesSettings) -> Result<Config, RegistryError> {
+fn config(access: &Access) -> Result<Config, RegistryError> {
     let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(ACCOUNT_TOKEN).exists();
-    if settings.kubeconfig.is_none() && is_pod {
+    if access.kubeconfig.is_none() && is_pod {
         return Config::incluster().map_err(|error| unusable(&error.to_string()));
     }
-    let read = match &settings.kubeconfig {
+    let read = match &access.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
         None => Kubeconfig::read(),
     };
     let mut kubeconfig = read.map_err(|error| unusable_kubeconfig(&error))?;
-    if let Some(context) = &settings.context {
+    if let Some(context) = &access.context {
         kubeconfig.current_context = Some(context.clone());
     }
     // A proxy of the environment is for the world outside; one that is written here is meant for this server.

@@ -1,0 +1,96 @@
+//! A watch of Consul's KV: blocking queries of the whole prefix, told as what differs from the last answer. What was
+//! written and removed between two answers is passed over.
+//!
+//! An index that goes back (a snapshot was restored) begins anew.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{ConsulStore, messages::KeyValue};
+use crate::hub::store::{Entry, StoreError, Told, Version, servers::meaning};
+
+/// How long a query blocks when nothing changes. Consul adds up to a sixteenth.
+const WAIT: Duration = Duration::from_secs(30);
+/// How much longer an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Watching<'a> {
+    store: &'a ConsulStore,
+    prefix: &'a str,
+    /// Zero before the first answer.
+    index: u64,
+    known: BTreeMap<String, Version>,
+    told: VecDeque<Told>,
+}
+
+pub(super) fn watch<'a>(store: &'a ConsulStore, prefix: &'a str) -> BoxStream<'a, Result<Told, StoreError>> {
+    let watching = Watching { store, prefix, index: 0, known: BTreeMap::new(), told: VecDeque::new() };
+    let told = stream::unfold(Some(watching), |watching| async move {
+        let mut watching = watching?;
+        Some(match watching.next().await {
+            Ok(told) => (Ok(told), Some(watching)),
+            Err(fault) => (Err(fault), None),
+        })
+    });
+    told.boxed()
+}
+
+impl Watching<'_> {
+    async fn next(&mut self) -> Result<Told, StoreError> {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return Ok(told);
+            }
+            let (entries, index) = self.query().await?;
+            if self.index == 0 || index < self.index {
+                self.index = index.max(1);
+                self.known = entries.iter().map(|entry| (entry.key.clone(), entry.version.clone())).collect();
+                return Ok(Told::All(entries));
+            }
+            self.index = index.max(1);
+            self.compare(entries);
+        }
+    }
+
+    fn compare(&mut self, entries: Vec<Entry>) {
+        let mut before = std::mem::take(&mut self.known);
+        for entry in entries {
+            let is_same = before.remove(&entry.key).is_some_and(|version| version == entry.version);
+            self.known.insert(entry.key.clone(), entry.version.clone());
+            if !is_same {
+                self.told.push_back(Told::Put(entry));
+            }
+        }
+        self.told.extend(before.into_keys().map(Told::Gone));
+    }
+
+    /// All there is, once it is newer than what is known.
+    async fn query(&self) -> Result<(Vec<Entry>, u64), StoreError> {
+        let prefix = format!("{}{}", self.store.prefix, self.prefix);
+        let prefix = utf8_percent_encode(&prefix, NON_ALPHANUMERIC);
+        let wait = WAIT.as_secs();
+        let path = match self.index {
+            // The first is to be as new as any read.
+            0 => format!("/v1/kv/{prefix}?recurse&consistent"),
+            index => format!("/v1/kv/{prefix}?recurse&index={index}&wait={wait}s"),
+        };
+        let call = self.store.call(Method::GET, path).await?;
+        let answer = self.store.servers.ask_for(call, WAIT + PATIENCE).await?;
+        let index = answer.number("X-Consul-Index").unwrap_or(0);
+        match answer.status.as_u16() {
+            404 => Ok((Vec::new(), index)),
+            _ => {
+                let answer = answer.ok().map_err(meaning)?;
+                let found: Vec<KeyValue> = answer.json().map_err(meaning)?;
+                Ok((self.store.sorted(found)?, index))
+            }
+        }
+    }
+}

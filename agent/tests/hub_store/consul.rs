@@ -1,0 +1,87 @@
+//! Consul's KV, with three servers.
+
+use std::time::Duration;
+
+use weft_agent::hub::store::{Expected, Put, StoreError};
+use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
+
+use crate::{
+    contract,
+    outage::{self, Cluster},
+    support::{Bed, blocking, client},
+};
+
+/// The shortest session, and twice that with some time to be noticed in.
+const LEASE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(25));
+
+fn start(options: ConsulOptions) -> Option<Consul> {
+    let home = required(installed(Kind::Consul))?;
+    Some(blocking(|| Consul::start(&home, options)).unwrap())
+}
+
+fn section(consul: &Consul) -> String {
+    let urls: Vec<_> = (0..consul.servers()).map(|index| consul.member_url(index)).collect();
+    format!("kind = \"consul\"\naddresses = {urls:?}\n")
+}
+
+impl Cluster for Consul {
+    fn kill_leader(&self) {
+        let leader = self.await_leader().unwrap();
+        self.member(leader).kill();
+        self.await_leader().unwrap();
+    }
+
+    fn heal(&self) {
+        self.restart().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consul_keeps_to_the_contract() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    let store = || client(&section(&consul));
+    contract::all(&Bed { stores: [store(), store()], lease: LEASE }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_death_of_consuls_leader_loses_no_accepted_write_and_gives_no_lease_twice() {
+    let Some(consul) = start(ConsulOptions { servers: 3, ..ConsulOptions::default() }) else { return };
+    outage::leader_killed_under_load(&consul, || client(&section(&consul)), LEASE.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consuls_token_needs_its_prefix_and_sessions_and_is_never_shown() {
+    let Some(consul) = start(ConsulOptions { acl: true, ..ConsulOptions::default() }) else { return };
+    let token = blocking(|| {
+        consul.create_token(
+            "key_prefix \"weft/\" { policy = \"write\" }\nsession_prefix \"\" { policy = \"write\" }",
+        )
+    });
+    let token = token.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let with = |secret: &str, more: &str| {
+        std::fs::write(&file, secret).unwrap();
+        client(&format!("{}token_file = {file:?}\n{more}", section(&consul)))
+    };
+    let store = with(&token.secret, "");
+    assert!(store.swap("a", Expected::Absent, Some(Put::durable("1"))).await.unwrap());
+    let lease = store.grant(LEASE.0).await.unwrap();
+    let put = Put { lease: Some(lease.clone()), ..Put::durable("2") };
+    assert!(store.swap("b", Expected::Absent, Some(put)).await.unwrap());
+    assert_eq!(store.list("").await.unwrap().len(), 2);
+    let beside = with(&token.secret, "prefix = \"other/\"\n");
+    blocking(|| consul.call("PUT", "/v1/kv/other/demo.mesh/a", "hidden").unwrap());
+    for refused in [
+        beside.swap("a", Expected::Absent, Some(Put::durable("1"))).await.map(drop),
+        beside.get("a").await.map(drop),
+    ] {
+        let StoreError::Denied(why) = refused.unwrap_err() else { panic!("it is refused") };
+        assert!(!why.contains(&token.secret), "{why}");
+    }
+    assert!(!format!("{store:?}").contains(&token.secret));
+    let unknown = "00000000-0000-0000-0000-000000000001";
+    let refused = with(unknown, "").get("a").await.unwrap_err();
+    assert!(matches!(refused, StoreError::Denied(_)), "{refused}");
+    assert!(!refused.to_string().contains(unknown), "{refused}");
+}
