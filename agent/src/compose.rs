@@ -144,8 +144,8 @@ impl Identity {
     fn start(config: &AgentConfig, workloads: Workloads) -> anyhow::Result<Self> {
         Ok(match &config.identity {
             IdentityConfig::Hub => {
-                let hub = config.hub.as_ref().map(ToString::to_string);
-                let settings = IdentitySettings { state_dir: config.state_dir.clone(), hub };
+                let hubs = config.hubs.iter().map(ToString::to_string).collect();
+                let settings = IdentitySettings { state_dir: config.state_dir.clone(), hubs };
                 Self::Hub(HubIdentity::start(settings, workloads)?)
             }
             IdentityConfig::Files { directory } => {

@@ -64,8 +64,8 @@ pub struct AgentConfig {
     pub inbound: Option<Vec<SocketAddr>>,
     /// Where the workloads' certificates come from.
     pub identity: IdentityConfig,
-    /// The hub's address; none without a hub.
-    pub hub: Option<HostPort>,
+    /// The hubs' addresses, in the order in which they are tried; none without a hub.
+    pub hubs: Vec<HostPort>,
     /// Where requests are logged.
     pub access_log: AccessLogTarget,
     /// How metrics are named.

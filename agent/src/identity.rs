@@ -103,8 +103,8 @@ impl IdentityStatus {
 pub struct IdentitySettings {
     /// The agent's state directory.
     pub state_dir: PathBuf,
-    /// The hub's address, `host:port`; none for the one it joined by.
-    pub hub: Option<String>,
+    /// The hubs' addresses, `host:port`, in the order in which they are tried; none for the one it joined by.
+    pub hubs: Vec<String>,
 }
 
 impl HubIdentity {
@@ -123,8 +123,12 @@ impl HubIdentity {
                 .with_identity(restored.certificate.clone()),
         );
         let (told, report) = watch::channel(NodeReport::default());
+        let mut hubs = settings.hubs;
+        if hubs.is_empty() {
+            hubs.push(node.hub.clone());
+        }
         let link = HubLink::start(LinkConfig {
-            address: settings.hub.unwrap_or_else(|| node.hub.clone()),
+            addresses: hubs.into(),
             node: restored.certificate.identity().clone(),
             node_name: node.node.clone(),
             tls: Arc::new(TlsContext::new(own.reader())),

@@ -193,6 +193,10 @@ fn hub_row(status: &IdentityStatus) -> view::Hub {
             LinkState::Connected { .. } => "connected".into(),
             LinkState::Away { reason, .. } => format!("away: {reason}"),
         },
+        address: match &status.link {
+            LinkState::Connected { hub, .. } => Some(hub.to_string()),
+            _ => None,
+        },
         tolerance_s: status.tolerance(SystemTime::now()).as_secs(),
         faults: status.faults(),
     }

@@ -45,6 +45,8 @@ pub struct Hub {
     pub node: String,
     /// `connected`, `connecting` or why it is away.
     pub link: String,
+    /// Which of several hubs is connected, as configured; none while none is.
+    pub address: Option<String>,
     /// Seconds for which the hub may stay away before a certificate is over.
     pub tolerance_s: u64,
     /// What went wrong with certificates, a line each.

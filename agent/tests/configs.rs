@@ -89,7 +89,7 @@ fn what_is_not_said_has_its_default() {
     );
     assert_eq!(config.admin.socket.to_str(), Some("/run/weft/admin.sock"));
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:15020");
-    assert_eq!((config.inbound, config.identity, config.hub), (None, IdentityConfig::None, None));
+    assert_eq!((config.inbound, config.identity, config.hubs), (None, IdentityConfig::None, vec![]));
     assert_eq!((config.access_log, config.metric_prefix), (AccessLogTarget::Off, MetricPrefix::Weft));
     let config = read_hub(&SourceFile::new("hub.toml", ""), &Overrides::default()).value.unwrap();
     assert_eq!((config.listen.to_string().as_str(), config.ca.leaf_ttl.as_secs()), ("0.0.0.0:15012", 86_400));

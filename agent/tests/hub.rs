@@ -102,7 +102,7 @@ async fn a_node_gets_what_it_was_granted_and_is_refused_the_rest_by_name() {
     let mesh = Mesh::start(LEAF).await;
     let state = mesh.join("one", &["web"]).await;
     let (_sender, workloads) = workloads(&["web", "bank"]);
-    let settings = IdentitySettings { state_dir: state, hub: Some(mesh.address.to_string()) };
+    let settings = IdentitySettings { state_dir: state, hubs: vec![mesh.address.to_string()] };
     let agent = HubIdentity::start(settings, workloads).unwrap();
     let mut status = agent.status();
     let settled = status.wait_for(|status| {
@@ -128,7 +128,7 @@ async fn certificates_are_renewed_and_a_restarted_agent_serves_from_disk_while_t
     let address = mesh.address.to_string();
     let start = || {
         let (sender, workloads) = workloads(&["web"]);
-        let settings = IdentitySettings { state_dir: state.clone(), hub: Some(address.clone()) };
+        let settings = IdentitySettings { state_dir: state.clone(), hubs: vec![address.clone()] };
         (sender, HubIdentity::start(settings, workloads).unwrap())
     };
     let (_sender, agent) = start();
@@ -156,7 +156,7 @@ async fn a_new_root_reaches_connected_agents_at_once_and_their_disks() {
     let mesh = Mesh::start(LEAF).await;
     let state = mesh.join("one", &[]).await;
     let (_sender, workloads) = workloads(&[]);
-    let settings = IdentitySettings { state_dir: state.clone(), hub: Some(mesh.address.to_string()) };
+    let settings = IdentitySettings { state_dir: state.clone(), hubs: vec![mesh.address.to_string()] };
     let agent = HubIdentity::start(settings, workloads).unwrap();
     connected(agent.link()).await;
     let credentials = agent.reader();
@@ -178,7 +178,7 @@ async fn nobody_but_a_node_of_the_mesh_gets_a_stream() {
     let address = mesh.address;
     let refused = |why: &'static str, state: PathBuf| async move {
         let (_sender, workloads) = workloads(&[]);
-        let settings = IdentitySettings { state_dir: state, hub: Some(address.to_string()) };
+        let settings = IdentitySettings { state_dir: state, hubs: vec![address.to_string()] };
         let agent = HubIdentity::start(settings, workloads).unwrap();
         let mut link = agent.link().state();
         let away = link.wait_for(|state| matches!(state, LinkState::Away { .. }));
@@ -225,7 +225,7 @@ async fn a_change_of_one_endpoint_of_ten_thousand_services_takes_under_two_kilob
     let state = mesh.join("one", &[]).await;
     let counter = Counter::start(mesh.address).await;
     let (_sender, workloads) = workloads(&[]);
-    let settings = IdentitySettings { state_dir: state, hub: Some(counter.address()) };
+    let settings = IdentitySettings { state_dir: state, hubs: vec![counter.address()] };
     let agent = HubIdentity::start(settings, workloads).unwrap();
     let weight = weight_of_service_5000(agent.link());
     eventually("all services", || weight() == Some((10_000, 1))).await;

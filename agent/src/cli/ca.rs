@@ -1,5 +1,6 @@
 //! `weft ca`: the mesh's authority, kept in a hub's state directory.
 
+mod hub;
 mod issue;
 mod node;
 mod rotate;
@@ -47,6 +48,8 @@ enum Verb {
     Init(InitArgs),
     /// Make a new intermediate for this hub; needs the root's key
     Intermediate(StateOptions),
+    /// Further hubs of this mesh
+    Hub(hub::Args),
     /// Replace the root while everything runs: from here on the new one signs, and both are trusted
     Rotate(rotate::Args),
     /// Withdraw the root that another one has replaced
@@ -162,6 +165,7 @@ struct InitArgs {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.verb {
         Verb::Init(args) => init(args)?,
+        Verb::Hub(args) => hub::run(&args)?,
         Verb::Intermediate(state) => state.authority().renew_intermediate(SystemTime::now())?,
         Verb::Rotate(args) => rotate::run(&args)?,
         Verb::Retire(args) => rotate::retire(&args).await?,

@@ -103,7 +103,12 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     if let Some(hub) = &status.hub {
         let tolerance = span(i64::try_from(hub.tolerance_s).unwrap_or(i64::MAX));
-        writeln!(out, "hub {}, as node {}; certificates last {tolerance} without it", hub.link, hub.node)?;
+        let at = hub.address.as_ref().map(|address| format!(" {address}")).unwrap_or_default();
+        writeln!(
+            out,
+            "hub{at} {}, as node {}; certificates last {tolerance} without it",
+            hub.link, hub.node
+        )?;
         for fault in &hub.faults {
             writeln!(out, "  {fault}")?;
         }

@@ -101,7 +101,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let admin = admin::read(root, &run_dir, by_default(root, loopback(15020)));
     let eureka_api = eureka_api::read(root);
     let inbound = inbound(root);
-    let hub_address = identity::read_hub(root);
+    let hubs = identity::read_hubs(root);
     let identity = identity::read(root);
     let access_log = log::read_access_log(root);
     let metric_prefix = log::read_metrics(root);
@@ -135,7 +135,7 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         eureka_api: checked_api(eureka_api),
         inbound: inbound.map(|addresses| addresses.into_iter().map(|address| address.value).collect()),
         identity: identity?,
-        hub: hub_address,
+        hubs,
         access_log: access_log?,
         metric_prefix: metric_prefix?,
         limits,

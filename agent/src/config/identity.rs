@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weft_core::config::{Fault, HostPort, Section};
+use weft_core::config::{Fault, HostPort, Located, OneOrMany, Readable, Section};
 
 /// Where the workloads' certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +24,22 @@ enum Kind {
     Files,
 }
 
-/// The address in `[hub]`.
-pub(super) fn read_hub(root: &Section<'_>) -> Option<HostPort> {
-    let section = root.section("hub")?;
-    section.require("address", "where the hub listens, such as address = \"127.0.0.1:15012\"")
+/// The addresses in `[hub]`; none without it, or when they are faulty, which was reported.
+pub(super) fn read_hubs(root: &Section<'_>) -> Vec<HostPort> {
+    let Some(section) = root.section("hub") else { return Vec::new() };
+    let expected = "where the hub listens, such as address = \"127.0.0.1:15012\"";
+    let Some(value) = section.require_value("address", expected) else { return Vec::new() };
+    let OneOrMany(hubs) = OneOrMany::<Located<HostPort>>::read(&value).unwrap_or(OneOrMany(Vec::new()));
+    if hubs.is_empty() && value.as_list().is_some_and(|written| written.is_empty()) {
+        value.reject("no address is named", format!("expected {expected}"));
+    }
+    for (index, hub) in hubs.iter().enumerate() {
+        if let Some(first) = hubs[..index].iter().find(|first| first.value == hub.value) {
+            let twice = Fault::error(hub.place.clone(), format!("the hub {} is named twice", hub.value));
+            section.report(twice.related(first.place.clone(), "first named here"));
+        }
+    }
+    hubs.into_iter().map(|hub| hub.value).collect()
 }
 
 pub(super) fn read(root: &Section<'_>) -> Option<IdentityConfig> {

@@ -11,6 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     sync::{mpsc, watch},
@@ -30,8 +32,8 @@ use weft_core::{
 };
 
 use super::{
-    authority::Authority,
-    office::Office,
+    authority::{Authority, Issued},
+    office::{CertificateRefusal, Office},
     records::LastReport,
     relay::{Follower, RelayState},
     roster::{Presence, Roster},
@@ -44,6 +46,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(2);
 /// The longest name of a node's software that is kept, in bytes.
 const LONGEST_SOFTWARE: usize = 64;
+/// How many certificates one agent may have signed at a time before its next words wait.
+const MAX_SIGNING: usize = 64;
 /// How many messages may wait for the network.
 pub(super) const OUTGOING: usize = 4;
 
@@ -74,6 +78,9 @@ pub(super) struct Node {
     pub(super) from: SocketAddr,
 }
 
+/// What became of a request for a certificate, by its number.
+type Signed = (u64, Result<Issued, CertificateRefusal>);
+
 /// The agent is gone, or the stream must end with this status.
 struct End(Option<Status>);
 
@@ -86,6 +93,8 @@ struct Stream {
     software: String,
     sequence: u64,
     follower: Option<Follower>,
+    /// Certificates that are being signed. They may wait for the store; nothing else does for them.
+    signing: FuturesUnordered<BoxFuture<'static, Signed>>,
     /// Numbers of batches that were sent and not yet acknowledged, at most [`WINDOW`].
     unacknowledged: Vec<u64>,
 }
@@ -108,6 +117,7 @@ pub(super) async fn serve(
         software: String::new(),
         sequence: 0,
         follower: None,
+        signing: FuturesUnordered::new(),
         unacknowledged: Vec::new(),
     };
     tracing::info!(node = %name, "connected");
@@ -173,7 +183,7 @@ impl Stream {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let step = tokio::select! {
-                message = incoming.message() => match message {
+                message = incoming.message(), if self.signing.len() < MAX_SIGNING => match message {
                     Ok(Some(message)) => self.hear(message).await,
                     Ok(None) => return End(None),
                     Err(status) => return End(Some(status).filter(is_their_fault)),
@@ -191,6 +201,9 @@ impl Stream {
                 Ok(()) = states.changed() => {
                     let now = states_of(&states.borrow_and_update(), SystemTime::now());
                     self.say(ServerWord::RegistryStates(now)).await
+                }
+                Some((request, signed)) = self.signing.next(), if !self.signing.is_empty() => {
+                    self.answer(request, signed).await
                 }
                 () = self.presence.removed() => {
                     let message = format!("node {} was removed from this mesh", self.node.name);
@@ -245,7 +258,7 @@ impl Stream {
         }
     }
 
-    async fn note(&self, report: Report) -> Result<(), End> {
+    async fn note(&mut self, report: Report) -> Result<(), End> {
         let report = NodeReport::from_message(report)
             .map_err(|fault| End(Some(Status::invalid_argument(fault.to_string()))))?;
         let last = LastReport { at: SystemTime::now(), software: self.software.clone(), report };
@@ -276,7 +289,15 @@ impl Stream {
             return self.refuse(wanted.request, RefusalCode::StaleCertificate, message).await;
         }
         let CertificateRequest { request, identity, signing_request } = wanted;
-        match self.shared.office.issue(&self.node.name, &identity, &signing_request, now).await {
+        let (office, name) = (self.shared.office.clone(), self.node.name.clone());
+        self.signing.push(Box::pin(async move {
+            (request, office.issue(&name, &identity, &signing_request, now).await)
+        }));
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: u64, signed: Result<Issued, CertificateRefusal>) -> Result<(), End> {
+        match signed {
             Ok(issued) => {
                 let chain = issued.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
                 self.say(ServerWord::Certificate(Certificate { request, chain })).await

@@ -16,4 +16,5 @@ mod reload;
 mod root_rotation;
 mod rotation;
 mod starting;
+mod two_hubs;
 mod verbs;

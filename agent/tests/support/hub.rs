@@ -153,7 +153,7 @@ impl Mesh {
     ) -> (watch::Sender<WorkloadList>, HubIdentity) {
         let state_dir = self.join(node, accounts).await;
         let (sender, workloads) = workloads(accounts);
-        let settings = IdentitySettings { state_dir, hub: Some(self.address.to_string()) };
+        let settings = IdentitySettings { state_dir, hubs: vec![self.address.to_string()] };
         (sender, HubIdentity::start(settings, workloads).unwrap())
     }
 
@@ -180,7 +180,7 @@ impl Mesh {
             .with_identity(Certificate::new(chain, key).unwrap())
             .with_bundle(Bundle::from_pem(identity.trust_domain(), &roots).unwrap());
         HubLink::start(LinkConfig {
-            address: self.address.to_string(),
+            addresses: [self.address.to_string()].into(),
             node: identity,
             node_name: node.to_owned(),
             tls: Arc::new(TlsContext::new(Publisher::new(credentials).reader())),

@@ -41,8 +41,8 @@ const WISHES: usize = 64;
 /// What a link needs.
 #[derive(Clone)]
 pub struct LinkConfig {
-    /// Where the hub is, `host:port`.
-    pub address: String,
+    /// Where the hubs are, `host:port` each, in the order in which they are tried; at least one.
+    pub addresses: Arc<[String]>,
     /// The node's own identity, which is in the credentials of `tls`.
     pub node: SpiffeId,
     /// The node's name.
@@ -67,8 +67,10 @@ pub struct RelayedStates {
 pub enum LinkState {
     /// Not yet connected for the first time.
     Connecting,
-    /// The hub welcomed us.
+    /// A hub welcomed us.
     Connected {
+        /// Which one, as configured.
+        hub: Arc<str>,
         /// Since when.
         since: SystemTime,
         /// What the hub says this node may be, beside itself.
@@ -215,16 +217,18 @@ impl HubLink {
     }
 }
 
-/// Connects, serves the stream until it breaks, pauses, and begins again.
+/// Connects, serves the stream until it breaks, pauses, and begins again, each time at the next hub.
 async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Outlets) {
     let mut pause = FIRST_PAUSE;
-    loop {
+    let mut tried = 0;
+    // A hub is left when it fails, not because another one is there again.
+    for hub in config.addresses.iter().cycle() {
         let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, &mut wanted, &outlets).await;
+        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        tracing::warn!(%reason, hub = %config.address, "no stream to the hub");
+        tracing::warn!(%reason, %hub, "no stream to the hub");
         outlets.relayed.send_replace(None);
         outlets.state.send_modify(|state| match state {
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
@@ -235,7 +239,12 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
         let was_good = welcomed && begun.elapsed() > longest;
         pause = if was_good { FIRST_PAUSE } else { pause.min(longest) };
         let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        pause *= 2;
+        // The pause grows when all were tried: while one is left that may be well there is no reason to wait longer.
+        tried = if was_good { 1 } else { tried + 1 };
+        if tried >= config.addresses.len() {
+            tried = 0;
+            pause *= 2;
+        }
         if !refuse_for(jittered, &mut wanted, &reason).await {
             return;
         }

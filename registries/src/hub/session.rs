@@ -52,8 +52,13 @@ pub(super) struct Ended {
 }
 
 /// Serves one stream until it breaks.
-pub(super) async fn run(config: &LinkConfig, wanted: &mut mpsc::Receiver<Wish>, outlets: &Outlets) -> Ended {
-    let mut session = match begin(config, &outlets.state).await {
+pub(super) async fn run(
+    config: &LinkConfig,
+    hub: &str,
+    wanted: &mut mpsc::Receiver<Wish>,
+    outlets: &Outlets,
+) -> Ended {
+    let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
         Err(reason) => return Ended { reason, welcomed: false },
     };
@@ -63,17 +68,16 @@ pub(super) async fn run(config: &LinkConfig, wanted: &mut mpsc::Receiver<Wish>, 
 }
 
 /// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.
-async fn begin(config: &LinkConfig, state: &watch::Sender<LinkState>) -> Result<Session, String> {
+async fn begin(config: &LinkConfig, hub: &str, state: &watch::Sender<LinkState>) -> Result<Session, String> {
     let trust_domain = config.node.trust_domain();
     let tls = config.tls.hub_client_config(&config.node).map_err(|fault| fault.to_string())?;
-    let client = connect(&config.address, tls, &trust_domain).await?;
+    let client = connect(hub, tls, &trust_domain).await?;
     let welcomed = async {
         let mut session = open(config, client).await?;
-        session.welcome(state).await?;
+        session.welcome(hub, state).await?;
         Ok(session)
     };
-    let late =
-        |_| Err(format!("{} did not welcome us within {} s", config.address, WELCOME_TIMEOUT.as_secs()));
+    let late = |_| Err(format!("{hub} did not welcome us within {} s", WELCOME_TIMEOUT.as_secs()));
     timeout(WELCOME_TIMEOUT, welcomed).await.unwrap_or_else(late)
 }
 
@@ -133,7 +137,7 @@ struct Following {
 
 impl Session {
     /// Waits for the welcome.
-    async fn welcome(&mut self, state: &watch::Sender<LinkState>) -> Result<(), String> {
+    async fn welcome(&mut self, hub: &str, state: &watch::Sender<LinkState>) -> Result<(), String> {
         let first = self.incoming.message().await.map_err(|status| status_fault(&status))?;
         let message = first.ok_or("the hub ended the stream before its welcome")?;
         self.count(&message)?;
@@ -148,7 +152,8 @@ impl Session {
                 let registries = registries.collect::<Result<Arc<[_]>, _>>();
                 let registries = registries.map_err(|fault| format!("a registry of the hub: {fault}"))?;
                 self.epoch = epoch;
-                state.send_replace(LinkState::Connected { since: SystemTime::now(), granted, registries });
+                let (hub, since) = (hub.into(), SystemTime::now());
+                state.send_replace(LinkState::Connected { hub, since, granted, registries });
                 Ok(())
             }
             Some(ServerWord::Refusal(refusal)) => Err(refusal.message),

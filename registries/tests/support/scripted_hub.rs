@@ -71,9 +71,14 @@ impl Mesh {
 
     /// A link of node `one` to the hub there.
     pub(crate) fn link(&self, address: &str) -> HubLink {
+        self.link_to(&[address])
+    }
+
+    /// A link of node `one` to one of the hubs there.
+    pub(crate) fn link_to(&self, addresses: &[&str]) -> HubLink {
         let node = SpiffeId::new(&domain(), "weft-system", "node-one").unwrap();
         HubLink::start(LinkConfig {
-            address: address.to_owned(),
+            addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
             tls: Arc::new(self.tls(&node)),
             node,
             node_name: "one".to_owned(),

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `root.pem`, `root.key` | the root; the key may be moved away once the hubs have their intermediates |
-//! | `intermediate.pem` | this hub's intermediate, its key before it |
+//! | `intermediate.pem` | this hub's intermediate, its key before it; in the folder of a further hub, while one root replaces another, the new root behind it as the old one signed it |
 //! | `bundle.pem` | the roots that the mesh trusts; several while one replaces another |
 //! | `next-root.pem` | only while one root replaces another: the new one's key, itself, and itself as the old one signed it |
 
@@ -21,7 +21,7 @@ use super::{
     Authority,
     certificate::{INTERMEDIATE_LIFETIME, ROOT_LIFETIME, authority_parameters},
 };
-use crate::files::{FileError, make_private_folder, read_text, write_private};
+use crate::files::{FileError, make_private_folder, read_text, to_pem, write_private};
 
 /// The folder that holds an authority's files.
 #[derive(Clone, Debug)]
@@ -96,10 +96,38 @@ impl AuthorityFolder {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let root = root_parameters(trust_domain, now)?.self_signed(&key)?;
         write_private(&self.file("root.key"), key.serialize_pem().as_bytes())?;
-        self.make_intermediate_under(root.der(), key, trust_domain, now)?;
+        self.make_intermediate_under(root.der(), key, None, trust_domain, now)?;
         write_private(&self.file("bundle.pem"), root.pem().as_bytes())?;
         // Last: what is there with it is complete.
         Ok(write_private(&root_file, root.pem().as_bytes())?)
+    }
+
+    /// Makes the folder of another hub: an intermediate of its own under the root that signs, and what the mesh trusts. The
+    /// keys of roots stay here. Called again, it renews them.
+    ///
+    /// # Errors
+    /// When the root's key is not in this folder, the other is of another mesh, or a file is wrong or cannot be written.
+    pub fn make_hub(&self, other: &Self, now: SystemTime) -> Result<(), FolderError> {
+        let (ours, theirs) = (self.file("root.pem"), other.file("root.pem"));
+        let root = self.first_certificate("root.pem")?;
+        let trust_domain = self.trust_domain(&ours, &root)?;
+        let is_of_another_mesh = || -> Result<bool, FolderError> {
+            Ok(theirs.exists()
+                && other.trust_domain(&theirs, &other.first_certificate("root.pem")?)? != trust_domain)
+        };
+        if other.file("root.key").exists() || is_of_another_mesh()? {
+            return Err(FolderError::Exists(theirs));
+        }
+        let (root, key, bridge) = match self.next_root()? {
+            Some(next) => (next.root, next.key, Some(next.bridge)),
+            None => (root, self.root_key()?, None),
+        };
+        make_private_folder(&other.0)?;
+        // Trusted before anything is signed under it.
+        for name in ["bundle.pem", "root.pem"] {
+            write_private(&other.file(name), read_text(&self.file(name))?.as_bytes())?;
+        }
+        other.make_intermediate_under(&root, key, bridge.as_ref(), &trust_domain, now)
     }
 
     /// Makes a new intermediate with the root's key, and puts it in force.
@@ -113,13 +141,14 @@ impl AuthorityFolder {
         let root = self.first_certificate("root.pem")?;
         let key = self.root_key()?;
         let trust_domain = self.trust_domain(&self.file("root.pem"), &root)?;
-        self.make_intermediate_under(&root, key, &trust_domain, now)
+        self.make_intermediate_under(&root, key, None, &trust_domain, now)
     }
 
     pub(super) fn make_intermediate_under(
         &self,
         root: &CertificateDer<'_>,
         root_key: KeyPair,
+        bridge: Option<&CertificateDer<'_>>,
         trust_domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<(), FolderError> {
@@ -130,8 +159,9 @@ impl AuthorityFolder {
             authority_parameters(trust_domain, "hub", below, now, INTERMEDIATE_LIFETIME)?;
         let certificate = parameters.signed_by(&key, &issuer)?;
         // One file, one rename: a crash never leaves a key with another's certificate.
-        let both = format!("{}{}", key.serialize_pem(), certificate.pem());
-        Ok(write_private(&self.file("intermediate.pem"), both.as_bytes())?)
+        let above = std::iter::once(certificate.der()).chain(bridge);
+        let all = key.serialize_pem() + &to_pem("CERTIFICATE", above.map(AsRef::as_ref));
+        Ok(write_private(&self.file("intermediate.pem"), all.as_bytes())?)
     }
 
     /// Opens the authority for signing. An intermediate in its last third is renewed first where the root's key is at
@@ -154,8 +184,8 @@ impl AuthorityFolder {
         // The first is the one that leaves lead to.
         roots.sort_by_key(|root| !is_issued_by(&intermediate, root));
         let issuer = Issuer::from_ca_cert_der(&intermediate, key)?;
-        let bridge = next.filter(|next| is_issued_by(&intermediate, &next.root)).map(|next| next.bridge);
-        let above = std::iter::once(intermediate).chain(bridge).collect();
+        let mut above = self.certificates("intermediate.pem")?;
+        above.extend(next.filter(|next| is_issued_by(&intermediate, &next.root)).map(|next| next.bridge));
         Ok(Authority { trust_domain, roots, above, intermediate_ends, issuer, leaf_lifetime })
     }
 
@@ -164,10 +194,7 @@ impl AuthorityFolder {
     /// # Errors
     /// When the bundle's file is missing or holds something else than certificates of authorities.
     pub fn roots(&self) -> Result<Vec<CertificateDer<'static>>, FolderError> {
-        let path = self.file("bundle.pem");
-        let text = read_text(&path)?;
-        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let roots = roots.map_err(|fault| wrong(&path, format!("not PEM: {fault}")))?;
+        let (path, roots) = (self.file("bundle.pem"), self.certificates("bundle.pem")?);
         if roots.is_empty() {
             return Err(wrong(&path, "it holds no certificate"));
         }
@@ -182,6 +209,13 @@ impl AuthorityFolder {
         let path = self.file("intermediate.pem");
         let ends = Self::ends(&certificate).ok_or_else(|| wrong(&path, "not a certificate"))?;
         Ok((certificate, ends))
+    }
+
+    /// All certificates of a file.
+    fn certificates(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, FolderError> {
+        let path = self.file(name);
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read_text(&path)?.as_bytes()).collect();
+        all.map_err(|fault| wrong(&path, format!("not PEM: {fault}")))
     }
 
     pub(super) fn first_certificate(&self, name: &str) -> Result<CertificateDer<'static>, FolderError> {

@@ -91,7 +91,7 @@ impl AuthorityFolder {
     /// Puts an intermediate under the next root in force.
     pub(super) fn sign_with(&self, next: NextRoot, now: SystemTime) -> Result<(), FolderError> {
         let trust_domain = self.trust_domain(&self.file("next-root.pem"), &next.root)?;
-        self.make_intermediate_under(&next.root, next.key, &trust_domain, now)
+        self.make_intermediate_under(&next.root, next.key, None, &trust_domain, now)
     }
 
     /// Reads `next-root.pem`, where it is.

@@ -207,3 +207,54 @@ proptest::proptest! {
         proptest::prop_assert!(ProvenRequest::read(&bytes).is_err());
     }
 }
+
+/// The chain of a leaf that a hub's folder signs, checked signature by signature up to one of these roots.
+fn leads_to(folder: &AuthorityFolder, roots: &[CertificateDer<'_>]) -> bool {
+    let now = SystemTime::now();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let request = ProvenRequest::read(&request(CertificateParams::default(), &key)).unwrap();
+    let authority = folder.open(DEFAULT_LEAF_LIFETIME, now).unwrap();
+    let chain = authority.issue(&identity(), &request, now).unwrap().chain;
+    let parsed = |der: &'static [u8]| x509_parser::certificate::X509Certificate::from_der(der).unwrap().1;
+    let certificates: Vec<_> = chain.iter().chain(roots).map(|der| parsed(der.to_vec().leak())).collect();
+    let (chain, roots) = certificates.split_at(chain.len());
+    for pair in chain.windows(2) {
+        pair[0].verify_signature(Some(pair[1].public_key())).unwrap();
+    }
+    let last = chain.last().unwrap();
+    roots.iter().any(|root| last.verify_signature(Some(root.public_key())).is_ok())
+}
+
+#[test]
+fn a_further_hub_signs_under_the_same_root_also_while_another_replaces_it() {
+    let (_state, first, _) = authority();
+    let state = tempfile::tempdir().unwrap();
+    let second = AuthorityFolder::of_state(state.path());
+    let now = SystemTime::now();
+    first.make_hub(&second, now).unwrap();
+    let old = first.roots().unwrap();
+    assert_eq!(second.roots().unwrap(), old);
+    assert!(leads_to(&second, &old));
+    assert!(!second.file("root.key").exists() && second.root_key().is_err());
+    let own = |folder: &AuthorityFolder| folder.read_intermediate().unwrap().0;
+    assert_ne!(own(&first), own(&second), "an intermediate of its own");
+
+    // Who knows only the old root trusts what the second hub signs, before and after it is renewed.
+    first.rotate(now).unwrap();
+    first.make_hub(&second, now).unwrap();
+    assert_eq!(second.roots().unwrap().len(), 2);
+    assert!(leads_to(&second, &old));
+    first.retire().unwrap();
+    first.make_hub(&second, now).unwrap();
+    assert_eq!(second.roots().unwrap(), first.roots().unwrap());
+    assert!(leads_to(&second, &first.roots().unwrap()) && !leads_to(&second, &old));
+
+    // Neither another mesh's hub nor one that has a root is overwritten.
+    let (_other_state, other, _) = authority();
+    assert!(matches!(first.make_hub(&other, now), Err(FolderError::Exists(_))));
+    let state = tempfile::tempdir().unwrap();
+    let foreign = AuthorityFolder::of_state(state.path());
+    foreign.initialise(&TrustDomain::new("other.mesh").unwrap(), now).unwrap();
+    std::fs::remove_file(foreign.file("root.key")).unwrap();
+    assert!(matches!(first.make_hub(&foreign, now), Err(FolderError::Exists(_))));
+}
