@@ -9,7 +9,7 @@
 
 mod listeners;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -20,7 +20,9 @@ use weft_core::{
     flow::{Flow, FlowConfig, FlowHandle, Registries, Source},
     identity::TrustDomain,
     merge::Snapshot,
+    name::RegistryName,
     publish::{Publisher, Reader},
+    registry::Registry,
     table::Table,
     tls::Credentials,
     workload::Workload,
@@ -34,6 +36,7 @@ use weft_registries::{
 pub use listeners::{Inbound, proxy_config};
 
 use crate::{
+    announcer::{Announcer, Board, Host, Wish},
     config::{AgentConfig, IdentityConfig},
     file_identity::{FileIdentity, Workloads},
     files::make_private_folder,
@@ -60,6 +63,11 @@ pub struct Parts {
     pub identity: Identity,
     /// The registries that are followed.
     plans: Vec<Plan>,
+    /// The same, to announce in.
+    registries: Announced,
+    announcer: Announcer,
+    /// What is to be announced as soon as calls can come in; none from then on.
+    unannounced: Option<Vec<Wish>>,
     flow_task: FlowTask,
 }
 
@@ -72,6 +80,12 @@ pub enum Identity {
     /// Nowhere: there is nobody to certify.
     None,
 }
+
+/// The registries in which can be announced, by name.
+type Announced = BTreeMap<RegistryName, Arc<dyn Registry>>;
+
+/// How long withdrawing what is announced may take, as a part of the time that draining has.
+const WITHDRAWING: u32 = 4;
 
 /// The running flow; it writes what is unsaved when it is stopped.
 struct FlowTask {
@@ -89,7 +103,10 @@ impl Parts {
         let (workloads, followed) = watch::channel(config.workloads().into());
         let identity = Identity::start(config, followed)?;
         let credentials = identity.credentials();
-        let flow = flow(config, sources(&config.registries, &identity, config.trust_domain.as_ref())?)?;
+        let sources = sources(&config.registries, &identity, config.trust_domain.as_ref())?;
+        let registries = by_name(&sources);
+        let wishes = wishes(config, &identity, &registries)?;
+        let flow = flow(config, sources)?;
         let (tables, snapshots) = (flow.tables(), flow.snapshots());
         let (statuses, handle) = (flow.statuses(), flow.handle());
         let flow_task = FlowTask::start(flow);
@@ -106,6 +123,9 @@ impl Parts {
             proxy,
             identity,
             plans,
+            registries,
+            announcer: Announcer::default(),
+            unannounced: Some(wishes),
             flow_task,
         })
     }
@@ -117,20 +137,50 @@ impl Parts {
     pub async fn reload(&mut self, config: &AgentConfig, inbound: Inbound) -> anyhow::Result<()> {
         let fresh: Vec<_> =
             config.registries.iter().filter(|plan| !self.plans.contains(plan)).cloned().collect();
+        let fresh = sources(&fresh, &self.identity, config.trust_domain.as_ref())?;
+        let mut announced = self.registries.clone();
+        announced.extend(by_name(&fresh));
+        announced.retain(|name, _| config.registries.iter().any(|plan| plan.name.value == *name));
+        let wishes = wishes(config, &self.identity, &announced)?;
         let registries = Registries {
             order: config.registries.iter().map(|plan| plan.name.value.clone()).collect(),
-            fresh: sources(&fresh, &self.identity, config.trust_domain.as_ref())?,
+            fresh,
             joins: config.joins.clone(),
             locality: config.locality.clone(),
         };
         self.proxy.reload(proxy_config(config, inbound)?)?;
         self.workloads.send_replace(config.workloads().into());
         self.plans.clone_from(&config.registries);
+        self.registries = announced;
+        match &mut self.unannounced {
+            Some(unannounced) => *unannounced = wishes,
+            None => self.announcer.change(wishes),
+        }
         let in_force = async {
             self.flow.set_registries(registries).await?;
             self.flow.set_workloads(config.workloads()).await
         };
         in_force.await.context("the flow has ended")
+    }
+
+    /// Begins to announce: calls can come in.
+    pub fn announce(&mut self) {
+        if let Some(wishes) = self.unannounced.take() {
+            self.announcer.change(wishes);
+        }
+    }
+
+    /// How the announcements are.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        self.announcer.board()
+    }
+
+    /// Withdraws what is announced, and then drains, all at most until the deadline. Returns how many connections were cut.
+    pub async fn drain(&mut self, deadline: Duration) -> u32 {
+        let began = tokio::time::Instant::now();
+        self.announcer.withdraw(deadline / WITHDRAWING).await;
+        self.proxy.drain(deadline.saturating_sub(began.elapsed())).await
     }
 
     /// Ends what is left after a drain, and writes what is unsaved.
@@ -198,6 +248,23 @@ fn sources(
         Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })
     };
     plans.iter().map(source).collect()
+}
+
+fn by_name(sources: &[Source]) -> Announced {
+    sources.iter().map(|source| (source.registry.name().clone(), source.registry.clone())).collect()
+}
+
+/// What is to be announced, of a host that needs an address only if there is something.
+fn wishes(config: &AgentConfig, identity: &Identity, registries: &Announced) -> anyhow::Result<Vec<Wish>> {
+    if config.announcements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let node = match identity {
+        Identity::Hub(hub) => Some(hub.node().node.as_str()),
+        Identity::Files(_) | Identity::None => None,
+    };
+    let host = Host::of(config, node)?;
+    config.announcements.iter().map(|announced| Ok(host.wish(announced, registries)?)).collect()
 }
 
 fn flow(config: &AgentConfig, sources: Vec<Source>) -> anyhow::Result<Flow> {

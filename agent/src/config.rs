@@ -4,6 +4,7 @@
 //! only a file without errors yields a configuration. What the types here hold is meaning, with all defaults filled in.
 
 mod admin;
+mod announce;
 mod eureka_api;
 mod hub;
 mod identity;
@@ -29,6 +30,7 @@ use weft_core::{
 use weft_registries::Plan;
 
 pub use admin::AdminConfig;
+pub use announce::{AnnounceTerms, AnnouncementConfig, HostConfig};
 pub use eureka_api::EurekaApiConfig;
 pub use file::{ConfigError, FileKind, kind_of, load_agent, load_hub, read_agent, read_hub};
 pub use hub::{CaConfig, HubConfig, operator_socket};
@@ -78,6 +80,10 @@ pub struct AgentConfig {
     pub joins: Vec<Join>,
     /// The local workloads.
     pub workloads: Vec<WorkloadConfig>,
+    /// How others reach this host.
+    pub announce: HostConfig,
+    /// What is announced of the workloads' ports.
+    pub announcements: Vec<AnnouncementConfig>,
 }
 
 impl AgentConfig {

@@ -22,6 +22,7 @@ pub use readonly::ReadOnly;
 
 use crate::{
     admin::{Answer, Handler, endpoints, pages, word},
+    announcer::Board,
     identity::IdentityStatus,
     lifecycle::Lifecycle,
     readiness::Readiness,
@@ -64,6 +65,8 @@ pub struct Inspect {
     pub flow: flow::FlowHandle,
     /// The data path.
     pub proxy: Inspector,
+    /// What is announced.
+    pub announcements: Board,
     /// Rings when the operator asks for a drain.
     pub drain: Notify,
 }
@@ -115,6 +118,7 @@ impl Inspect {
             registries: self.registry_rows(&status),
             workloads: self.workload_rows(),
             hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
+            announcements: self.announcements.rows(),
             diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
         }
     }

@@ -19,6 +19,7 @@ pub mod eureka_api;
 pub mod files;
 pub mod hub;
 pub mod identity;
+pub mod announcer;
 pub mod reload;
 pub mod gates;
 pub mod compose;

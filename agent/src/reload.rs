@@ -72,6 +72,8 @@ pub fn fixed_keys_changed(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static 
         inbound: _,
         joins: _,
         workloads: _,
+        announce: _,
+        announcements: _,
     } = old;
     // A configuration without a workload may name no trust domain.
     let both_name_one = trust_domain.is_some() && new.trust_domain.is_some();

@@ -35,6 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What to do when there may be more connections than open files.
 const FEW_FILES: &str = "raise the hard limit (`LimitNOFILE` of systemd) or lower `[limits] connections`";
 
+/// How long what is announced waits for certificates once the mesh port is open: one that was not granted never comes.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
 /// How long the access log may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ struct Agent {
     config: AgentConfig,
     parts: Parts,
     gates: Gates,
+    /// When the mesh port was seen open for the first time.
+    open_since: Option<Instant>,
     inspect: Arc<Inspect>,
     /// The file that the configuration is read from, watched from before it was.
     file: Watched,
@@ -90,12 +95,14 @@ impl Agent {
             relayed: parts.identity.relayed(),
             flow: parts.flow.clone(),
             proxy: parts.proxy.inspector(),
+            announcements: parts.board(),
             drain: Notify::new(),
         });
         let admin = admin(&config, &inspect).await?;
         let eureka_api = eureka_api(&config, &parts).await?;
         let path = path.to_owned();
-        Ok(Self { path, overrides, config, parts, gates, inspect, file, admin, eureka_api })
+        let open_since = None;
+        Ok(Self { path, overrides, config, parts, gates, open_since, inspect, file, admin, eureka_api })
     }
 
     /// Comes up, serves, and takes over new configurations, until it is asked to end.
@@ -129,7 +136,14 @@ impl Agent {
         if self.gates.is_closed() && status.is_ready() {
             self.open();
         }
-        if self.inspect.readiness.is_ready() {
+        let is_ready = self.inspect.readiness.is_ready();
+        if !self.gates.is_closed() {
+            let since = *self.open_since.get_or_insert_with(Instant::now);
+            if is_ready || since.elapsed() >= CERTIFICATES {
+                self.parts.announce();
+            }
+        }
+        if is_ready {
             self.inspect.lifecycle.enter(Phase::Serving);
         }
     }
@@ -202,7 +216,7 @@ impl Agent {
         let deadline = self.config.drain_deadline;
         tracing::info!(deadline_seconds = deadline.as_secs(), "draining: a second signal ends at once");
         let code = tokio::select! {
-            cut = self.parts.proxy.drain(deadline) => {
+            cut = self.parts.drain(deadline) => {
                 tracing::info!(cut, "drained");
                 ExitCode::SUCCESS
             }

@@ -34,8 +34,34 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// The hub that signs the certificates; none where they come from files.
     pub hub: Option<Hub>,
+    /// Local services that are announced, a row for each registry.
+    #[serde(default)]
+    pub announcements: Vec<Announcement>,
     /// What the compiler had to decide or leave out.
     pub diagnostics: Vec<String>,
+}
+
+/// A port of a local service that is announced in a registry.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Announcement {
+    /// The registry.
+    pub registry: String,
+    /// The service.
+    pub service: String,
+    /// The service's port name.
+    pub port: String,
+    /// The instance.
+    pub instance: String,
+    /// What is announced of the application: `healthy`, `unhealthy`, or `unknown` where nobody looks.
+    pub health: String,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    /// Since when it is announced there; none while it never was.
+    pub since_s: Option<u64>,
+    /// When the registry last said that it has it.
+    pub confirmed_s: Option<u64>,
+    /// Why the last word did not reach the registry or was refused; none when it was taken.
+    pub fault: Option<String>,
 }
 
 /// The hub, as the agent sees it.

@@ -7,6 +7,7 @@
 
 pub mod conformance;
 mod error;
+mod lease;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 
@@ -17,10 +18,11 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 
 pub use error::RegistryError;
+pub use lease::{Keeper, Lease, LeaseState, LocalInstance, Next, RegisterError};
 
 use crate::{
     name::{OriginName, RegistryName},
-    resource::{Endpoint, Resource},
+    resource::Resource,
 };
 
 /// A part of a registry that is listed and followed as a whole. Always names the registry: a relay carries several.
@@ -184,12 +186,12 @@ pub trait Registry: Send + Sync {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Announces a local instance and keeps it alive until the returned lease is dropped; none where the platform
-    /// does not allow it.
-    fn register(&self, _endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
-        None
+    /// Announces a local instance, and keeps it there until the lease is dropped. Never waits for the server: how that
+    /// goes is the lease's [`LeaseState`].
+    ///
+    /// # Errors
+    /// When the platform does not allow it, or has no words for this instance.
+    fn register(&self, _instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
+        Err(RegisterError::Unsupported)
     }
 }
-
-/// A registration in force; dropping it withdraws the instance.
-pub trait Lease: Send {}

@@ -66,8 +66,10 @@ use futures_util::StreamExt;
 use weft_core::{
     identity::TrustDomain,
     name::RegistryName,
-    registry::{Capabilities, Event, Lease, Registry, RegistryError, Resume, Right, Scope},
-    resource::Endpoint,
+    registry::{
+        Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
+        Scope,
+    },
 };
 
 pub use replay::replay;
@@ -76,6 +78,8 @@ pub use settings::{ConsulSettings, LoginSettings, read};
 use access::Access;
 use client::Client;
 use convert::Surroundings;
+
+use crate::announcing::keep;
 
 /// The registry.
 pub struct ConsulRegistry {
@@ -121,10 +125,13 @@ impl Registry for ConsulRegistry {
     }
 
     /// Announces it through the agent that is asked. Must be called within a runtime.
-    fn register(&self, endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
+    fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
+        register::check(&instance)?;
         let client = Client::new(&self.settings, self.access.clone());
-        let told = |error| tracing::warn!(registry = %self.name, %error, "nothing can be announced");
-        register::announce(client.map_err(told).ok()?, &endpoint)
+        let client = client.map_err(|error| RegisterError::Unfit(error.to_string()))?;
+        let (lease, keeper) = Lease::new(instance);
+        tokio::spawn(keep(keeper, register::ConsulPlace(client)));
+        Ok(lease)
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

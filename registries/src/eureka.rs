@@ -26,13 +26,15 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use weft_core::{
     name::RegistryName,
-    registry::{Capabilities, Event, Lease, Registry, RegistryError, Resume, Right, Scope},
-    resource::Endpoint,
+    registry::{
+        Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
+        Scope,
+    },
 };
 
 pub use settings::{EurekaSettings, read};
 
-use crate::told::Listing;
+use crate::{announcing::keep, told::Listing};
 
 /// The registry.
 #[derive(Clone, Debug)]
@@ -88,7 +90,11 @@ impl Registry for EurekaRegistry {
         .boxed()
     }
 
-    fn register(&self, endpoint: Arc<Endpoint>) -> Option<Box<dyn Lease>> {
-        register::announce(self.settings.clone(), &endpoint)
+    /// Must be called within a runtime.
+    fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
+        register::check(&instance)?;
+        let (lease, keeper) = Lease::new(instance);
+        tokio::spawn(keep(keeper, register::EurekaPlace::new(self.settings.clone())));
+        Ok(lease)
     }
 }

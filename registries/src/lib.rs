@@ -9,6 +9,8 @@ pub mod speaking;
 pub mod told;
 pub mod credential;
 pub mod http_client;
+pub mod announcing;
+pub mod check;
 pub mod plan;
 pub mod probe;
 pub mod static_files;

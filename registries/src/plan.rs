@@ -83,6 +83,11 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// When the environment lacks what it needs.
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError>;
 
+    /// Whether local instances can be announced there.
+    fn takes_announcements(&self) -> bool {
+        false
+    }
+
     /// The folder of resource files, where it is one: `weft check` looks into it.
     fn folder(&self) -> Option<&PathBuf> {
         None

@@ -277,6 +277,17 @@ pub fn read_protocol(text: &str) -> Option<AppProtocol> {
     }
 }
 
+/// A protocol's word under [`keys::PROTOCOL`].
+#[must_use]
+pub fn protocol_word(protocol: AppProtocol) -> &'static str {
+    match protocol {
+        AppProtocol::Http => "http",
+        AppProtocol::Http2 => "http2",
+        AppProtocol::Grpc => "grpc",
+        AppProtocol::Tcp => "tcp",
+    }
+}
+
 fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),

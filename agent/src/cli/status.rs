@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::{
     table::Table,
 };
 use crate::{
+    admin::pages,
     lifecycle::Phase,
     view::{
         Registry, Status,
@@ -119,6 +120,10 @@ fn print(status: &Status) -> anyhow::Result<()> {
     println_empty()?;
     listeners(status).print("no listeners")?;
     println_empty()?;
+    if !status.announcements.is_empty() {
+        announcements(status).print("nothing announced")?;
+        println_empty()?;
+    }
     print_registries(&status.registries, &status.diagnostics)
 }
 
@@ -223,6 +228,31 @@ fn listeners(status: &Status) -> Table {
             or_dash(listener.workload.as_deref()),
             listener.address.clone(),
             or_dash(listener.target.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn announcements(status: &Status) -> Table {
+    let now = pages::seconds(SystemTime::now());
+    let ago = |at: Option<u64>| match at {
+        None => "never".to_owned(),
+        Some(at) => format!("{} ago", span(i64::try_from(now.saturating_sub(at)).unwrap_or(i64::MAX))),
+    };
+    let mut table = Table::new(&["ANNOUNCED", "INSTANCE", "IN", "SINCE", "CONFIRMED", "HEALTH", "FAULT"]);
+    for row in &status.announcements {
+        let health = match &row.reason {
+            None => row.health.clone(),
+            Some(reason) => format!("{} ({reason})", row.health),
+        };
+        table.row([
+            format!("{}/{}", row.service, row.port),
+            row.instance.clone(),
+            row.registry.clone(),
+            ago(row.since_s),
+            ago(row.confirmed_s),
+            health,
+            or_dash(row.fault.as_deref()),
         ]);
     }
     table

@@ -16,7 +16,7 @@ use weft_core::{
 use weft_registries::Plan;
 
 use super::{
-    AgentConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, check, eureka_api, hub, identity,
+    AgentConfig, AnnouncementConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, announce, check, eureka_api, hub, identity,
     join, limits, log, store, unix_path::too_long, workload,
 };
 
@@ -112,6 +112,11 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     }
     let joins = join::read(root, &registries);
     let workloads: Vec<_> = root.sections("workload").iter().filter_map(workload::read).collect();
+    let announce = announce::read_host(root);
+    let named = workloads.iter().flat_map(|workload| &workload.announced);
+    for fault in named.flat_map(|(_, terms)| announce::check_registries(&terms.registries, &registries)) {
+        root.report(fault);
+    }
     let serves = workloads.iter().any(|workload| !workload.ports.is_empty());
     let inbound = inbound.filter(|_| serves || root.has("inbound"));
 
@@ -141,8 +146,22 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         limits,
         registries,
         joins,
+        announce,
+        announcements: announcements(&workloads),
         workloads: workloads.into_iter().map(|workload| workload.checked).collect(),
     })
+}
+
+fn announcements(workloads: &[workload::RawWorkload]) -> Vec<AnnouncementConfig> {
+    let of = |workload: &workload::RawWorkload| {
+        let announced = workload.announced.iter().map(|(port, raw)| AnnouncementConfig {
+            workload: workload.checked.workload.clone(),
+            port: port.clone(),
+            terms: raw.terms.clone(),
+        });
+        announced.collect::<Vec<_>>()
+    };
+    workloads.iter().flat_map(of).collect()
 }
 
 fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {

@@ -11,7 +11,10 @@ use weft_core::{
     workload::{Workload, WorkloadPort},
 };
 
-use super::unix_path::MAX_SOCKET_PATH;
+use super::{
+    announce::{RawTerms, read_terms},
+    unix_path::MAX_SOCKET_PATH,
+};
 
 /// A local workload and how it reaches the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(super) struct RawWorkload {
     pub(super) outbound: Vec<Located<ListenAddress>>,
     pub(super) upstreams: Vec<Located<RawUpstream>>,
     pub(super) ports: Vec<Located<WorkloadPort>>,
+    /// The ports that are announced.
+    pub(super) announced: Vec<(WorkloadPort, RawTerms)>,
     pub(super) checked: WorkloadConfig,
 }
 
@@ -103,7 +108,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<RawWorkload> {
     let locality = section.read_or("locality", Locality::default());
     let outbound: OneOrMany<Located<ListenAddress>> = section.read_or("outbound", OneOrMany::default());
     let upstreams: Vec<_> = section.sections("upstream").iter().filter_map(upstream).collect();
-    let ports: Vec<_> = section.sections("port").iter().filter_map(port).collect();
+    let (ports, terms): (Vec<_>, Vec<_>) = section.sections("port").iter().filter_map(port).unzip();
+    let announced = ports.iter().zip(terms).filter_map(|(port, terms)| Some((port.value.clone(), terms?)));
+    let announced = announced.collect();
     let allowed = allowed(section);
     let (name, identity) = (name?, identity?);
     let workload = Workload {
@@ -119,7 +126,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<RawWorkload> {
         allowed,
         upstreams: upstreams.iter().map(|upstream| upstream.value.config.clone()).collect(),
     };
-    Some(RawWorkload { name, identity, outbound: outbound.0, upstreams, ports, checked })
+    Some(RawWorkload { name, identity, outbound: outbound.0, upstreams, ports, announced, checked })
 }
 
 /// The number of a user.
@@ -175,7 +182,8 @@ fn upstream(section: &Section<'_>) -> Option<Located<RawUpstream>> {
     Some(Located { value: RawUpstream { config, listen }, place: section.key_place("service") })
 }
 
-fn port(section: &Section<'_>) -> Option<Located<WorkloadPort>> {
+/// A port, and how it is announced where it is.
+fn port(section: &Section<'_>) -> Option<(Located<WorkloadPort>, Option<RawTerms>)> {
     let service: Option<ServiceName> =
         section.require("service", "what it is an instance of, such as service = \"web.default\"");
     let name: Option<PortName> = section.require("name", "the service's port, such as name = \"http\"");
@@ -189,7 +197,13 @@ fn port(section: &Section<'_>) -> Option<Located<WorkloadPort>> {
             ("tcp", AppProtocol::Tcp),
         ])
     });
+    let number = address.as_ref().map(|address| address.value.0.port());
+    let announce = section.section("announce").map(|terms| read_terms(&terms, number.unwrap_or(1)));
     let Located { value: SocketPort(address), place } = address?;
+    let terms = match announce {
+        Some(terms) => Some(terms?),
+        None => None,
+    };
     let port = WorkloadPort { service: service?, name: name?, address, protocol: protocol? };
-    Some(Located { value: port, place })
+    Some((Located { value: port, place }, terms))
 }

@@ -8,6 +8,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod announced;
 mod consul;
 mod demonstration;
 mod eureka;

@@ -144,6 +144,10 @@ impl LoginSettings {
 }
 
 impl Settings for ConsulSettings {
+    fn takes_announcements(&self) -> bool {
+        true
+    }
+
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
         let trust_domain: Option<TrustDomain> = environment.trust_domain.clone();
         Ok(Arc::new(ConsulRegistry::new(name.clone(), Arc::new(self.clone()), trust_domain)))

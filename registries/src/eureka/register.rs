@@ -1,5 +1,5 @@
-//! A local instance at Eureka: registered, renewed by heartbeats, registered again where the server forgot it, and cancelled
-//! with its lease.
+//! How a local instance is announced at Eureka: registered, renewed by heartbeats, registered again where the server forgot
+//! it, and cancelled.
 
 use std::{
     sync::Arc,
@@ -9,10 +9,9 @@ use std::{
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use weft_core::{
     name::DEFAULT_NAMESPACE,
-    registry::{Lease, RegistryError},
+    registry::{LocalInstance, RegisterError, RegistryError},
     resource::{Endpoint, Health},
 };
 
@@ -22,92 +21,34 @@ use super::{
     settings::EurekaSettings,
 };
 use crate::{
-    http_client::{Call, jittered},
-    speaking::keys,
+    announcing::Place,
+    http_client::Call,
+    speaking::{keys, protocol_word},
 };
 
-/// How soon a registration that failed is tried again, at first and at last.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long the last word may take when a lease ends.
-const GOODBYE: Duration = Duration::from_secs(5);
-
-/// Announces an instance until the lease is dropped. Eureka knows no namespaces, so services of others than `default`
-/// cannot be announced.
-pub(super) fn announce(settings: Arc<EurekaSettings>, endpoint: &Endpoint) -> Option<Box<dyn Lease>> {
-    if endpoint.service.namespace() != DEFAULT_NAMESPACE {
-        return None;
+/// Whether Eureka has words for an instance.
+///
+/// # Errors
+/// Says why not.
+pub(super) fn check(instance: &LocalInstance) -> Result<(), RegisterError> {
+    let service = &instance.endpoint.service;
+    if service.namespace() != DEFAULT_NAMESPACE {
+        let reason = format!("`{service}`: Eureka has no namespaces, so `default` alone can be announced");
+        return Err(RegisterError::Unfit(reason));
     }
-    let (stop, stopped) = oneshot::channel();
-    let (path, dirty) = (path(endpoint), now());
-    let object = object(endpoint, dirty);
-    let announced = Announced { settings, path, object, status: status(endpoint.health), dirty };
-    tokio::spawn(announced.keep(stopped));
-    Some(Box::new(Announcement { _stop: stop }))
+    Ok(())
 }
 
-struct Announcement {
-    /// Dropped with the lease: that is the word to withdraw.
-    _stop: oneshot::Sender<()>,
-}
-
-impl Lease for Announcement {}
-
-struct Announced {
+/// Eureka's servers.
+pub(super) struct EurekaPlace {
     settings: Arc<EurekaSettings>,
-    /// `APP/ID`, as it stands in a path.
-    path: (String, String),
-    object: Value,
-    status: &'static str,
-    /// When it last changed, in milliseconds: the server tells by it who knows more.
+    /// When the instance last changed, in milliseconds: the server tells by it who knows more.
     dirty: u64,
 }
 
-impl Announced {
-    async fn keep(self, mut stopped: oneshot::Receiver<()>) {
-        let (mut known, mut failing, mut again) = (false, false, AGAIN.0);
-        loop {
-            let wait = match tokio::select! { _ = &mut stopped => break, said = self.say(known) => said } {
-                Ok(is_known) => {
-                    known = is_known;
-                    failing = false;
-                    again = AGAIN.0;
-                    if known {
-                        jittered(Duration::from_secs(DEFAULT_RENEWAL * 4 / 5))
-                    } else {
-                        Duration::ZERO
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, instance = self.path.1, "Eureka does not take an announcement");
-                    }
-                    again = (again * 2).min(AGAIN.1);
-                    jittered(again)
-                }
-            };
-            tokio::select! { _ = &mut stopped => break, () = tokio::time::sleep(wait) => {} }
-        }
-        let (app, id) = &self.path;
-        let goodbye = self.send(Call::new(Method::DELETE, format!("/apps/{app}/{id}")));
-        match tokio::time::timeout(GOODBYE, goodbye).await {
-            Ok(Ok(_)) => {}
-            // Its lease runs out there by itself.
-            Ok(Err(error)) => tracing::debug!(%error, instance = id, "not withdrawn from Eureka"),
-            Err(_) => tracing::debug!(instance = id, "not withdrawn from Eureka in time"),
-        }
-    }
-
-    /// Registers, or renews what is `known`; returns whether the server knows the instance now.
-    async fn say(&self, known: bool) -> Result<bool, RegistryError> {
-        let (app, id) = &self.path;
-        if !known {
-            let body = self.object.to_string();
-            let call = Call::new(Method::POST, format!("/apps/{app}")).body("application/json", body);
-            return self.send(call).await.map(|_| true);
-        }
-        let path = format!("/apps/{app}/{id}?status={}&lastDirtyTimestamp={}", self.status, self.dirty);
-        let status = self.send(Call::new(Method::PUT, path)).await?;
-        Ok(status != StatusCode::NOT_FOUND)
+impl EurekaPlace {
+    pub(super) fn new(settings: Arc<EurekaSettings>) -> Self {
+        Self { settings, dirty: now() }
     }
 
     async fn send(&self, call: Call) -> Result<StatusCode, RegistryError> {
@@ -119,6 +60,40 @@ impl Announced {
     }
 }
 
+impl Place for EurekaPlace {
+    fn name(&self) -> &str {
+        "Eureka"
+    }
+
+    fn renewed_every(&self) -> Duration {
+        Duration::from_secs(DEFAULT_RENEWAL * 4 / 5)
+    }
+
+    async fn announce(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
+        self.dirty = now().max(self.dirty + 1);
+        let (app, _) = path(&instance.endpoint);
+        let body = object(instance, self.dirty).to_string();
+        let call = Call::new(Method::POST, format!("/apps/{app}")).body("application/json", body);
+        match self.send(call).await? {
+            StatusCode::NOT_FOUND => Err(RegistryError::Malformed(format!("POST /apps/{app} is not there"))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn renew(&mut self, instance: &LocalInstance) -> Result<bool, RegistryError> {
+        let (app, id) = path(&instance.endpoint);
+        let (status, dirty) = (status(instance.endpoint.health), self.dirty);
+        let path = format!("/apps/{app}/{id}?status={status}&lastDirtyTimestamp={dirty}");
+        Ok(self.send(Call::new(Method::PUT, path)).await? != StatusCode::NOT_FOUND)
+    }
+
+    async fn withdraw(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
+        let (app, id) = path(&instance.endpoint);
+        self.send(Call::new(Method::DELETE, format!("/apps/{app}/{id}"))).await.map(drop)
+    }
+}
+
+/// `APP` and `ID`, as they stand in a path.
 fn path(endpoint: &Endpoint) -> (String, String) {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     (encoded(&endpoint.service.label().to_uppercase()), encoded(endpoint.instance.as_str()))
@@ -132,7 +107,8 @@ fn status(health: Health) -> &'static str {
     }
 }
 
-fn object(endpoint: &Endpoint, dirty: u64) -> Value {
+fn object(instance: &LocalInstance, dirty: u64) -> Value {
+    let endpoint = &instance.endpoint;
     let address = endpoint.address.socket();
     let secure = endpoint.port_name.as_str() == "https";
     let port = |here: bool, other: u16| {
@@ -149,6 +125,7 @@ fn object(endpoint: &Endpoint, dirty: u64) -> Value {
         say(keys::MESH_PORT, mesh.port().to_string());
         say(keys::IDENTITY, identity.to_string());
     }
+    say(keys::PROTOCOL, protocol_word(instance.port.protocol).into());
     say(keys::WEIGHT, endpoint.weight.to_string());
     let locality = endpoint.locality.to_string();
     if endpoint.locality != Default::default() {

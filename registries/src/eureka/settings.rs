@@ -106,6 +106,10 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
 }
 
 impl Settings for EurekaSettings {
+    fn takes_announcements(&self) -> bool {
+        true
+    }
+
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
         let trust_domain = environment.trust_domain.clone();
         let settings = Self { trust_domain, ..self.clone() };

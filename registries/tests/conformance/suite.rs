@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 use weft_core::{
     identity::SpiffeId,
-    registry::Completeness,
-    resource::{Endpoint, Health, IdentityFrom, TlsMode},
+    registry::{Completeness, LocalInstance},
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
 
 use crate::{
@@ -165,8 +165,9 @@ async fn register(bed: &mut dyn Bed, follower: &mut Follower) -> Checked {
         locality: Default::default(),
         health: Health::Healthy,
     };
-    let lease =
-        bed.registry().register(endpoint.into()).ok_or("it declares that it registers, and does not")?;
+    let port = ServicePort { name: endpoint.port_name.clone(), number: 80, protocol: AppProtocol::Http };
+    let instance = LocalInstance { endpoint, port, note: String::new() };
+    let lease = bed.registry().register(instance.into()).map_err(|error| error.to_string())?;
     follower.until("the announced instance", SOON, |view| view.count("announced") == 1).await?;
     let told = follower.view(|view| view.endpoints("announced")).unwrap_or_default();
     let (mesh, named) = (told[0].mesh_address.clone(), told[0].identity.as_ref().map(ToString::to_string));

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use tokio::task::block_in_place;
-use weft_core::resource::{Endpoint, Health, IdentityFrom, TlsMode};
+use weft_core::{
+    registry::{LocalInstance, RegisterError},
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+};
 use weft_testbed::{Consul, ConsulOptions};
 
 use crate::{
@@ -11,8 +14,14 @@ use crate::{
     follower::{Follower, View},
 };
 
-fn endpoint(service: &str) -> Arc<Endpoint> {
-    Arc::new(Endpoint {
+fn instance(service: &str) -> Arc<LocalInstance> {
+    let name = "http".parse().unwrap();
+    let port = ServicePort { name, number: 80, protocol: AppProtocol::Grpc };
+    Arc::new(LocalInstance { endpoint: endpoint(service), port, note: String::new() })
+}
+
+fn endpoint(service: &str) -> Endpoint {
+    Endpoint {
         service: service.parse().unwrap(),
         port_name: "http".parse().unwrap(),
         instance: "host-1/web 1".replace(' ', "-").parse().unwrap(),
@@ -27,7 +36,7 @@ fn endpoint(service: &str) -> Arc<Endpoint> {
         weight: 5,
         locality: "eu/a".to_owned().try_into().unwrap(),
         health: Health::Healthy,
-    })
+    }
 }
 
 fn ids(consul: &Consul) -> Vec<String> {
@@ -40,11 +49,11 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
     let registry = registry(&consul.url(), "");
     let mut follower = Follower::new(registry.clone(), None);
-    let lease = registry.register(endpoint("web")).unwrap();
+    let lease = registry.register(instance("web")).unwrap();
     let there = |view: &View<'_>| view.count("web") == 1;
     follower.until("the instance", SOON, there).await.unwrap();
     let told = follower.view(|view| view.endpoints("web")).unwrap();
-    let mut expected = (*endpoint("web")).clone();
+    let mut expected = endpoint("web");
     expected.labels = [("version", "v1"), ("tag.blue", "true"), ("tag.team", "shop")].into_iter().collect();
     expected.instance = told[0].instance.clone();
     expected.identity_from = IdentityFrom::Metadata;
@@ -60,7 +69,15 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     block_in_place(|| consul.restart()).unwrap();
     let is_registered = || ids(&consul).contains(&id);
     weft_testbed::until("it is announced to a new server", SOON, is_registered).unwrap();
-    drop(lease);
-    weft_testbed::until("it is withdrawn", SOON, || !is_registered()).unwrap();
-    assert!(registry.register(endpoint("web.other")).is_none());
+    // What changes is told anew under the same key, without a gap.
+    let mut ill = LocalInstance::clone(&instance("web"));
+    (ill.endpoint.health, ill.note) = (Health::Unhealthy, "GET /health: status 500".into());
+    lease.change(ill.into());
+    let unhealthy = |view: &View<'_>| view.endpoints("web").iter().flatten().any(|it| it.health == Health::Unhealthy);
+    follower.until("that it is unhealthy", SOON, unhealthy).await.unwrap();
+    assert!(lease.state().borrow().confirmed.is_some());
+    lease.withdraw().await;
+    assert!(!is_registered(), "withdrawing waits until it is done");
+    let refused = registry.register(instance("web.other")).unwrap_err();
+    assert!(matches!(&refused, RegisterError::Unfit(why) if why.contains("web.other")), "{refused}");
 }
