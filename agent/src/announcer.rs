@@ -70,7 +70,6 @@ struct Running {
 pub struct Board(Arc<Mutex<BTreeMap<Key, Card>>>);
 
 /// What is known of one announcement.
-#[derive(Default)]
 struct Card {
     /// None before the first look.
     healthy: Option<bool>,

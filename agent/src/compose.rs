@@ -24,12 +24,13 @@ use weft_core::{
     publish::{Publisher, Reader},
     registry::Registry,
     table::Table,
-    tls::Credentials,
+    tls::{Credentials, TlsContext},
     workload::Workload,
 };
 use weft_proxy::Proxy;
 use weft_registries::{
     Environment, Plan,
+    checked::Findings,
     hub::{HubRegistry, RelayedStates},
 };
 
@@ -63,6 +64,8 @@ pub struct Parts {
     pub identity: Identity,
     /// The registries that are followed.
     plans: Vec<Plan>,
+    /// What their endpoints are checked with, and where is shown what is found.
+    checks: Checks,
     /// The same, to announce in.
     registries: Announced,
     announcer: Announcer,
@@ -79,6 +82,13 @@ pub enum Identity {
     Files(FileIdentity),
     /// Nowhere: there is nobody to certify.
     None,
+}
+
+/// What checks of endpoints need of this process.
+#[derive(Clone)]
+struct Checks {
+    tls: Arc<TlsContext>,
+    findings: Findings,
 }
 
 /// The registries in which can be announced, by name.
@@ -103,7 +113,9 @@ impl Parts {
         let (workloads, followed) = watch::channel(config.workloads().into());
         let identity = Identity::start(config, followed)?;
         let credentials = identity.credentials();
-        let sources = sources(&config.registries, &identity, config.trust_domain.as_ref())?;
+        let tls = Arc::new(TlsContext::new(credentials.clone()));
+        let checks = Checks { tls, findings: Findings::default() };
+        let sources = sources(&config.registries, &identity, config.trust_domain.as_ref(), &checks)?;
         let registries = by_name(&sources);
         let wishes = wishes(config, &identity, &registries)?;
         let flow = flow(config, sources)?;
@@ -123,6 +135,7 @@ impl Parts {
             proxy,
             identity,
             plans,
+            checks,
             registries,
             announcer: Announcer::default(),
             unannounced: Some(wishes),
@@ -137,7 +150,7 @@ impl Parts {
     pub async fn reload(&mut self, config: &AgentConfig, inbound: Inbound) -> anyhow::Result<()> {
         let fresh: Vec<_> =
             config.registries.iter().filter(|plan| !self.plans.contains(plan)).cloned().collect();
-        let fresh = sources(&fresh, &self.identity, config.trust_domain.as_ref())?;
+        let fresh = sources(&fresh, &self.identity, config.trust_domain.as_ref(), &self.checks)?;
         let mut announced = self.registries.clone();
         announced.extend(by_name(&fresh));
         announced.retain(|name, _| config.registries.iter().any(|plan| plan.name.value == *name));
@@ -168,6 +181,12 @@ impl Parts {
         if let Some(wishes) = self.unannounced.take() {
             self.announcer.change(wishes);
         }
+    }
+
+    /// What checks of endpoints find.
+    #[must_use]
+    pub fn findings(&self) -> Findings {
+        self.checks.findings.clone()
     }
 
     /// How the announcements are.
@@ -237,12 +256,14 @@ fn sources(
     plans: &[Plan],
     identity: &Identity,
     trust_domain: Option<&TrustDomain>,
+    checks: &Checks,
 ) -> anyhow::Result<Vec<Source>> {
     let hub = match identity {
         Identity::Hub(hub) => Some(HubRegistry::factory(hub.link().clone())),
         Identity::Files(_) | Identity::None => None,
     };
-    let environment = Environment { hub, trust_domain: trust_domain.cloned() };
+    let Checks { tls, findings } = checks.clone();
+    let environment = Environment { hub, trust_domain: trust_domain.cloned(), tls: Some(tls), findings };
     let source = |plan: &Plan| {
         let registry = plan.build(&environment)?;
         Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })

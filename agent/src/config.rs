@@ -33,7 +33,7 @@ pub use admin::AdminConfig;
 pub use announce::{AnnounceTerms, AnnouncementConfig, HostConfig};
 pub use eureka_api::EurekaApiConfig;
 pub use file::{ConfigError, FileKind, kind_of, load_agent, load_hub, read_agent, read_hub};
-pub use hub::{CaConfig, HubConfig, operator_socket};
+pub use hub::{AnnouncementsConfig, CaConfig, HubConfig, operator_socket};
 pub use identity::IdentityConfig;
 pub use log::{AccessLogTarget, MetricPrefix};
 pub use overrides::Overrides;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   token ──> records (compare and swap) ──> authority (signs) ┐
+//!   nodes' announcements ──┐
 //!   registries ──> core::flow ──> Snapshot ──> relay ──────────┴──> stream ──> agents
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod records;
 pub mod authority;
 pub mod operator;
 pub mod office;
+pub mod announced;
 pub mod relay;
 mod roster;
 mod departed;

@@ -16,7 +16,10 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use weft_core::{flow, merge::Snapshot, publish::Reader, table::Table, tls::Credentials, workload::Workload};
 use weft_proxy::{Inspector, Tapped};
-use weft_registries::hub::{LinkState, RelayedStates};
+use weft_registries::{
+    checked::Findings,
+    hub::{LinkState, RelayedStates},
+};
 
 pub use readonly::ReadOnly;
 
@@ -67,6 +70,8 @@ pub struct Inspect {
     pub proxy: Inspector,
     /// What is announced.
     pub announcements: Board,
+    /// What checks of endpoints find.
+    pub findings: Findings,
     /// Rings when the operator asks for a drain.
     pub drain: Notify,
 }
@@ -126,7 +131,8 @@ impl Inspect {
     fn endpoints(&self) -> Vec<view::Endpoint> {
         let (snapshot, table) = (self.snapshots.load_full(), self.tables.load_full());
         let clock = weft_proxy::clock::milliseconds(Instant::now());
-        endpoints::endpoints((&snapshot, &table, &self.statuses.load_full()), clock, SystemTime::now())
+        let told = (&*snapshot, &*table, &*self.statuses.load_full());
+        endpoints::endpoints(told, &self.findings, clock, SystemTime::now())
     }
 
     /// What stands between requests and an answer: what has not come yet, and certificates that have ended.

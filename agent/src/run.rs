@@ -96,6 +96,7 @@ impl Agent {
             flow: parts.flow.clone(),
             proxy: parts.proxy.inspector(),
             announcements: parts.board(),
+            findings: parts.findings(),
             drain: Notify::new(),
         });
         let admin = admin(&config, &inspect).await?;

@@ -10,6 +10,7 @@
 
 pub mod configuration;
 pub mod discovery;
+pub mod announcement;
 mod error;
 pub mod message;
 mod report;
@@ -26,7 +27,9 @@ pub const CONNECT_PATH: &str = "/weft.control.v1.Hub/Connect";
 /// The path of the unary call by which a host joins with a token.
 pub const JOIN_PATH: &str = "/weft.control.v1.Hub/Join";
 /// The versions of the words that this build speaks, lowest and highest. The highest that both sides know is used.
-pub const VERSIONS: (u32, u32) = (1, 1);
+pub const VERSIONS: (u32, u32) = (1, 2);
+/// The version from which on nodes announce their local services.
+pub const ANNOUNCING: u32 = 2;
 /// The port of the hub, unless configured otherwise.
 pub const DEFAULT_PORT: u16 = 15012;
 /// The largest message either side accepts, in bytes.

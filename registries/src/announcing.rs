@@ -31,6 +31,11 @@ pub trait Place: Send {
     /// How often what is announced must be renewed, before jitter.
     fn renewed_every(&self) -> Duration;
 
+    /// How long one rests whose announcement was refused, before jitter.
+    fn refused_pause(&self) -> Duration {
+        self.renewed_every()
+    }
+
     /// Registers the instance, or tells anew what it is.
     fn announce(
         &mut self,
@@ -80,7 +85,10 @@ pub async fn keep(mut keeper: Keeper, mut place: impl Place) {
                 if keeper.failed(error.to_string()) {
                     tracing::warn!(%instance, %error, "{} does not take an announcement; tried again", place.name());
                 }
-                backoff.next(&error).min(place.renewed_every())
+                match error {
+                    RegistryError::Denied(_) | RegistryError::Malformed(_) => jittered(place.refused_pause()),
+                    error => backoff.next(&error).min(place.renewed_every()),
+                }
             }
         };
         let next = match next {

@@ -6,12 +6,14 @@
 
 mod grpc;
 mod ask;
+pub(crate) mod mesh;
 
-use std::{fmt, time::Duration};
+use std::{fmt, pin::pin, time::Duration};
 
 use weft_core::config::{Fault, Section};
 
 pub use ask::ask;
+pub(crate) use mesh::ask_in_time as ask_mesh;
 
 /// How often is asked when the file does not say.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -159,6 +161,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// One that goes on from what was found before, if anything.
+    #[must_use]
+    pub fn known(healthy: Option<bool>) -> Self {
+        Self { healthy, against: 0 }
+    }
+
     /// Takes an answer in. The first one decides alone; later ones must come in a row. Returns whether the judgement changed.
     pub fn take(&mut self, settings: &CheckSettings, answered: bool) -> bool {
         let Some(healthy) = self.healthy else {
@@ -182,6 +190,18 @@ impl Tally {
     #[must_use]
     pub fn healthy(&self) -> Option<bool> {
         self.healthy
+    }
+}
+
+/// Drives a connection until the answer is there. One that ends may have brought it, or says in it why not.
+async fn with_connection<T>(
+    answered: impl Future<Output = T>,
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+) -> T {
+    let mut answered = pin!(answered);
+    tokio::select! {
+        answer = &mut answered => answer,
+        _ended = connection => answered.await,
     }
 }
 

@@ -7,6 +7,7 @@ mod transport;
 pub mod join;
 pub mod link;
 mod session;
+mod announce;
 pub mod relay;
 
 pub use join::{JoinError, join};

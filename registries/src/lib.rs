@@ -11,6 +11,7 @@ pub mod credential;
 pub mod http_client;
 pub mod announcing;
 pub mod check;
+pub mod checked;
 pub mod plan;
 pub mod probe;
 pub mod static_files;

@@ -12,7 +12,10 @@ use weft_core::{
     name::RegistryName,
     registry::Registry,
     resource::PrincipalMatch,
+    tls::TlsContext,
 };
+
+use crate::checked::{CheckRules, Checked, Findings};
 
 /// What registries may use of the process they run in.
 #[derive(Clone, Default)]
@@ -21,6 +24,10 @@ pub struct Environment {
     pub hub: Option<HubFactory>,
     /// The trust domain of the identities that rules and platforms name without one.
     pub trust_domain: Option<TrustDomain>,
+    /// With what endpoints of the mesh are checked; none in a process without a part in the mesh.
+    pub tls: Option<Arc<TlsContext>>,
+    /// Where is shown what checks find.
+    pub findings: Findings,
 }
 
 /// Makes the registry of the given name that follows the hub's relay, on the process's one stream to it.
@@ -103,6 +110,8 @@ pub struct Plan {
     pub name: Located<RegistryName>,
     /// Which identities it may name; none means any.
     pub may_name: Option<Vec<PrincipalMatch>>,
+    /// How its endpoints are looked after.
+    pub checks: CheckRules,
     /// What is its kind's own.
     pub settings: Arc<dyn Settings>,
 }
@@ -124,13 +133,14 @@ impl Plan {
             }),
         };
         let may_name = section.list("may_name", read_principal);
+        let checks = CheckRules::read(section);
         let Some(kind) = kind else {
             section.ignore_unknown();
             return None;
         };
         let settings = (kind.read)(section)?;
         let may_name = may_name.filter(|patterns| !patterns.is_empty());
-        Some(Self { kind: kind.word, name: name?, may_name, settings })
+        Some(Self { kind: kind.word, name: name?, may_name, checks: checks?, settings })
     }
 
     /// Makes the registry.
@@ -138,7 +148,12 @@ impl Plan {
     /// # Errors
     /// When the environment lacks what it needs.
     pub fn build(&self, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
-        self.settings.build(&self.name.value, environment)
+        let registry = self.settings.build(&self.name.value, environment)?;
+        if self.checks.is_empty() {
+            return Ok(registry);
+        }
+        let Environment { tls, findings, .. } = environment;
+        Ok(Arc::new(Checked::new(registry, self.checks.clone(), tls.clone(), findings.clone())))
     }
 }
 
@@ -146,7 +161,8 @@ impl Plan {
 impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
         let settings = |plan: &Self| format!("{:?}", plan.settings);
-        let common = |plan: &Self| (plan.kind, plan.name.value.clone(), plan.may_name.clone());
+        let common =
+            |plan: &Self| (plan.kind, plan.name.value.clone(), plan.may_name.clone(), plan.checks.clone());
         common(self) == common(other) && settings(self) == settings(other)
     }
 }
@@ -159,6 +175,10 @@ impl Settings for HubSettings {
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
         let make = environment.hub.as_ref().ok_or_else(|| BuildError::NoHub(name.clone()))?;
         Ok(make(name))
+    }
+
+    fn takes_announcements(&self) -> bool {
+        true
     }
 }
 

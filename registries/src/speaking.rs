@@ -26,7 +26,8 @@ use weft_core::{
 
 pub use rule::{Template, TlsRule};
 
-use rule::{Pattern, Rule};
+pub(crate) use rule::Pattern;
+use rule::Rule;
 
 /// The keys of an instance's record, the same on every platform: service meta, tags `key=value`, annotations, metadata.
 pub mod keys {

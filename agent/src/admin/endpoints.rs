@@ -17,6 +17,7 @@ use weft_core::{
     resource::{Endpoint, Health, IdentityFrom},
     table::{Table, Upstream},
 };
+use weft_registries::checked::Findings;
 
 use super::pages::{endpoints_of, sorted};
 use crate::view;
@@ -34,6 +35,7 @@ type Confirmed = BTreeMap<Scope, SystemTime>;
 #[must_use]
 pub fn endpoints(
     (snapshot, table, status): (&Snapshot, &Table, &flow::Status),
+    findings: &Findings,
     clock: u64,
     now: SystemTime,
 ) -> Vec<view::Endpoint> {
@@ -49,7 +51,9 @@ pub fn endpoints(
             let age_s = age_s(&key, entry, &confirmed, now);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
-                rows.push(row(&key, entry, endpoint, upstream.copied(), age_s, clock));
+                let mut row = row(&key, entry, endpoint, upstream.copied(), age_s, clock);
+                check(&mut row, &key, endpoint, findings, now);
+                rows.push(row);
             }
         }
     }
@@ -112,6 +116,21 @@ fn row(
         reason,
         age_s,
     }
+}
+
+/// What its check found is a better reason than what the check made of its registry's words.
+fn check(
+    row: &mut view::Endpoint,
+    key: &ServiceKey,
+    endpoint: &Endpoint,
+    findings: &Findings,
+    now: SystemTime,
+) {
+    let Endpoint { service, port_name, instance, .. } = endpoint;
+    let found = (key.registry.clone(), service.clone(), port_name.clone(), instance.clone());
+    let Some(finding) = findings.of(&found).filter(|_| endpoint.health == Health::Unhealthy) else { return };
+    let since = now.duration_since(finding.since).unwrap_or_default().as_secs();
+    row.reason = Some(format!("its check fails for {since} s: {}: {}", finding.question, finding.reason));
 }
 
 /// Why the compiler has no use for an endpoint.

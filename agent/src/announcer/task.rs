@@ -29,10 +29,10 @@ pub(super) struct Task {
     note: String,
 }
 
-/// An announcement in one registry. One that is refused stays so until its registry or what is announced changes.
+/// An announcement in one registry, or why there is none, which stays so until the registry is another one.
 struct Held {
     registry: Arc<dyn Registry>,
-    lease: Option<Lease>,
+    lease: Result<Lease, String>,
 }
 
 impl Task {
@@ -63,7 +63,7 @@ impl Task {
             }
         }
         self.board.lock().remove(&self.key);
-        let leases = std::mem::take(&mut self.leases).into_values().filter_map(|held| held.lease);
+        let leases = std::mem::take(&mut self.leases).into_values().filter_map(|held| held.lease.ok());
         join_all(leases.map(Lease::withdraw)).await;
     }
 
@@ -105,35 +105,33 @@ impl Task {
         let instance = Arc::new(instance);
         // What is dropped here is withdrawn.
         self.leases.retain(|name, _| wish.registries.contains_key(name));
-        let mut board = self.board.lock();
-        let card = board.entry(self.key.clone()).or_insert_with(Card::default);
-        card.healthy = self.check.as_ref().and(self.tally.healthy());
-        card.note.clone_from(&self.note);
-        card.registries.retain(|name, _| wish.registries.contains_key(name));
         for (name, registry) in &wish.registries {
             let held = self.leases.get(name).filter(|held| Arc::ptr_eq(&held.registry, registry));
-            if let Some(held) = held {
-                if let Some(lease) = &held.lease {
-                    lease.change(instance.clone());
-                }
-                continue;
+            match held.map(|held| &held.lease) {
+                Some(Ok(lease)) => lease.change(instance.clone()),
+                Some(Err(_)) => {}
+                None => self.register(name, registry, instance.clone()),
             }
-            let lease = match registry.register(instance.clone()) {
-                Ok(lease) => {
-                    card.registries.insert(name.clone(), Ok(lease.state()));
-                    Some(lease)
-                }
-                Err(fault) => {
-                    let (service, _, _) = &self.key;
-                    tracing::warn!(%service, registry = %name, %fault, "cannot be announced");
-                    card.registries.insert(name.clone(), Err(fault.to_string()));
-                    None
-                }
-            };
-            let before = self.leases.insert(name.clone(), Held { registry: registry.clone(), lease });
-            if let Some(lease) = before.and_then(|held| held.lease) {
-                lease.leave();
-            }
+        }
+        let shown = |held: &Held| held.lease.as_ref().map(Lease::state).map_err(Clone::clone);
+        let card = Card {
+            healthy: self.check.as_ref().and(self.tally.healthy()),
+            note: self.note.clone(),
+            registries: self.leases.iter().map(|(name, held)| (name.clone(), shown(held))).collect(),
+        };
+        self.board.lock().insert(self.key.clone(), card);
+    }
+
+    /// Announces it in another registry, or in one of the same name whose section changed: the former lease is left to
+    /// the new one.
+    fn register(&mut self, name: &RegistryName, registry: &Arc<dyn Registry>, instance: Arc<LocalInstance>) {
+        let lease = registry.register(instance).map_err(|fault| fault.to_string());
+        if let Err(fault) = &lease {
+            tracing::warn!(service = %self.key.0, registry = %name, fault, "cannot be announced");
+        }
+        let before = self.leases.insert(name.clone(), Held { registry: registry.clone(), lease });
+        if let Some(Ok(lease)) = before.map(|held| held.lease) {
+            lease.leave();
         }
     }
 }

@@ -16,8 +16,8 @@ use weft_core::{
 use weft_registries::Plan;
 
 use super::{
-    AgentConfig, AnnouncementConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, announce, check, eureka_api, hub, identity,
-    join, limits, log, store, unix_path::too_long, workload,
+    AgentConfig, AnnouncementConfig, EurekaApiConfig, HubConfig, Listener, Overrides, admin, announce, check,
+    eureka_api, hub, identity, join, limits, log, store, unix_path::too_long, workload,
 };
 
 /// How long requests may go on when the agent ends and the file does not say.
@@ -180,6 +180,7 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let ca = hub::read_ca(root);
     let store = store::read(root);
     let registries = registries(root, false);
+    let announcements = hub::read_announcements(root, &registries);
     let listen = listen?;
     let mut listeners = vec![Listener { address: listen.clone(), what: "the hub".into() }];
     listeners.extend(self::listeners(&admin, eureka_api.as_ref(), &[]));
@@ -191,7 +192,18 @@ fn hub(root: &Section<'_>, overrides: &Overrides) -> Option<HubConfig> {
     let eureka_api = checked_api(eureka_api);
     let listen = listen.value;
     let store = store?;
-    Some(HubConfig { listen, trust_domain, state_dir, run_dir, admin, eureka_api, ca, store, registries })
+    Some(HubConfig {
+        listen,
+        trust_domain,
+        state_dir,
+        run_dir,
+        admin,
+        eureka_api,
+        ca,
+        store,
+        registries,
+        announcements,
+    })
 }
 
 fn directory(
@@ -234,7 +246,7 @@ fn registries(root: &Section<'_>, of_agent: bool) -> Vec<Plan> {
         }
         plans.push(plan);
     }
-    if sections.is_empty() && !root.has("registry") {
+    if sections.is_empty() && !root.has("registry") && !root.has("announcements") {
         let fault = Fault::warning(root.place(), "there is no `[[registry]]`: no service will be known");
         root.report_missing(fault);
     }
@@ -306,7 +318,7 @@ pub fn kind_of(path: &Path, source: &SourceFile) -> FileKind {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if holds(&["service", "route", "policy"]) {
         FileKind::Mesh
-    } else if name.starts_with("hub") || holds(&["ca", "store"]) {
+    } else if name.starts_with("hub") || holds(&["ca", "store", "announcements"]) {
         FileKind::Hub
     } else if name.starts_with("weft")
         || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits", "eureka_api"])

@@ -1,5 +1,5 @@
 //! What hubs must not forget, over whichever store they share: tokens and whom they were bound to, nodes with their grants
-//! and last reports, the serial numbers of certificates.
+//! and last reports, what they announce, the serial numbers of certificates.
 //!
 //! The one rule that everything hangs on: a token is bound to the key of a request **before** anything is signed, by a
 //! compare-and-swap. However often a hub dies in between, and however many hubs are asked at once, one token never buys
@@ -15,10 +15,13 @@
 //! | `nodes/` and the name | [`NodeRecord`] |
 //! | `reports/` and the node's name | [`LastReport`] |
 //! | `serials/` and the node's name | the certificates that were signed for it and are valid |
+//! | `announced/`, service, port name and instance | [`AnnouncementRecord`] |
+//! | `present/` and the node's name | which stream it has, for as long as it has one |
 //!
 //! Records are JSON: a person can read them, and fields can be added.
 
 mod change;
+mod announced;
 mod claim;
 mod serials;
 
@@ -37,6 +40,7 @@ use weft_core::{control::NodeReport, identity::SpiffeId};
 use super::store::{Entry, Expected, Put, Store, StoreError, Told};
 use change::{Step, change, encode, parse};
 
+pub use announced::{ANNOUNCED, AnnouncementRecord, PRESENT, read_announced};
 pub use claim::{ANSWERED_AGAIN, ClaimError, JoinClaim};
 
 const TOKENS: &str = "tokens/";
@@ -206,6 +210,7 @@ impl Records {
             }
         }
         let removed = self.remove(&node_key(name)).await?;
+        self.forget_announced_by(name).await?;
         self.remove(&report_key(name)).await?;
         Ok(removed)
     }

@@ -20,9 +20,10 @@ use weft_core::{
     registry::Registry,
     tls::TlsContext,
 };
-use weft_registries::{BuildError, Environment, Plan};
+use weft_registries::{BuildError, Environment};
 
 use super::{
+    announced::{AnnouncedRegistry, Announcements},
     authority::{AuthorityFolder, FolderError},
     departed,
     file::{FileFault, HubFile},
@@ -121,7 +122,10 @@ impl Hub {
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
 
-        let registries = registries(config, &trust_domain)?;
+        let announcements = config.announcements.clone();
+        let announcements = announcements.map(|terms| Arc::new(Announcements::new(records.clone(), terms)));
+        let registries = registries(config, &trust_domain, announcements.as_ref())?;
+        let names: Vec<_> = registries.iter().map(|registry| registry.name().clone()).collect();
         let with_policies = registries.iter().filter(|registry| registry.capabilities().configuration);
         let with_policies: Vec<_> = with_policies.map(|registry| registry.name().clone()).collect();
         let flow = flow(config, registries)?;
@@ -129,17 +133,18 @@ impl Hub {
         let handle = flow.handle();
         let epoch = journal.epoch();
         let mut relay = Relay::new(journal).awaiting(with_policies);
-        relay.restore(config.registries.iter().map(|plan| &plan.name.value))?;
+        relay.restore(names.iter())?;
         let roster = Arc::new(Roster::default());
         let (views, states) = watch::channel(states::views_of(&statuses.load_full()));
         let shared = Shared {
             office: office.clone(),
             epoch,
             relay: relay.reader(),
-            registries: config.registries.iter().map(|plan| plan.name.value.to_string()).collect(),
+            registries: names.iter().map(ToString::to_string).collect(),
             bundles: keeper.bundles(),
             tls: tls.clone(),
             roster: roster.clone(),
+            announcements: announcements.clone(),
             states,
         };
         let listen = |what: String| move |source| HubError::Listen { what, source };
@@ -157,13 +162,14 @@ impl Hub {
         let flow = tokio::spawn(flow.run(async {
             let _stopped = stopped.await;
         }));
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(keeper.keep()),
             tokio::spawn(follow(relay, snapshots)),
             tokio::spawn(states::follow(statuses, views)),
             tokio::spawn(departed::follow(records, gone)),
             tokio::spawn(accept(listener, door)),
         ];
+        tasks.extend(announcements.map(|announcements| tokio::spawn(announcements.keep())));
         tracing::info!(%address, %trust_domain, "the hub serves");
         Ok(Self { address, stop_flow, flow, tasks, _admin: admin, _eureka_api: eureka_api })
     }
@@ -220,18 +226,26 @@ async fn records(config: &HubConfig, file: Arc<HubFile>, mesh: &TrustDomain) -> 
     Ok(records)
 }
 
-fn registries(config: &HubConfig, mesh: &TrustDomain) -> Result<Vec<Arc<dyn Registry>>, BuildError> {
+/// The registries in the order of the file, and after them what nodes announce.
+fn registries(
+    config: &HubConfig,
+    mesh: &TrustDomain,
+    announcements: Option<&Arc<Announcements>>,
+) -> Result<Vec<Arc<dyn Registry>>, BuildError> {
     let environment = Environment { trust_domain: Some(mesh.clone()), ..Environment::default() };
-    config.registries.iter().map(|plan| plan.build(&environment)).collect()
+    let followed = config.registries.iter().map(|plan| plan.build(&environment));
+    let announced = announcements.map(|it| Ok(Arc::new(AnnouncedRegistry(it.clone())) as Arc<dyn Registry>));
+    followed.chain(announced).collect()
 }
 
 fn flow(config: &HubConfig, registries: Vec<Arc<dyn Registry>>) -> Result<Flow, HubError> {
     let state_dir: PathBuf = config.state_dir.join("registries");
     make_private_folder(&state_dir)?;
-    let plans = config.registries.iter().zip(registries);
-    let source =
-        |(plan, registry): (&Plan, _)| Source { may_name: plan.may_name.clone(), ..Source::new(registry) };
-    let sources = plans.map(source).collect();
+    let source = |registry: Arc<dyn Registry>| {
+        let plan = config.registries.iter().find(|plan| plan.name.value == *registry.name());
+        Source { may_name: plan.and_then(|plan| plan.may_name.clone()), ..Source::new(registry) }
+    };
+    let sources = registries.into_iter().map(source).collect();
     Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
 }
 

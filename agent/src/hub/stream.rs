@@ -21,10 +21,11 @@ use tokio::{
 use tonic::{Status, Streaming};
 use weft_core::{
     control::{
-        NodeReport, VERSIONS, WINDOW, common_version,
+        ANNOUNCING, NodeReport, VERSIONS, WINDOW, common_version,
         message::{
-            Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello,
-            Refusal, RefusalCode, Report, ServerMessage, ServerWord, Subscribe, Welcome,
+            Announce, Announced, Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord,
+            Discovery, Hello, Refusal, RefusalCode, Report, ServerMessage, ServerWord, Subscribe, Welcome,
+            Withdraw,
         },
     },
     publish::Reader,
@@ -32,6 +33,7 @@ use weft_core::{
 };
 
 use super::{
+    announced::{Announcements, Desk},
     authority::{Authority, Issued},
     office::{CertificateRefusal, Office},
     records::LastReport,
@@ -65,6 +67,8 @@ pub(super) struct Shared {
     /// Who is trusted.
     pub(super) tls: Arc<TlsContext>,
     pub(super) roster: Arc<Roster>,
+    /// What nodes announce; none where they may not.
+    pub(super) announcements: Option<Arc<Announcements>>,
     /// How the registries are.
     pub(super) states: watch::Receiver<Arc<[RegistryView]>>,
 }
@@ -90,6 +94,10 @@ struct Stream {
     node: Node,
     outgoing: mpsc::Sender<Result<ServerMessage, Status>>,
     presence: Presence,
+    /// Of the words in use.
+    version: u32,
+    /// Where it announces its services; none where it may not.
+    desk: Option<Arc<Desk>>,
     software: String,
     sequence: u64,
     follower: Option<Follower>,
@@ -114,6 +122,8 @@ pub(super) async fn serve(
         node,
         outgoing,
         presence,
+        version: VERSIONS.0,
+        desk: None,
         software: String::new(),
         sequence: 0,
         follower: None,
@@ -143,6 +153,7 @@ impl Stream {
             return Err(End(Some(Status::invalid_argument("the first word must be a hello"))));
         };
         let version = self.check_hello(&hello)?;
+        self.version = version;
         self.software = hello.software;
         self.software.truncate(self.software.floor_char_boundary(LONGEST_SOFTWARE));
         let name = self.node.name.clone();
@@ -152,6 +163,8 @@ impl Stream {
             let message = format!("node {} has not joined here", self.node.name);
             return Err(End(Some(Status::permission_denied(message))));
         };
+        let announcements = self.shared.announcements.as_ref();
+        self.desk = announcements.map(|it| Arc::new(it.enter(&self.node.name, SystemTime::now())));
         let welcome = Welcome {
             version,
             epoch: Bytes::copy_from_slice(&self.shared.epoch),
@@ -243,7 +256,37 @@ impl Stream {
                 Ok(())
             }
             ClientWord::Report(report) => self.note(report).await,
+            ClientWord::Announce(_) | ClientWord::Withdraw(_) if self.version < ANNOUNCING => {
+                Err(End(Some(Status::invalid_argument("a word of a later version than the one in use"))))
+            }
+            ClientWord::Announce(announce) => self.announce(announce).await,
+            ClientWord::Withdraw(withdraw) => self.withdraw(withdraw).await,
         }
+    }
+
+    async fn announce(&mut self, Announce { request, event }: Announce) -> Result<(), End> {
+        let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
+        let announced = async {
+            let granted = self.shared.office.granted(&self.node.name).await?.unwrap_or_default();
+            desk.announce(&granted, &event, SystemTime::now()).await
+        };
+        match announced.await {
+            Ok(()) => self.say(ServerWord::Announced(Announced { request })).await,
+            Err(fault) => self.refuse(request, fault.code(), fault.to_string()).await,
+        }
+    }
+
+    async fn withdraw(&mut self, Withdraw { request, origin }: Withdraw) -> Result<(), End> {
+        let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
+        match desk.withdraw(&origin).await {
+            Ok(()) => self.say(ServerWord::Announced(Announced { request })).await,
+            Err(fault) => self.refuse(request, RefusalCode::Unavailable, fault.to_string()).await,
+        }
+    }
+
+    async fn takes_none(&mut self, request: u64) -> Result<(), End> {
+        let message = "this hub takes no announcements: its file has no [announcements]";
+        self.refuse(request, RefusalCode::Malformed, message.to_owned()).await
     }
 
     /// Tells the bundles in force. A node whose own certificate they do not bear out any more must come again.

@@ -5,6 +5,8 @@
 mod support;
 
 mod access_log;
+mod announced;
+mod checked;
 mod demonstration;
 mod exit_codes;
 mod lifecycle;

@@ -3,6 +3,7 @@
 //! Unknown fields are skipped, unknown words and enumeration values are refused. Field numbers are never reused. The
 //! normative description, with the rules between the fields, is `docs/control-stream.md`.
 
+mod announcement;
 mod configuration;
 mod discovery;
 mod report;
@@ -10,6 +11,7 @@ mod report;
 use bytes::Bytes;
 use prost::{Enumeration, Message, Oneof};
 
+pub use announcement::{Announce, Announced, Withdraw};
 pub use configuration::{
     Backend, Duration, HeaderMatch, Label, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch,
     Route, RouteMatch, RouteRule, TextMatch, TextMatchKind,
@@ -24,7 +26,7 @@ pub use report::{HeldCertificate, RegistryState, RegistryStates, Report};
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientMessage {
     /// What it says.
-    #[prost(oneof = "ClientWord", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ClientWord", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub word: Option<ClientWord>,
 }
 
@@ -46,6 +48,12 @@ pub enum ClientWord {
     /// Says what the node holds: after the welcome and on every change.
     #[prost(message, tag = "5")]
     Report(Report),
+    /// Announces a local service. From version 2 on.
+    #[prost(message, tag = "6")]
+    Announce(Announce),
+    /// Withdraws it. From version 2 on.
+    #[prost(message, tag = "7")]
+    Withdraw(Withdraw),
 }
 
 /// Who opens the stream. The certificate authorizes; the name must be the certificate's.
@@ -133,7 +141,7 @@ pub struct ServerMessage {
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
     /// What it says.
-    #[prost(oneof = "ServerWord", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ServerWord", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub word: Option<ServerWord>,
 }
 
@@ -158,6 +166,9 @@ pub enum ServerWord {
     /// How the registries are that the hub follows: all of them, after the welcome and on every change.
     #[prost(message, tag = "7")]
     RegistryStates(RegistryStates),
+    /// What was announced or withdrawn is so. From version 2 on.
+    #[prost(message, tag = "8")]
+    Announced(Announced),
 }
 
 /// The hub accepts the stream.
@@ -211,7 +222,7 @@ pub struct Certificate {
 /// The hub says no.
 #[derive(Clone, PartialEq, Message)]
 pub struct Refusal {
-    /// The number of the refused certificate request; 0 when the refusal is about the stream or the subscription.
+    /// The number of the refused request; 0 when the refusal is about the stream or the subscription.
     #[prost(uint64, tag = "1")]
     pub request: u64,
     /// Why.
@@ -240,6 +251,8 @@ pub enum RefusalCode {
     Version = 5,
     /// The node's certificate has expired since the stream was opened: connect again with a current one.
     StaleCertificate = 6,
+    /// What is announced contradicts what another node announces. From version 2 on.
+    Conflict = 7,
 }
 
 /// What a host sends to join: the unary call's request.

@@ -10,12 +10,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
 use crate::resource::{Endpoint, Health, ServicePort};
 
 /// What is announced: one port of one local instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalInstance {
     /// The endpoint, as others shall see it. Its service, port name and instance are its key, which never changes in the
     /// life of a lease.

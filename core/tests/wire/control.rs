@@ -5,8 +5,9 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use prost::Message;
 use weft_core::control::message::{
-    Acknowledge, Bundle, Bundles, Certificate, CertificateRequest, ClientMessage, ClientWord, Discovery,
-    Hello, Refusal, RefusalCode, ResumePoint, ScopePosition, ServerMessage, ServerWord, Subscribe, Welcome,
+    Acknowledge, Announce, Announced, Bundle, Bundles, Certificate, CertificateRequest, ClientMessage,
+    ClientWord, Discovery, Hello, Refusal, RefusalCode, ResumePoint, ScopePosition, ServerMessage,
+    ServerWord, Subscribe, Welcome, Withdraw,
 };
 
 const WEB: &str = "spiffe://demo.mesh/ns/default/sa/web";
@@ -44,6 +45,7 @@ fn words_of_a_hub() -> Vec<(u64, ServerWord, &'static str)> {
         ),
         (3, ServerWord::Certificate(certificate), "08032a0a08071202300012023001"),
         (4, ServerWord::Refusal(refusal), "08043208080710011a026e6f"),
+        (5, ServerWord::Announced(Announced { request: 7 }), "080542020807"),
     ]
 }
 
@@ -67,6 +69,11 @@ fn words_of_an_agent() -> Vec<(ClientWord, &'static str)> {
         ),
         (ClientWord::CertificateRequest(request), CERTIFICATE_REQUEST),
         (ClientWord::Acknowledge(Acknowledge { sequence: 300 }), "220308ac02"),
+        (
+            ClientWord::Announce(Announce { request: 7, event: Bytes::from_static(b"\x12\0") }),
+            "3206080712021200",
+        ),
+        (ClientWord::Withdraw(Withdraw { request: 7, origin: "a".to_owned() }), "3a050807120161"),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! One question to one address. Every fault is a short text for people; what a server says in it is cut and escaped.
 
-use std::{net::SocketAddr, pin::pin};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -8,11 +8,12 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
-use super::{CheckSettings, Question, grpc};
+use super::{CheckSettings, Question, grpc, with_connection};
 use crate::http_client::causes;
 
 /// Asks `address` once.
@@ -37,7 +38,11 @@ pub async fn ask(settings: &CheckSettings, address: SocketAddr) -> Result<(), St
 }
 
 /// A GET whose answer's head is enough.
-async fn get(stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
+pub(super) async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+    host: &str,
+) -> Result<(), String> {
     let text = |error: hyper::Error| causes(&error);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let request = Request::get(path)
@@ -50,16 +55,4 @@ async fn get(stream: TcpStream, path: &str, host: &str) -> Result<(), String> {
     let response = with_connection(answered, connection).await.map_err(text)?;
     let status = response.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {status}")) }
-}
-
-/// Drives a connection until the answer is there. One that ends may have brought it, or says in it why not.
-pub(super) async fn with_connection<T>(
-    answered: impl Future<Output = T>,
-    connection: impl Future<Output = Result<(), hyper::Error>>,
-) -> T {
-    let mut answered = pin!(answered);
-    tokio::select! {
-        answer = &mut answered => answer,
-        _ended = connection => answered.await,
-    }
 }

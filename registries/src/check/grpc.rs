@@ -6,9 +6,9 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ask::with_connection;
+use super::with_connection;
 use crate::http_client::causes;
 
 const PATH: &str = "http://health/grpc.health.v1.Health/Check";
@@ -18,7 +18,10 @@ const SERVING: u64 = 1;
 const LONGEST: usize = 1024;
 
 /// Asks whether `service` is serving.
-pub(super) async fn check(stream: TcpStream, service: &str) -> Result<(), String> {
+pub(super) async fn check(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: &str,
+) -> Result<(), String> {
     let text = |error: hyper::Error| causes(&error);
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(text)?;

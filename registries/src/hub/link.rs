@@ -1,6 +1,7 @@
 //! The one stream between an agent and its hub.
 //!
-//! Three things share it: certificates (asked for and answered), trust bundles (pushed), discovery (followed). None can
+//! Four things share it: certificates and announcements (asked for and answered), trust bundles (pushed), discovery
+//! (followed). None can
 //! hold up another: answers and bundles are handed on as they come, discovery waits in a queue that the protocol's window
 //! bounds, and discovery that cannot be read ends its subscription, not the stream. When the stream breaks, all that was asked fails with a reason and the link connects again by itself,
 //! after a pause with jitter, so that ten thousand agents do not come back in the same second.
@@ -33,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause while a certificate is about to end, as a part of the time that it has left. So a hub that comes
 /// back finds an agent in time however short certificates live, and those of a day cost it a try in ten seconds.
 const PAUSE_SHARE: u32 = 8;
-/// How long a certificate is waited for on a stream that stands.
+/// How long an answer is waited for on a stream that stands.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many wishes may wait for the link.
 const WISHES: usize = 64;
@@ -87,7 +88,7 @@ pub enum LinkState {
     },
 }
 
-/// Why a certificate was not given.
+/// Why the hub did not give or take what it was asked for: a certificate, an announcement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateFault {
     /// The stream is not there or broke; ask again later.
@@ -117,12 +118,25 @@ impl CertificateFault {
     }
 }
 
+/// What an agent has to say of its local services.
+pub(super) enum Said {
+    /// One is announced: an encoded event.
+    Announce(Bytes),
+    /// One is withdrawn, by its key.
+    Withdraw(String),
+}
+
 /// What others want of the link.
 pub(super) enum Wish {
     Certificate {
         identity: SpiffeId,
         signing_request: Bytes,
         answer: oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>,
+    },
+    /// Answered when the hub has it on its disk.
+    Say {
+        said: Said,
+        answer: oneshot::Sender<Result<(), CertificateFault>>,
     },
     Follow {
         resume: Option<ResumePoint>,
@@ -187,9 +201,32 @@ impl HubLink {
         identity: SpiffeId,
         signing_request: Bytes,
     ) -> Result<Vec<Bytes>, CertificateFault> {
-        let gone = || CertificateFault::Away("the link has ended".to_owned());
         let (answer, answered) = oneshot::channel();
-        let wish = Wish::Certificate { identity, signing_request, answer };
+        self.asked(Wish::Certificate { identity, signing_request, answer }, answered).await
+    }
+
+    /// Announces a local service, and waits until the hub has it on its disk.
+    pub(super) async fn announce(&self, event: Bytes) -> Result<(), CertificateFault> {
+        self.say(Said::Announce(event)).await
+    }
+
+    /// Withdraws what was announced under this key.
+    pub(super) async fn withdraw(&self, key: String) -> Result<(), CertificateFault> {
+        self.say(Said::Withdraw(key)).await
+    }
+
+    async fn say(&self, said: Said) -> Result<(), CertificateFault> {
+        let (answer, answered) = oneshot::channel();
+        self.asked(Wish::Say { said, answer }, answered).await
+    }
+
+    /// Asks, and waits for the answer.
+    async fn asked<T>(
+        &self,
+        wish: Wish,
+        answered: oneshot::Receiver<Result<T, CertificateFault>>,
+    ) -> Result<T, CertificateFault> {
+        let gone = || CertificateFault::Away("the link has ended".to_owned());
         self.wishes.send(wish).await.map_err(|_| gone())?;
         match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
@@ -279,6 +316,9 @@ impl Wish {
     pub(super) fn fail(self, reason: &str) {
         match self {
             Self::Certificate { answer, .. } => {
+                let _heard = answer.send(Err(CertificateFault::Away(reason.to_owned())));
+            }
+            Self::Say { answer, .. } => {
                 let _heard = answer.send(Err(CertificateFault::Away(reason.to_owned())));
             }
             Self::Follow { events, .. } => {

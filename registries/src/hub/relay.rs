@@ -14,10 +14,16 @@ use tokio::{sync::mpsc, time::timeout};
 use weft_core::{
     control::ResumePoint,
     name::RegistryName,
-    registry::{Capabilities, Event, Registry, RegistryError, Resume, Scope},
+    registry::{
+        Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Scope,
+    },
 };
 
-use super::link::{HubLink, LinkState};
+use super::{
+    announce::HubPlace,
+    link::{HubLink, LinkState},
+};
+use crate::announcing::keep;
 
 /// How long a watch waits for a link that is about to connect before it says that there is none.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -92,7 +98,14 @@ impl Registry for HubRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true, health: true, configuration: true, relay: true, register: false }
+        Capabilities { resume: true, health: true, configuration: true, relay: true, register: true }
+    }
+
+    /// Must be called within a runtime.
+    fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
+        let (lease, keeper) = Lease::new(instance);
+        tokio::spawn(keep(keeper, HubPlace::new(self.link.clone())));
+        Ok(lease)
     }
 
     fn relayed(&self) -> Arc<[RegistryName]> {

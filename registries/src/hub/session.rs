@@ -18,11 +18,11 @@ use tonic::{Request, Status, Streaming, client::Grpc};
 use tonic_prost::ProstCodec;
 use weft_core::{
     control::{
-        CONNECT_PATH, ControlError, NodeReport, RelayedState, ResumePoint, VERSIONS, WINDOW,
+        ANNOUNCING, CONNECT_PATH, ControlError, NodeReport, RelayedState, ResumePoint, VERSIONS, WINDOW,
         discovery::{Relayed, read_event, read_scope},
         message::{
-            Acknowledge, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello, Refusal,
-            RefusalCode, ServerMessage, ServerWord, Subscribe, Welcome,
+            Acknowledge, Announce, CertificateRequest, ClientMessage, ClientWord, Discovery, Hello, Refusal,
+            RefusalCode, ServerMessage, ServerWord, Subscribe, Welcome, Withdraw,
         },
     },
     identity::{SpiffeId, TrustDomain},
@@ -32,7 +32,7 @@ use weft_core::{
 };
 
 use super::{
-    link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Wish},
+    link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Said, Wish},
     transport::{Channel, connect},
 };
 
@@ -40,7 +40,7 @@ use super::{
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of our words may wait to be sent.
 const OUTGOING: usize = 64;
-/// How many certificates may be asked for at a time.
+/// How many answers may be waited for at a time.
 const MAX_ASKED: usize = 1024;
 
 /// How a stream ended.
@@ -107,6 +107,7 @@ async fn open(config: &LinkConfig, mut client: Grpc<Channel>) -> Result<Session,
         asked: HashMap::new(),
         following: None,
         next_subscription: 1,
+        version: VERSIONS.0,
         epoch: Bytes::new(),
     })
 }
@@ -119,10 +120,35 @@ struct Session {
     /// What the node holds.
     report: watch::Receiver<NodeReport>,
     next_request: u64,
-    asked: HashMap<u64, oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>>,
+    asked: HashMap<u64, Asker>,
     following: Option<Following>,
     next_subscription: u64,
+    /// Of the words in use.
+    version: u32,
     epoch: Bytes,
+}
+
+/// Who waits for an answer.
+enum Asker {
+    Certificate(oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>),
+    Said(oneshot::Sender<Result<(), CertificateFault>>),
+}
+
+impl Asker {
+    /// Says no. Whoever no longer waits does not hear it.
+    fn fail(self, fault: CertificateFault) {
+        match self {
+            Self::Certificate(answer) => drop(answer.send(Err(fault))),
+            Self::Said(answer) => drop(answer.send(Err(fault))),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Certificate(answer) => answer.is_closed(),
+            Self::Said(answer) => answer.is_closed(),
+        }
+    }
 }
 
 /// A subscription with what waits to be taken over.
@@ -151,7 +177,7 @@ impl Session {
                 let registries = registries.iter().map(|name| RegistryName::new(name));
                 let registries = registries.collect::<Result<Arc<[_]>, _>>();
                 let registries = registries.map_err(|fault| format!("a registry of the hub: {fault}"))?;
-                self.epoch = epoch;
+                (self.version, self.epoch) = (version, epoch);
                 let (hub, since) = (hub.into(), SystemTime::now());
                 state.send_replace(LinkState::Connected { hub, since, granted, registries });
                 Ok(())
@@ -195,21 +221,40 @@ impl Session {
         self.outgoing.send(message).await.map_err(|_| "the stream is closed".to_owned())
     }
 
+    /// Takes note of who waits for an answer, and gives the number of the request; none where too many wait.
+    fn ask(&mut self, asker: Asker) -> Option<u64> {
+        self.asked.retain(|_, asker| !asker.is_closed());
+        if self.asked.len() >= MAX_ASKED {
+            asker.fail(CertificateFault::Away("too many requests wait".to_owned()));
+            return None;
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        self.asked.insert(request, asker);
+        Some(request)
+    }
+
     async fn grant(&mut self, wish: Wish) -> Result<(), String> {
         match wish {
             Wish::Certificate { identity, signing_request, answer } => {
-                self.asked.retain(|_, answer| !answer.is_closed());
-                if self.asked.len() >= MAX_ASKED {
-                    let _heard =
-                        answer.send(Err(CertificateFault::Away("too many requests wait".to_owned())));
-                    return Ok(());
-                }
-                let request = self.next_request;
-                self.next_request += 1;
-                self.asked.insert(request, answer);
+                let Some(request) = self.ask(Asker::Certificate(answer)) else { return Ok(()) };
                 let identity = identity.to_string();
                 let asked = CertificateRequest { request, identity, signing_request };
                 self.say(ClientWord::CertificateRequest(asked)).await
+            }
+            Wish::Say { answer, .. } if self.version < ANNOUNCING => {
+                let message = format!("it speaks version {}, which knows no announcements", self.version);
+                let fault = CertificateFault::Refused { code: RefusalCode::Version, message };
+                Asker::Said(answer).fail(fault);
+                Ok(())
+            }
+            Wish::Say { said, answer } => {
+                let Some(request) = self.ask(Asker::Said(answer)) else { return Ok(()) };
+                let word = match said {
+                    Said::Announce(event) => ClientWord::Announce(Announce { request, event }),
+                    Said::Withdraw(origin) => ClientWord::Withdraw(Withdraw { request, origin }),
+                };
+                self.say(word).await
             }
             Wish::Follow { resume, events } => {
                 // Positions of another hub's store mean nothing here.
@@ -245,8 +290,13 @@ impl Session {
                 outlets.relayed.send_replace(Some(Arc::new(states)));
             }
             ServerWord::Certificate(certificate) => {
-                if let Some(answer) = self.asked.remove(&certificate.request) {
+                if let Some(Asker::Certificate(answer)) = self.asked.remove(&certificate.request) {
                     let _heard = answer.send(Ok(certificate.chain));
+                }
+            }
+            ServerWord::Announced(announced) => {
+                if let Some(Asker::Said(answer)) = self.asked.remove(&announced.request) {
+                    let _heard = answer.send(Ok(()));
                 }
             }
             ServerWord::Refusal(refusal) => return self.refused(refusal),
@@ -257,9 +307,8 @@ impl Session {
 
     fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
         let code = refusal.code();
-        if let Some(answer) = self.asked.remove(&refusal.request) {
-            let fault = CertificateFault::Refused { code, message: refusal.message.clone() };
-            let _heard = answer.send(Err(fault));
+        if let Some(asker) = self.asked.remove(&refusal.request) {
+            asker.fail(CertificateFault::Refused { code, message: refusal.message.clone() });
             // Only a new handshake shows the certificate that was renewed meanwhile.
             return if code == RefusalCode::StaleCertificate { Err(refusal.message) } else { Ok(()) };
         }
@@ -303,8 +352,8 @@ impl Session {
     }
 
     fn fail_all(&mut self, reason: &str) {
-        for (_, answer) in self.asked.drain() {
-            let _heard = answer.send(Err(CertificateFault::Away(reason.to_owned())));
+        for (_, asker) in self.asked.drain() {
+            asker.fail(CertificateFault::Away(reason.to_owned()));
         }
         if let Some(following) = self.following.take() {
             let _heard = following.events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));

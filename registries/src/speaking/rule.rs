@@ -74,13 +74,13 @@ fn written<T>(value: Option<Option<T>>) -> Option<Option<T>> {
 
 /// Which services a rule is for: `web.default`, `*.default`, `web.*` or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     label: Option<String>,
     namespace: Option<String>,
 }
 
 impl Pattern {
-    pub(super) fn fits(&self, service: &ServiceName) -> bool {
+    pub(crate) fn fits(&self, service: &ServiceName) -> bool {
         let is = |wanted: &Option<String>, part: &str| wanted.as_ref().is_none_or(|wanted| wanted == part);
         is(&self.label, service.label()) && is(&self.namespace, service.namespace())
     }

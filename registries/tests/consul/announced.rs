@@ -73,7 +73,8 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     let mut ill = LocalInstance::clone(&instance("web"));
     (ill.endpoint.health, ill.note) = (Health::Unhealthy, "GET /health: status 500".into());
     lease.change(ill.into());
-    let unhealthy = |view: &View<'_>| view.endpoints("web").iter().flatten().any(|it| it.health == Health::Unhealthy);
+    let unhealthy =
+        |view: &View<'_>| view.endpoints("web").iter().flatten().any(|it| it.health == Health::Unhealthy);
     follower.until("that it is unhealthy", SOON, unhealthy).await.unwrap();
     assert!(lease.state().borrow().confirmed.is_some());
     lease.withdraw().await;

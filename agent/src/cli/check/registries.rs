@@ -79,7 +79,7 @@ fn plans_of(file: &CheckedFile) -> Vec<(PathBuf, Option<TrustDomain>, Plan)> {
 async fn one(file: PathBuf, domain: Option<TrustDomain>, plan: Plan, within: Duration) -> Looked {
     // A hub's own domain is made when it first starts: what a look shows does not depend on which one it is.
     let unnamed = || TrustDomain::new("unnamed.mesh").ok();
-    let environment = Environment { hub: None, trust_domain: domain.or_else(unnamed) };
+    let environment = Environment { trust_domain: domain.or_else(unnamed), ..Environment::default() };
     let (passed_over, probe) = match plan.build(&environment) {
         Ok(registry) => (None, Some(probe(&*registry, within).await)),
         Err(BuildError::NoHub(_)) => {

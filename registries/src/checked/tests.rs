@@ -1,0 +1,217 @@
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use weft_core::{
+    config::{SourceFile, read},
+    name::{OriginName, ServiceKey},
+    registry::{Completeness, Version, conformance::held},
+    resource::{AppProtocol, Endpoint, Health, Resource, Service, ServicePort, TlsMode},
+};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A registry whose words the test says.
+struct Said {
+    name: RegistryName,
+    words: Mutex<Option<mpsc::Receiver<Event>>>,
+}
+
+impl Registry for Said {
+    fn name(&self) -> &RegistryName {
+        &self.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: true, ..Capabilities::default() }
+    }
+
+    fn watch(&self, _: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        let words = self.words.lock().unwrap().take().unwrap();
+        stream::unfold(words, |mut words| async move { Some((Ok(words.recv().await?), words)) }).boxed()
+    }
+}
+
+fn scope() -> Scope {
+    Scope::whole(RegistryName::new("said").unwrap())
+}
+
+fn checked(section: &str) -> (Checked, mpsc::Sender<Event>, Findings) {
+    let (say, words) = mpsc::channel(64);
+    let said = Said { name: scope().registry, words: Mutex::new(Some(words)) };
+    let rules =
+        read(&SourceFile::new("weft.toml", section), |section| CheckRules::read(section)).value.unwrap();
+    let findings = Findings::default();
+    (Checked::new(Arc::new(said), rules, None, findings.clone()), say, findings)
+}
+
+fn endpoint(service: &str, instance: &str, address: SocketAddr) -> Resource {
+    Resource::Endpoint(Arc::new(Endpoint {
+        service: service.parse().unwrap(),
+        port_name: "http".parse().unwrap(),
+        instance: instance.parse().unwrap(),
+        address: address.into(),
+        mesh_address: None,
+        identity: None,
+        identity_from: Default::default(),
+        tls: TlsMode::Off,
+        labels: Default::default(),
+        weight: 1,
+        locality: Default::default(),
+        health: Health::Healthy,
+    }))
+}
+
+fn service(name: &str) -> Resource {
+    let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http };
+    let name = name.parse().unwrap();
+    Resource::Service(Service { name, ports: vec![port], hosts: Vec::new(), nearest: false }.into())
+}
+
+fn replace(origin: &str, resources: Vec<Resource>) -> Event {
+    let origin = OriginName::new(origin).unwrap();
+    Event::Replace { scope: scope(), origin, version: Version("1".into()), resources, faults: Vec::new() }
+}
+
+fn commit() -> Event {
+    Event::Commit { scope: scope(), resume: None, age: Duration::ZERO }
+}
+
+fn list(resources: Vec<Resource>) -> Vec<Event> {
+    let ready = Event::Ready { scope: scope(), completeness: Completeness::Full };
+    vec![Event::Reset { scope: scope() }, replace("all", resources), ready, commit()]
+}
+
+/// The next health of every endpoint that is committed, and the version of the words that say so.
+async fn committed(
+    words: &mut BoxStream<'_, Result<Event, RegistryError>>,
+) -> (Vec<(String, Health)>, Option<Version>) {
+    let (mut seen, mut last) = (Vec::new(), None);
+    loop {
+        match timeout(SOON, words.next()).await.expect("a word in time").unwrap().unwrap() {
+            Event::Replace { resources, version, .. } => {
+                last = Some(version);
+                seen.extend(resources.into_iter().filter_map(|resource| match resource {
+                    Resource::Endpoint(it) => Some((it.instance.to_string(), it.health)),
+                    _ => None,
+                }));
+            }
+            Event::Commit { .. } => return (seen, last),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_its_check_is_unhealthy_until_it_answers_again() {
+    let (alive, dying) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (one, two) = (alive.local_addr().unwrap(), dying.local_addr().unwrap());
+    let (checked, say, findings) = checked("check = { kind = \"tcp\", interval = \"100ms\" }");
+    let mut words = held(&checked, None);
+    let resources = vec![service("web"), endpoint("web", "one", one), endpoint("web", "two", two)];
+    list(resources).into_iter().for_each(|event| say.try_send(event).unwrap());
+    let told = |one, two| vec![("one".to_owned(), one), ("two".to_owned(), two)];
+    let (health, first) = committed(&mut words).await;
+    assert_eq!(health, told(Health::Healthy, Health::Healthy), "as the registry says");
+    drop(dying);
+    let second = loop {
+        let (health, version) = committed(&mut words).await;
+        if health == told(Health::Healthy, Health::Unhealthy) {
+            break version;
+        }
+        assert_eq!(health, told(Health::Healthy, Health::Healthy));
+    };
+    assert_ne!(first, second, "other words, another version");
+    let key = |instance: &str| {
+        let ServiceKey { registry, service } =
+            ServiceKey { registry: scope().registry, service: "web".parse().unwrap() };
+        (registry, service, "http".parse().unwrap(), instance.parse().unwrap())
+    };
+    let finding = findings.of(&key("two")).unwrap();
+    assert!(
+        finding.question == format!("connection at {two}") && finding.reason.contains("refused"),
+        "{finding:?}"
+    );
+    assert_eq!(findings.of(&key("one")), None);
+    // The registry's own words carry what was found, and the last one that works is never taken away.
+    drop(alive);
+    loop {
+        let (health, _) = committed(&mut words).await;
+        if health == told(Health::Unhealthy, Health::Unhealthy) {
+            break;
+        }
+    }
+    let back = TcpListener::bind(two).await.unwrap();
+    loop {
+        let (health, _) = committed(&mut words).await;
+        if health == told(Health::Unhealthy, Health::Healthy) {
+            break;
+        }
+    }
+    assert_eq!(findings.of(&key("two")), None);
+    // What is gone is asked no more, and nothing is known of it if it comes again.
+    for event in [replace("all", Vec::new()), commit()] {
+        say.try_send(event).unwrap();
+    }
+    assert_eq!(committed(&mut words).await.0, []);
+    assert_eq!(findings.of(&key("one")), None);
+    for event in [replace("all", vec![service("web"), endpoint("web", "one", one)]), commit()] {
+        say.try_send(event).unwrap();
+    }
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Healthy)]);
+    drop(back);
+}
+
+#[tokio::test]
+async fn what_is_found_while_a_list_is_under_way_waits_for_its_commit() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (checked, say, findings) = checked("check = { kind = \"tcp\", interval = \"100ms\", failures = 1 }");
+    let mut words = held(&checked, None);
+    list(vec![service("web"), endpoint("web", "one", gone)])
+        .into_iter()
+        .for_each(|it| say.try_send(it).unwrap());
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Healthy)]);
+    say.try_send(Event::Reset { scope: scope() }).unwrap();
+    let key = (scope().registry, "web".parse().unwrap(), "http".parse().unwrap(), "one".parse().unwrap());
+    let reset = timeout(SOON, words.next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(reset, Event::Reset { .. }), "{reset:?}");
+    let end = tokio::time::Instant::now() + SOON;
+    while findings.of(&key).is_none() {
+        assert!(tokio::time::Instant::now() < end);
+        tokio::select! {
+            word = words.next() => panic!("{word:?} within a list"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    for event in list(vec![service("web"), endpoint("web", "one", gone)]).into_iter().skip(1) {
+        say.try_send(event).unwrap();
+    }
+    let mut last = committed(&mut words).await.0;
+    if last == [("one".to_owned(), Health::Healthy)] {
+        last = committed(&mut words).await.0;
+    }
+    assert_eq!(last, [("one".to_owned(), Health::Unhealthy)]);
+}
+
+#[test]
+fn the_first_check_that_fits_a_service_counts() {
+    let read = |text: &str| read(&SourceFile::new("weft.toml", text), |section| CheckRules::read(section));
+    let rules = read(
+        "[[check]]\nservices = [\"web.default\", \"*.shop\"]\nkind = \"http\"\npath = \"/up\"\n\
+         [[check]]\nservices = \"legacy.default\"\nkind = \"none\"\n[[check]]\nkind = \"tcp\"\n",
+    );
+    let rules = rules.value.unwrap();
+    let of = |service: &str| rules.of(&service.parse().unwrap()).map(|check| check.question.to_string());
+    assert_eq!(of("web").as_deref(), Some("GET /up"));
+    assert_eq!(of("cart.shop").as_deref(), Some("GET /up"));
+    assert_eq!(of("legacy"), None);
+    assert_eq!(of("other").as_deref(), Some("connection"));
+    assert!(read("").value.unwrap().is_empty());
+    for wrong in
+        ["check = 3", "check = { kind = \"ping\" }", "check = { kind = \"tcp\", services = \"a.b.c.d/\" }"]
+    {
+        assert!(read(wrong).value.is_none(), "{wrong}");
+    }
+}
