@@ -1,14 +1,15 @@
 //! Consul with access control, and a token of the agent's that may only read.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::json;
 use tempfile::TempDir;
 use weft_testbed::{AclToken, Consul, ConsulOptions, Gate, Kind, installed, required};
 
 use crate::{
-    outage,
-    platform::{Instance, Platform, SERVICE},
+    outage::{self, load, nothing_failed},
+    platform::{self, Instance, Platform, SERVICE},
+    support::{until, until_within},
 };
 
 const READ_ONLY: &str = "service_prefix \"\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }";
@@ -24,12 +25,33 @@ struct World {
 fn world() -> Option<World> {
     let home = required(installed(Kind::Consul))?;
     let consul = Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap();
-    let gate = Gate::before(&consul.url()).unwrap();
+    let url = consul.url();
+    Some(before(consul, &url))
+}
+
+/// Three servers, of which the first, where everything is registered and the agent asks, does not lead.
+fn three() -> Option<World> {
+    let home = required(installed(Kind::Consul))?;
+    let options = ConsulOptions { acl: true, servers: 3, ..ConsulOptions::default() };
+    let consul = Consul::start(&home, options).unwrap();
+    until("another server leads", || {
+        let leader = consul.await_leader().unwrap();
+        if leader == 0 {
+            drop(consul.call("PUT", "/v1/operator/raft/transfer-leader", ""));
+        }
+        (leader != 0).then_some(())
+    });
+    let url = consul.member_url(0);
+    Some(before(consul, &url))
+}
+
+fn before(consul: Consul, url: &str) -> World {
+    let gate = Gate::before(url).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let token = consul.create_token(READ_ONLY).unwrap();
     let token_file = scratch.path().join("token");
     std::fs::write(&token_file, &token.secret).unwrap();
-    Some(World { consul, gate, _scratch: scratch, token_file, token: token.into() })
+    World { consul, gate, _scratch: scratch, token_file, token: token.into() }
 }
 
 impl Platform for World {
@@ -102,4 +124,65 @@ fn a_revoked_token_of_consul_costs_no_call() {
 fn an_agent_starts_while_consul_is_away() {
     let Some(world) = world() else { return };
     outage::an_agent_starts_without_the_server(world);
+}
+
+#[test]
+fn a_consul_that_comes_and_goes_costs_no_call() {
+    let Some(world) = world() else { return };
+    outage::a_server_that_comes_and_goes_costs_no_call(world);
+}
+
+/// First the leader is killed, then all but the server that the agent asks: nobody leads, and it goes on to answer.
+#[test]
+fn without_a_leader_and_without_a_quorum_no_call_is_lost() {
+    let Some(platform) = three() else { return };
+    let leader = platform.consul.await_leader().unwrap();
+    let mut world = platform::World::new(platform, 2);
+    let load = load(&world);
+    let before = world.warnings();
+    world.platform.consul.member(leader).kill();
+    let next = world.platform.consul.await_leader().unwrap();
+    assert_ne!(next, leader);
+    outage::lasts(Duration::from_secs(8));
+    world.is("connected");
+    assert_eq!(world.eligible(), 2);
+    // Whether the agent noticed an election depends on when it asked; no quorum it must notice.
+    assert!(world.warnings() - before <= 1);
+    let before = world.warnings();
+    world.platform.consul.member(3 - leader).kill();
+    until_within(Duration::from_secs(60), "it is noticed that nobody leads", || {
+        (world.registry()["state"] != "connected").then_some(())
+    });
+    outage::lasts(Duration::from_secs(10));
+    assert_eq!(world.eligible(), 2, "endpoints went because nobody leads");
+    world.platform.restart();
+    world.is("connected");
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    assert_eq!(world.warnings() - before, 1, "one warning");
+    nothing_failed(load);
+}
+
+/// A snapshot of before takes the index back: what it does not have is gone as soon as the server says so, what it has is
+/// back, and changes after it are seen.
+#[test]
+fn an_old_snapshot_of_consul_costs_no_call() {
+    let Some(platform) = world() else { return };
+    let world = platform::World::new(platform, 2);
+    let snapshot = world.platform.consul.snapshot().unwrap();
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    let load = load(&world);
+    world.platform.consul.restore(snapshot).unwrap();
+    outage::lasts(Duration::from_secs(3));
+    // Consul's own agent, which keeps what was registered with it, may have told it again by now.
+    until("it is as Consul says", || {
+        let said = world.platform.consul.call("GET", &format!("/v1/health/service/{SERVICE}"), "").ok()?;
+        (world.eligible() == said.json().as_array()?.len()).then_some(())
+    });
+    world.platform.withdraw(&world.instances[0]);
+    world.platform.announce(&world.instances[2]);
+    world.sees(2);
+    world.is("connected");
+    nothing_failed(load);
 }

@@ -92,3 +92,9 @@ fn an_agent_starts_while_eureka_is_away() {
     let Some(world) = world() else { return };
     outage::an_agent_starts_without_the_server(world);
 }
+
+#[test]
+fn an_eureka_that_comes_and_goes_costs_no_call() {
+    let Some(world) = world() else { return };
+    outage::a_server_that_comes_and_goes_costs_no_call(world);
+}

@@ -13,6 +13,7 @@ mod consul;
 mod demonstration;
 mod eureka;
 mod examples;
+mod kubernetes;
 mod nomad;
 mod outage;
 mod platform;

@@ -147,3 +147,9 @@ fn an_agent_starts_while_nomad_is_away() {
     let Some(world) = world() else { return };
     outage::an_agent_starts_without_the_server(world);
 }
+
+#[test]
+fn a_nomad_that_comes_and_goes_costs_no_call() {
+    let Some(world) = world() else { return };
+    outage::a_server_that_comes_and_goes_costs_no_call(world);
+}

@@ -14,16 +14,19 @@ const PER_SECOND: u32 = 1_000;
 /// How long a cut lasts; once for a whole minute.
 const CUT: Duration = Duration::from_secs(12);
 const LONG_CUT: Duration = Duration::from_secs(60);
+/// How often a server comes and goes, and how long it is there and away.
+const FLAPS: usize = 8;
+const FLAP: Duration = Duration::from_millis(900);
 /// How soon everything is as the server says after it is back.
 const CONVERGED: Duration = Duration::from_secs(5);
 
-fn load<P: Platform>(world: &World<P>) -> Load {
+pub(crate) fn load<P: Platform>(world: &World<P>) -> Load {
     let load = Load::paced(world.outbound(), &format!("{SERVICE}.default.mesh"), 16, PER_SECOND);
     load.go_on(500);
     load
 }
 
-fn nothing_failed(load: Load) {
+pub(crate) fn nothing_failed(load: Load) {
     load.go_on(500);
     let (answered, failures) = (load.answered(), load.end());
     assert!(failures.is_empty(), "{} of {answered} failed, such as {}", failures.len(), failures[0]);
@@ -98,6 +101,34 @@ pub(crate) fn an_outage_costs_no_call<P: Platform>(platform: P) {
     nothing_failed(load);
 }
 
+/// A server that comes and goes is no worse than one that is gone.
+pub(crate) fn a_server_that_comes_and_goes_costs_no_call<P: Platform>(platform: P) {
+    let mut world = World::new(platform, 2);
+    let load = load(&world);
+    let before = world.warnings();
+    for _ in 0..FLAPS {
+        world.platform.gate().set(GateMode::Cut).unwrap();
+        lasts(FLAP);
+        world.platform.gate().set(GateMode::Open).unwrap();
+        lasts(FLAP);
+        assert_eq!(world.eligible(), 2);
+    }
+    world.platform.announce(&world.instances[2]);
+    let back = Instant::now();
+    world.sees(3);
+    let took = back.elapsed();
+    assert!(took < CONVERGED, "what changed was seen after {took:?}");
+    let warnings = world.warnings() - before;
+    assert!(warnings <= FLAPS, "{warnings} warnings of {FLAPS} outages");
+    nothing_failed(load);
+}
+
+/// Lets so much time pass.
+pub(crate) fn lasts(time: Duration) {
+    let began = Instant::now();
+    until_within(time * 2, "time passes", || (began.elapsed() >= time).then_some(()));
+}
+
 /// A token that is taken back hides nothing away, and the next one is read from its file without a restart.
 pub(crate) fn a_revoked_token_costs_no_call<P: Platform>(platform: P) {
     let world = World::new(platform, 2);
@@ -121,14 +152,8 @@ pub(crate) fn a_revoked_token_costs_no_call<P: Platform>(platform: P) {
 /// died meanwhile is taken out by its own callers.
 pub(crate) fn an_agent_starts_without_the_server<P: Platform>(platform: P) {
     let mut world = World::new(platform, 2);
-    // What is seen now is on the disk some ten seconds later.
-    let seen = std::time::SystemTime::now();
-    until("the state is on the disk", || {
-        let folder = world.mesh.sandbox.path("near/state/registries");
-        let mut files = std::fs::read_dir(folder).ok()?.flatten();
-        let written = |file: std::fs::DirEntry| file.metadata().ok()?.modified().ok();
-        files.any(|file| written(file).is_some_and(|at| at > seen)).then_some(())
-    });
+    // What is seen now is on the disk ten seconds later.
+    lasts(Duration::from_secs(12));
     world.platform.kill();
     let mut fastest = Duration::MAX;
     for _ in 0..3 {

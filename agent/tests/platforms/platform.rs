@@ -1,7 +1,7 @@
 //! What the tests need of a platform, and the mesh that they stand in it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,6 +15,10 @@ pub(crate) const SERVICE: &str = "reviews";
 
 /// A real catalog with its server, and a gate before it through which the agent under test goes.
 pub(crate) trait Platform {
+    /// At which address of this machine instances are called.
+    fn host_address(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
     /// The agent's `[[registry]]` section.
     fn section(&self) -> String;
     /// Announces an instance of [`SERVICE`], or says the same again.
@@ -75,6 +79,7 @@ impl<P: Platform> World<P> {
         let mut instances = Vec::new();
         for (application, name) in applications.iter().zip(["one", "two", "three"]) {
             mesh.serve(name, SERVICE, name, application.address, "http");
+            mesh.take_traffic_at(name, platform.host_address());
             instances.push(Instance {
                 name: format!("{SERVICE}-{name}"),
                 host: name.into(),

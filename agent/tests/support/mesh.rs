@@ -3,7 +3,10 @@
 //! Describe it ([`Mesh::serve`], [`Mesh::caller`]), start it, call through [`Mesh::outbound`]. Every agent is a process of
 //! its own with a mesh port of its own, so a call from a workload on one to a service on another crosses two of them.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde_json::Value;
 
@@ -73,6 +76,11 @@ impl Mesh {
             workloads: Vec::new(),
             process: None,
         })
+    }
+
+    /// Has a host take mesh traffic at another address of this machine.
+    pub fn take_traffic_at(&mut self, host: &str, ip: IpAddr) {
+        self.host(host).inbound.set_ip(ip);
     }
 
     /// A workload on `host` that only calls, with the identity of its name.
