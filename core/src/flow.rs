@@ -50,7 +50,7 @@ use crate::{
 const CHANNEL: usize = 1024;
 /// How many words are compiled together at most: a long first list is published in parts.
 const BATCH: usize = 8192;
-/// How often the flow looks after what is not urgent: writes, old tables, the status of a busy registry.
+/// How often the flow looks after what is not urgent: writes and old tables.
 const TICK: Duration = Duration::from_secs(1);
 /// A status is published at most so often, but for the first change after a pause, which is published at once.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
@@ -220,6 +220,7 @@ impl Flow {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
         loop {
+            let rest = self.rest();
             tokio::select! {
                 () = &mut stop => break,
                 heard = self.drivers.next() => {
@@ -237,6 +238,7 @@ impl Flow {
                     }
                 }
                 Some(command) = self.commands.recv() => self.obey(command),
+                () = tokio::time::sleep(rest), if self.pending.status => self.publish_status(),
                 _ = ticks.tick() => self.tick(&mut saves),
                 Some(Ok((source, outcome))) = saves.join_next() => self.saved(source, outcome),
             }
@@ -386,10 +388,15 @@ impl Flow {
         if std::mem::take(&mut self.pending.snapshot) {
             self.snapshots.publish(self.merge.snapshot().clone());
         }
-        let rested = self.pending.status_published.is_none_or(|at| at.elapsed() >= STATUS_EVERY);
-        if at_once || (self.pending.status && rested) {
+        if at_once || (self.pending.status && self.rest().is_zero()) {
             self.publish_status();
         }
+    }
+
+    /// How long a status must wait that is not published yet: no longer, or who waits to be ready waits for the next tick.
+    fn rest(&self) -> Duration {
+        let since = self.pending.status_published.map_or(STATUS_EVERY, |at| at.elapsed());
+        STATUS_EVERY.saturating_sub(since)
     }
 
     fn publish_status(&mut self) {
@@ -409,9 +416,6 @@ impl Flow {
     }
 
     fn tick(&mut self, saves: &mut Saves) {
-        if self.pending.status {
-            self.publish_status();
-        }
         let now = (self.now)();
         for followed in &mut self.followed {
             followed.settle_unconfirmed(self.merge.snapshot(), now);

@@ -111,6 +111,7 @@ async fn what_is_committed_becomes_a_table_and_readiness() {
     let running = start(None);
     assert!(!running.statuses.load().is_ready(), "a cold start fails closed");
     assert!(running.tables.load().is_partial);
+    let began = tokio::time::Instant::now();
     running.say(full_list(None)).await;
     let table = running.table(|table| table.destination("reviews.default.mesh").is_some()).await;
     assert!(!table.is_partial);
@@ -119,6 +120,8 @@ async fn what_is_committed_becomes_a_table_and_readiness() {
     assert_eq!(destination.ports[0].rules[0].targets[0].endpoints.first_choice, 2);
     let status = running.status(Status::is_ready).await;
     assert!(status.registries[0].connected);
+    let took = began.elapsed();
+    assert!(took <= STATUS_EVERY * 2, "who waits to be ready was told after {took:?}");
     running.stop().await;
 }
 
