@@ -76,6 +76,8 @@ pub struct GateCounts {
     pub to_server: u64,
     /// Bytes delivered from the server.
     pub from_server: u64,
+    /// Requests of HTTP/1.1 delivered to the server, by the ends of their first lines; none of what is encrypted.
+    pub requests: u64,
 }
 
 /// A TCP forwarder on a loopback port of its own before one server. Dropping it resets its connections.
@@ -167,6 +169,7 @@ impl Gate {
             open: state.connections.len() as u64,
             to_server: self.shared.to_server.load(Ordering::Relaxed),
             from_server: self.shared.from_server.load(Ordering::Relaxed),
+            requests: self.shared.requests.load(Ordering::Relaxed),
             ..state.counts
         }
     }
@@ -206,6 +209,7 @@ struct Shared {
     changed: Condvar,
     to_server: AtomicU64,
     from_server: AtomicU64,
+    requests: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -230,6 +234,7 @@ impl Shared {
             changed: Condvar::new(),
             to_server: AtomicU64::new(0),
             from_server: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -344,6 +349,7 @@ impl Connection {
             Direction::FromServer => &shared.from_server,
         };
         let mut buffer = vec![0; BUFFER];
+        let mut requests = RequestLines::default();
         loop {
             let read = from.read(&mut buffer);
             // The end of a stream travels like its bytes, and so does a reset.
@@ -358,6 +364,9 @@ impl Connection {
                 Ok(length) => {
                     if !self.write(to, &buffer[..length], counter) {
                         return self.reset();
+                    }
+                    if matches!(direction, Direction::ToServer) {
+                        shared.requests.fetch_add(requests.count(&buffer[..length]), Ordering::Relaxed);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -382,6 +391,47 @@ impl Connection {
     }
 }
 
+/// How much of the end of a request's first line the last bytes were.
+#[derive(Debug, Default)]
+struct RequestLines {
+    matched: usize,
+}
+
+impl RequestLines {
+    const END: &[u8] = b" HTTP/1.1\r\n";
+
+    /// How many ended in `bytes`, which follow those of the call before.
+    fn count(&mut self, bytes: &[u8]) -> u64 {
+        let mut ended = 0;
+        for &byte in bytes {
+            // Only its first byte can begin it anew.
+            self.matched = match byte == Self::END[self.matched] {
+                true => self.matched + 1,
+                false => usize::from(byte == Self::END[0]),
+            };
+            if self.matched == Self::END.len() {
+                (self.matched, ended) = (0, ended + 1);
+            }
+        }
+        ended
+    }
+}
+
 fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_however_they_are_cut() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPUT /a%20HTTP  HTTP/1.1\r\n\r\n";
+        for cut in 0..text.len() {
+            let (first, second) = text.split_at(cut);
+            let mut lines = RequestLines::default();
+            assert_eq!(lines.count(first) + lines.count(second), 2, "{cut}");
+        }
+    }
 }

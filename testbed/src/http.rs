@@ -20,6 +20,7 @@ pub struct Call<'a> {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     patience: Duration,
+    host: Option<String>,
 }
 
 impl<'a> Call<'a> {
@@ -32,6 +33,7 @@ impl<'a> Call<'a> {
             headers: Vec::new(),
             body: Vec::new(),
             patience: Duration::from_secs(30),
+            host: None,
         }
     }
 
@@ -39,6 +41,13 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Naming this host instead of where it goes.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.into());
         self
     }
 
@@ -77,7 +86,8 @@ impl<'a> Call<'a> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_write_timeout(Some(self.patience))?;
-        let mut head = format!("{} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", self.method);
+        let named = self.host.as_deref().unwrap_or(host);
+        let mut head = format!("{} {path} HTTP/1.1\r\nHost: {named}\r\nConnection: close\r\n", self.method);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
