@@ -21,6 +21,10 @@ demo *ARGS:
 bench *ARGS:
     @bench/run {{ARGS}}
 
+# What following a registry costs, on the real servers: all that are installed, or those named; `-o json` for rows
+bench-registries *ARGS:
+    @cargo bench -q -p weft-agent --bench registries -- {{ARGS}}
+
 # What one endpoint change costs, by size of the mesh
 bench-compile:
     cargo bench -p weft-core --bench compile
