@@ -251,7 +251,7 @@ impl Records {
     /// When a store fails. What was taken over is here, the rest there; it may be called again.
     pub async fn take_over(&self, own: &dyn Store) -> Result<usize, StoreError> {
         let mut taken = 0;
-        for prefix in [TOKENS, NODES, REPORTS, SERIALS] {
+        for prefix in [TOKENS, NODES, ANNOUNCED, REPORTS, SERIALS] {
             for entry in own.list(prefix).await? {
                 self.store.swap(&entry.key, Expected::Absent, Some(Put::durable(entry.value))).await?;
                 own.swap(&entry.key, Expected::Version(entry.version), None).await?;
