@@ -232,8 +232,7 @@ impl Records {
         Ok(())
     }
 
-    /// Waits until a host is forgotten that is not to be known any more, for ever: says each name that may be one. Every
-    /// name that is not listed may be, when all is listed.
+    /// Tells which hosts are known, and which are known no more, until the store fails.
     pub(super) fn watch_nodes(&self) -> BoxStream<'_, Result<NodesTold, StoreError>> {
         let name = |key: &str| key.strip_prefix(NODES).unwrap_or_default().to_owned();
         let told = self.store.watch(NODES).map_ok(move |told| match told {

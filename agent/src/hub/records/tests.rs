@@ -170,3 +170,27 @@ async fn what_expired_does_not_pile_up() {
     assert_eq!(kept, [2, 3], "a token that expired lately is told from a mistyped one");
     assert_eq!(records.signed_for("two").await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn records_of_before_a_store_was_shared_are_taken_over_and_what_is_known_there_stays() {
+    let ((_own_folder, own), (_folder, shared)) = (records(), records());
+    let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/web").unwrap();
+    for (token, node) in [(1, Some("one")), (2, None), (3, Some("both"))] {
+        own.add_token([token; 32], &record(node)).await.unwrap();
+    }
+    let one = own.claim(&claim(1, "one", 7)).await.unwrap();
+    own.claim(&claim(3, "both", 7)).await.unwrap();
+    own.note_serial("one", "1", &identity, SystemTime::now() + Duration::from_secs(60)).await.unwrap();
+    shared.add_token([4; 32], &record(Some("both"))).await.unwrap();
+    let both = shared.claim(&claim(4, "both", 8)).await.unwrap();
+
+    assert_eq!(shared.take_over(&**own.store()).await.unwrap(), 6, "three tokens, two nodes, a trail");
+    assert_eq!(shared.take_over(&**own.store()).await.unwrap(), 0);
+    assert_eq!(own.store().list("").await.unwrap(), []);
+    assert_eq!(shared.node("one").await.unwrap(), Some(one.clone()));
+    assert_eq!(shared.node("both").await.unwrap(), Some(both), "it was known there");
+    assert_eq!(shared.signed_for("one").await.unwrap().len(), 1);
+    assert_eq!(shared.claim(&claim(1, "one", 7)).await.unwrap(), one, "the same pair is answered there");
+    assert!(matches!(shared.claim(&claim(1, "one", 9)).await, Err(ClaimError::Used)));
+    shared.claim(&claim(2, "two", 9)).await.expect("an unused token is good there");
+}

@@ -261,7 +261,7 @@ impl Inner {
         {
             return Err(StoreError::LeaseGone);
         }
-        let metadata = Metadata::of_key(self.name(key), &self.label, &format!("{}{key}", self.prefix), lease);
+        let metadata = Metadata::of_key(self.name(key), &self.label, (&self.prefix, key), lease);
         let mut object = ConfigMap::new(metadata, &put.value);
         let written = loop {
             match expected {
@@ -348,7 +348,7 @@ impl Store for KubernetesStore {
 
     fn list<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<Entry>> {
         Box::pin(async move {
-            let (objects, _) = self.0.list(Kind::ConfigMaps, "").await?;
+            let (objects, _) = self.0.list(Kind::ConfigMaps, &objects::selector(prefix)).await?;
             self.0.entries(objects, prefix).await
         })
     }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub(super) const STORE: &str = "weft-store";
 /// The label that names a key's lease.
 pub(super) const LEASE: &str = "weft-lease";
+/// The label with what a key begins with, up to its first slash: who lists or watches one kind of record is not told of
+/// all others.
+const PART: &str = "weft-part";
 /// The annotation with the whole key.
 const KEY: &str = "weft-key";
 /// Under which name a ConfigMap holds the value.
@@ -30,9 +33,16 @@ impl Metadata {
         Self { name, labels, ..Self::default() }
     }
 
-    pub(super) fn of_key(name: String, store: &str, key: &str, lease: Option<&str>) -> Self {
+    /// Of the object of `key`, which `prefix` stands before.
+    pub(super) fn of_key(
+        name: String,
+        store: &str,
+        (prefix, key): (&str, &str),
+        lease: Option<&str>,
+    ) -> Self {
         let mut metadata = Self::named(name, store);
-        metadata.annotations.insert(KEY.to_owned(), key.to_owned());
+        metadata.annotations.insert(KEY.to_owned(), format!("{prefix}{key}"));
+        metadata.labels.extend(part(key).map(|part| (PART.to_owned(), part.to_owned())));
         metadata.labels.extend(lease.map(|lease| (LEASE.to_owned(), lease.to_owned())));
         metadata
     }
@@ -44,6 +54,18 @@ impl Metadata {
     pub(super) fn lease(&self) -> Option<&str> {
         self.labels.get(LEASE).map(String::as_str)
     }
+}
+
+/// What a key begins with, as far as a label can hold it.
+fn part(key: &str) -> Option<&str> {
+    let (part, _) = key.split_once('/')?;
+    let is_plain = part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    Some(part).filter(|part| is_plain && (1..=63).contains(&part.len()))
+}
+
+/// The further label, as a selector's end, of all keys that begin with `prefix`; nothing where there is none.
+pub(super) fn selector(prefix: &str) -> String {
+    part(prefix).map(|part| format!(",{PART}%3D{part}")).unwrap_or_default()
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use weft_registries::kubernetes::api::Lines;
 
 use super::{
     Inner, Kind,
-    objects::{ConfigMap, Happened, STORE},
+    objects::{ConfigMap, Happened, STORE, selector},
 };
 use crate::hub::store::{StoreError, Told, servers::meaning};
 
@@ -47,14 +47,15 @@ impl Watching<'_> {
                 return Ok(told);
             }
             let Some(version) = &self.version else {
-                let (objects, version) = self.inner.list::<ConfigMap>(Kind::ConfigMaps, "").await?;
+                let (objects, version) =
+                    self.inner.list::<ConfigMap>(Kind::ConfigMaps, &selector(self.prefix)).await?;
                 let entries = self.inner.entries(objects, self.prefix).await?;
                 self.version = Some(version);
                 return Ok(Told::All(entries));
             };
             let lines = match &mut self.lines {
                 Some(lines) => lines,
-                None => self.lines.insert(open(self.inner, version).await?),
+                None => self.lines.insert(open(self.inner, self.prefix, version).await?),
             };
             match tokio::time::timeout(SILENCE, lines.next()).await {
                 Ok(Ok(Some(line))) => self.hear(&line)?,
@@ -93,8 +94,8 @@ impl Watching<'_> {
     }
 }
 
-async fn open(inner: &Inner, version: &str) -> Result<Lines, StoreError> {
-    let selector = format!("{STORE}%3D{}", inner.label);
+async fn open(inner: &Inner, prefix: &str, version: &str) -> Result<Lines, StoreError> {
+    let selector = format!("{STORE}%3D{}{}", inner.label, selector(prefix));
     let path = format!(
         "{}?watch=1&allowWatchBookmarks=true&labelSelector={selector}&resourceVersion={version}&timeoutSeconds={LASTS}",
         inner.path(Kind::ConfigMaps, "")
