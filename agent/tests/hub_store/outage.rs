@@ -105,7 +105,8 @@ async fn write(
             Ok(false) => panic!("nobody else writes {key}"),
             Err(StoreError::Unreachable(_)) => {
                 unanswered += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // On a busy machine those who elect need the time more.
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(fault) => panic!("{fault}"),
         }
