@@ -41,6 +41,10 @@ testbed *SERVERS:
 conformance *BACKENDS:
     cargo test -q -p weft-registries --test conformance -- {{BACKENDS}}
 
+# Each platform's server killed and cut off for a minute, under load: what `just test` leaves out for its length
+outages:
+    cargo test --workspace --test platforms -- --ignored
+
 # Everything the gate checks
 ci:
     .ci/run

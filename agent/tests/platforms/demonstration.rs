@@ -12,7 +12,7 @@ use serde_json::Value;
 use weft_testbed::{Kind, installed, required};
 
 use crate::{
-    platform::alone,
+    platform::turn,
     support::{Process, Sandbox, until_within},
 };
 
@@ -75,7 +75,7 @@ fn nothing_is_left(sandbox: &Sandbox) {
 
 #[test]
 fn each_platform_alone_carries_the_application_through_its_own_outage() {
-    let _alone = alone();
+    let _turn = turn();
     let sandbox = Sandbox::new();
     let started: Vec<_> = Kind::PLATFORMS
         .into_iter()
@@ -110,7 +110,7 @@ fn four_platforms_carry_one_application_while_one_of_them_is_dead() {
     if !Kind::PLATFORMS.into_iter().all(here) {
         return;
     }
-    let (_alone, sandbox) = (alone(), Sandbox::new());
+    let (_turn, sandbox) = (turn(), Sandbox::new());
     // Not the order in which they are known: the first named is the one that dies.
     let order = ["kubernetes", "consul", "eureka", "nomad"];
     let output = demo(&sandbox, &order.join(","), &["--once", "-o", "json"]).output().unwrap();
@@ -165,7 +165,7 @@ fn what_cannot_be_shown_is_refused_before_anything_starts() {
 #[test]
 fn a_server_on_the_search_path_is_found() {
     let Some(home) = required(installed(Kind::Consul)) else { return };
-    let (_alone, sandbox) = (alone(), Sandbox::new());
+    let (_turn, sandbox) = (turn(), Sandbox::new());
     let programs = sandbox.path("programs");
     fs::create_dir(&programs).unwrap();
     std::os::unix::fs::symlink(home.program("consul"), programs.join("consul")).unwrap();
@@ -182,7 +182,7 @@ fn ctrl_c_and_a_kill_leave_nothing_behind_at_any_stage() {
     if ![Kind::Consul, Kind::Nomad].into_iter().all(here) {
         return;
     }
-    let _alone = alone();
+    let _turn = turn();
     let stages = ["nomad: starting", "consul: ready", "nomad: has payments", "who told of what"];
     for (round, stage) in stages.into_iter().enumerate() {
         let sandbox = Sandbox::new();

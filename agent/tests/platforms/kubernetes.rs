@@ -138,6 +138,7 @@ fn calls_reach_what_kubernetes_announces() {
 }
 
 #[test]
+#[ignore = "three minutes: just outages"]
 fn an_outage_of_kubernetes_costs_no_call() {
     let Some(world) = world() else { return };
     outage::an_outage_costs_no_call(world);

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
 };
 
 use serde_json::Value;
@@ -60,19 +60,35 @@ pub(crate) struct World<P> {
     pub(crate) mesh: Mesh,
     _applications: Vec<Application>,
     pub(crate) instances: Vec<Instance>,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
-/// Such tests put load on the machine: one at a time.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// A test's place among those that run.
+pub(crate) struct Turn(());
+
+/// How many such tests run at a time: each puts a thousand calls a second on the machine and waits most of its time.
+const AT_ONCE: usize = 2;
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Waits until it is the test's turn.
+pub(crate) fn turn() -> Turn {
+    let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = RUNNING.1.wait_while(running, |running| *running >= AT_ONCE);
+    *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+    Turn(())
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        RUNNING.1.notify_one();
+    }
 }
 
 impl<P: Platform> World<P> {
     /// Starts it all; `announced` of the three instances are in the catalog.
     pub(crate) fn new(platform: P, announced: usize) -> Self {
-        let alone = alone();
+        let turn = turn();
         let mut mesh = Mesh::new();
         mesh.caller("near", "web");
         let applications: Vec<_> = ["one", "two", "three"].map(Application::start).into();
@@ -90,7 +106,7 @@ impl<P: Platform> World<P> {
         mesh.follow("near", &platform.section());
         instances.iter().take(announced).for_each(|instance| platform.announce(instance));
         mesh.start();
-        let world = Self { platform, mesh, _applications: applications, instances, _alone: alone };
+        let world = Self { platform, mesh, _applications: applications, instances, _turn: turn };
         world.sees(announced);
         world
     }
