@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_core::{Stream, future::BoxFuture};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt, TryFutureExt,
+    stream::{FuturesUnordered, try_unfold},
+};
 use tokio::time::{Instant, sleep_until};
 use weft_core::{
     name::OriginName,
@@ -44,27 +47,11 @@ pub(super) fn follow(
     settings: DnsSettings,
     scope: Scope,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    futures_util::stream::unfold(State::Before(Box::new(settings), scope), |state| async move {
-        let mut follow = match state {
-            State::Before(settings, scope) => match Follow::begin(*settings, scope).await {
-                Ok(follow) => Box::new(follow),
-                Err(error) => return Some((Err(error), State::After)),
-            },
-            State::During(follow) => follow,
-            State::After => return None,
-        };
-        match follow.next().await {
-            Ok(event) => Some((Ok(event), State::During(follow))),
-            // An error ends the stream; the driver watches again.
-            Err(error) => Some((Err(error), State::After)),
-        }
-    })
-}
-
-enum State {
-    Before(Box<DnsSettings>, Scope),
-    During(Box<Follow>),
-    After,
+    // An error ends the stream; the driver watches again.
+    let begun = Follow::begin(settings, scope).map_ok(|follow| {
+        try_unfold(Box::new(follow), |mut follow| async move { Ok(Some((follow.next().await?, follow))) })
+    });
+    begun.try_flatten_stream()
 }
 
 type Asked = (Question, Said, Option<Duration>);

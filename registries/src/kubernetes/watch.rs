@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
-use futures_util::{FutureExt, StreamExt, stream::SelectAll};
+use futures_util::{
+    FutureExt, StreamExt, TryFutureExt,
+    stream::{SelectAll, try_unfold},
+};
 use tokio::time::{Instant, Sleep, sleep};
 use weft_core::{
     merge::BELIEVED_AFTER,
@@ -53,41 +56,13 @@ pub(super) fn follow(
     conversion: Arc<Conversion>,
     scope: Scope,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    let begin = Begin { settings, conversion, scope };
-    futures_util::stream::unfold(State::Begin(Box::new(begin)), |mut state| async move {
-        let item = state.next().await?;
-        if item.is_err() {
-            state = State::Ended;
-        }
-        Some((item, state))
-    })
-}
-
-struct Begin {
-    settings: KubernetesSettings,
-    conversion: Arc<Conversion>,
-    scope: Scope,
-}
-
-enum State {
-    Begin(Box<Begin>),
-    Following(Box<Following>),
-    Ended,
-}
-
-impl State {
-    async fn next(&mut self) -> Option<Result<Event, RegistryError>> {
-        if let Self::Begin(begin) = self {
-            match Following::begin(begin).await {
-                Ok(following) => *self = Self::Following(Box::new(following)),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        match self {
-            Self::Following(following) => Some(following.next().await),
-            _ => None,
-        }
-    }
+    // An error ends the stream; the driver watches again.
+    let begun = Following::begin(settings, conversion, scope).map_ok(|following| {
+        try_unfold(Box::new(following), |mut following| async move {
+            Ok(Some((following.next().await?, following)))
+        })
+    });
+    begun.try_flatten_stream()
 }
 
 type Spoken = (usize, Result<Vec<Word>, RegistryError>);
@@ -135,23 +110,27 @@ enum Telling {
 }
 
 impl Following {
-    async fn begin(begin: &Begin) -> Result<Self, RegistryError> {
-        let client = connect(&begin.settings.access()).await?;
+    async fn begin(
+        settings: KubernetesSettings,
+        conversion: Arc<Conversion>,
+        scope: Scope,
+    ) -> Result<Self, RegistryError> {
+        let client = connect(&settings.access()).await?;
         let mut following = Self {
-            scope: begin.scope.clone(),
-            catalog: Catalog::new(begin.conversion.clone()),
+            scope,
+            catalog: Catalog::new(conversion),
             feeds: Vec::new(),
             spoken: SelectAll::new(),
             telling: VecDeque::new(),
             listed: false,
             asking: Asking::Wait(Box::pin(sleep(jittered(ASK)))),
-            conditions: begin.settings.write_status.then(|| Conditions::new(client.clone())),
+            conditions: settings.write_status.then(|| Conditions::new(client.clone())),
             client,
             turn: 0,
             answered: Instant::now(),
             tell_again: Box::pin(sleep(jittered(TELL_AGAIN))),
         };
-        for (index, feed) in feeds(&begin.settings).into_iter().enumerate() {
+        for (index, feed) in feeds(&settings).into_iter().enumerate() {
             following.feeds.push(Followed { feed, listing: None, ready: false, absent: false });
             following.start(index);
         }

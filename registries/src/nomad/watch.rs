@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_core::Stream;
+use futures_util::{TryFutureExt, stream::try_unfold};
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_core::registry::{Completeness, Event, OriginFault, RegistryError, Scope};
 
@@ -51,29 +52,11 @@ pub(super) fn follow(
     scope: Scope,
     understood: Understood,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    futures_util::stream::unfold(State::Before(Box::new(settings), scope, understood), |state| async move {
-        let mut follow = match state {
-            State::Before(settings, scope, understood) => {
-                match Follow::begin(*settings, scope, understood).await {
-                    Ok(follow) => Box::new(follow),
-                    Err(error) => return Some((Err(error), State::After)),
-                }
-            }
-            State::During(follow) => follow,
-            State::After => return None,
-        };
-        match follow.next().await {
-            Ok(event) => Some((Ok(event), State::During(follow))),
-            // An error ends the stream; the driver watches again.
-            Err(error) => Some((Err(error), State::After)),
-        }
-    })
-}
-
-enum State {
-    Before(Box<NomadSettings>, Scope, Understood),
-    During(Box<Follow>),
-    After,
+    // An error ends the stream; the driver watches again.
+    let begun = Follow::begin(settings, scope, understood).map_ok(|follow| {
+        try_unfold(Box::new(follow), |mut follow| async move { Ok(Some((follow.next().await?, follow))) })
+    });
+    begun.try_flatten_stream()
 }
 
 /// What hinders and does not prevent, once each.

@@ -32,13 +32,11 @@ struct Watching<'a> {
 
 pub(super) fn watch<'a>(store: &'a ConsulStore, prefix: &'a str) -> BoxStream<'a, Result<Told, StoreError>> {
     let watching = Watching { store, prefix, index: 0, known: BTreeMap::new(), told: VecDeque::new() };
-    let told = stream::unfold(Some(watching), |watching| async move {
-        let mut watching = watching?;
-        Some(match watching.next().await {
-            Ok(told) => (Ok(told), Some(watching)),
-            Err(fault) => (Err(fault), None),
-        })
-    });
+    let told =
+        stream::try_unfold(
+            watching,
+            |mut watching| async move { Ok(Some((watching.next().await?, watching))) },
+        );
     told.boxed()
 }
 

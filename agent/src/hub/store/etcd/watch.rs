@@ -30,13 +30,11 @@ struct Watching<'a> {
 
 pub(super) fn watch<'a>(store: &'a EtcdStore, prefix: &'a str) -> BoxStream<'a, Result<Told, StoreError>> {
     let watching = Watching { store, prefix, lines: None, told: VecDeque::new() };
-    let told = stream::unfold(Some(watching), |watching| async move {
-        let mut watching = watching?;
-        Some(match watching.next().await {
-            Ok(told) => (Ok(told), Some(watching)),
-            Err(fault) => (Err(fault), None),
-        })
-    });
+    let told =
+        stream::try_unfold(
+            watching,
+            |mut watching| async move { Ok(Some((watching.next().await?, watching))) },
+        );
     told.boxed()
 }
 
