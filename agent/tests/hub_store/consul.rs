@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_agent::hub::store::{Expected, Put, StoreError};
-use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
+use weft_testbed::{Consul, ConsulOptions, Kind, installed, required, until};
 
 use crate::{
     contract,
@@ -13,6 +13,9 @@ use crate::{
 
 /// The shortest session, and twice that with some time to be noticed in.
 const LEASE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(25));
+
+/// How soon all servers vote again.
+const VOTES: Duration = Duration::from_secs(60);
 
 fn start(options: ConsulOptions) -> Option<Consul> {
     let home = required(installed(Kind::Consul))?;
@@ -31,9 +34,18 @@ impl Cluster for Consul {
         self.await_leader().unwrap();
     }
 
+    /// A server that comes back votes again only when it was well for ten seconds: until then a further death leaves no
+    /// quorum.
     fn heal(&self) {
         self.restart().unwrap();
+        until("all servers vote", VOTES, || voters(self) == Some(self.servers())).unwrap();
     }
+}
+
+/// How many servers vote, as the leader says.
+fn voters(consul: &Consul) -> Option<usize> {
+    let answer = consul.call("GET", "/v1/operator/raft/configuration", "").ok()?.json();
+    Some(answer["Servers"].as_array()?.iter().filter(|server| server["Voter"] == true).count())
 }
 
 #[tokio::test(flavor = "multi_thread")]
