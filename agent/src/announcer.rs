@@ -22,7 +22,7 @@ use weft_core::{
 };
 use weft_registries::check::CheckSettings;
 
-pub use host::{Host, HostError};
+pub use host::{Host, HostError, own_address};
 
 use crate::{admin::pages, view};
 use task::Task;

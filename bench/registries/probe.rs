@@ -2,12 +2,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::bail;
+use weft_agent::announcer::own_address;
 use weft_testbed::Call;
 
 /// How long a change may take.
@@ -62,11 +63,7 @@ fn call(outbound: SocketAddr, service: &str) -> Option<Sign> {
 
 /// An address that Kubernetes takes for an endpoint's, where this machine has one.
 fn host() -> IpAddr {
-    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    chosen.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())
+    own_address().filter(IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// Answers every request with its own port.

@@ -100,8 +100,9 @@ impl Host {
 }
 
 /// The address that traffic to others leaves from. Nothing is sent: a datagram socket is only connected, to addresses that
-/// are kept for documentation (RFC 5737, RFC 3849) and so lead along the default route.
-fn own_address() -> Option<IpAddr> {
+/// are kept for documentation (RFC 5737, RFC 3849) and so lead along the default route. None without such a route.
+#[must_use]
+pub fn own_address() -> Option<IpAddr> {
     let leaves_by = |own: IpAddr, to: IpAddr| {
         let socket = UdpSocket::bind((own, 0)).ok()?;
         socket.connect((to, 9)).ok()?;

@@ -1,14 +1,10 @@
 //! Kubernetes with a role that may only read. An instance is a pod without a kubelet; its process is an application of the
 //! test's own. The API server takes no loopback addresses, so that pods are at another address of this machine.
 
-use std::{
-    fs,
-    net::{IpAddr, UdpSocket},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
+use weft_agent::announcer::own_address;
 use weft_testbed::{Gate, Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::{
@@ -46,10 +42,7 @@ fn world() -> Option<World> {
     let items = [object("Node", NODE), object("ServiceAccount", SERVICE), service];
     kubernetes.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
     kubernetes.kubeconfig_for(ACCOUNT, "weft-read-cluster", &role()).unwrap();
-    // Sends nothing: the kernel chooses the address from which it would.
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect("192.0.2.1:9").expect("a route to somewhere");
-    let address = socket.local_addr().unwrap().ip();
+    let address = own_address().expect("a route to somewhere");
     let kubeconfig = kubernetes.scratch().path().join("gate.kubeconfig");
     let world = World { kubernetes, gate, kubeconfig, address };
     world.restore();

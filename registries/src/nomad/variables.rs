@@ -23,7 +23,7 @@ use super::{client::Client, objects::VariableStub, settings};
 use crate::{
     http_client::jittered,
     names,
-    static_files::conflicts,
+    static_files::{conflicts, origin_fault},
     told::{Listing, Words},
 };
 
@@ -165,14 +165,14 @@ pub(super) fn words<'t>(
         if let Some(file) = outcome.value {
             understood.insert(origin.clone(), file);
         }
-        faults.insert(origin, outcome.faults.iter().map(|fault| told(fault, !is_good)).collect());
+        faults.insert(origin, outcome.faults.iter().map(|fault| origin_fault(fault, !is_good)).collect());
     }
     understood.retain(|origin, _| faults.contains_key(origin));
     let mut conflicts = conflicts(understood.iter());
     let mut listing = Listing::new();
     for (origin, mut faults) in faults {
         let lost = conflicts.remove(&origin).unwrap_or_default();
-        faults.extend(lost.iter().map(|(_, fault)| told(fault, false)));
+        faults.extend(lost.iter().map(|(_, fault)| origin_fault(fault, false)));
         let said: &[Located<Resource>] = understood.get(&origin).map_or(&[], |file| &file.resources);
         let mut rules = Vec::new();
         for located in said.iter().filter(|it| !lost.iter().any(|(key, _)| *key == it.value.key())) {
@@ -181,22 +181,13 @@ pub(super) fn words<'t>(
                 Resource::Service(_) | Resource::Endpoint(_) => {
                     let what = located.value.key().describe();
                     let message = format!("{what} is left out: jobs register services");
-                    faults.push(told(&Fault::error(located.place.clone(), message), false));
+                    faults.push(origin_fault(&Fault::error(located.place.clone(), message), false));
                 }
             }
         }
         listing.insert(origin, Words::new(rules, faults));
     }
     listing
-}
-
-fn told(fault: &Fault, keeps_last_good: bool) -> OriginFault {
-    let mut message = fault.message.clone();
-    for part in [&fault.expected, &fault.help].into_iter().filter(|part| !part.is_empty()) {
-        message.push_str("; ");
-        message.push_str(part);
-    }
-    OriginFault { message, place: fault.place.to_string(), keeps_last_good }
 }
 
 /// What a token needs to read them, in Nomad's words.

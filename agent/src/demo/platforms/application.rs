@@ -1,7 +1,7 @@
 //! The application: a service on each platform that calls the next, and one on the first two that is called last.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -14,6 +14,7 @@ use super::{
     outage::Sight,
     server::{Server, apart, start},
 };
+use crate::announcer::own_address;
 use crate::demo::{
     children::Children,
     scene::Scene,
@@ -265,10 +266,7 @@ fn mesh_host(kind: Kind) -> anyhow::Result<IpAddr> {
     if kind != Kind::Kubernetes {
         return Ok(Ipv4Addr::LOCALHOST.into());
     }
-    // Sends nothing: the kernel chooses the address from which it would.
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let chosen = socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr());
-    let chosen = chosen.map(|address| address.ip()).ok().filter(|address| !address.is_loopback());
+    let chosen = own_address().filter(|address| address.is_ipv4() && !address.is_loopback());
     chosen.context(
         "kubernetes takes no loopback addresses for pods, and this machine has no other with a route",
     )
