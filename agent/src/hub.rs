@@ -23,6 +23,7 @@ mod roster;
 mod departed;
 mod states;
 mod stream;
+mod outgoing;
 mod keeper;
 mod service;
 mod strangers;

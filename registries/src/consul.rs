@@ -27,7 +27,7 @@
 //!
 //! Four questions wait and up to eight are asked beside them: 18 connections were open at most. Through a thousand services
 //! so found, a change was told 58 ms after it was written, the slowest of 40 after 154 ms (a debug build, beside others).
-//! Rounds take at most a quarter of the time in the long run, so that a busy server is not kept busy by those who follow it.
+//! Rounds take at most half of the time in the long run, so that a busy server is not kept busy by those who follow it.
 //!
 //! Of a peer's services no list tells (asked about a peer, Consul answers with its own). What it exports is asked for every
 //! five seconds, and each of its services is waited for, up to a hundred of them.

@@ -1,22 +1,16 @@
 //! The gRPC service of one connection: which calls there are and who may make them.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
-};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use futures_core::Stream;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tonic::{
     Status, Streaming,
     body::Body,
-    server::{Grpc, StreamingService, UnaryService},
+    codec::BufferSettings,
+    server::{Grpc, UnaryService},
 };
 use tonic_prost::ProstCodec;
 use weft_core::control::{
@@ -26,12 +20,15 @@ use weft_core::control::{
 
 use super::{
     office::{JoinRefusal, Office},
+    outgoing::Outgoing,
     records::ClaimError,
     stream::{self, Node, OUTGOING, Shared, bundles_of},
 };
 
 /// The largest request to join, in bytes.
 const MAX_JOIN: usize = 16 * 1024;
+/// What an agent says fits this many bytes but for its announcements and requests for certificates; more room is made then.
+const HEARING: usize = 1024;
 
 /// Answers one call. `node` is who the connection's certificate names; none where none was shown.
 pub(super) async fn answer(
@@ -40,11 +37,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     Ok(match request.uri().path() {
-        CONNECT_PATH => {
-            let codec = ProstCodec::<ServerMessage, ClientMessage>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            grpc.streaming(Connect { shared, node }, request).await
-        }
+        CONNECT_PATH => connect(shared, node, request),
         JOIN_PATH => {
             let codec = ProstCodec::<JoinResponse, JoinRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_JOIN);
@@ -56,36 +49,17 @@ pub(super) async fn answer(
 
 type Answering<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
 
-struct Connect {
-    shared: Shared,
-    node: Option<Node>,
-}
-
-impl StreamingService<ClientMessage> for Connect {
-    type Response = ServerMessage;
-    type ResponseStream = Outgoing;
-    type Future = Answering<Outgoing>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<ClientMessage>>) -> Self::Future {
-        let (shared, node) = (self.shared.clone(), self.node.clone());
-        Box::pin(async move {
-            let node =
-                node.ok_or_else(|| Status::unauthenticated("a node certificate is needed; join first"))?;
-            let (sender, receiver) = mpsc::channel(OUTGOING);
-            tokio::spawn(stream::serve(shared, node, request.into_inner(), sender));
-            Ok(tonic::Response::new(Outgoing(receiver)))
-        })
-    }
-}
-
-/// What a stream's task wants to say.
-struct Outgoing(mpsc::Receiver<Result<ServerMessage, Status>>);
-
-impl Stream for Outgoing {
-    type Item = Result<ServerMessage, Status>;
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
-    }
+/// An agent's stream.
+fn connect(shared: Shared, node: Option<Node>, request: Request<Incoming>) -> Response<Body> {
+    let Some(node) = node else {
+        return Status::unauthenticated("a node certificate is needed; join first").into_http();
+    };
+    let decoder =
+        ProstCodec::<ServerMessage, ClientMessage>::raw_decoder(BufferSettings::new(HEARING, HEARING));
+    let incoming = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_MESSAGE));
+    let (sender, receiver) = mpsc::channel(OUTGOING);
+    tokio::spawn(stream::serve(shared, node, incoming, sender));
+    Outgoing::answer(receiver)
 }
 
 struct Join(Arc<Office>);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -43,7 +44,7 @@ const TOGETHER: Duration = Duration::from_millis(5);
 const LEADER: Duration = Duration::from_secs(7);
 /// How much longer than they take rounds are rested from, in the long run: many agents on a busy server slow each other
 /// down, so that none of them does.
-const REST: u32 = 3;
+const REST: u32 = 1;
 /// How much rest may be owed before a round waits for it: single changes are told at once.
 const OWED: Duration = Duration::from_millis(1500);
 /// The longest rest that is owed after one round.
@@ -262,7 +263,8 @@ impl Follower {
         }
         let names = self.known.take_dirty();
         let mut listing = self.unreadable(&names);
-        for Read { name, entries } in self.read(&names).await? {
+        let mut read = pin!(read(self.client.clone(), names));
+        while let Some(Read { name, entries }) = read.try_next().await? {
             self.known.read(&name, &entries);
             let shown = self.hidden.get(&name).copied().unwrap_or(1);
             if entries.len() >= shown {
@@ -285,7 +287,8 @@ impl Follower {
             dirty.into_iter().partition(|name| self.known.has(name));
         let mut changed = self.unreadable(&names);
         let mut lost: BTreeMap<known::Name, usize> = BTreeMap::new();
-        for Read { name, entries } in self.read(&names).await? {
+        let mut read = pin!(read(self.client.clone(), names));
+        while let Some(Read { name, entries }) = read.try_next().await? {
             let before = self.known.read(&name, &entries);
             if entries.len() < before {
                 lost.insert(name.clone(), before);
@@ -385,18 +388,6 @@ impl Follower {
         asked.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Reads services; those that cannot be ours by their names are left out.
-    async fn read(&self, names: &BTreeSet<known::Name>) -> Result<Vec<Read>, RegistryError> {
-        let client = &self.client;
-        let names = names.iter().filter(|name| convert::checked_name(name).is_ok()).cloned();
-        let read = stream::iter(names.collect::<Vec<_>>()).map(|name| async move {
-            let path = format!("/v1/health/service/{}", encoded(&name));
-            let entries: Option<Vec<Entry>> = client.read(&path).await?.json()?;
-            Ok::<_, RegistryError>(Read { name, entries: entries.unwrap_or_default() })
-        });
-        read.buffer_unordered(AT_ONCE).try_collect().await
-    }
-
     /// What is said of services whose names cannot be ours.
     fn unreadable(&self, names: &BTreeSet<known::Name>) -> Listing {
         let told = names.iter().filter_map(|name| Some((name, convert::checked_name(name).err()?)));
@@ -420,4 +411,19 @@ impl Follower {
             None => Default::default(),
         }
     }
+}
+
+/// Reads services; those that cannot be ours by their names are left out. Each is given away as it comes: all of them at
+/// once, as JSON has them, would be several times what is kept of them.
+fn read(client: Client, names: BTreeSet<known::Name>) -> impl Stream<Item = Result<Read, RegistryError>> {
+    let names = names.into_iter().filter(|name| convert::checked_name(name).is_ok());
+    let asked = stream::iter(names).map(move |name| {
+        let client = client.clone();
+        async move {
+            let path = format!("/v1/health/service/{}", encoded(&name));
+            let entries: Option<Vec<Entry>> = client.read(&path).await?.json()?;
+            Ok(Read { name, entries: entries.unwrap_or_default() })
+        }
+    });
+    asked.buffer_unordered(AT_ONCE)
 }
