@@ -42,14 +42,14 @@ pub use settings::{Namespaces, NomadSettings, Variables, read};
 pub struct NomadRegistry {
     name: RegistryName,
     settings: NomadSettings,
-    understood: variables::Understood,
+    memory: watch::Memory,
 }
 
 impl NomadRegistry {
     /// Connects to nothing yet: [`Registry::watch`] does.
     #[must_use]
     pub fn new(name: RegistryName, settings: NomadSettings) -> Self {
-        Self { name, settings, understood: variables::Understood::default() }
+        Self { name, settings, memory: watch::Memory::default() }
     }
 }
 
@@ -68,7 +68,7 @@ impl Registry for NomadRegistry {
 
     /// Always begins with a full list: events that Nomad no longer holds could not be asked for.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), scope, self.understood.clone()).boxed()
+        watch::follow(self.settings.clone(), scope, self.memory.clone()).boxed()
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

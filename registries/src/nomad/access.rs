@@ -2,9 +2,13 @@
 //!
 //! Nomad answers a question about all namespaces with what the asker may read, and with an empty list and status 200 who
 //! may read nothing. It answers a question about one namespace with 403, whether or not there is such a namespace: so
-//! who may read a namespace that nobody has made may read all.
+//! who may read a namespace that nobody has made may read all, but for those that a rule of their own hides. Which rules
+//! there are the token may read: they are its own.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures_util::{StreamExt, stream};
 use weft_core::registry::{Completeness, RegistryError};
@@ -23,6 +27,12 @@ pub(super) struct Names {
     pub(super) index: u64,
     /// Namespaces that the file names and the token may not read.
     pub(super) denied: Vec<String>,
+}
+
+impl Names {
+    fn namespaces(&self) -> BTreeSet<&str> {
+        self.services.iter().map(|(namespace, _)| namespace.as_str()).collect()
+    }
 }
 
 /// Lists the names.
@@ -69,21 +79,73 @@ fn names(listed: Vec<super::objects::NamespaceServices>) -> BTreeSet<Name> {
     listed.into_iter().flat_map(of).collect()
 }
 
-/// Whether the names are all there are, with what hides some where they are not. `before` are the namespaces that had
-/// services the last time.
-pub(super) async fn completeness(
+/// Namespaces that had services the last time all were seen, and those that showed some since. Clones are one: whatever
+/// follows anew, after an error, still knows what should be there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(Arc<Mutex<BTreeSet<String>>>);
+
+impl Seen {
+    fn take(&self, names: &Names, completeness: Completeness) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is hidden is asked for until it is seen again.
+        if completeness == Completeness::Full {
+            seen.clear();
+        }
+        seen.extend(names.namespaces().into_iter().map(str::to_owned));
+    }
+
+    /// Whether just these namespaces have services, as before.
+    pub(super) fn is(&self, names: &Names) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(String::as_str).eq(names.namespaces())
+    }
+
+    fn without(&self, names: &Names) -> Vec<String> {
+        let (seen, shown) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), names.namespaces());
+        seen.iter().filter(|namespace| !shown.contains(namespace.as_str())).cloned().collect()
+    }
+}
+
+/// Whether the names are all there are, with what hides some where they are not, or with what is odd about it. `before`
+/// are the namespaces that had services the last time.
+pub(super) async fn judge(
     client: &Client,
     namespaces: &Namespaces,
     names: &Names,
-    before: &BTreeSet<String>,
+    before: &Seen,
 ) -> Result<(Completeness, Option<String>), RegistryError> {
-    if let Namespaces::These(_) = namespaces {
-        if names.denied.is_empty() {
-            return Ok((Completeness::Full, None));
-        }
-        let hidden = names.denied.iter().map(|namespace| right(namespace)).collect::<Vec<_>>().join(", ");
-        return Ok((Completeness::Filtered, Some(format!("the token lacks {hidden}"))));
+    let judged = match namespaces {
+        Namespaces::These(wanted) => judge_these(client, wanted, names).await?,
+        Namespaces::All => judge_all(client, names, before).await?,
+    };
+    before.take(names, judged.0);
+    Ok(judged)
+}
+
+async fn judge_these(
+    client: &Client,
+    wanted: &[String],
+    names: &Names,
+) -> Result<(Completeness, Option<String>), RegistryError> {
+    if !names.denied.is_empty() {
+        return Ok((Completeness::Filtered, Some(lacks(names.denied.iter()))));
     }
+    let shown = names.namespaces();
+    let mut absent = Vec::new();
+    for namespace in wanted.iter().filter(|namespace| !shown.contains(namespace.as_str())) {
+        if !client.has_namespace(namespace).await? {
+            absent.push(format!("\"{namespace}\""));
+        }
+    }
+    let absent = (!absent.is_empty()).then(|| format!("there is no namespace {}", absent.join(", ")));
+    Ok((Completeness::Full, absent))
+}
+
+async fn judge_all(
+    client: &Client,
+    names: &Names,
+    before: &Seen,
+) -> Result<(Completeness, Option<String>), RegistryError> {
     let all = may_read_all(client).await?;
     if !all && names.services.is_empty() && client.namespaces().await?.is_empty() {
         let who = match client.who().await? {
@@ -101,15 +163,42 @@ pub(super) async fn completeness(
         );
         return Ok((Completeness::Filtered, Some(message)));
     }
-    // A rule for one namespace comes before the one for all.
-    let seen: BTreeSet<&String> = names.services.iter().map(|(namespace, _)| namespace).collect();
-    let missing: Vec<&String> = before.iter().filter(|namespace| !seen.contains(namespace)).collect();
-    for namespace in missing {
-        if !client.may_read_services(namespace).await? {
-            return Ok((Completeness::Filtered, Some(format!("the token lacks {}", right(namespace)))));
+    let mut hidden = hidden(client).await?;
+    // Where rules cannot be read, what vanished tells.
+    for namespace in before.without(names) {
+        if !hidden.contains(&namespace) && !client.may_read_services(&namespace).await? {
+            hidden.push(namespace);
         }
     }
-    Ok((Completeness::Full, None))
+    if hidden.is_empty() {
+        return Ok((Completeness::Full, None));
+    }
+    let message = format!(
+        "{}: a rule for one namespace goes before the one for all, so what is missing is kept for a while; give it that \
+         right, or name the namespaces that it may read (namespaces = […])",
+        lacks(hidden.iter())
+    );
+    Ok((Completeness::Filtered, Some(message)))
+}
+
+fn lacks<'n>(namespaces: impl Iterator<Item = &'n String>) -> String {
+    let rights: Vec<String> = namespaces.map(|namespace| right(namespace)).collect();
+    format!("the token lacks {}", rights.join(", "))
+}
+
+/// Namespaces, or patterns of them, whose services the token may not read although it may read those of all: a rule that
+/// names one goes before the one for all, and whatever it does not give is taken away. Such as there are none of are left
+/// out.
+pub(super) async fn hidden(client: &Client) -> Result<Vec<String>, RegistryError> {
+    let mut hidden = Vec::new();
+    for rule in client.ruled_namespaces().await? {
+        let is_pattern = rule.contains('*');
+        let asked = if is_pattern { rule.replace('*', NO_NAMESPACE) } else { rule.clone() };
+        if !client.may_read_services(&asked).await? && (is_pattern || client.has_namespace(&rule).await?) {
+            hidden.push(rule);
+        }
+    }
+    Ok(hidden)
 }
 
 /// Whether the services of every namespace may be read, but for those that a rule of their own hides.

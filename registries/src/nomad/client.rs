@@ -1,6 +1,10 @@
 //! Nomad's API: bytes to objects. Every request is made with the token as it is now, and every answer is bounded.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use http::{HeaderName, StatusCode};
 use hyper::body::Incoming;
@@ -10,7 +14,8 @@ use weft_core::registry::RegistryError;
 
 use super::{
     objects::{
-        Allocation, Check, NamespaceServices, Node, TokenSelf, Variable, VariableStub, WholeAllocation,
+        Allocation, Check, NamespaceServices, Node, Policy, PolicyStub, TokenSelf, Variable, VariableStub,
+        WholeAllocation,
     },
     settings::NomadSettings,
 };
@@ -23,6 +28,9 @@ use crate::{
 const PAGE: u32 = 200;
 /// The most pages that are read, against a server that never comes to an end.
 const MAX_PAGES: u32 = 10_000;
+
+/// The most policies of a token that are read.
+const MAX_POLICIES: usize = 100;
 
 /// Asks one region of a cluster.
 #[derive(Clone)]
@@ -179,6 +187,27 @@ impl Client {
         Ok(names.value.into_iter().map(|named| named.name).collect())
     }
 
+    /// Whether there is such a namespace. Nomad tells who may read nothing of it that there is none, or that it is denied.
+    pub(super) async fn has_namespace(&self, namespace: &str) -> Result<bool, RegistryError> {
+        let answer = self.get(&format!("/v1/namespace/{}", escaped(namespace)), &[]).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(false) } else { allowed(answer).map(|_| true) }
+    }
+
+    /// The namespaces, or patterns of them, that the token's own policies name, but for the one of all (`*`). None where
+    /// there are no tokens, or where it may not read its policies.
+    pub(super) async fn ruled_namespaces(&self) -> Result<BTreeSet<String>, RegistryError> {
+        let mut ruled = BTreeSet::new();
+        let answer = self.get("/v1/acl/policies", &[]).await?;
+        let policies: Vec<PolicyStub> = told(answer)?.unwrap_or_default();
+        for PolicyStub { name } in policies.into_iter().take(MAX_POLICIES) {
+            let answer = self.get(&format!("/v1/acl/policy/{}", escaped(&name)), &[]).await?;
+            let rules = told::<Policy>(answer)?.unwrap_or_default().rules_json.unwrap_or_default();
+            ruled.extend(rules.namespaces.unwrap_or_default().into_iter().map(|namespace| namespace.name));
+        }
+        ruled.remove("*");
+        Ok(ruled)
+    }
+
     /// The regions of the cluster; open to all.
     pub(super) async fn regions(&self) -> Result<Vec<String>, RegistryError> {
         self.get("/v1/regions", &[]).await?.ok()?.json()
@@ -269,6 +298,14 @@ fn known_leader(answer: &Answer) -> Result<(), RegistryError> {
 
 fn found<T: DeserializeOwned>(answer: Answer) -> Found<T> {
     if answer.status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    answer.ok()?.json().map(Some)
+}
+
+/// An answer, where the server gives one to this asker.
+fn told<T: DeserializeOwned>(answer: Answer) -> Found<T> {
+    if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {
         return Ok(None);
     }
     answer.ok()?.json().map(Some)

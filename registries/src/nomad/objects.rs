@@ -166,6 +166,30 @@ pub(crate) struct TokenSelf {
     pub(crate) name: String,
 }
 
+/// A policy as lists show it: to who has no right to see all, those of the own token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PolicyStub {
+    pub(crate) name: String,
+}
+
+/// A policy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Policy {
+    /// Its rules, as Nomad reads them.
+    #[serde(rename = "RulesJSON")]
+    pub(crate) rules_json: Option<PolicyRules>,
+}
+
+/// The rules of a policy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct PolicyRules {
+    /// For which namespaces, or patterns of them, there are rules.
+    pub(crate) namespaces: Option<Vec<PolicyStub>>,
+}
+
 /// A line of the event stream.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -3,7 +3,7 @@
 use weft_core::registry::{RegistryError, Right};
 
 use super::{
-    access::{may_read_all, right},
+    access::{hidden, may_read_all, right},
     client::Client,
     settings::{Namespaces, NomadSettings},
     variables,
@@ -18,6 +18,13 @@ pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, Registry
         Namespaces::All => {
             let given = Some(may_read_all(&client).await?);
             rights.push(Right { name: right("*"), given, needed_for: needed_for.into() });
+            if given == Some(true) {
+                rights.extend(hidden(&client).await?.iter().map(|namespace| Right {
+                    name: right(namespace),
+                    given: Some(false),
+                    needed_for: format!("{needed_for}: a rule of its own hides them"),
+                }));
+            }
         }
         Namespaces::These(namespaces) => {
             for namespace in namespaces {

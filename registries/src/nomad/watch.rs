@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use weft_core::registry::{Completeness, Event, OriginFault, RegistryError, Scope};
 
 use super::{
-    access,
+    access::{self, Seen},
     catalog::{Catalog, Joining, Name},
     client::Client,
     link::{Heard, Link},
@@ -50,19 +50,26 @@ const NOTICES: &str = "nomad";
 pub(super) fn follow(
     settings: NomadSettings,
     scope: Scope,
-    understood: Understood,
+    memory: Memory,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
     // An error ends the stream; the driver watches again.
-    let begun = Follow::begin(settings, scope, understood).map_ok(|follow| {
+    let begun = Follow::begin(settings, scope, memory).map_ok(|follow| {
         try_unfold(Box::new(follow), |mut follow| async move { Ok(Some((follow.next().await?, follow))) })
     });
     begun.try_flatten_stream()
 }
 
+/// What outlives a stream. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    understood: Understood,
+    seen: Seen,
+}
+
 /// What hinders and does not prevent, once each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Notice {
-    Hidden,
+    Namespaces,
     Nodes,
     Region,
     Stream,
@@ -83,7 +90,7 @@ struct Follow {
     may_read_nodes: bool,
     completeness: Completeness,
     /// Namespaces that had services at the last look.
-    namespaces: BTreeSet<String>,
+    seen: Seen,
     /// Allocations and nodes that the server does not know.
     unknown: BTreeSet<String>,
     notices: BTreeMap<Notice, String>,
@@ -97,11 +104,7 @@ struct Follow {
 
 impl Follow {
     /// Reads everything and queues the full list.
-    async fn begin(
-        settings: NomadSettings,
-        scope: Scope,
-        understood: Understood,
-    ) -> Result<Self, RegistryError> {
+    async fn begin(settings: NomadSettings, scope: Scope, memory: Memory) -> Result<Self, RegistryError> {
         let now = Instant::now();
         let mut follow = Self {
             client: Client::new(&settings)?,
@@ -114,7 +117,7 @@ impl Follow {
             region: String::new(),
             may_read_nodes: false,
             completeness: Completeness::Filtered,
-            namespaces: BTreeSet::new(),
+            seen: memory.seen,
             unknown: BTreeSet::new(),
             notices: BTreeMap::new(),
             noticed: false,
@@ -125,7 +128,7 @@ impl Follow {
             settings,
         };
         if let Some(place) = follow.settings.variables.clone() {
-            follow.variables = Some(Variables::begin(&follow.client, place, understood).await?);
+            follow.variables = Some(Variables::begin(&follow.client, place, memory.understood).await?);
         }
         follow.ask_who_we_are().await?;
         let names = access::list(&follow.client, &follow.settings.namespaces).await?;
@@ -198,16 +201,9 @@ impl Follow {
     async fn look(&mut self) -> Result<(), RegistryError> {
         self.look_at = Instant::now() + jittered(LOOK);
         let names = access::list(&self.client, &self.settings.namespaces).await?;
-        let namespaces: BTreeSet<String> =
-            names.services.iter().map(|(namespace, _)| namespace.clone()).collect();
         let renews = Instant::now() >= self.renew_at;
         let hides = self.completeness == Completeness::Filtered;
-        if renews
-            || hides
-            || !self.namespaces.is_subset(&namespaces)
-            || !names.denied.is_empty()
-            || names.services.is_empty()
-        {
+        if renews || hides || !self.seen.is(&names) || !names.denied.is_empty() || names.services.is_empty() {
             self.judge(&names).await?;
         }
         if renews {
@@ -248,16 +244,9 @@ impl Follow {
 
     /// Decides whether what is missing from the list is gone.
     async fn judge(&mut self, names: &access::Names) -> Result<(), RegistryError> {
-        let namespaces = &self.settings.namespaces;
-        let judged = access::completeness(&self.client, namespaces, names, &self.namespaces).await?;
+        let judged = access::judge(&self.client, &self.settings.namespaces, names, &self.seen).await?;
         self.completeness = judged.0;
-        self.notice(Notice::Hidden, judged.1);
-        // What is hidden is asked for until it is seen again.
-        let seen = names.services.iter().map(|(namespace, _)| namespace.clone());
-        match judged.0 {
-            Completeness::Full => self.namespaces = seen.collect(),
-            Completeness::Filtered => self.namespaces.extend(seen),
-        }
+        self.notice(Notice::Namespaces, judged.1);
         Ok(())
     }
 

@@ -119,6 +119,56 @@ async fn a_right_that_is_taken_away_takes_no_service_away() {
     assert_eq!((seen(&view), view.errors), (both.map(str::to_owned).to_vec(), vec![]));
 }
 
+/// A right is taken away by a rule that says something else of the namespace, which is how it happens to people.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_came_late_is_not_gone_when_a_rule_of_its_own_hides_it() {
+    let Some(nomad) = start(NomadOptions { acl: true, ..NomadOptions::default() }) else { return };
+    let narrowed = format!(
+        "{ALL}namespace \"shop\" {{ variables {{ path \"weft/*\" {{ capabilities = [\"list\", \"read\"] }} }} }}\n"
+    );
+    let (_, secret) = token(&nomad, "weft", ALL);
+    let settings = with_token(&nomad, &secret, "").0;
+    let watched = registry(&nomad.url(), &settings);
+    let mut follower = Follower::of(watched.clone());
+    let view = follower.until("nothing is there yet", |view| view.commits > 0).await;
+    assert_eq!((seen(&view), view.completeness), (vec![], Some(Completeness::Full)));
+    nomad.nomad(&["namespace", "apply", "shop"], "").unwrap();
+    Job { name: "cart", namespace: "shop", ..Job::default() }.run(&nomad);
+    let view = follower.until("cart is seen", |view| seen(view) == ["cart.shop"]).await;
+    let asked = view.commits;
+    follower.until("it looked at what there is", |view| view.commits > asked + 1).await;
+    token(&nomad, "weft", &narrowed);
+    let hidden = |view: &View| view.completeness == Some(Completeness::Filtered);
+    let view =
+        follower.until("something is hidden, or gone", |view| hidden(view) || seen(view).is_empty()).await;
+    assert_eq!(seen(&view), ["cart.shop"]);
+    assert!(view.faults().join("\n").contains("namespace \"shop\""), "{:?}", view.faults());
+    // Whoever begins now never saw it: that the list is short is seen by the token's own rules.
+    let mut fresh = Follower::of(registry(&nomad.url(), &settings));
+    let view = fresh.until("it is listed", |view| view.lists > 0).await;
+    assert!(hidden(&view), "{view:?}");
+    let rights = watched.rights().await.unwrap();
+    let lacking: Vec<&str> =
+        rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
+    assert_eq!(lacking, ["namespace \"shop\" { capabilities = [\"read-job\"] }"]);
+    token(&nomad, "weft", ALL);
+    follower.until("nothing is hidden", |view| view.completeness == Some(Completeness::Full)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_there_is_none_of_is_told_until_there_is() {
+    let Some(nomad) = start(NomadOptions { acl: true, ..NomadOptions::default() }) else { return };
+    let (_, secret) = token(&nomad, "weft", ALL);
+    let more = "namespaces = [\"default\", \"shop\"]\n";
+    let mut follower = Follower::of(registry(&nomad.url(), &with_token(&nomad, &secret, more).0));
+    let told = |view: &View| view.faults().join("\n").contains("no namespace \"shop\"");
+    let view = follower.until("it is listed", |view| view.lists > 0).await;
+    assert!(told(&view) && view.completeness == Some(Completeness::Full), "{view:?}");
+    nomad.nomad(&["namespace", "apply", "shop"], "").unwrap();
+    Job { name: "cart", namespace: "shop", ..Job::default() }.run(&nomad);
+    follower.until("there is", |view| seen(view) == ["cart.shop"] && !told(view)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_token_is_an_outage_until_the_file_holds_another() {
     let Some(nomad) = bed() else { return };
