@@ -18,6 +18,8 @@ use crate::{
 /// A service: namespace and name, as Nomad writes them.
 pub(super) type Name = (String, String);
 
+static NONE: BTreeSet<String> = BTreeSet::new();
+
 /// What was read so far.
 #[derive(Default)]
 pub(super) struct Catalog {
@@ -26,6 +28,8 @@ pub(super) struct Catalog {
     alike: BTreeMap<Name, BTreeSet<Name>>,
     /// Of those that a service names.
     pub(super) allocations: BTreeMap<String, Known>,
+    /// Those that a service names and that there are none of any more.
+    lost: BTreeSet<String>,
     /// Of those that a service names.
     pub(super) nodes: BTreeMap<String, Node>,
     /// Who names an allocation, or a node.
@@ -117,13 +121,15 @@ impl Catalog {
             known.checks = Checks::Awaited;
         }
         self.allocations.insert(id.clone(), known);
+        self.lost.remove(&id);
         self.touch(&id);
         begins
     }
 
     /// The server knows of no such allocation.
     pub(super) fn remove_allocation(&mut self, id: &str) {
-        if self.allocations.remove(id).is_some() {
+        let is_new = self.names_id(id) && self.lost.insert(id.to_owned());
+        if self.allocations.remove(id).is_some() || is_new {
             self.touch(id);
         }
     }
@@ -156,6 +162,7 @@ impl Catalog {
     pub(super) fn tidy(&mut self) {
         let naming = &self.naming;
         self.allocations.retain(|id, _| naming.contains_key(id));
+        self.lost.retain(|id| naming.contains_key(id));
         self.nodes.retain(|id, _| naming.contains_key(id));
     }
 
@@ -195,6 +202,7 @@ impl Catalog {
         }
         let joined = Joined {
             allocations: &self.allocations,
+            lost: if joining.is_whole { &self.lost } else { &NONE },
             nodes: &self.nodes,
             region: joining.region,
             rules: joining.rules,
@@ -235,6 +243,8 @@ impl Catalog {
 
 /// What services are joined with beside the catalog.
 pub(super) struct Joining<'a> {
+    /// Whether nothing is hidden: what is hidden looks as if it were not there.
+    pub(super) is_whole: bool,
     pub(super) region: &'a str,
     pub(super) rules: &'a crate::speaking::Rules,
     pub(super) trust_domain: Option<&'a weft_core::identity::TrustDomain>,

@@ -2,14 +2,17 @@
 //!
 //! What is wrong with one instance leaves that one out, with a fault that names it, and nothing else.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use weft_core::{
     identity::TrustDomain,
     locality::Locality,
     name::{InstanceName, OriginName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort, TlsMode},
 };
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     address, names,
-    speaking::{Instance, Recorded, Rules, keys},
+    speaking::{Instance, Recorded, Rules, Speaks, keys},
     told::Words,
 };
 
@@ -32,6 +35,8 @@ const CANARY: &str = "canary";
 /// What instances are joined with.
 pub(super) struct Joined<'a> {
     pub(super) allocations: &'a BTreeMap<String, Known>,
+    /// Allocations that instances name and that there are none of any more.
+    pub(super) lost: &'a BTreeSet<String>,
     pub(super) nodes: &'a BTreeMap<String, Node>,
     pub(super) region: &'a str,
     pub(super) rules: &'a Rules,
@@ -168,7 +173,7 @@ fn endpoint(
         record: &|key| record(registration, joined, key),
         words: &words,
     };
-    let speaks = joined.rules.speaks(instance, joined.trust_domain);
+    let speaks = speaks(instance, node.is_some(), joined);
     let mut faults = speaks.faults;
     let canary = known.is_some_and(|known| known.allocation.deployment_status.is_some_and(|it| it.canary));
     let locality = recorded.locality.clone().map_or_else(|| locality(registration, node, joined), Ok);
@@ -186,10 +191,32 @@ fn endpoint(
             faults.push(fault);
             Locality::default()
         }),
-        health: known.map_or(Health::Healthy, |known| known.health(registration)),
+        health: match known {
+            Some(known) => known.health(registration),
+            // The catalog outlives what it tells of: nothing can run there.
+            None if joined.lost.contains(&registration.alloc_id) => Health::Unhealthy,
+            None => Health::Healthy,
+        },
         address,
     };
     Ok((endpoint, faults))
+}
+
+/// How an instance is reached. The meta of its node may say that it speaks mesh: where the node cannot be read and nothing
+/// else decides, an instance that has an identity is not called in plaintext.
+fn speaks(instance: Instance<'_>, node_is_known: bool, joined: &Joined<'_>) -> Speaks {
+    let speaks = joined.rules.speaks(instance, joined.trust_domain);
+    if node_is_known || speaks.tls != TlsMode::Off {
+        return speaks;
+    }
+    let record = |key: &str| if key == keys::MESH_PORT { Some("1") } else { (instance.record)(key) };
+    let if_it_did = joined.rules.speaks(Instance { record: &record, ..instance }, joined.trust_domain);
+    if if_it_did.tls == TlsMode::Off || if_it_did.identity.is_none() {
+        return speaks;
+    }
+    let unknown = "its node cannot be read, whose meta may name the mesh port: it is not called in plaintext";
+    let faults = [if_it_did.faults, vec![unknown.to_owned()]].concat();
+    Speaks { mesh_address: None, faults, ..if_it_did }
 }
 
 fn instance_name(id: &str) -> Result<InstanceName, String> {

@@ -344,6 +344,7 @@ impl Follow {
     /// Queues what is new, and a commit.
     fn tell(&mut self, whole: bool) {
         let joining = Joining {
+            is_whole: self.completeness == Completeness::Full,
             region: &self.region,
             rules: &self.settings.rules,
             trust_domain: self.settings.trust_domain.as_ref(),

@@ -24,8 +24,14 @@ fn instance(more: &Value) -> Value {
 }
 
 fn words(instances: Vec<Value>, rules: &Rules, node: Option<Node>) -> Words {
+    words_without(instances, rules, node, &BTreeSet::new())
+}
+
+/// The same, where some allocations are gone.
+fn words_without(instances: Vec<Value>, rules: &Rules, node: Option<Node>, lost: &BTreeSet<String>) -> Words {
     let joined = Joined {
         allocations: &BTreeMap::new(),
+        lost,
         nodes: &node.map(|node| ("node".to_owned(), node)).into_iter().collect(),
         region: "global",
         rules,
@@ -68,6 +74,35 @@ fn a_tag_comes_before_the_meta_of_the_node() {
 }
 
 #[test]
+fn what_a_node_may_say_is_not_taken_for_plaintext_while_the_node_cannot_be_read() {
+    let text = "identity = \"spiffe://demo.mesh/ns/{namespace}/sa/{job}\"\ntls = \"preferred\"\n";
+    let told = |rules: &Rules, node: Option<Node>| {
+        let words = words(vec![instance(&json!({}))], rules, node);
+        (endpoints(&words).remove(0), words.faults.len())
+    };
+    let (unread, faults) = told(&rules(text), None);
+    assert_eq!((unread.tls, unread.mesh_address, faults), (TlsMode::Required, None, 1));
+    assert!(unread.identity.is_some());
+    let (silent, faults) = told(&rules(text), node(&[]));
+    assert_eq!((silent.tls, faults), (TlsMode::Off, 0), "its node says nothing");
+    for decided in ["tls = \"preferred\"\n", "tls = \"off\"\n"] {
+        assert_eq!(told(&rules(decided), None).0.tls, TlsMode::Off, "{decided}");
+    }
+    let (known, faults) = told(&rules(&format!("{text}mesh_port = 15008\n")), None);
+    assert_eq!((known.mesh_address.unwrap().socket().port(), faults), (15008, 0));
+}
+
+#[test]
+fn an_instance_of_an_allocation_that_is_gone_is_not_healthy() {
+    let one = |lost: &BTreeSet<String>| {
+        let words = words_without(vec![instance(&json!({}))], &rules(""), None, lost);
+        endpoints(&words).remove(0).health
+    };
+    assert_eq!(one(&BTreeSet::new()), Health::Healthy, "nobody can tell");
+    assert_eq!(one(&["8fa01a58-64d0-942d-a3fd-2793b923be52".to_owned()].into()), Health::Unhealthy);
+}
+
+#[test]
 fn one_that_is_wrong_is_left_out_and_told() {
     for (wrong, told) in [
         (json!({ "Port": 0 }), "port"),
@@ -90,6 +125,7 @@ fn one_that_is_wrong_is_left_out_and_told() {
     let garbled = Instances::garbled("web", "nonsense");
     let joined = Joined {
         allocations: &BTreeMap::new(),
+        lost: &BTreeSet::new(),
         nodes: &BTreeMap::new(),
         region: "",
         rules: &Rules::default(),
@@ -112,6 +148,7 @@ fn what_is_new_of_an_allocation_is_a_new_version() {
         let known = Known { allocation, ..Known::default() };
         let joined = Joined {
             allocations: &BTreeMap::from([("8fa01a58-64d0-942d-a3fd-2793b923be52".to_owned(), known)]),
+            lost: &BTreeSet::new(),
             nodes: &BTreeMap::new(),
             region: "global",
             rules: &Rules::default(),
@@ -168,6 +205,7 @@ proptest! {
         let rules = rules("identity = \"spiffe://demo.mesh/ns/{namespace}/sa/{node}\"\ntls = \"preferred\"");
         let joined = Joined {
             allocations: &BTreeMap::new(),
+            lost: &BTreeSet::new(),
             nodes: &BTreeMap::from([("node".to_owned(), node)]),
             region: &name,
             rules: &rules,
