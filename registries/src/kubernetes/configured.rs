@@ -4,8 +4,8 @@
 //! every form has one meaning. An object speaks for its namespace: a route is for callers of a service in it, a policy
 //! protects a service in it. What concerns all of the mesh, or an identity, counts in the root namespace only.
 //!
-//! A policy that makes no sense may have been there to deny. Unless what it said before stands, calls of the service that
-//! it is for are denied until it is mended.
+//! A policy that makes no sense may have been there to deny. Unless what it said before stands, calls of what it is for are
+//! denied until it is mended: of a service, or in the root namespace of an identity or of all of the mesh.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use weft_core::{
     config::{Fault, SourceFile, read_mesh},
-    identity::TrustDomain,
+    identity::{SpiffeId, TrustDomain},
     name::{RuleName, ServiceName},
     registry::OriginFault,
     resource::{Action, Policy, PolicyRule, PolicyTarget, Resource},
@@ -247,11 +247,15 @@ pub(super) fn convert(kind: Kind, key: &Key, object: &Configured, ground: &Groun
             refusal: None,
         },
         Err(why) => {
-            let denial = (kind == Kind::Policies).then(|| denial(&object.spec, name, namespace)).flatten();
-            let effect = match denial {
-                Some(_) => "; what it said before stands, else calls of its service are denied",
-                None => "; what it said before stands",
-            };
+            let denial =
+                (kind == Kind::Policies).then(|| denial(&object.spec, name, namespace, ground)).flatten();
+            let denied = denial.as_ref().map(|denial| match denial.target {
+                PolicyTarget::Service(_) => "of its service",
+                PolicyTarget::Identity(_) => "of its identity",
+                PolicyTarget::Mesh => "of everything",
+            });
+            let effect = denied.map(|denied| format!(", else calls {denied} are denied")).unwrap_or_default();
+            let effect = format!("; what it said before stands{effect}");
             let fault = at(&place, format!("{why}{effect}"), true);
             Meaning {
                 resources: denial.map(Into::into).map(Resource::Policy).into_iter().collect(),
@@ -350,13 +354,24 @@ fn written(file: &impl Serialize) -> Result<String, String> {
     toml::to_string(file).map_err(|error| error.to_string())
 }
 
-/// Denies everything to the service that a policy is for, as far as that much of it can be read.
-fn denial(spec: &RawValue, name: String, namespace: &str) -> Option<Policy> {
+/// Denies everything to what a policy is for, as far as that much of it can be read.
+fn denial(spec: &RawValue, name: String, namespace: &str, ground: &Ground<'_>) -> Option<Policy> {
     let spec: Value = serde_json::from_str(spec.get()).ok()?;
-    let service = own_service(spec.get("target")?.get("service")?.as_str()?, namespace).ok()?;
+    let said = |key: &str| spec.get("target")?.get(key);
+    let target = if let Some(service) = said("service") {
+        let service = own_service(service.as_str()?, namespace).ok()?;
+        PolicyTarget::Service(ServiceName::new(&service).ok()?)
+    } else if namespace != ground.root_namespace {
+        // It would count for nothing more if it did make sense.
+        return None;
+    } else {
+        let identity = said("identity").and_then(|identity| SpiffeId::parse(identity.as_str()?).ok());
+        // Whom else it is for cannot be read.
+        identity.map_or(PolicyTarget::Mesh, PolicyTarget::Identity)
+    };
     Some(Policy {
         name: RuleName::new(&name).ok()?,
-        target: PolicyTarget::Service(ServiceName::new(&service).ok()?),
+        target,
         action: Action::Deny,
         rules: vec![PolicyRule { name: RuleName::new("not-understood").ok(), ..PolicyRule::default() }],
     })

@@ -97,6 +97,22 @@ fn a_policy_that_makes_no_sense_denies_and_says_so_in_the_words_of_objects() {
         assert_eq!(policy.rules[0].name.as_ref().unwrap().as_str(), "not-understood");
         assert!(meaning.faults[0].keeps_last_good && meaning.faults[0].place == "meshpolicies/shop/it");
     }
+    let denied = |namespace: &str, target: &str| {
+        let spec = format!(r#"{{"target": {target}, "action": "Allow", "rules": [{{"when": []}}]}}"#);
+        let meaning = read(Kind::Policies, namespace, &spec);
+        assert!(meaning.faults[0].keeps_last_good);
+        let targets = meaning.resources.into_iter().map(|resource| match resource {
+            Resource::Policy(policy) if policy.action == Action::Deny => policy.target.clone(),
+            other => panic!("{other:?}"),
+        });
+        targets.collect::<Vec<_>>()
+    };
+    let web = SpiffeId::parse("spiffe://test.mesh/ns/shop/sa/web").unwrap();
+    let of_web = format!(r#"{{"identity": "{web}"}}"#);
+    assert_eq!(denied("weft-system", r#"{"mesh": true}"#), [PolicyTarget::Mesh]);
+    assert_eq!(denied("weft-system", r#"{"identity": "who?"}"#), [PolicyTarget::Mesh]);
+    assert_eq!(denied("weft-system", &of_web), [PolicyTarget::Identity(web)]);
+    assert_eq!(denied("shop", r#"{"mesh": true}"#), [], "it would not count");
     let slip = r#"{"service": "web", "rules": [{"requestTimeout": "soon"}]}"#;
     let meaning = read(Kind::Routes, "shop", slip);
     assert!(meaning.resources.is_empty() && meaning.refusal.is_some(), "{meaning:?}");
