@@ -88,17 +88,35 @@ impl Catalog {
     pub(super) fn remove(&mut self, object: &Object) {
         let meta = object.meta();
         match object {
-            Object::Service(_) => self.remove_service(&key(meta)),
-            Object::Slice(_) => self.remove_slice(&key(meta)),
             Object::Pod(_) => {
                 if let Some(uid) = Uid::read(&meta.uid) {
                     self.change_pod(uid, None);
                 }
             }
-            Object::Node(_) => self.change_node(&key(meta), None),
-            Object::Configured(kind, _) => self.change_configured(*kind, key(meta), None),
+            _ => self.remove_named(object.kind(), &key(meta)),
         }
         self.readable_named(object.kind(), &key(meta));
+    }
+
+    /// An object that makes no sense is gone.
+    pub(super) fn remove_unread(&mut self, kind: Kind, object: &Unreadable) {
+        match &object.known_as {
+            Some(Id::Pod(uid)) => self.change_pod(*uid, None),
+            Some(Id::Named(key)) => self.remove_named(kind, key),
+            None => {}
+        }
+        self.set_fault(&object.name.as_str().into(), None);
+    }
+
+    fn remove_named(&mut self, kind: Kind, key: &Key) {
+        match kind {
+            Kind::Services => self.remove_service(key),
+            Kind::Slices => self.remove_slice(key),
+            Kind::Nodes => self.change_node(key, None),
+            Kind::Routes | Kind::Policies => self.change_configured(kind, key.clone(), None),
+            // Known by their uids alone.
+            Kind::Pods => {}
+        }
     }
 
     /// Something could not be read: what was known of it stays.

@@ -8,7 +8,7 @@ mod config;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use tokio::time::timeout;
@@ -34,6 +34,14 @@ const MAX_LINE: usize = 8 << 20;
 #[derive(Clone)]
 pub struct Client(kube::Client);
 
+#[cfg(test)]
+impl Client {
+    /// One whose questions a script answers.
+    pub(super) fn scripted(client: kube::Client) -> Self {
+        Self(client)
+    }
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
@@ -45,8 +53,16 @@ impl Client {
     ///
     /// # Errors
     /// What the refusal means.
-    pub(super) async fn page(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, RegistryError> {
+    pub(super) async fn page(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, Refusal> {
         self.whole(what, request, PAGE, MAX_PAGE).await
+    }
+
+    /// Whether a question is answered at all.
+    ///
+    /// # Errors
+    /// What the refusal means.
+    pub(super) async fn ask(&self, what: &str, request: Request<Vec<u8>>) -> Result<(), Refusal> {
+        self.whole(what, request, ANSWER, MAX_SHORT).await.map(drop)
     }
 
     /// A whole short answer.
@@ -54,7 +70,7 @@ impl Client {
     /// # Errors
     /// What the refusal means.
     pub(super) async fn short(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, RegistryError> {
-        self.whole(what, request, ANSWER, MAX_SHORT).await
+        self.whole(what, request, ANSWER, MAX_SHORT).await.map_err(|refusal| refusal.error)
     }
 
     /// A whole answer, whatever its status.
@@ -79,6 +95,14 @@ impl Client {
     /// # Errors
     /// What the refusal means.
     pub async fn lines(&self, what: &str, request: Request<Vec<u8>>) -> Result<Lines, RegistryError> {
+        self.watch(what, request).await.map_err(|refusal| refusal.error)
+    }
+
+    /// The same, with what the server says of when to come again.
+    ///
+    /// # Errors
+    /// What the refusal means.
+    pub(super) async fn watch(&self, what: &str, request: Request<Vec<u8>>) -> Result<Lines, Refusal> {
         let opened = timeout(ANSWER, self.send(what, request)).await;
         let body = opened.map_err(|_| late(what, ANSWER))??;
         Ok(Lines { body, buffer: BytesMut::new(), searched: 0, what: what.to_owned() })
@@ -90,23 +114,42 @@ impl Client {
         request: Request<Vec<u8>>,
         within: Duration,
         longest: usize,
-    ) -> Result<Bytes, RegistryError> {
+    ) -> Result<Bytes, Refusal> {
         let whole = async {
             let body = self.send(what, request).await?;
-            collect(what, body, longest).await
+            Ok(collect(what, body, longest).await?)
         };
         timeout(within, whole).await.map_err(|_| late(what, within))?
     }
 
-    async fn send(&self, what: &str, request: Request<Vec<u8>>) -> Result<Body, RegistryError> {
+    async fn send(&self, what: &str, request: Request<Vec<u8>>) -> Result<Body, Refusal> {
         let response = self.0.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());
         }
-        let refusal = collect(what, response.into_body(), MAX_SHORT).await.unwrap_or_default();
-        Err(refused(what, status, &refusal))
+        let retry_after = retry_after(response.headers());
+        let said = collect(what, response.into_body(), MAX_SHORT).await.unwrap_or_default();
+        Err(Refusal { error: refused(what, status, &said), retry_after })
     }
+}
+
+/// Why a question was not answered.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) error: RegistryError,
+    /// How long the server wants to be left alone (`Retry-After`, RFC 9110, in seconds as the API server says it).
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<RegistryError> for Refusal {
+    fn from(error: RegistryError) -> Self {
+        Self { error, retry_after: None }
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 async fn collect(what: &str, body: Body, longest: usize) -> Result<Bytes, RegistryError> {

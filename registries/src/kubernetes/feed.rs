@@ -5,6 +5,9 @@
 //!
 //! The list comes as the beginning of the watch where the server can do that (`sendInitialEvents`, Kubernetes 1.32), else
 //! in pages. Both are read at least as new as the moment of asking, so time never runs backwards.
+//!
+//! A server that is away for a moment, or that asks to be left alone, is asked again for what comes after the version that
+//! was read last: a list of everything is the dearest question there is, and what a server that is just back needs least.
 
 use std::{
     sync::{
@@ -21,11 +24,11 @@ use kube::{
     api::{ListParams, WatchParams},
     core::Request as Path,
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use weft_core::registry::RegistryError;
 
 use super::{
-    client::{Client, Lines, meaning},
+    client::{Client, Lines, Refusal, meaning},
     objects::{Line, List, Mark, Object, Place, Status, Unreadable},
 };
 use crate::http_client::jittered;
@@ -42,6 +45,14 @@ const PAGE: u32 = 500;
 const BRIEF: Duration = Duration::from_secs(2);
 /// So many brief watches in a row are a fault.
 const MAX_BRIEF: u32 = 3;
+/// How long a watch may say nothing: the server marks one that lives about once a minute.
+const QUIET: Duration = Duration::from_secs(150);
+/// How long a server may refuse to be asked again before that is an outage.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long to wait after the first refusal, doubled after each that follows, and at most.
+const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// The longest wait that a server may ask for.
+pub(super) const MAX_REST: Duration = Duration::from_secs(60);
 /// At most so many lines are one word: then others have their turn.
 const AT_ONCE: usize = 256;
 
@@ -56,8 +67,14 @@ pub(super) enum Word {
     Gone(Box<Object>),
     /// An object makes no sense.
     Unreadable(Unreadable),
+    /// An object that makes no sense is gone.
+    GoneUnread(Unreadable),
     /// The full list is over.
     Listed,
+    /// The server refuses to be asked: for now nothing is heard of what changes.
+    Away,
+    /// It does not any more.
+    Back,
 }
 
 /// What is followed.
@@ -92,6 +109,7 @@ struct Open {
     /// None while the list goes on that it began with.
     version: Option<String>,
     opened: Instant,
+    heard: Instant,
     until: Instant,
 }
 
@@ -100,12 +118,47 @@ struct Following {
     client: Client,
     state: State,
     brief: u32,
+    /// None while all is well.
+    refusals: Option<Refusals>,
+    /// Whether it was told that the server is away.
+    away: bool,
+}
+
+/// Refusals in a row.
+#[derive(Clone, Copy)]
+struct Refusals {
+    since: Instant,
+    count: u32,
+    not_before: Instant,
+}
+
+impl State {
+    /// The question that is put in it; none where an answer is being read.
+    fn question(&self) -> Option<Self> {
+        match self {
+            Self::Begin => Some(Self::Begin),
+            Self::Page(token) => Some(Self::Page(token.clone())),
+            Self::At(version) => Some(Self::At(version.clone())),
+            Self::Open(_) | Self::Failed => None,
+        }
+    }
+
+    /// Whether it can be put once more after such a refusal. Who has nothing yet begins again without a server, and who
+    /// has something goes on with it.
+    fn outlives(&self, error: &RegistryError) -> bool {
+        match error {
+            RegistryError::Overloaded(_) => true,
+            RegistryError::Unreachable(_) => matches!(self, Self::At(_)),
+            _ => false,
+        }
+    }
 }
 
 impl Feed {
     /// Follows until an error.
     pub(super) fn follow(self, client: Client) -> impl Stream<Item = Result<Vec<Word>, RegistryError>> {
-        let following = Following { feed: self, client, state: State::Begin, brief: 0 };
+        let following =
+            Following { feed: self, client, state: State::Begin, brief: 0, refusals: None, away: false };
         futures_util::stream::unfold(following, |mut following| async move {
             if matches!(following.state, State::Failed) {
                 return None;
@@ -118,9 +171,9 @@ impl Feed {
     ///
     /// # Errors
     /// What the refusal means.
-    pub(super) async fn ask(self, client: Client) -> Result<(), RegistryError> {
+    pub(super) async fn ask(self, client: Client) -> Result<(), Refusal> {
         let what = self.place.describe("list");
-        client.short(&what, self.list(&what, 1, None)?).await.map(drop)
+        client.ask(&what, self.list(&what, 1, None)?).await
     }
 
     fn path(&self) -> Path {
@@ -164,24 +217,39 @@ impl Following {
     async fn next(&mut self) -> Result<Vec<Word>, RegistryError> {
         loop {
             let mut words = Vec::new();
-            let done = match std::mem::replace(&mut self.state, State::Failed) {
+            let state = std::mem::replace(&mut self.state, State::Failed);
+            if let Some(refusals) = self.refusals.filter(|_| !matches!(state, State::Open(_))) {
+                sleep_until(refusals.not_before).await;
+            }
+            let asked = state.question();
+            let done = match state {
                 State::Begin => {
                     words.push(Word::Listing);
                     self.begin().await
                 }
                 State::Page(token) => self.page(token, &mut words).await,
                 State::At(version) => self.take_up(version).await,
-                State::Open(open) => self.read(open, &mut words).await,
+                State::Open(open) => self.read(open, &mut words).await.map_err(Refusal::from),
                 State::Failed => return Ok(words),
             };
             self.state = match done {
-                Ok(state) => state,
+                Ok(next) => {
+                    if matches!(next, State::Open(_)) && std::mem::take(&mut self.away) {
+                        words.push(Word::Back);
+                    }
+                    next
+                }
                 // The server has forgotten where we were.
-                Err(RegistryError::Gap(_)) if self.brief < MAX_BRIEF => {
+                Err(Refusal { error: RegistryError::Gap(_), .. }) if self.brief < MAX_BRIEF => {
                     self.brief += 1;
                     State::Begin
                 }
-                Err(error) => return Err(error),
+                Err(refusal) => {
+                    let again = asked.filter(|asked| asked.outlives(&refusal.error));
+                    let Some(again) = again else { return Err(refusal.error) };
+                    self.rest(refusal, &mut words)?;
+                    again
+                }
             };
             if !words.is_empty() {
                 return Ok(words);
@@ -189,13 +257,33 @@ impl Following {
         }
     }
 
-    async fn begin(&mut self) -> Result<State, RegistryError> {
+    /// The server is away, or wants rest: it is asked again later. An error when that goes on for too long.
+    fn rest(&mut self, refusal: Refusal, words: &mut Vec<Word>) -> Result<(), RegistryError> {
+        let now = Instant::now();
+        let mut refusals = self.refusals.unwrap_or(Refusals { since: now, count: 0, not_before: now });
+        let wanted = refusal.retry_after.map(|rest| rest.min(MAX_REST)).unwrap_or_default();
+        if now.duration_since(refusals.since) >= PATIENCE.max(wanted) {
+            return Err(refusal.error);
+        }
+        tracing::debug!(error = %refusal.error, "it is asked again");
+        // All whom it refused at once come back at different times.
+        let own = REST.1.min(REST.0 * 2_u32.saturating_pow(refusals.count.min(8)));
+        refusals.not_before = now + wanted + jittered(own);
+        refusals.count += 1;
+        self.refusals = Some(refusals);
+        if !std::mem::replace(&mut self.away, true) {
+            words.push(Word::Away);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<State, Refusal> {
         if !self.feed.streams_lists.load(Ordering::Relaxed) {
             return Ok(State::Page(None));
         }
         match self.open(None).await {
             // A server that knows the question and does not answer it calls it invalid.
-            Err(RegistryError::Malformed(_)) => {
+            Err(Refusal { error: RegistryError::Malformed(_), .. }) => {
                 self.feed.streams_lists.store(false, Ordering::Relaxed);
                 Ok(State::Page(None))
             }
@@ -203,7 +291,7 @@ impl Following {
         }
     }
 
-    async fn page(&mut self, token: Option<String>, words: &mut Vec<Word>) -> Result<State, RegistryError> {
+    async fn page(&mut self, token: Option<String>, words: &mut Vec<Word>) -> Result<State, Refusal> {
         let what = self.feed.place.describe("list");
         let answer = self.client.page(&what, self.feed.list(&what, PAGE, token)?).await?;
         let malformed = |why: String| RegistryError::Malformed(format!("{what}: {why}"));
@@ -214,30 +302,32 @@ impl Following {
                 Err(unreadable) => Word::Unreadable(unreadable),
             });
         }
+        self.refusals = None;
         if let Some(token) = list.metadata.continue_token.filter(|token| !token.is_empty()) {
             return Ok(State::Page(Some(token)));
         }
         if list.metadata.resource_version.is_empty() {
-            return Err(malformed("the list has no version".into()));
+            return Err(malformed("the list has no version".into()).into());
         }
         words.push(Word::Listed);
         Ok(State::At(list.metadata.resource_version))
     }
 
-    async fn take_up(&mut self, version: String) -> Result<State, RegistryError> {
+    async fn take_up(&mut self, version: String) -> Result<State, Refusal> {
         if self.brief > 0 {
             sleep(jittered(Duration::from_millis(200) * self.brief)).await;
         }
         self.open(Some(version)).await
     }
 
-    async fn open(&mut self, version: Option<String>) -> Result<State, RegistryError> {
+    async fn open(&mut self, version: Option<String>) -> Result<State, Refusal> {
         let what = self.feed.place.describe("watch");
         let lasts = jittered(LASTS);
         let request = self.feed.watch(&what, version.as_deref(), lasts)?;
-        let lines = self.client.lines(&what, request).await?;
+        let lines = self.client.watch(&what, request).await?;
         let opened = Instant::now();
-        Ok(State::Open(Box::new(Open { lines, version, opened, until: opened + lasts + GRACE })))
+        let until = opened + lasts + GRACE;
+        Ok(State::Open(Box::new(Open { lines, version, opened, heard: opened, until })))
     }
 
     /// Reads the next line, and those that came with it.
@@ -252,29 +342,59 @@ impl Following {
                 }
             }
         } else {
-            match timeout_at(open.until, open.lines.next()).await {
+            // A watch may be dead although the server answers others: it is another connection, or another server.
+            match timeout_at(open.until.min(open.heard + QUIET), open.lines.next()).await {
                 // A connection that broke is like one that was ended: what matters is whether it can be taken up.
                 Ok(Err(RegistryError::Unreachable(_))) | Err(_) => None,
                 Ok(line) => line?,
             }
         };
         let Some(line) = line else {
+            let brief = self.was_brief(&open);
             let Some(version) = open.version else {
                 return Err(RegistryError::Unreachable(format!("{what}: it ended within the list")));
             };
-            self.brief = if open.opened.elapsed() < BRIEF { self.brief + 1 } else { 0 };
+            self.brief = if brief { self.brief + 1 } else { 0 };
             if self.brief > MAX_BRIEF {
                 return Err(RegistryError::Unreachable(format!("{what}: it ends again and again at once")));
             }
             return Ok(State::At(version));
         };
-        self.hear(&what, &line, &mut open, words)?;
-        while words.len() < AT_ONCE
-            && let Some(line) = open.lines.buffered()
-        {
-            self.hear(&what, &line, &mut open, words)?;
+        open.heard = Instant::now();
+        let mut line = Some(line);
+        while let Some(next) = line {
+            if let Err(error) = self.hear(&what, &next, &mut open, words) {
+                return self.ended(&open, error, words);
+            }
+            line = if words.len() < AT_ONCE { open.lines.buffered() } else { None };
         }
         Ok(State::Open(open))
+    }
+
+    /// The server has ended a watch with an error.
+    fn ended(
+        &mut self,
+        open: &Open,
+        error: RegistryError,
+        words: &mut Vec<Word>,
+    ) -> Result<State, RegistryError> {
+        self.was_brief(open);
+        match &open.version {
+            Some(version) if State::At(version.clone()).outlives(&error) => {
+                self.rest(error.into(), words)?;
+                Ok(State::At(version.clone()))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Whether a watch that is over had hardly begun. One that had shows that the server refuses nothing any more.
+    fn was_brief(&mut self, open: &Open) -> bool {
+        let brief = open.opened.elapsed() < BRIEF;
+        if !brief {
+            self.refusals = None;
+        }
+        brief
     }
 
     fn hear(
@@ -311,6 +431,7 @@ impl Following {
         words.push(match (object, &*line.word) {
             (Ok(object), "DELETED") => Word::Gone(Box::new(object)),
             (Ok(object), _) => Word::Put(Box::new(object)),
+            (Err(unreadable), "DELETED") => Word::GoneUnread(unreadable),
             (Err(unreadable), _) => Word::Unreadable(unreadable),
         });
         Ok(())
@@ -320,3 +441,6 @@ impl Following {
 fn no_version(what: &str) -> RegistryError {
     RegistryError::Malformed(format!("{what}: the list has no version"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,18 +15,17 @@ use futures_util::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 use weft_core::{
-    merge::BELIEVED_AFTER,
     name::OriginName,
     registry::{Completeness, Event, OriginFault, RegistryError, Scope},
 };
 
 use super::{
     catalog::{Catalog, Source},
-    client::{Client, connect},
+    client::{Client, Refusal, connect},
     compact::Id,
     conditions::Conditions,
     convert::{self, Conversion},
-    feed::{Feed, Word},
+    feed::{Feed, MAX_REST, Word},
     objects::{Kind, Place},
     rights::feeds,
     settings::KubernetesSettings,
@@ -43,8 +42,8 @@ const ASK: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long it may go without an answer before the stream ends.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How often the full list is told again: what merge doubts is believed when a later list lacks it still.
-const TELL_AGAIN: Duration = BELIEVED_AFTER.saturating_add(Duration::from_secs(30));
+/// How often what nothing uses any more is let go of, and nodes that might not be seen are asked for again.
+const RENEW: Duration = Duration::from_secs(600);
 /// The fault that tells that nodes are not seen.
 const NO_NODES: &str = "nodes";
 /// The fault that tells that conditions cannot be written.
@@ -84,7 +83,7 @@ struct Following {
     /// Which feed is asked for next.
     turn: usize,
     answered: Instant,
-    tell_again: Pin<Box<Sleep>>,
+    renew_at: Pin<Box<Sleep>>,
 }
 
 struct Followed {
@@ -95,11 +94,13 @@ struct Followed {
     ready: bool,
     /// Whether it is done without: a right is missing.
     absent: bool,
+    /// Whether the server refuses it for now: what changes is not heard of.
+    away: bool,
 }
 
 enum Asking {
     Wait(Pin<Box<Sleep>>),
-    Asked(usize, BoxFuture<'static, Result<(), RegistryError>>),
+    Asked(usize, BoxFuture<'static, Result<(), Refusal>>),
 }
 
 enum Telling {
@@ -128,10 +129,10 @@ impl Following {
             client,
             turn: 0,
             answered: Instant::now(),
-            tell_again: Box::pin(sleep(jittered(TELL_AGAIN))),
+            renew_at: Box::pin(sleep(jittered(RENEW))),
         };
         for (index, feed) in feeds(&settings).into_iter().enumerate() {
-            following.feeds.push(Followed { feed, listing: None, ready: false, absent: false });
+            following.feeds.push(Followed { feed, listing: None, ready: false, absent: false, away: false });
             following.start(index);
         }
         Ok(following)
@@ -173,7 +174,7 @@ impl Following {
             }
             asked = asking => self.asked(asked)?,
             fault = written(&mut self.conditions) => self.catalog.set_fault(&CONDITIONS.into(), fault),
-            () = &mut self.tell_again => self.renew(),
+            () = &mut self.renew_at => self.renew(),
         }
         Ok(())
     }
@@ -208,6 +209,14 @@ impl Following {
                 None
             }
             Word::Unreadable(unreadable) => self.catalog.unreadable(unreadable),
+            Word::GoneUnread(unreadable) => {
+                self.catalog.remove_unread(followed.feed.place.kind, &unreadable);
+                None
+            }
+            Word::Away | Word::Back => {
+                followed.away = matches!(word, Word::Away);
+                None
+            }
             Word::Listed => {
                 let Place { kind, namespace } = &followed.feed.place;
                 let seen = followed.listing.take().unwrap_or_default();
@@ -231,7 +240,8 @@ impl Following {
         self.catalog.set_fault(&NO_NODES.into(), Some(fault(NO_NODES, message)));
         let followed = &mut self.feeds[index];
         self.listed |= !followed.ready;
-        *followed = Followed { feed: followed.feed.clone(), listing: None, ready: true, absent: true };
+        let feed = followed.feed.clone();
+        *followed = Followed { feed, listing: None, ready: true, absent: true, away: false };
     }
 
     /// Decides what is to be told of what was taken in.
@@ -272,19 +282,21 @@ impl Following {
     }
 
     /// It is time to ask, or there is an answer.
-    fn asked(&mut self, answer: Option<(usize, Result<(), RegistryError>)>) -> Result<(), RegistryError> {
+    fn asked(&mut self, answer: Option<(usize, Result<(), Refusal>)>) -> Result<(), RegistryError> {
         let Some((index, answer)) = answer else {
             self.ask();
             return Ok(());
         };
-        let pause = match answer {
+        let rest = answer.as_ref().err().and_then(|refusal| refusal.retry_after).unwrap_or_default();
+        let pause = match answer.map_err(|refusal| refusal.error) {
             Ok(()) => {
                 self.answered = Instant::now();
                 if self.feeds[index].feed.place.kind == Kind::Nodes {
                     self.catalog.set_fault(&NO_NODES.into(), None);
                 }
-                // What is being listed anew may not be true any more.
-                if self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
+                // What is being listed anew, or is not heard of, may not be true any more.
+                let followed = |it: &Followed| it.ready && it.listing.is_none() && !it.away;
+                if self.feeds.iter().all(followed) {
                     self.telling.push_back(Telling::Commit);
                 }
                 ASK
@@ -298,7 +310,7 @@ impl Following {
             Err(error) if self.answered.elapsed() > PATIENCE => return Err(error),
             Err(_) => ASK_AGAIN,
         };
-        self.asking = Asking::Wait(Box::pin(sleep(jittered(pause))));
+        self.asking = Asking::Wait(Box::pin(sleep(rest.min(MAX_REST) + jittered(pause))));
         Ok(())
     }
 
@@ -312,17 +324,10 @@ impl Following {
         self.asking = Asking::Asked(index, question.boxed());
     }
 
-    /// It is time to tell everything again, and to see whether nodes may be seen by now.
+    /// It is time to tidy, and to see whether nodes may be seen by now.
     fn renew(&mut self) {
-        // What the server may not say any more is not told as what it says.
-        let answers = self.answered.elapsed() < 2 * ASK;
-        let pause = if answers { jittered(TELL_AGAIN) } else { ASK };
-        self.tell_again = Box::pin(sleep(pause));
-        if !answers {
-            return;
-        }
+        self.renew_at = Box::pin(sleep(jittered(RENEW)));
         self.catalog.tidy();
-        self.listed = true;
         let absent = |followed: &Followed| followed.absent;
         if let Some(index) = self.feeds.iter().position(absent) {
             self.feeds[index].absent = false;

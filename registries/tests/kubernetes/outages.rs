@@ -90,3 +90,18 @@ async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
     follower.until("what happened meanwhile", NOTICED, after).await.unwrap();
     follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
 }
+
+/// Everything is the dearest question there is, and what a server that is just back needs least.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_for_a_moment_is_not_asked_for_everything_again() {
+    let Some(kubernetes) = block_in_place(start) else { return };
+    let gate = Gate::before(&kubernetes.url()).unwrap();
+    let kubeconfig = through(&kubernetes, &kubernetes.admin_kubeconfig(), gate.address().port());
+    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    follower.until("the first list", SOON, both).await.unwrap();
+    gate.set(GateMode::Cut).unwrap();
+    block_in_place(|| another(&kubernetes, 8));
+    gate.set(GateMode::Open).unwrap();
+    follower.until("what happened meanwhile", SOON, |view| view.count("orders") == 2).await.unwrap();
+    follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+}

@@ -227,6 +227,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..40)
 }
 
+#[test]
+fn what_goes_unread_is_gone() {
+    let (mut catalog, place) = (catalog(), "default/web");
+    catalog.put(read(Kind::Services, &service("web", "IPv4")).unwrap());
+    catalog.put(read(Kind::Pods, &pod(1, "app")).unwrap());
+    catalog.take_due();
+    for (kind, mut object) in [(Kind::Services, service("web", "IPv4")), (Kind::Pods, pod(1, "app"))] {
+        object["spec"] = json!("nonsense");
+        let unread = || read(kind, &object).unwrap_err();
+        catalog.unreadable(unread());
+        catalog.remove_unread(kind, &unread());
+    }
+    assert!(catalog.words(&Source::Service(place.into())).resources.is_empty());
+    assert_eq!((catalog.pods.len(), catalog.faults.len()), (0, 0));
+    assert!(catalog.take_due().contains(&Source::Service(place.into())));
+}
+
 proptest! {
     #[test]
     fn what_is_told_in_pieces_adds_up_to_what_there_is(steps in steps()) {

@@ -1,0 +1,212 @@
+//! What no real server can be made to say at will: silence on one connection of several, and when to come again.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::StreamExt;
+use http::{Response, StatusCode};
+use http_body_util::{StreamBody, combinators::BoxBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tower::BoxError;
+
+use super::*;
+use crate::kubernetes::objects::Kind;
+
+#[derive(Clone)]
+enum Answer {
+    /// Lines, and then silence.
+    Silence(Vec<Value>),
+    /// Lines, and then the end.
+    End(Vec<Value>),
+    /// With what is said of when to come again.
+    Refusal(u16, Option<&'static str>),
+    Broken,
+}
+
+#[derive(Default)]
+struct Script {
+    answers: VecDeque<Answer>,
+    asked: Vec<(Instant, String)>,
+}
+
+type Shared = Arc<Mutex<Script>>;
+
+fn held(script: &Shared) -> std::sync::MutexGuard<'_, Script> {
+    script.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn body(lines: Vec<Value>, is_over: bool) -> BoxBody<Bytes, Infallible> {
+    let frames = lines.into_iter().map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
+    let frames = futures_util::stream::iter(frames);
+    if is_over {
+        BoxBody::new(StreamBody::new(frames))
+    } else {
+        BoxBody::new(StreamBody::new(frames.chain(futures_util::stream::pending())))
+    }
+}
+
+fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infallible>>, BoxError> {
+    let mut script = held(script);
+    script.asked.push((Instant::now(), asked));
+    // The last one is for whoever asks again and again.
+    let answer =
+        if script.answers.len() > 1 { script.answers.pop_front() } else { script.answers.front().cloned() };
+    match answer.unwrap() {
+        Answer::Silence(lines) => Ok(Response::new(body(lines, false))),
+        Answer::End(lines) => Ok(Response::new(body(lines, true))),
+        Answer::Refusal(status, retry_after) => {
+            let mut response = Response::new(body(vec![json!({"message": "not now"})], true));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if let Some(value) = retry_after {
+                response.headers_mut().insert(http::header::RETRY_AFTER, value.parse().unwrap());
+            }
+            Ok(response)
+        }
+        Answer::Broken => Err("nobody listens".into()),
+    }
+}
+
+/// What a feed says, one letter a word, and the error that it ends with.
+struct Heard {
+    script: Shared,
+    said: mpsc::Receiver<Result<Vec<Word>, RegistryError>>,
+}
+
+impl Heard {
+    fn of(answers: &[Answer]) -> Self {
+        let script = Shared::default();
+        held(&script).answers = answers.iter().cloned().collect();
+        let asked = script.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let answered = answer(&asked, request.uri().to_string());
+            async move { answered }
+        });
+        let feed = Feed {
+            place: Place { kind: Kind::Services, namespace: None },
+            selector: Selector::default(),
+            streams_lists: Arc::new(AtomicBool::new(true)),
+        };
+        let (sender, said) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut words = feed.follow(Client::scripted(kube::Client::new(service, "default"))).boxed();
+            while let Some(word) = words.next().await {
+                if sender.send(word).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { script, said }
+    }
+
+    /// All that is said until that many questions were put and an hour went by, or until the end.
+    async fn all(mut self, questions: usize) -> (String, Option<RegistryError>, Vec<(Instant, String)>) {
+        let mut letters = String::new();
+        let mut error = None;
+        while held(&self.script).asked.len() < questions && error.is_none() {
+            match timeout(Duration::from_secs(1), self.said.recv()).await {
+                Ok(Some(Ok(words))) => letters.extend(words.iter().map(letter)),
+                Ok(Some(Err(why))) => error = Some(why),
+                Ok(None) => break,
+                Err(_) => {}
+            }
+        }
+        while let Ok(Some(Ok(words))) = timeout(Duration::from_secs(1), self.said.recv()).await {
+            letters.extend(words.iter().map(letter));
+        }
+        let asked = held(&self.script).asked.clone();
+        (letters, error, asked)
+    }
+}
+
+fn letter(word: &Word) -> char {
+    match word {
+        Word::Listing => '[',
+        Word::Listed => ']',
+        Word::Put(_) => '+',
+        Word::Gone(_) => '-',
+        Word::Unreadable(_) | Word::GoneUnread(_) => '?',
+        Word::Away => '(',
+        Word::Back => ')',
+    }
+}
+
+fn line(word: &str, name: &str, version: u32) -> Value {
+    json!({"type": word, "object": {"metadata":
+        {"name": name, "namespace": "default", "resourceVersion": version.to_string()}}})
+}
+
+fn list() -> Vec<Value> {
+    let end = json!({"type": "BOOKMARK", "object": {"metadata":
+        {"resourceVersion": "10", "annotations": {"k8s.io/initial-events-end": "true"}}}});
+    vec![line("ADDED", "web", 9), end]
+}
+
+fn error(code: u16) -> Value {
+    json!({"type": "ERROR", "object": {"code": code, "message": "not now", "reason": "x"}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_says_nothing_is_taken_up_where_it_was() {
+    let heard = Heard::of(&[Answer::Silence(list()), Answer::Silence(vec![line("MODIFIED", "web", 11)])]);
+    let (said, error, asked) = heard.all(2).await;
+    assert_eq!((said.as_str(), error), ("[+]+", None));
+    assert_eq!(asked[1].0 - asked[0].0, QUIET);
+    assert!(
+        asked[1].1.contains("resourceVersion=10&") || asked[1].1.ends_with("resourceVersion=10"),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_rest_gets_it_and_is_not_asked_for_everything_again() {
+    let heard = Heard::of(&[
+        Answer::End(list()),
+        Answer::Refusal(429, Some("7")),
+        Answer::Refusal(503, None),
+        Answer::Broken,
+        Answer::Silence(vec![line("MODIFIED", "web", 11)]),
+    ]);
+    let (said, error, asked) = heard.all(5).await;
+    assert_eq!((said.as_str(), error), ("[+](+)".replace("+)", ")+").as_str(), None));
+    let rest = asked[2].0 - asked[1].0;
+    assert!(rest > Duration::from_secs(7) && rest < Duration::from_secs(8), "{rest:?}");
+    assert!(asked[1..].iter().all(|(_, asked)| asked.contains("resourceVersion=10")), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_within_a_watch_ends_that_watch_alone() {
+    for code in [429, 500, 504] {
+        let (said, error, asked) = Heard::of(&[
+            Answer::Silence([list(), vec![line("ADDED", "api", 12), error(code)]].concat()),
+            Answer::Silence(vec![line("MODIFIED", "web", 13)]),
+        ])
+        .all(2)
+        .await;
+        assert_eq!((said.as_str(), error), ("[+]+()+", None), "{code}");
+        assert!(asked[1].1.contains("resourceVersion=12"), "{asked:?}");
+    }
+    // What is forgotten is listed.
+    let forgotten = [list(), vec![error(410)]].concat();
+    let heard = Heard::of(&[Answer::Silence(forgotten), Answer::Silence(list())]);
+    assert_eq!(heard.all(2).await.0, "[+][+]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_refuses_for_long_is_away() {
+    let begin = Instant::now();
+    let heard = Heard::of(&[Answer::End(list()), Answer::Refusal(503, None)]);
+    let (said, error, asked) = heard.all(1000).await;
+    assert_eq!(said, "[+](");
+    assert!(matches!(error, Some(RegistryError::Unreachable(_))), "{error:?}");
+    assert!(begin.elapsed() > PATIENCE && asked.len() < 20, "{} questions", asked.len());
+    // A first list that is refused is an outage at once, unless the server says that it is too busy.
+    let (said, error, _) = Heard::of(&[Answer::Refusal(503, None)]).all(1000).await;
+    assert!(said.is_empty() && matches!(error, Some(RegistryError::Unreachable(_))), "{said} {error:?}");
+    let heard = Heard::of(&[Answer::Refusal(429, Some("1")), Answer::Silence(list())]);
+    assert_eq!(heard.all(2).await.0, "[([)+]");
+}
