@@ -1,9 +1,10 @@
 //! Writes into our own objects how they were understood, one after the other.
 //!
 //! A patch names the version that it is about, so that nothing said meanwhile is undone: who was overtaken sees the newer
-//! object, and judges that. What cannot be written changes nothing of what is in force.
+//! object, and judges that. What cannot be written changes nothing of what is in force, and is tried again, each in its turn,
+//! so that one that is refused holds up no other.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use futures_core::future::BoxFuture;
 use http::Request;
@@ -19,28 +20,37 @@ use weft_core::registry::RegistryError;
 use super::{client::Client, configured::Verdict, objects::Kind};
 use crate::http_client::jittered;
 
-/// How long to wait after a failure.
-const PAUSE: Duration = Duration::from_secs(10);
+/// How long to wait after a failure, longer with each in a row, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// What a verdict is about.
+type Subject = (Kind, Option<String>, String);
 
 /// What is still to be written.
 pub(super) struct Conditions {
     client: Client,
-    wanted: BTreeMap<(Kind, Option<String>, String), Verdict>,
-    writing: Option<BoxFuture<'static, Result<(), RegistryError>>>,
+    wanted: BTreeMap<Subject, Verdict>,
+    writing: Option<Writing>,
+    /// Whose turn it was last.
+    last: Option<Subject>,
+    failures: u32,
     not_before: Instant,
+}
+
+struct Writing {
+    verdict: Verdict,
+    answer: BoxFuture<'static, Result<(), RegistryError>>,
 }
 
 impl Conditions {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, wanted: BTreeMap::new(), writing: None, not_before: Instant::now() }
+        let not_before = Instant::now();
+        Self { client, wanted: BTreeMap::new(), writing: None, last: None, failures: 0, not_before }
     }
 
     /// Takes in what is to be written; of an object the last counts.
     pub(super) fn want(&mut self, verdicts: Vec<Verdict>) {
-        for verdict in verdicts {
-            let place = &verdict.place;
-            self.wanted.insert((place.kind, place.namespace.clone(), verdict.name.clone()), verdict);
-        }
+        self.wanted.extend(verdicts.into_iter().map(|verdict| (subject(&verdict), verdict)));
     }
 
     /// Waits until one was written, or could not be: then it says why. May be given up and called again.
@@ -50,16 +60,42 @@ impl Conditions {
                 std::future::pending::<()>().await;
             }
             sleep_until(self.not_before).await;
-            let (_, verdict) = self.wanted.pop_first()?;
-            let client = self.client.clone();
-            self.writing = Some(Box::pin(async move { write(&client, verdict).await }));
+            let verdict = self.take_next()?;
+            let (client, copy) = (self.client.clone(), verdict.clone());
+            self.writing =
+                Some(Writing { verdict, answer: Box::pin(async move { write(&client, copy).await }) });
         }
-        let written = self.writing.as_mut()?.await;
-        self.writing = None;
-        let why = written.err()?;
-        self.not_before = Instant::now() + jittered(PAUSE);
-        Some(why.to_string())
+        let answer = (&mut self.writing.as_mut()?.answer).await;
+        let Writing { verdict, .. } = self.writing.take()?;
+        let Err(error) = answer else {
+            self.failures = 0;
+            return None;
+        };
+        let pause = PAUSE.0 * 2_u32.saturating_pow(self.failures.min(8));
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Instant::now() + jittered(pause.min(PAUSE.1));
+        // What the server calls invalid stays so. All else is said later, unless there is a newer word by then.
+        if !matches!(error, RegistryError::Malformed(_)) {
+            self.wanted.entry(subject(&verdict)).or_insert(verdict);
+        }
+        Some(error.to_string())
     }
+
+    /// The one after the last.
+    fn take_next(&mut self) -> Option<Verdict> {
+        let after = self.last.as_ref().and_then(|last| {
+            let mut later = self.wanted.range((Bound::Excluded(last), Bound::Unbounded));
+            later.next().map(|(subject, _)| subject)
+        });
+        let next = after.or_else(|| self.wanted.keys().next())?.clone();
+        let verdict = self.wanted.remove(&next);
+        self.last = Some(next);
+        verdict
+    }
+}
+
+fn subject(verdict: &Verdict) -> Subject {
+    (verdict.place.kind, verdict.place.namespace.clone(), verdict.name.clone())
 }
 
 async fn write(client: &Client, mut verdict: Verdict) -> Result<(), RegistryError> {
@@ -86,4 +122,72 @@ fn request(what: &str, verdict: &Verdict) -> Result<Request<Vec<u8>>, RegistryEr
     }));
     path.patch_subresource("status", &verdict.name, &PatchParams::default(), &patch)
         .map_err(|error| RegistryError::Malformed(format!("{what} cannot be asked: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::Response;
+    use tower::service_fn;
+
+    use super::{super::objects::Place, *};
+
+    fn verdict(name: &str, version: &str) -> Verdict {
+        let place = Place { kind: Kind::Policies, namespace: Some("shop".into()) };
+        let (name, resource_version) = (name.to_owned(), version.to_owned());
+        Verdict { place, name, resource_version, conditions: Vec::new() }
+    }
+
+    /// Answers with these, and notes which objects were patched.
+    fn scripted(statuses: Vec<u16>) -> (Conditions, Arc<Mutex<Vec<String>>>) {
+        let patched = Arc::new(Mutex::new(Vec::new()));
+        let (noted, mut statuses) = (patched.clone(), statuses.into_iter());
+        let service = service_fn(move |request: Request<kube::client::Body>| {
+            let name = request.uri().path().split('/').rev().nth(1).unwrap().to_owned();
+            noted.lock().unwrap().push(name);
+            let response = Response::builder().status(statuses.next().unwrap());
+            let response = response.body(http_body_util::Full::new(bytes::Bytes::from("{}"))).unwrap();
+            async move { Ok::<_, Infallible>(response) }
+        });
+        (Conditions::new(Client::scripted(kube::Client::new(service, "default"))), patched)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_written_later_and_holds_up_no_other() {
+        let (mut conditions, patched) = scripted(vec![503, 403, 200, 200]);
+        conditions.want(vec![verdict("a", "1"), verdict("b", "1")]);
+        let begin = Instant::now();
+        let mut failed = Vec::new();
+        for _ in 0..4 {
+            failed.push(conditions.next().await.is_some());
+        }
+        assert_eq!(failed, [true, true, false, false]);
+        assert_eq!(*patched.lock().unwrap(), ["a", "b", "a", "b"]);
+        assert!(begin.elapsed() > PAUSE.0 && conditions.wanted.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_invalid_or_overtaken_is_not_said_again() {
+        let (mut conditions, patched) = scripted(vec![422, 503, 200]);
+        conditions.want(vec![verdict("a", "1")]);
+        assert!(conditions.next().await.is_some() && conditions.wanted.is_empty());
+        conditions.want(vec![verdict("a", "1")]);
+        let newer = async {
+            let mut next = std::pin::pin!(conditions.next());
+            assert!(futures_util::poll!(&mut next).is_pending());
+            next.await
+        };
+        assert!(newer.await.is_some());
+        conditions.want(vec![verdict("a", "2")]);
+        assert_eq!(
+            (conditions.wanted.len(), conditions.wanted.values().next().unwrap().resource_version.as_str()),
+            (1, "2")
+        );
+        assert!(conditions.next().await.is_none());
+        assert_eq!(patched.lock().unwrap().len(), 3);
+    }
 }
