@@ -1,8 +1,10 @@
 //! From the settings to a connected client: kubeconfig or the pod's own service account, TLS, credentials.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +17,10 @@ use kube::{
     client::{AuthError, Body, ClientBuilder, ConfigExt},
     config::{ExecInteractiveMode, Kubeconfig, KubeconfigError},
 };
-use tokio::time::timeout;
+use tokio::{
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tower::{BoxError, ServiceExt};
 use weft_core::registry::RegistryError;
 
@@ -32,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Where the API server is, and who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Access {
     /// The file that says where it is. None: the pod's own service account where one is mounted, else what kubectl takes.
     pub kubeconfig: Option<PathBuf>,
@@ -46,15 +51,42 @@ pub struct Access {
 /// # Errors
 /// When the configuration or a credential cannot be had.
 pub async fn connect(access: &Access) -> Result<Client, RegistryError> {
-    let access = access.clone();
-    // A credential plugin is another process that is waited for.
-    let made = tokio::task::spawn_blocking(move || client(&access));
-    let late = |_| {
-        let seconds = CREDENTIALS.as_secs();
-        RegistryError::Unreachable(format!("the credential plugin did not answer within {seconds} s"))
+    let attempt = {
+        let mut attempts = ATTEMPTS.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.entry(access.clone()).or_default().clone()
     };
-    let made = timeout(CREDENTIALS, made).await.map_err(late)?;
+    let access = access.clone();
+    let Some(made) = one_at_a_time(&attempt, CREDENTIALS, move || client(&access)).await else {
+        let seconds = CREDENTIALS.as_secs();
+        let why = format!("the credential plugin did not answer within {seconds} s");
+        return Err(RegistryError::Unreachable(why));
+    };
     made.map_err(|error| RegistryError::Unreachable(error.to_string()))?
+}
+
+/// An attempt under way, if any.
+type Attempt<T> = tokio::sync::Mutex<Option<JoinHandle<T>>>;
+
+type Attempts = BTreeMap<Access, Arc<Attempt<Result<Client, RegistryError>>>>;
+
+/// By what they are made for.
+static ATTEMPTS: Mutex<Attempts> = Mutex::new(Attempts::new());
+
+/// Waits for what is made, if it is in time. A credential plugin is another process, and nobody can wait for it but a whole
+/// thread: one that hangs is waited for by whoever comes next, for if each attempt began another one they would have all
+/// threads in the end, and nothing else could read a file.
+async fn one_at_a_time<T: Send + 'static>(
+    attempt: &Attempt<T>,
+    within: Duration,
+    make: impl FnOnce() -> T + Send + 'static,
+) -> Option<Result<T, JoinError>> {
+    let made = async {
+        let mut running = attempt.lock().await;
+        let made = running.get_or_insert_with(|| spawn_blocking(make)).await;
+        *running = None;
+        made
+    };
+    timeout(within, made).await.ok()
 }
 
 fn client(access: &Access) -> Result<Client, RegistryError> {
@@ -150,4 +182,38 @@ pub(super) fn no_credential(error: &AuthError) -> RegistryError {
         error => error.to_string(),
     };
     RegistryError::Denied(format!("no credential for the API server: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_is_waited_for_and_not_begun_again() {
+        let (release, held) = mpsc::channel::<()>();
+        let (held, begun) = (Arc::new(Mutex::new(held)), Arc::new(AtomicU32::new(0)));
+        let attempt = Attempt::default();
+        let attend = async |within: u64| {
+            let (held, begun) = (held.clone(), begun.clone());
+            let make = move || {
+                held.lock().unwrap().recv().unwrap();
+                begun.fetch_add(1, Ordering::Relaxed) + 1
+            };
+            let made = one_at_a_time(&attempt, Duration::from_millis(within), make).await;
+            made.map(Result::unwrap)
+        };
+        assert_eq!((attend(20).await, attend(20).await), (None, None));
+        release.send(()).unwrap();
+        assert_eq!(attend(60_000).await, Some(1));
+        // Had there been others, they would take this.
+        release.send(()).unwrap();
+        assert_eq!(attend(60_000).await, Some(2));
+        release.send(()).unwrap();
+        assert!(held.lock().unwrap().try_recv().is_ok(), "nobody else waits");
+    }
 }
