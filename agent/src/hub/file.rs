@@ -88,10 +88,23 @@ impl HubFile {
         durability: Durability,
         change: impl FnOnce(&WriteTransaction) -> Result<T, FileFault>,
     ) -> Result<T, FileFault> {
+        self.change(durability, |transaction| Ok((change(transaction)?, true)))
+    }
+
+    /// Runs one transaction that says of itself whether it wrote something: what did not need not wait for the disk.
+    pub(super) fn change<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<(T, bool), FileFault>,
+    ) -> Result<T, FileFault> {
         let mut transaction = self.database.begin_write().map_err(failed)?;
         transaction.set_durability(durability).map_err(failed)?;
-        let value = change(&transaction)?;
-        transaction.commit().map_err(failed)?;
+        let (value, has_written) = change(&transaction)?;
+        if has_written {
+            transaction.commit().map_err(failed)?;
+        } else {
+            transaction.abort().map_err(failed)?;
+        }
         Ok(value)
     }
 

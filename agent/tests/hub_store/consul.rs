@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use weft_agent::hub::store::{Expected, Put, StoreError};
+use futures_util::StreamExt;
+use weft_agent::hub::store::{Expected, Put, StoreError, Told};
 use weft_testbed::{Consul, ConsulOptions, Kind, installed, required, until};
 
 use crate::{
     contract,
     outage::{self, Cluster},
-    support::{Bed, blocking, client},
+    support::{Bed, DEADLINE, blocking, client, eventually},
 };
 
 /// The shortest session, and twice that with some time to be noticed in.
@@ -96,4 +97,54 @@ async fn consuls_token_needs_its_prefix_and_sessions_and_is_never_shown() {
     let refused = with(unknown, "").get("a").await.unwrap_err();
     assert!(matches!(refused, StoreError::Denied(_)), "{refused}");
     assert!(!refused.to_string().contains(unknown), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_may_no_longer_read_is_refused_and_never_told_as_gone() {
+    let Some(consul) = start(ConsulOptions { acl: true, ..ConsulOptions::default() }) else { return };
+    let sessions = "session_prefix \"\" { policy = \"write\" }\n";
+    let whole = format!("key_prefix \"weft/\" {{ policy = \"write\" }}\n{sessions}");
+    let token = blocking(|| consul.create_token(&whole)).unwrap();
+    let may = |rules: &str| {
+        blocking(|| {
+            let policies = consul.call("GET", "/v1/acl/policies", "").unwrap().json();
+            let policies = policies.as_array().unwrap();
+            let id =
+                policies.iter().find(|it| it["Name"].as_str().unwrap().starts_with("test-")).unwrap()["ID"]
+                    .as_str()
+                    .unwrap();
+            let mut policy = consul.call("GET", &format!("/v1/acl/policy/{id}"), "").unwrap().json();
+            policy["Rules"] = rules.into();
+            let path = format!("/v1/acl/policy/{id}");
+            consul.call("PUT", &path, policy.to_string()).unwrap().success("change a policy").unwrap();
+        });
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, &token.secret).unwrap();
+    let store = client(&format!("{}token_file = {file:?}\n", section(&consul)));
+    for key in ["announced/a", "announced/b", "nodes/a"] {
+        assert!(store.swap(key, Expected::Absent, Some(Put::durable("1"))).await.unwrap());
+    }
+    for left in ["", "key \"weft/demo.mesh/announced/a\" { policy = \"write\" }\n"] {
+        may(&whole);
+        let granted = async || store.list("announced/").await.is_ok_and(|entries| entries.len() == 2);
+        eventually("the right is there again", granted).await;
+        let mut watch = store.watch("announced/");
+        assert!(matches!(watch.next().await, Some(Ok(Told::All(all))) if all.len() == 2));
+        may(&format!("{left}{sessions}"));
+        eventually("the right is gone", async || store.list("announced/").await.is_err()).await;
+        let refused = [store.list("announced/").await.map(drop), store.get("announced/b").await.map(drop)];
+        for refused in refused {
+            assert!(matches!(refused, Err(StoreError::Denied(_))), "{refused:?}");
+        }
+        // The next write wakes the watch, which then gets less.
+        let path = "/v1/kv/weft/demo.mesh/announced/c";
+        blocking(|| consul.call("PUT", path, "x").unwrap());
+        let told = tokio::time::timeout(DEADLINE, watch.next()).await.unwrap();
+        assert!(matches!(told, Some(Err(StoreError::Denied(_)))), "{told:?}");
+        let told = store.watch("announced/").next().await;
+        assert!(matches!(told, Some(Err(StoreError::Denied(_)))), "{told:?}");
+        blocking(|| consul.call("DELETE", path, "").unwrap());
+    }
 }

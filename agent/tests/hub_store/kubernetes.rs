@@ -1,14 +1,20 @@
 //! Objects of Kubernetes. Its API server's etcd elects nobody here: what dies is the API server.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use weft_agent::hub::store::{Expected, Put, StoreError};
+use weft_agent::hub::{
+    records::{Records, TokenRecord},
+    store::{Expected, Put, StoreError},
+};
 use weft_testbed::{Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::{
     contract,
     outage::{self, Cluster},
-    support::{Bed, blocking, client},
+    support::{Bed, DEADLINE, blocking, client},
 };
 
 /// The shortest lease, and how soon its end is noticed.
@@ -79,4 +85,30 @@ async fn a_right_that_is_missing_is_named() {
     let refused = store.swap("a", Expected::Absent, Some(Put::durable("1"))).await.unwrap_err();
     let StoreError::Denied(why) = &refused else { panic!("{refused}") };
     assert!(why.contains("create configmaps in namespace weft-system"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_not_there_is_named_and_no_rival() {
+    let Some(kubernetes) = start() else { return };
+    let section = section(&kubernetes.admin_kubeconfig());
+    let store = client(&format!("{section}namespace = \"nowhere\"\n"));
+    for expected in [Expected::Absent, Expected::Any] {
+        let refused = store.swap("a", expected, Some(Put::durable("1"))).await.unwrap_err();
+        let StoreError::Failed(why) = &refused else { panic!("{refused}") };
+        assert!(why.contains("create configmaps in namespace nowhere: not found"), "{why}");
+    }
+    let refused = store.grant(LEASE.0).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("create leases.coordination.k8s.io in namespace nowhere: not found"),
+        "{refused}"
+    );
+    let token = TokenRecord {
+        identities: Vec::new(),
+        node: None,
+        expires: SystemTime::now() + Duration::from_secs(60),
+        bound: None,
+    };
+    let records = Records::new(store);
+    let made = tokio::time::timeout(DEADLINE, records.add_token([1; 32], &token)).await;
+    assert!(matches!(made, Ok(Err(StoreError::Failed(_)))), "{made:?}");
 }

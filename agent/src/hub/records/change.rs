@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The pauses between tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The longest pause of who was overtaken.
+const OVERTAKEN: Duration = Duration::from_millis(20);
+
 /// What is to become of a record, and what the change answers then.
 pub(super) enum Step<R, T> {
     /// It stays as it is.
@@ -32,13 +35,29 @@ where
     R: Serialize + DeserializeOwned,
     E: From<StoreError>,
 {
+    let decide = |known: Option<&Entry>| {
+        let known: Option<R> = known.map(parse).transpose()?;
+        Ok(match decide(known.as_ref())? {
+            Step::Keep(value) => Step::Keep(value),
+            Step::Put(record, value) => Step::Put(encode(&record)?, value),
+            Step::Remove(value) => Step::Remove(value),
+        })
+    };
+    change_entry(store, key, decide).await
+}
+
+/// Changes what a key holds as `decide` says, whether or not it can be read.
+pub(super) async fn change_entry<T, E: From<StoreError>>(
+    store: &dyn Store,
+    key: &str,
+    mut decide: impl FnMut(Option<&Entry>) -> Result<Step<Vec<u8>, T>, E>,
+) -> Result<T, E> {
     let begun = Instant::now();
     loop {
         let outcome = once(store, key, &mut decide).await;
         match outcome {
             Ok(Ok(Some(value))) => return Ok(value),
-            // Somebody else was faster.
-            Ok(Ok(None)) => {}
+            Ok(Ok(None)) => overtaken().await,
             Ok(Err(decided)) => return Err(decided),
             Err(StoreError::Unreachable(_)) if begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
@@ -48,21 +67,24 @@ where
     }
 }
 
+/// Somebody else was faster. Of many who want the same key one is done with each round, and the others need not ask as fast
+/// as the store answers.
+pub(super) async fn overtaken() {
+    tokio::time::sleep(OVERTAKEN.mul_f64(fastrand::f64())).await;
+}
+
 /// One try: the answer, or none when the record was another one meanwhile.
-async fn once<R, T, E>(
+async fn once<T, E>(
     store: &dyn Store,
     key: &str,
-    decide: &mut impl FnMut(Option<&R>) -> Result<Step<R, T>, E>,
-) -> Result<Result<Option<T>, E>, StoreError>
-where
-    R: Serialize + DeserializeOwned,
-{
+    decide: &mut impl FnMut(Option<&Entry>) -> Result<Step<Vec<u8>, T>, E>,
+) -> Result<Result<Option<T>, E>, StoreError> {
     let known = store.get(key).await?;
-    let record = known.as_ref().map(parse).transpose()?;
+    let decided = decide(known.as_ref());
     let expected = known.map_or(Expected::Absent, |entry| Expected::Version(entry.version));
-    let (put, value) = match decide(record.as_ref()) {
+    let (put, value) = match decided {
         Ok(Step::Keep(value)) => return Ok(Ok(Some(value))),
-        Ok(Step::Put(record, value)) => (Some(Put::durable(encode(&record)?)), value),
+        Ok(Step::Put(record, value)) => (Some(Put::durable(record)), value),
         Ok(Step::Remove(value)) => (None, value),
         Err(fault) => return Ok(Err(fault)),
     };

@@ -8,7 +8,7 @@ use weft_core::identity::SpiffeId;
 
 use super::{
     Records, SERIALS,
-    change::{encode, parse},
+    change::{encode, overtaken, parse},
 };
 use crate::hub::store::{Expected, Put, StoreError};
 
@@ -57,6 +57,7 @@ impl Records {
             if self.store.swap(&key, expected, Some(put)).await? {
                 return Ok(());
             }
+            overtaken().await;
         }
     }
 

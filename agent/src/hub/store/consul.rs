@@ -6,6 +6,9 @@
 //! A session deletes its keys when it ends (`behavior=delete`), is bound to no health check, and has no lock delay: the
 //! delay would keep a key from its next owner although nobody holds it any more, and what it is for, a holder that goes on
 //! too long, is met by the holder's own clock. Consul's sessions last ten seconds at least and up to twice their time.
+//!
+//! A token that may no longer read a key gets lists without it, with status 200, or 404 where nothing is left. So with each
+//! list the right to the prefix is checked, and what a watch misses is told as gone only when it is confirmed to be absent.
 
 mod messages;
 mod watch;
@@ -30,6 +33,9 @@ use messages::{KeyValue, Operation, Refused, Session, SessionName, TransactionDo
 
 /// The shortest and the longest time of a session.
 const SESSION: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
+
+/// How many operations a transaction may hold.
+const MOST_OPERATIONS: usize = 64;
 
 /// A [`Store`] in Consul's KV.
 #[derive(Clone)]
@@ -64,8 +70,8 @@ impl ConsulStore {
     }
 
     /// What a transaction of reads finds; none when a key is missing.
-    async fn read(&self, operation: Operation<'_>) -> Result<Option<Vec<KeyValue>>, StoreError> {
-        let call = self.put_call("/v1/txn?consistent", &[operation]).await?;
+    async fn read(&self, operations: &[Operation<'_>]) -> Result<Option<Vec<KeyValue>>, StoreError> {
+        let call = self.put_call("/v1/txn?consistent", &operations).await?;
         let answer = self.servers.ask(&call).await?;
         match refusal(&answer)? {
             None => {
@@ -81,6 +87,28 @@ impl ConsulStore {
     fn only(&self, key: &str, mut found: Vec<KeyValue>) -> Result<Entry, StoreError> {
         let hidden = || StoreError::Denied(format!("Consul: the token may not read the key {key}"));
         self.entry(found.pop().ok_or_else(hidden)?)
+    }
+
+    /// Checks that none of these keys, of this store's whole names, is there. Consul lists without a word only what a token
+    /// may read; this it refuses where it may not write.
+    async fn confirm_absent(&self, keys: &[String]) -> Result<bool, StoreError> {
+        for keys in keys.chunks(MOST_OPERATIONS) {
+            let operations: Vec<_> = keys.iter().map(|key| Operation::check_absent(key)).collect();
+            let answer = self.servers.ask(&self.put_call("/v1/txn?consistent", &operations).await?).await?;
+            match refusal(&answer)? {
+                None => {}
+                Some(refused) if is_denial(&refused.what) => return Err(failed(&refused.what)),
+                Some(refused) => {
+                    // There after all: made again meanwhile, or hidden.
+                    let Some(key) = keys.get(refused.operation) else { return Err(failed(&refused.what)) };
+                    if let Some(found) = self.read(&[Operation::get(key)]).await? {
+                        self.only(key, found)?;
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn entry(&self, found: KeyValue) -> Result<Entry, StoreError> {
@@ -107,7 +135,7 @@ impl Store for ConsulStore {
     fn get<'a>(&'a self, key: &'a str) -> Later<'a, Option<Entry>> {
         Box::pin(async move {
             let key = format!("{}{key}", self.prefix);
-            let found = self.read(Operation::get(&key)).await?;
+            let found = self.read(&[Operation::get(&key)]).await?;
             found.map(|found| self.only(&key, found)).transpose()
         })
     }
@@ -115,7 +143,9 @@ impl Store for ConsulStore {
     fn list<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<Entry>> {
         Box::pin(async move {
             let prefix = format!("{}{prefix}", self.prefix);
-            self.sorted(self.read(Operation::tree(&prefix)).await?.unwrap_or_default())
+            let probe = probe(&prefix);
+            let operations = [Operation::tree(&prefix), Operation::check_absent(&probe)];
+            self.sorted(self.read(&operations).await?.unwrap_or_default())
         })
     }
 
@@ -190,6 +220,11 @@ impl std::fmt::Debug for ConsulStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConsulStore").field("at", &self.describe()).finish_non_exhaustive()
     }
+}
+
+/// A key of a prefix that nobody writes: to check that it is absent needs the right that all of the prefix needs.
+fn probe(prefix: &str) -> String {
+    format!("{prefix}~")
 }
 
 /// Why a transaction was rolled back; none when it was not.

@@ -204,20 +204,21 @@ impl Inner {
         change: impl FnOnce(&mut Step<'_>) -> Result<T, FileFault>,
     ) -> Result<T, StoreError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, told, number) = self.file.write(durability, |transaction| {
+        let (value, told, number) = self.file.change(durability, |transaction| {
             let mut step = Step {
                 records: transaction.open_table(RECORDS).map_err(failed)?,
                 leases: transaction.open_table(LEASES).map_err(failed)?,
+                leases_changed: false,
                 number: *last,
                 told: Vec::new(),
             };
             let value = change(&mut step)?;
-            let Step { number, told, .. } = step;
+            let Step { number, told, leases_changed, .. } = step;
             if number > *last {
                 let mut meta = transaction.open_table(META).map_err(failed)?;
                 meta.insert(LAST_CHANGE, number.to_be_bytes().as_slice()).map_err(failed)?;
             }
-            Ok((value, told, number))
+            Ok(((value, told, number), number > *last || leases_changed))
         })?;
         *last = number;
         for change in told {
@@ -235,6 +236,7 @@ impl Inner {
         let milliseconds = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let lease = u64::from_be_bytes(crate::hub::token::random()).max(1);
         self.change(Durability::Immediate, |step| {
+            step.leases_changed = true;
             step.leases.insert(lease, milliseconds).map(drop).map_err(failed)
         })?;
         self.leases().keep(lease, ttl);
@@ -248,6 +250,7 @@ impl Inner {
             if step.leases.remove(lease).map_err(failed)?.is_none() {
                 return Ok(());
             }
+            step.leases_changed = true;
             let mut keys = Vec::new();
             for record in step.records.iter().map_err(failed)? {
                 let (key, record) = record.map_err(failed)?;
@@ -266,6 +269,7 @@ impl Inner {
 struct Step<'t> {
     records: Table<'t, &'static str, Record>,
     leases: Table<'t, u64, u64>,
+    leases_changed: bool,
     number: u64,
     told: Vec<Change>,
 }

@@ -176,6 +176,17 @@ impl Inner {
         self.call(verb, kind, method, &self.path(kind, name), body).await
     }
 
+    /// Makes an object. That there is nowhere to make it is no rival who was faster.
+    async fn create(&self, kind: Kind, object: &impl Serialize) -> Result<Answered, StoreError> {
+        match self.write("create", kind, "", object).await? {
+            Answered::Missing => Err(StoreError::Failed(format!(
+                "{}: not found; there must be such a namespace",
+                self.what("create", kind)
+            ))),
+            answered => Ok(answered),
+        }
+    }
+
     /// Removes an object, if it is still of this version where one is given.
     async fn delete(&self, kind: Kind, name: &str, version: Option<&str>) -> Result<Answered, StoreError> {
         let options = DeleteOptions::expecting(version);
@@ -271,8 +282,7 @@ impl Inner {
                 }
                 Expected::Any => {
                     match self.write("update", Kind::ConfigMaps, &object.metadata.name, &object).await? {
-                        Answered::Missing => match self.write("create", Kind::ConfigMaps, "", &object).await?
-                        {
+                        Answered::Missing => match self.create(Kind::ConfigMaps, &object).await? {
                             // Made by somebody else meanwhile: it is there to be written.
                             Answered::Conflict => {}
                             written => break written,
@@ -280,7 +290,7 @@ impl Inner {
                         written => break written,
                     }
                 }
-                Expected::Absent => match self.write("create", Kind::ConfigMaps, "", &object).await? {
+                Expected::Absent => match self.create(Kind::ConfigMaps, &object).await? {
                     Answered::Conflict if self.remove_leftover(&object.metadata.name).await? => {}
                     written => break written,
                 },
@@ -368,14 +378,9 @@ impl Store for KubernetesStore {
             let name = format!("weft-{}", HEXLOWER.encode(&random::<8>()));
             let metadata = Metadata::named(name.clone(), &self.0.label);
             let lease = Lease::new(metadata, seconds, &micro_time(SystemTime::now()));
-            match self.0.write("create", Kind::Leases, "", &lease).await? {
-                Answered::Done(_) => {}
-                _ => {
-                    return Err(StoreError::Failed(format!(
-                        "{}: not found",
-                        self.0.what("create", Kind::Leases)
-                    )));
-                }
+            if !matches!(self.0.create(Kind::Leases, &lease).await?, Answered::Done(_)) {
+                // By chance; the next one has another name.
+                return Err(StoreError::Unreachable("a lease of that name is there already".to_owned()));
             }
             self.0.sooner.notify_one();
             Ok(LeaseId(name.into()))

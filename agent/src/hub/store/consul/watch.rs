@@ -4,7 +4,7 @@
 //! An index that goes back (a snapshot was restored) begins anew.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{ConsulStore, messages::KeyValue};
+use super::{ConsulStore, messages::KeyValue, probe};
 use crate::hub::store::{Entry, StoreError, Told, Version, servers::meaning};
 
 /// How long a query blocks when nothing changes. Consul adds up to a sixteenth.
@@ -48,13 +48,28 @@ impl Watching<'_> {
             }
             let (entries, index) = self.query().await?;
             if self.index == 0 || index < self.index {
+                self.confirm(&entries).await?;
                 self.index = index.max(1);
                 self.known = entries.iter().map(|entry| (entry.key.clone(), entry.version.clone())).collect();
                 return Ok(Told::All(entries));
             }
-            self.index = index.max(1);
-            self.compare(entries);
+            if self.confirm(&entries).await? {
+                self.index = index.max(1);
+                self.compare(entries);
+            }
         }
+    }
+
+    /// Whether what is known and not among the entries is gone; whoever may not see it is refused.
+    async fn confirm(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        let listed: BTreeSet<_> = entries.iter().map(|entry| &entry.key).collect();
+        let missing = self.known.keys().filter(|key| !listed.contains(key));
+        let missing: Vec<_> = missing.map(|key| format!("{}{key}", self.store.prefix)).collect();
+        if missing.is_empty() && self.index != 0 {
+            return Ok(true);
+        }
+        let probe = probe(&format!("{}{}", self.store.prefix, self.prefix));
+        self.store.confirm_absent(&[missing, vec![probe]].concat()).await
     }
 
     fn compare(&mut self, entries: Vec<Entry>) {
