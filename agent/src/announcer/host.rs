@@ -73,7 +73,7 @@ impl Host {
         let endpoint = Endpoint {
             service: port.service.clone(),
             port_name: port.name.clone(),
-            // A node's name holds no dot, so that no other node's instances can begin with this one's name.
+            // A hub lets no node join whose name holds a dot, so that no other node's instances can begin with this one's name.
             instance: InstanceName::new(&format!("{}.{}", self.name, workload.name))?,
             // Callers of the mesh name the port alone. Others find the host, if the application listens there.
             address: SocketAddr::new(self.mesh.ip(), port.address.port()).into(),

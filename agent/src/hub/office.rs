@@ -19,7 +19,7 @@ use weft_core::{
 
 use super::{
     authority::{Authority, IssueError, Issued, ProvenRequest},
-    operator::node_identity,
+    operator::{NodeNameError, new_node_identity, node_identity},
     records::{ClaimError, JoinClaim, Records},
     store::StoreError,
     token::sha256,
@@ -38,7 +38,7 @@ pub struct Office {
 pub enum JoinRefusal {
     /// A name that no node can have.
     #[error("the node's name: {0}")]
-    Node(#[from] NameError),
+    Node(#[from] NodeNameError),
     /// The token does not buy this.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -157,7 +157,7 @@ impl Office {
         now: SystemTime,
     ) -> Result<Joined, JoinRefusal> {
         let authority = self.authority();
-        let identity = node_identity(authority.trust_domain(), node)?;
+        let identity = new_node_identity(authority.trust_domain(), node)?;
         let request = ProvenRequest::read(signing_request)?;
         let claim = JoinClaim {
             secret_hash: sha256(secret),

@@ -39,6 +39,17 @@ pub struct TokenWish {
     pub hub: String,
 }
 
+/// Why no node can be called so.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeNameError {
+    /// No identity can hold it.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// What one node announces could be another one's.
+    #[error("{0:?}: a node's name holds no dot; take its first part")]
+    Dot(String),
+}
+
 /// Why a token was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenWishError {
@@ -50,7 +61,7 @@ pub enum TokenWishError {
     System(SpiffeId),
     /// A name that no node can have.
     #[error("the node's name: {0}")]
-    Node(#[from] NameError),
+    Node(#[from] NodeNameError),
     /// It would outlast the calendar.
     #[error("the token's lifetime is too long")]
     Lifetime,
@@ -120,6 +131,17 @@ pub fn node_identity(trust_domain: &TrustDomain, node: &str) -> Result<SpiffeId,
     SpiffeId::new(trust_domain, SYSTEM_NAMESPACE, &node_account(node))
 }
 
+/// The identity of a node that is to join. The names of its instances begin with its own and a dot, so its own holds none.
+///
+/// # Errors
+/// When no node can be called so.
+pub fn new_node_identity(trust_domain: &TrustDomain, node: &str) -> Result<SpiffeId, NodeNameError> {
+    if node.contains('.') {
+        return Err(NodeNameError::Dot(node.chars().take(80).collect()));
+    }
+    Ok(node_identity(trust_domain, node)?)
+}
+
 /// Makes a token and keeps what must be kept of it.
 ///
 /// # Errors
@@ -139,7 +161,7 @@ pub async fn create_token(
         }
     }
     if let Some(node) = &wish.node {
-        node_identity(trust_domain, node)?;
+        new_node_identity(trust_domain, node)?;
     }
     let token = Token::new(&wish.hub, wish.node.as_deref(), trust_domain, root);
     let record = TokenRecord {
@@ -350,8 +372,10 @@ mod tests {
         let system = make(&wish("spiffe://demo.mesh/ns/weft-system/sa/hub")).await;
         assert!(matches!(system, Err(TokenWishError::System(_))));
         let mut odd = wish("spiffe://demo.mesh/ns/default/sa/web");
-        odd.node = Some("a/b".to_owned());
-        assert!(matches!(make(&odd).await, Err(TokenWishError::Node(_))));
+        for name in ["a/b", "db1.example.org", "."] {
+            odd.node = Some(name.to_owned());
+            assert!(matches!(make(&odd).await, Err(TokenWishError::Node(_))), "{name}");
+        }
         assert_eq!(list_tokens(&records).await.unwrap(), []);
 
         let token = make(&wish("spiffe://demo.mesh/ns/default/sa/web")).await.unwrap();

@@ -108,8 +108,13 @@ fn name(token: &Token, wanted: Option<&str>) -> Result<String, JoiningError> {
         }
         (Some(name), _) => Ok(name.clone()),
         (None, Some(name)) => Ok(name.to_owned()),
-        (None, None) => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        (None, None) => Ok(first_label(&rustix::system::uname().nodename().to_string_lossy())),
     }
+}
+
+/// A host may call itself by its whole name; a node's holds no dot.
+fn first_label(host: &str) -> String {
+    host.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// The roots to trust from here on: the hub may know more than the token, never less.

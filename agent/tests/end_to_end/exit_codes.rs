@@ -199,7 +199,7 @@ fn a_hub_answers_the_same_questions_as_an_agent() {
     // A name that no node can have is refused by its name, and grants nothing that it spells.
     let token =
         ["ca", "token", "create", "--state-dir", "hub", "--identity", "spiffe://demo.mesh/ns/default/sa/a"];
-    for odd in ["a b", "x&identity=spiffe://demo.mesh/ns/default/sa/b"] {
+    for odd in ["a b", "db1.example.org", "x&identity=spiffe://demo.mesh/ns/default/sa/b"] {
         let (code, complaint) = ended(&sandbox, &[&token[..], &["--node", odd]].concat());
         assert!(code == Some(2) && complaint.contains("--node"), "{odd}: {complaint}");
     }

@@ -6,12 +6,12 @@ use std::{
 };
 
 use clap::Subcommand;
-use weft_core::name::NameError;
+use weft_core::{identity::TrustDomain, name::NameError};
 
 use super::{ListArgs, Owner, StateOptions};
 use crate::{
     cli::status::hub_nodes,
-    hub::operator::{list_nodes, node_identity, remove_node},
+    hub::operator::{NodeNameError, list_nodes, new_node_identity, node_identity, remove_node},
     view::hub::Node,
 };
 
@@ -73,8 +73,12 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A name that a node can be given.
+pub(super) fn parse_new_name(text: &str) -> Result<String, NodeNameError> {
+    new_node_identity(&TrustDomain::new("any")?, text).map(|_| text.to_owned())
+}
+
 /// A name that a node can have.
-pub(super) fn parse_name(text: &str) -> Result<String, NameError> {
-    let domain = weft_core::identity::TrustDomain::new("any")?;
-    node_identity(&domain, text).map(|_| text.to_owned())
+fn parse_name(text: &str) -> Result<String, NameError> {
+    node_identity(&TrustDomain::new("any")?, text).map(|_| text.to_owned())
 }

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use weft_core::identity::SpiffeId;
 
-use super::{ListArgs, Owner, StateOptions, node::parse_name as parse_node, parse_span};
+use super::{ListArgs, Owner, StateOptions, node::parse_new_name as parse_node, parse_span};
 use crate::{
     cli::{
         output::{OutputOptions, or_dash, print_json, span},
