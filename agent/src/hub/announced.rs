@@ -2,54 +2,71 @@
 //! like any other registry, so that the relay spreads it. Hubs that share a store share it too.
 //!
 //! A node announces only itself (instances whose names begin with its own) and only as identities that its token granted;
-//! a service belongs to the identity under which it is announced first. What was answered is durable. That its node has a
-//! stream, at whichever hub, is an announcement's lease. Silence is not absence: when the stream is lost, or the hubs were
-//! away, it stays as it is for [`AnnouncementsConfig::grace`], by this hub's own clock; then it is unhealthy, which makes it
-//! the last resort of callers, and only much later it is forgotten. What a node that is there has not repeated within the
-//! grace is no longer its configuration: that goes then.
+//! a service belongs to the identity under which it is announced first, also while nobody announces it for a while. What was
+//! answered is durable, and written again where the store lost it. That its node has a stream, at whichever hub, is an
+//! announcement's lease. Silence is not absence: when the stream is lost, or the hubs were away, it stays as it is for
+//! [`AnnouncementsConfig::grace`], by this hub's own clock; then it is unhealthy, which makes it the last resort of callers,
+//! and only much later it is forgotten. What a node that is there has not repeated within the grace is no longer its
+//! configuration: that goes then.
 
 mod judge;
+mod stored;
+mod streams;
 mod listing;
+mod overdue;
 mod presence;
 mod registry;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use futures_util::StreamExt;
+use futures_core::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use weft_core::{
     control::announcement::{announcement_key, read_announcement},
     identity::SpiffeId,
-    name::RegistryName,
+    name::{RegistryName, ServiceName},
+    registry::LocalInstance,
 };
 
 use super::{
-    records::{ANNOUNCED, AnnouncementRecord, PRESENT, Records, read_announced},
-    store::{Entry, StoreError, Told, Version},
+    records::{ANNOUNCED, AnnouncementRecord, OWNERS, OwnerRecord, PRESENT, Records},
+    store::{StoreError, Version},
     token::random,
 };
 use crate::config::AnnouncementsConfig;
+use overdue::Due;
+use stored::Stored;
+use streams::Streams;
 
 pub use judge::AnnounceRefusal;
 pub(super) use registry::AnnouncedRegistry;
 
 /// How many ports a node may announce.
-const MOST_OF_A_NODE: usize = 1024;
-/// How often is looked whose time is over.
+pub(super) const MOST_OF_A_NODE: usize = 1024;
+/// How often is looked who is away.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often is looked what the store has too much and too little.
+const MEND_EVERY: Duration = Duration::from_secs(3);
+/// How many changes of that kind are made in one turn, and how many at a time.
+const MENDED: (usize, usize) = (1024, 16);
 /// How long a store that failed is left alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many diagnostics are told.
+const MOST_DIAGNOSTICS: usize = 100;
 
 /// All announcements, as one hub knows them.
 pub struct Announcements {
     terms: AnnouncementsConfig,
     records: Records,
+    /// What this hub is called among all hubs and their lives.
+    hub: String,
     state: Mutex<State>,
     /// Something else is to be told.
     changed: watch::Sender<()>,
@@ -59,33 +76,16 @@ pub struct Announcements {
 
 #[derive(Default)]
 struct State {
-    /// As the records say; none before they were read.
-    kept: Option<BTreeMap<String, Kept>>,
-    /// Which stream each node has, at whichever hub.
-    present: BTreeMap<String, String>,
-    /// Since when a node has none, as seen from here.
-    away: BTreeMap<String, SystemTime>,
+    stored: Stored,
+    streams: Streams,
+    /// Since when a node has no stream, as seen from here.
+    away: BTreeMap<String, Instant>,
     /// Nodes that are away for longer than the grace.
     doubted: BTreeSet<String>,
-    /// The streams that are open here, in their order.
-    open: BTreeMap<u64, Open>,
-    next: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Kept {
-    record: AnnouncementRecord,
-    version: Version,
-}
-
-#[derive(Debug)]
-struct Open {
-    node: String,
-    /// Unique among all hubs and their lives.
-    name: String,
-    since: SystemTime,
-    /// What was announced on it.
-    said: BTreeSet<String>,
+    /// Since when the store lacks what was announced here.
+    lacking: BTreeMap<String, Instant>,
+    /// Since when a service is announced by nobody.
+    idle: BTreeMap<String, Instant>,
 }
 
 /// One node's stream, for as long as it is open.
@@ -96,12 +96,17 @@ pub(super) struct Desk {
     number: u64,
 }
 
+/// A word of a node's that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Word(Arc<Desk>);
+
 impl Announcements {
     /// Knows nothing before it is [kept](Self::keep).
     #[must_use]
     pub fn new(records: Records, terms: AnnouncementsConfig) -> Self {
         let (changed, moved) = (watch::channel(()).0, watch::channel(()).0);
-        Self { terms, records, state: Mutex::default(), changed, moved }
+        let hub = HEXLOWER.encode(&random::<8>());
+        Self { terms, records, hub, state: Mutex::default(), changed, moved }
     }
 
     /// Follows the records, keeps the leases of this hub's nodes, and looks whose time is over, for ever.
@@ -109,75 +114,43 @@ impl Announcements {
         let looking = async {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
-                self.look(SystemTime::now()).await;
+                self.look(Instant::now());
             }
         };
-        tokio::join!(
-            self.follow(ANNOUNCED, |all, told| all.take_announced(told)),
-            self.follow(PRESENT, |all, told| {
-                all.take_present(told);
-                Ok(())
-            }),
-            presence::keep(&self),
-            looking
-        );
+        // Apart: a store that is slow delays nothing that needs no store.
+        let mending = async {
+            loop {
+                tokio::time::sleep(MEND_EVERY.mul_f64(0.5 + fastrand::f64())).await;
+                self.mend(Instant::now()).await;
+            }
+        };
+        let following = [ANNOUNCED, OWNERS, PRESENT].map(|prefix| self.follow(prefix));
+        tokio::join!(futures_util::future::join_all(following), presence::keep(&self), looking, mending);
     }
 
-    async fn follow(&self, prefix: &'static str, take: fn(&Self, Told) -> Result<(), StoreError>) {
+    async fn follow(&self, prefix: &'static str) {
         let mut failing = false;
         loop {
             let mut words = self.records.follow(prefix);
             let fault = loop {
                 match words.next().await {
-                    Some(Ok(told)) => match take(self, told) {
-                        Ok(()) => failing = false,
-                        Err(fault) => break fault,
-                    },
+                    Some(Ok(told)) => {
+                        self.lock().stored.take(prefix, told);
+                        failing = false;
+                        if prefix != PRESENT {
+                            self.changed.send_replace(());
+                        }
+                    }
                     Some(Err(fault)) => break fault,
                     None => break StoreError::Unreachable("it tells no more".into()),
                 }
             };
             // What is known stays.
+            self.lock().stored.lose(prefix);
             if !std::mem::replace(&mut failing, true) {
                 tracing::warn!(%fault, prefix, "announcements cannot be followed in the store; tried again");
             }
             tokio::time::sleep(STORE_PAUSE).await;
-        }
-    }
-
-    fn take_announced(&self, told: Told) -> Result<(), StoreError> {
-        let read = |entry: &Entry| {
-            let (key, record) = read_announced(entry)?;
-            Ok::<_, StoreError>((key, Kept { record, version: entry.version.clone() }))
-        };
-        match told {
-            Told::All(entries) => {
-                let kept = entries.iter().map(read).collect::<Result<_, _>>()?;
-                self.lock().kept = Some(kept);
-            }
-            Told::Put(entry) => {
-                let (key, kept) = read(&entry)?;
-                self.lock().kept.get_or_insert_default().insert(key, kept);
-            }
-            Told::Gone(key) => {
-                let key = key.strip_prefix(ANNOUNCED).unwrap_or_default();
-                self.lock().kept.get_or_insert_default().remove(key);
-            }
-        }
-        self.changed.send_replace(());
-        Ok(())
-    }
-
-    fn take_present(&self, told: Told) {
-        let name = |key: &str| key.strip_prefix(PRESENT).unwrap_or_default().to_owned();
-        let stream = |entry: &Entry| String::from_utf8_lossy(&entry.value).into_owned();
-        let present = &mut self.lock().present;
-        match told {
-            Told::All(entries) => {
-                *present = entries.iter().map(|entry| (name(&entry.key), stream(entry))).collect();
-            }
-            Told::Put(entry) => drop(present.insert(name(&entry.key), stream(&entry))),
-            Told::Gone(key) => drop(present.remove(&name(&key))),
         }
     }
 
@@ -186,32 +159,107 @@ impl Announcements {
         &self.terms.name
     }
 
-    /// A node's stream has begun.
-    pub(super) fn enter(self: &Arc<Self>, node: &str, now: SystemTime) -> Desk {
-        let mut state = self.lock();
-        state.next += 1;
-        let (node, number) = (node.to_owned(), state.next);
-        let name = HEXLOWER.encode(&random::<16>());
-        state.open.insert(number, Open { node: node.clone(), name, since: now, said: BTreeSet::new() });
-        drop(state);
-        self.moved.send_replace(());
-        Desk { all: self.clone(), node, number }
+    /// What nodes wanted to announce here and may not, and what cannot be read.
+    pub(super) fn diagnostics(&self) -> Vec<String> {
+        let state = self.lock();
+        let unreadable = state.stored.unreadable().values().map(|fault| format!("left out: {fault}"));
+        let refused = state.streams.refusals(Instant::now()).map(|why| format!("refused: {why}"));
+        unreadable.chain(refused).take(MOST_DIAGNOSTICS).collect()
     }
 
-    /// Looks whose time is over.
-    async fn look(&self, now: SystemTime) {
-        let (over, changed) = self.lock().over(&self.terms, now);
-        if changed {
+    /// A node's stream has begun.
+    pub(super) fn enter(self: &Arc<Self>, node: &str, now: Instant) -> Desk {
+        let number = self.lock().streams.enter(node, now);
+        self.moved.send_replace(());
+        Desk { all: self.clone(), node: node.to_owned(), number }
+    }
+
+    /// Looks who is away.
+    fn look(&self, now: Instant) {
+        if self.lock().doubt(&self.terms, now) {
             self.changed.send_replace(());
         }
-        for (key, version) in over {
-            match self.records.forget_announced(&key, version).await {
-                Ok(true) => tracing::info!(%key, "an announcement has run out"),
-                // Announced again meanwhile.
-                Ok(false) => {}
-                Err(fault) => tracing::debug!(%fault, %key, "not forgotten yet"),
+    }
+
+    /// Changes in the store what is due.
+    async fn mend(&self, now: Instant) {
+        let Due { forget, restore, claim, free } = self.lock().due(&self.hub, &self.terms, now);
+        let forget = forget.into_iter().map(|(key, version)| self.forget(key, version).boxed());
+        let restore = restore.into_iter().map(|(node, instance)| self.restore(node, instance).boxed());
+        let claim = claim.into_iter().map(|(service, owner)| self.claim(service, owner).boxed());
+        let free = free.into_iter().map(|(service, version)| self.free(service, version).boxed());
+        let all: Vec<BoxFuture<'_, Result<(), AnnounceRefusal>>> =
+            forget.chain(restore).chain(claim).chain(free).take(MENDED.0).collect();
+        let done = stream::iter(all).for_each_concurrent(MENDED.1, |change| async {
+            match change.await {
+                Err(AnnounceRefusal::Store(fault)) => {
+                    tracing::debug!(%fault, "announcements are not tidied up yet");
+                }
+                Err(fault) => tracing::warn!(%fault, "the store lost an announcement, which stays lost"),
+                Ok(()) => {}
             }
+        });
+        done.await;
+    }
+
+    async fn forget(&self, key: String, version: Version) -> Result<(), AnnounceRefusal> {
+        // When it is not, it was announced again meanwhile.
+        if self.records.forget_announced(&key, version).await? {
+            tracing::info!(%key, "an announcement has run out");
         }
+        Ok(())
+    }
+
+    async fn restore(&self, node: String, instance: LocalInstance) -> Result<(), AnnounceRefusal> {
+        let known = self.records.node(&node).await?;
+        let granted = known.map(|node| node.identities).unwrap_or_default();
+        judge::alone(&node, &granted, &instance, self.terms.allow_loopback)?;
+        self.write(&node, &instance, SystemTime::now()).await?;
+        tracing::info!(%node, instance = %instance.endpoint.instance, "announced again: the store had lost it");
+        Ok(())
+    }
+
+    async fn claim(&self, service: ServiceName, owner: OwnerRecord) -> Result<(), AnnounceRefusal> {
+        self.records.claim_service(&service, &owner, |_| false).await?;
+        Ok(())
+    }
+
+    async fn free(&self, service: String, version: Version) -> Result<(), AnnounceRefusal> {
+        self.records.free_service(&service, version).await?;
+        Ok(())
+    }
+
+    /// Writes what was judged by itself, if nothing beside it stands against that.
+    async fn write(
+        &self,
+        node: &str,
+        instance: &LocalInstance,
+        now: SystemTime,
+    ) -> Result<(), AnnounceRefusal> {
+        let (endpoint, key) = (&instance.endpoint, announcement_key(&instance.endpoint));
+        let Some(identity) = endpoint.identity.clone() else {
+            return Err(AnnounceRefusal::Unfit("it names no identity".to_owned()));
+        };
+        let own = self.lock().beside(node, &key, instance)?;
+        let wanted = OwnerRecord { identity, node: node.to_owned() };
+        // Who is alone may change its mind.
+        let may_change = |known: &OwnerRecord| match &own {
+            Alone::No => false,
+            Alone::As(before) => *before == known.identity,
+            Alone::Silent => known.node == node,
+        };
+        let owner = self.records.claim_service(&endpoint.service, &wanted, may_change).await?;
+        if owner.identity != wanted.identity {
+            return Err(judge::conflict(node, endpoint, &owner.node, Some(&owner.identity)));
+        }
+        let record = AnnouncementRecord { node: node.to_owned(), since: now, instance: instance.clone() };
+        let kept = self.records.announce(&key, record).await;
+        kept.map_err(|fault| AnnounceRefusal::of(fault, node, endpoint))?;
+        if self.records.node(node).await?.is_none() {
+            // Removed meanwhile, and what it announced with it, but for this.
+            self.records.withdraw(&key, node).await?;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -219,42 +267,75 @@ impl Announcements {
     }
 }
 
+/// Whether a node announces a service alone.
+enum Alone {
+    /// Others do too.
+    No,
+    /// It does, as this identity until now.
+    As(SpiffeId),
+    /// Nobody does at the moment.
+    Silent,
+}
+
 impl State {
-    /// What is to be forgotten, and whether others are doubted than before.
-    fn over(&mut self, terms: &AnnouncementsConfig, now: SystemTime) -> (Vec<(String, Version)>, bool) {
-        let Self { kept: Some(kept), present, away, doubted, open, .. } = self else {
-            return Default::default();
-        };
-        let passed = |since: SystemTime| now.duration_since(since).unwrap_or_default();
-        let nodes: BTreeSet<&String> = kept.values().map(|kept| &kept.record.node).collect();
-        let is_there =
-            |node: &String| present.contains_key(node) || open.values().any(|open| open.node == *node);
-        away.retain(|node, _| nodes.contains(node) && !is_there(node));
-        for node in nodes.iter().filter(|node| !is_there(node)) {
-            away.entry((*node).clone()).or_insert(now);
+    /// Judges an announcement beside all others.
+    fn beside(&self, node: &str, key: &str, instance: &LocalInstance) -> Result<Alone, AnnounceRefusal> {
+        if !self.stored.is_read() {
+            let why = "what is announced was not read from it yet";
+            return Err(StoreError::Unreachable(why.to_owned()).into());
         }
-        let doubtful = away.iter().filter(|(_, since)| passed(**since) >= terms.grace);
-        let doubtful: BTreeSet<String> = doubtful.map(|(node, _)| node.clone()).collect();
-        for node in doubtful.difference(doubted) {
-            tracing::warn!(%node, "what it announced is unhealthy from now on: it is away");
+        let endpoint = &instance.endpoint;
+        let service = endpoint.service.to_string();
+        judge::beside(node, key, endpoint, self.stored.of_service(&service))?;
+        let of_node =
+            self.stored.of_node(node).map_or(0, |keys| keys.len() - usize::from(keys.contains(key)));
+        if of_node >= MOST_OF_A_NODE {
+            let reason = format!("node {node} announces {MOST_OF_A_NODE} ports already");
+            return Err(AnnounceRefusal::Unfit(reason));
         }
-        // The latest stream of a node, where that is one of ours.
-        let latest = |node: &String| open.values().rev().find(|open| open.node == *node);
-        let ours = |node: &String| {
-            latest(node).filter(|open| present.get(node).is_none_or(|name| *name == open.name))
-        };
-        let is_over = |(key, kept): &(&String, &Kept)| {
-            let node = &kept.record.node;
-            let dropped =
-                ours(node).is_some_and(|open| passed(open.since) >= terms.grace && !open.said.contains(*key));
-            dropped || away.get(node).is_some_and(|since| passed(*since) >= terms.forget_after)
-        };
-        let over = kept.iter().filter(is_over).map(|(key, kept)| (key.clone(), kept.version.clone()));
-        (over.collect(), std::mem::replace(doubted, doubtful.clone()) != doubtful)
+        let mut all = self.stored.of_service(&service);
+        Ok(match (all.next(), all.next()) {
+            (None, _) => Alone::Silent,
+            (Some((own, record)), None) if own == key && record.node == node => {
+                record.instance.endpoint.identity.clone().map_or(Alone::No, Alone::As)
+            }
+            _ => Alone::No,
+        })
     }
 }
 
 impl Desk {
+    /// A word of the node's was heard. What is not answered yet is no silence.
+    pub(super) fn hear(self: &Arc<Self>) -> Word {
+        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
+            open.unanswered += 1;
+        }
+        Word(self.clone())
+    }
+
+    /// Whether all that a message announces stands already: after a hub or a stream was lost all nodes say again what they
+    /// said before, and the store need not be asked. It must be as the node may with what was granted when the stream began.
+    pub(super) fn repeat(&self, granted: &[SpiffeId], event: &Bytes) -> bool {
+        let Ok(instance) = read_announcement(event) else { return false };
+        if judge::alone(&self.node, granted, &instance, self.all.terms.allow_loopback).is_err() {
+            return false;
+        }
+        let (mut state, key) = (self.all.lock(), announcement_key(&instance.endpoint));
+        let owner = state.stored.owner(&instance.endpoint.service.to_string());
+        let is_owner =
+            owner.is_some_and(|owner| Some(&owner.identity) == instance.endpoint.identity.as_ref());
+        let is_kept = state
+            .stored
+            .get(&key)
+            .is_some_and(|kept| kept.record.node == self.node && kept.record.instance == instance);
+        let is_readable = !state.stored.unreadable().contains_key(&format!("{ANNOUNCED}{key}"));
+        let stands = is_owner && is_kept && is_readable;
+        if let Some(open) = state.streams.get_mut(self.number).filter(|_| stands) {
+            open.say(&key, instance, true);
+        }
+        stands
+    }
+
     /// Announces what a message says. When this returns it is durable.
     ///
     /// # Errors
@@ -266,31 +347,29 @@ impl Desk {
         now: SystemTime,
     ) -> Result<(), AnnounceRefusal> {
         let instance = read_announcement(event)?;
-        judge::alone(&self.node, granted, &instance, self.all.terms.allow_loopback)?;
-        let (endpoint, key) = (&instance.endpoint, announcement_key(&instance.endpoint));
-        let of_service = self.all.records.announced(&format!("{}/", endpoint.service)).await?;
-        judge::beside(&self.node, &key, endpoint, &of_service)?;
-        if self.others(&key) >= MOST_OF_A_NODE {
-            let reason = format!("node {} announces {MOST_OF_A_NODE} ports already", self.node);
-            return Err(AnnounceRefusal::Unfit(reason));
+        let key = announcement_key(&instance.endpoint);
+        let outcome = match judge::alone(&self.node, granted, &instance, self.all.terms.allow_loopback) {
+            Ok(()) => self.all.write(&self.node, &instance, now).await,
+            Err(fault) => Err(fault),
+        };
+        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
+            match &outcome {
+                Ok(()) => open.say(&key, instance, true),
+                // It is the node's wish all the same.
+                Err(AnnounceRefusal::Store(_)) => open.say(&key, instance, false),
+                Err(fault) => open.refuse(&key, fault.to_string(), Instant::now()),
+            }
         }
-        let record = AnnouncementRecord { node: self.node.clone(), since: now, instance };
-        self.all.records.announce(&key, record).await?;
-        if self.all.records.node(&self.node).await?.is_none() {
-            // Removed meanwhile, and what it announced with it, but for this.
-            self.all.records.withdraw(&key, &self.node).await?;
-        }
-        if let Some(open) = self.all.lock().open.get_mut(&self.number) {
-            open.said.insert(key);
-        }
-        Ok(())
+        outcome
     }
 
-    /// How many others the node announces.
-    fn others(&self, key: &str) -> usize {
-        let state = self.all.lock();
-        let kept = state.kept.iter().flatten();
-        kept.filter(|(other, kept)| *other != key && kept.record.node == self.node).count()
+    /// The store could not even be asked what the node may announce.
+    pub(super) fn postpone(&self, event: &Bytes) {
+        let Ok(instance) = read_announcement(event) else { return };
+        let key = announcement_key(&instance.endpoint);
+        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
+            open.say(&key, instance, false);
+        }
     }
 
     /// Withdraws an own announcement; that it is not known is no fault.
@@ -298,13 +377,25 @@ impl Desk {
     /// # Errors
     /// When the store fails.
     pub(super) async fn withdraw(&self, key: &str) -> Result<(), StoreError> {
+        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
+            open.unsay(key);
+        }
         self.all.records.withdraw(key, &self.node).await
+    }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.all.lock().streams.get_mut(self.0.number) {
+            open.unanswered = open.unanswered.saturating_sub(1);
+            open.quiet_since = Instant::now();
+        }
     }
 }
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        self.all.lock().open.remove(&self.number);
+        self.all.lock().streams.leave(self.number);
         self.all.moved.send_replace(());
     }
 }

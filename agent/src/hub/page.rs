@@ -15,6 +15,7 @@ use weft_core::{
 };
 
 use super::{
+    announced::Announcements,
     authority::AuthorityFolder,
     office::Office,
     operator::{
@@ -34,6 +35,8 @@ pub(super) struct Page {
     pub(super) folder: AuthorityFolder,
     pub(super) office: Arc<Office>,
     pub(super) roster: Arc<Roster>,
+    /// None where nodes may announce nothing.
+    pub(super) announcements: Option<Arc<Announcements>>,
     pub(super) statuses: Reader<Status>,
     pub(super) tables: Reader<Table>,
     pub(super) flow: FlowHandle,
@@ -140,7 +143,10 @@ impl Operator {
         let (folder, held) = (page.folder.clone(), authority.clone());
         let roots = tokio::task::spawn_blocking(move || roots(&folder, &held, now)).await;
         let roots = roots.map_err(|fault| StoreError::Failed(fault.to_string()))??;
+        let announced = page.announcements.as_ref().map(|it| it.diagnostics()).unwrap_or_default();
+        let announced = announced.into_iter().map(|what| format!("announcements: {what}"));
         let (status, table) = (page.statuses.load_full(), page.tables.load_full());
+        let diagnostics = status.diagnostics.iter().map(ToString::to_string);
         Ok(HubStatus {
             version: Version::current().version,
             pid: std::process::id(),
@@ -151,7 +157,7 @@ impl Operator {
             missing: page.missing(),
             registries: pages::registries(&status, &pages::counts(&table)),
             nodes,
-            diagnostics: status.diagnostics.iter().map(ToString::to_string).chain(fault).collect(),
+            diagnostics: diagnostics.chain(announced).chain(fault).collect(),
         })
     }
 }

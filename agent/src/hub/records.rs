@@ -16,7 +16,8 @@
 //! | `reports/` and the node's name | [`LastReport`] |
 //! | `serials/` and the node's name | the certificates that were signed for it and are valid |
 //! | `announced/`, service, port name and instance | [`AnnouncementRecord`] |
-//! | `present/` and the node's name | which stream it has, for as long as it has one |
+//! | `owners/` and the service | [`OwnerRecord`] |
+//! | `present/`, a hub and a part of the nodes | those that have a stream there, for as long as that hub's lease lasts |
 //!
 //! Records are JSON: a person can read them, and fields can be added.
 
@@ -40,7 +41,10 @@ use weft_core::{control::NodeReport, identity::SpiffeId};
 use super::store::{Entry, Expected, Put, Store, StoreError, Told};
 use change::{Step, change, encode, parse};
 
-pub use announced::{ANNOUNCED, AnnouncementRecord, PRESENT, read_announced};
+pub use announced::{
+    ANNOUNCED, AnnouncementRecord, KeepFault, OWNERS, OwnerRecord, PRESENT, is_of_node, read_announced,
+    read_owner, read_present,
+};
 pub use claim::{ANSWERED_AGAIN, ClaimError, JoinClaim};
 
 const TOKENS: &str = "tokens/";
@@ -250,7 +254,7 @@ impl Records {
     /// When a store fails. What was taken over is here, the rest there; it may be called again.
     pub async fn take_over(&self, own: &dyn Store) -> Result<usize, StoreError> {
         let mut taken = 0;
-        for prefix in [TOKENS, NODES, ANNOUNCED, REPORTS, SERIALS] {
+        for prefix in [TOKENS, NODES, OWNERS, ANNOUNCED, REPORTS, SERIALS] {
             for entry in own.list(prefix).await? {
                 self.store.swap(&entry.key, Expected::Absent, Some(Put::durable(entry.value))).await?;
                 own.swap(&entry.key, Expected::Version(entry.version), None).await?;

@@ -156,7 +156,16 @@ impl Hub {
         let began = Instant::now();
         let eureka_api = eureka_api(config, &snapshots, &statuses).await?;
         let gone = roster.clone();
-        let page = Page { folder, office, roster, statuses: statuses.clone(), tables, flow: handle, began };
+        let page = Page {
+            folder,
+            office,
+            roster,
+            announcements: announcements.clone(),
+            statuses: statuses.clone(),
+            tables,
+            flow: handle,
+            began,
+        };
         let admin = admin(config, Arc::new(page)).await?;
         let (stop_flow, stopped) = oneshot::channel::<()>();
         let flow = tokio::spawn(flow.run(async {

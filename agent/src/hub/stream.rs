@@ -4,10 +4,12 @@
 //! is room, discovery as far as the agent's window allows. So a slow agent costs a few batches of memory, and what
 //! changes meanwhile coalesces.
 
+mod errands;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -28,9 +30,12 @@ use weft_core::{
             Withdraw,
         },
     },
+    identity::SpiffeId,
     publish::Reader,
     tls::{Peer, PeerError, TlsContext},
 };
+
+use errands::{Errand, ErrandAnswer, Errands};
 
 use super::{
     announced::{Announcements, Desk},
@@ -101,7 +106,11 @@ struct Stream {
     software: String,
     sequence: u64,
     follower: Option<Follower>,
-    /// Certificates that are being signed. They may wait for the store; nothing else does for them.
+    /// What it was granted when the stream began.
+    granted: Arc<[SpiffeId]>,
+    /// Words that wait for the store. Nothing else waits for them.
+    errands: Errands,
+    /// Certificates that are being signed. They may wait for the store too.
     signing: FuturesUnordered<BoxFuture<'static, Signed>>,
     /// Numbers of batches that were sent and not yet acknowledged, at most [`WINDOW`].
     unacknowledged: Vec<u64>,
@@ -127,6 +136,8 @@ pub(super) async fn serve(
         software: String::new(),
         sequence: 0,
         follower: None,
+        granted: Arc::default(),
+        errands: Errands::default(),
         signing: FuturesUnordered::new(),
         unacknowledged: Vec::new(),
     };
@@ -163,8 +174,9 @@ impl Stream {
             let message = format!("node {} has not joined here", self.node.name);
             return Err(End(Some(Status::permission_denied(message))));
         };
+        self.granted = granted.iter().cloned().collect();
         let announcements = self.shared.announcements.as_ref();
-        self.desk = announcements.map(|it| Arc::new(it.enter(&self.node.name, SystemTime::now())));
+        self.desk = announcements.map(|it| Arc::new(it.enter(&self.node.name, Instant::now())));
         let welcome = Welcome {
             version,
             epoch: Bytes::copy_from_slice(&self.shared.epoch),
@@ -218,6 +230,7 @@ impl Stream {
                 Some((request, signed)) = self.signing.next(), if !self.signing.is_empty() => {
                     self.answer(request, signed).await
                 }
+                answer = self.errands.next() => self.answer_errand(answer).await,
                 () = self.presence.removed() => {
                     let message = format!("node {} was removed from this mesh", self.node.name);
                     Err(End(Some(Status::permission_denied(message))))
@@ -255,7 +268,7 @@ impl Stream {
                 self.unacknowledged.retain(|sent| *sent > acknowledge.sequence);
                 Ok(())
             }
-            ClientWord::Report(report) => self.note(report).await,
+            ClientWord::Report(report) => self.note(report),
             ClientWord::Announce(_) | ClientWord::Withdraw(_) if self.version < ANNOUNCING => {
                 Err(End(Some(Status::invalid_argument("a word of a later version than the one in use"))))
             }
@@ -266,21 +279,51 @@ impl Stream {
 
     async fn announce(&mut self, Announce { request, event }: Announce) -> Result<(), End> {
         let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
-        let announced = async {
-            let granted = self.shared.office.granted(&self.node.name).await?.unwrap_or_default();
-            desk.announce(&granted, &event, SystemTime::now()).await
+        let (office, node, before) =
+            (self.shared.office.clone(), self.node.name.clone(), self.granted.clone());
+        let (word, size) = (desk.hear(), event.len());
+        let announcing = async move {
+            let _word = word;
+            if desk.repeat(&before, &event) {
+                return ErrandAnswer::Done(request);
+            }
+            let granted = office.granted(&node).await;
+            let outcome = match granted {
+                Ok(granted) => desk.announce(&granted.unwrap_or_default(), &event, SystemTime::now()).await,
+                Err(fault) => {
+                    desk.postpone(&event);
+                    Err(fault.into())
+                }
+            };
+            ErrandAnswer::of(request, outcome.map_err(|fault| (fault.code(), fault.to_string())))
         };
-        match announced.await {
-            Ok(()) => self.say(ServerWord::Announced(Announced { request })).await,
-            Err(fault) => self.refuse(request, fault.code(), fault.to_string()).await,
-        }
+        self.send_on_errand(request, size, Box::pin(announcing)).await
     }
 
     async fn withdraw(&mut self, Withdraw { request, origin }: Withdraw) -> Result<(), End> {
         let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
-        match desk.withdraw(&origin).await {
-            Ok(()) => self.say(ServerWord::Announced(Announced { request })).await,
-            Err(fault) => self.refuse(request, RefusalCode::Unavailable, fault.to_string()).await,
+        let (word, size) = (desk.hear(), origin.len());
+        let withdrawing = async move {
+            let _word = word;
+            let outcome = desk.withdraw(&origin).await;
+            ErrandAnswer::of(request, outcome.map_err(|fault| (RefusalCode::Unavailable, fault.to_string())))
+        };
+        self.send_on_errand(request, size, Box::pin(withdrawing)).await
+    }
+
+    async fn send_on_errand(&mut self, request: u64, size: usize, errand: Errand) -> Result<(), End> {
+        if self.errands.add(size, errand) {
+            return Ok(());
+        }
+        let message = "too much is waiting for the hub's store already";
+        self.refuse(request, RefusalCode::Unavailable, message.to_owned()).await
+    }
+
+    async fn answer_errand(&mut self, answer: ErrandAnswer) -> Result<(), End> {
+        match answer {
+            ErrandAnswer::Nothing => Ok(()),
+            ErrandAnswer::Done(request) => self.say(ServerWord::Announced(Announced { request })).await,
+            ErrandAnswer::Refused(request, code, message) => self.refuse(request, code, message).await,
         }
     }
 
@@ -301,14 +344,17 @@ impl Stream {
         }
     }
 
-    async fn note(&mut self, report: Report) -> Result<(), End> {
+    fn note(&mut self, report: Report) -> Result<(), End> {
         let report = NodeReport::from_message(report)
             .map_err(|fault| End(Some(Status::invalid_argument(fault.to_string()))))?;
         let last = LastReport { at: SystemTime::now(), software: self.software.clone(), report };
-        let noted = self.shared.office.records().note_report(&self.node.name, &last).await;
-        if let Err(fault) = noted {
-            tracing::warn!(node = %self.node.name, %fault, "the report was not noted");
-        }
+        let (office, node) = (self.shared.office.clone(), self.node.name.clone());
+        self.errands.report(Box::pin(async move {
+            if let Err(fault) = office.records().note_report(&node, &last).await {
+                tracing::warn!(%node, %fault, "the report was not noted");
+            }
+            ErrandAnswer::Nothing
+        }));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use weft_agent::hub::store::{Expected, Put, StoreError, Told};
 use weft_testbed::{Consul, ConsulOptions, Kind, installed, required, until};
 
 use crate::{
-    contract,
+    announced, contract,
     outage::{self, Cluster},
     support::{Bed, DEADLINE, blocking, client, eventually},
 };
@@ -147,4 +147,10 @@ async fn what_a_token_may_no_longer_read_is_refused_and_never_told_as_gone() {
         assert!(matches!(told, Some(Err(StoreError::Denied(_)))), "{told:?}");
         blocking(|| consul.call("DELETE", path, "").unwrap());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consul_shares_what_hosts_announce_between_hubs() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    announced::at_two_hubs(&section(&consul)).await;
 }

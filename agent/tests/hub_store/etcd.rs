@@ -7,7 +7,7 @@ use weft_agent::hub::store::{Expected, Put, StoreError};
 use weft_testbed::{Etcd, Kind, installed, required};
 
 use crate::{
-    contract,
+    announced, contract,
     outage::{self, Cluster},
     support::{Bed, blocking, client},
 };
@@ -85,4 +85,10 @@ async fn etcd_is_logged_in_at_and_what_is_refused_shows_no_password() {
     let away = store.get("a").await.unwrap_err();
     let StoreError::Unreachable(why) = &away else { panic!("{away}") };
     assert!(why.contains(&etcd.url()), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_shares_what_hosts_announce_between_hubs() {
+    let Some(etcd) = start(1) else { return };
+    announced::at_two_hubs(&section(&etcd)).await;
 }

@@ -12,7 +12,7 @@ use weft_agent::hub::{
 use weft_testbed::{Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::{
-    contract,
+    announced, contract,
     outage::{self, Cluster},
     support::{Bed, DEADLINE, blocking, client},
 };
@@ -111,4 +111,10 @@ async fn a_namespace_that_is_not_there_is_named_and_no_rival() {
     let records = Records::new(store);
     let made = tokio::time::timeout(DEADLINE, records.add_token([1; 32], &token)).await;
     assert!(matches!(made, Ok(Err(StoreError::Failed(_)))), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_kubernetes_share_what_hosts_announce_between_hubs() {
+    let Some(kubernetes) = start() else { return };
+    announced::at_two_hubs(&hub(&kubernetes, None)).await;
 }

@@ -3,6 +3,7 @@
 //! Where a server is not installed its tests say so and how to get it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod announced;
 mod consul;
 mod contract;
 mod embedded;

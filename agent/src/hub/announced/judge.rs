@@ -9,7 +9,10 @@ use weft_core::{
 };
 use weft_registries::address::endpoint_address;
 
-use crate::hub::{records::AnnouncementRecord, store::StoreError};
+use crate::hub::{
+    records::{AnnouncementRecord, KeepFault, is_of_node},
+    store::StoreError,
+};
 
 /// How many labels an announcement may have, and how long each may be, in bytes.
 const MOST_LABELS: (usize, usize) = (64, 256);
@@ -49,6 +52,16 @@ pub enum AnnounceRefusal {
         /// As whom.
         ours: String,
     },
+    /// Another node announces this very instance.
+    #[error("`{instance}` is announced by node {owner}: node {node} cannot announce it too")]
+    Taken {
+        /// What.
+        instance: String,
+        /// By whom it was announced first.
+        owner: String,
+        /// Who announced now.
+        node: String,
+    },
     /// It cannot be called, or not by others.
     #[error("{0}")]
     Unfit(String),
@@ -61,12 +74,22 @@ pub enum AnnounceRefusal {
 }
 
 impl AnnounceRefusal {
+    /// Why an announcement of a node's instance was not kept.
+    pub(super) fn of(fault: KeepFault, node: &str, endpoint: &Endpoint) -> Self {
+        match fault {
+            KeepFault::Taken(owner) => {
+                Self::Taken { instance: endpoint.instance.to_string(), owner, node: node.to_owned() }
+            }
+            KeepFault::Store(fault) => Self::Store(fault),
+        }
+    }
+
     /// As the protocol says it.
     #[must_use]
     pub fn code(&self) -> RefusalCode {
         match self {
             Self::NotGranted { .. } | Self::NotItself { .. } => RefusalCode::NotGranted,
-            Self::Conflict { .. } => RefusalCode::Conflict,
+            Self::Conflict { .. } | Self::Taken { .. } => RefusalCode::Conflict,
             Self::Unfit(_) | Self::Message(_) => RefusalCode::Malformed,
             Self::Store(_) => RefusalCode::Unavailable,
         }
@@ -85,8 +108,7 @@ pub(super) fn alone(
 ) -> Result<(), AnnounceRefusal> {
     let endpoint = &instance.endpoint;
     let name = endpoint.instance.as_str();
-    let is_own = name.strip_prefix(node).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if !is_own {
+    if !is_of_node(name, node) {
         let (node, instance) = (node.to_owned(), name.to_owned());
         return Err(AnnounceRefusal::NotItself { node, instance });
     }
@@ -114,28 +136,37 @@ pub(super) fn alone(
     Ok(())
 }
 
-/// Judges it beside all that is announced of its service: a service is one identity's, that of its oldest announcement.
-/// Who is alone may change its mind.
+/// Judges it beside all that is announced of its service, and by whose the service is: that of who announced it first.
 ///
 /// # Errors
 /// Names the node that was there before.
-pub(super) fn beside(
+pub(super) fn beside<'a>(
     node: &str,
     key: &str,
     endpoint: &Endpoint,
-    of_service: &[(String, AnnouncementRecord)],
+    of_service: impl Iterator<Item = (&'a String, &'a AnnouncementRecord)>,
 ) -> Result<(), AnnounceRefusal> {
-    let others = of_service.iter().filter(|(other, _)| other != key).map(|(_, record)| record);
-    let Some(owner) = others.min_by_key(|record| record.since) else { return Ok(()) };
-    if owner.instance.endpoint.identity == endpoint.identity {
-        return Ok(());
+    let others = of_service.filter(|(other, _)| *other != key).map(|(_, record)| record);
+    let theirs = |record: &&AnnouncementRecord| record.instance.endpoint.identity != endpoint.identity;
+    match others.min_by_key(|record| record.since).filter(theirs) {
+        Some(owner) => Err(conflict(node, endpoint, &owner.node, owner.instance.endpoint.identity.as_ref())),
+        None => Ok(()),
     }
-    let text = |identity: &Option<SpiffeId>| identity.as_ref().map(ToString::to_string).unwrap_or_default();
-    Err(AnnounceRefusal::Conflict {
+}
+
+/// That a service is another identity's.
+pub(super) fn conflict(
+    node: &str,
+    endpoint: &Endpoint,
+    owner: &str,
+    theirs: Option<&SpiffeId>,
+) -> AnnounceRefusal {
+    let text = |identity: Option<&SpiffeId>| identity.map(ToString::to_string).unwrap_or_default();
+    AnnounceRefusal::Conflict {
         service: endpoint.service.clone(),
-        owner: owner.node.clone(),
-        theirs: text(&owner.instance.endpoint.identity),
+        owner: owner.to_owned(),
+        theirs: text(theirs),
         node: node.to_owned(),
-        ours: text(&endpoint.identity),
-    })
+        ours: text(endpoint.identity.as_ref()),
+    }
 }

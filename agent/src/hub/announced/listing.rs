@@ -1,6 +1,9 @@
 //! Announcements as origins of a registry: one for each service. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use weft_core::{
     name::{NameError, OriginName, ServiceName},
@@ -8,7 +11,8 @@ use weft_core::{
     resource::{Endpoint, Health, Resource, Service, ServicePort},
 };
 
-use crate::hub::records::AnnouncementRecord;
+use super::stored::{Kept, Stored};
+use crate::hub::records::{ANNOUNCED, AnnouncementRecord, OwnerRecord};
 
 /// All that is said of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,26 +22,51 @@ pub(super) struct Listed {
     pub(super) faults: Vec<OriginFault>,
 }
 
-/// What the records say; of those that are doubted, that they are unhealthy.
+/// What the records say; of nodes that are doubted, that they are unhealthy.
 ///
-/// The oldest record of a service decides whose it is and what its ports are. A contradiction leaves the later one out,
-/// by name: two hubs that share a store may have taken both.
-pub(super) fn listing<'a>(
-    records: impl Iterator<Item = (&'a AnnouncementRecord, bool)>,
-) -> Result<Vec<Listed>, NameError> {
-    let mut services: BTreeMap<&ServiceName, Vec<_>> = BTreeMap::new();
-    for (record, doubted) in records {
-        services.entry(&record.instance.endpoint.service).or_default().push((record, doubted));
+/// Whose a service is decides what of it is left out; where nobody says, its oldest record does. That one decides what its
+/// ports are too. A contradiction leaves the later one out, by name: two hubs that share a store may have taken both.
+pub(super) fn listing(stored: &Stored, doubted: &BTreeSet<String>) -> Result<Vec<Listed>, NameError> {
+    let mut services: BTreeMap<&str, (Vec<_>, Vec<OriginFault>)> = BTreeMap::new();
+    for (key, Kept { record, .. }) in stored.kept() {
+        services.entry(service_of(key)).or_default().0.push(record);
     }
-    services.into_iter().map(|(name, records)| listed(name, records)).collect()
+    for (key, why) in stored.unreadable() {
+        let Some(key) = key.strip_prefix(ANNOUNCED) else { continue };
+        let (records, faults) = services.entry(service_of(key)).or_default();
+        // What else is announced goes on; where nothing is, it is not known to be nothing.
+        let keeps_last_good = records.is_empty();
+        faults.push(OriginFault { message: why.clone(), place: key.to_owned(), keeps_last_good });
+    }
+    let named = services.into_iter().filter_map(|(name, said)| Some((name.parse().ok()?, said)));
+    named
+        .map(|(name, (records, faults)): (ServiceName, _)| {
+            listed(&name, stored.owner(&name.to_string()), records, faults, doubted)
+        })
+        .collect()
 }
 
-fn listed(name: &ServiceName, mut records: Vec<(&AnnouncementRecord, bool)>) -> Result<Listed, NameError> {
-    records.sort_by_key(|(record, _)| (record.since, &record.node, &record.instance.endpoint.instance));
+fn service_of(key: &str) -> &str {
+    key.split_once('/').map_or(key, |(service, _)| service)
+}
+
+fn listed(
+    name: &ServiceName,
+    owner: Option<&OwnerRecord>,
+    mut records: Vec<&AnnouncementRecord>,
+    mut faults: Vec<OriginFault>,
+    doubted: &BTreeSet<String>,
+) -> Result<Listed, NameError> {
+    let origin = OriginName::new(&name.to_string())?;
+    if records.is_empty() {
+        return Ok(Listed { origin, resources: Vec::new(), faults });
+    }
+    records.sort_by_key(|record| (record.since, &record.node, &record.instance.endpoint.instance));
+    let first = records.first().and_then(|record| record.instance.endpoint.identity.clone());
+    let owner = owner.map(|owner| owner.identity.clone()).or(first);
     let mut ports: Vec<ServicePort> = Vec::new();
-    let (mut endpoints, mut faults) = (Vec::new(), Vec::new());
-    let owner = records.first().and_then(|(record, _)| record.instance.endpoint.identity.clone());
-    for (record, doubted) in records {
+    let mut endpoints = Vec::new();
+    for record in records {
         let instance = &record.instance;
         let mut leave_out = |why: String| {
             let message = format!("node {} announces {why}; it is left out", record.node);
@@ -60,12 +89,13 @@ fn listed(name: &ServiceName, mut records: Vec<(&AnnouncementRecord, bool)>) -> 
             Some(_) => {}
             None => ports.push(instance.port.clone()),
         }
-        let health = if doubted { Health::Unhealthy } else { instance.endpoint.health };
+        let is_doubted = doubted.contains(&record.node);
+        let health = if is_doubted { Health::Unhealthy } else { instance.endpoint.health };
         endpoints.push(Resource::Endpoint(Arc::new(Endpoint { health, ..instance.endpoint.clone() })));
     }
     let service = Service { name: name.clone(), ports, hosts: Vec::new(), nearest: false };
     let resources = [Resource::Service(Arc::new(service))].into_iter().chain(endpoints).collect();
-    Ok(Listed { origin: OriginName::new(&name.to_string())?, resources, faults })
+    Ok(Listed { origin, resources, faults })
 }
 
 fn described(port: &ServicePort) -> String {

@@ -89,8 +89,7 @@ impl Walk<'_> {
 
     fn list(&self) -> Option<Result<Vec<Listed>, NameError>> {
         let state = self.announcements.lock();
-        let kept = state.kept.as_ref()?.values();
-        Some(listing(kept.map(|kept| (&kept.record, state.doubted.contains(&kept.record.node)))))
+        state.stored.is_read().then(|| listing(&state.stored, &state.doubted))
     }
 
     fn replace(&self, listed: &Listed) -> Event {

@@ -1,3 +1,5 @@
+mod mended;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +13,7 @@ use weft_core::{
 use super::*;
 use crate::hub::{
     records::{JoinClaim, TokenRecord},
-    store::EmbeddedStore,
+    store::{EmbeddedStore, Entry, Expected, Put, Told},
 };
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -23,7 +25,9 @@ struct World {
     folder: tempfile::TempDir,
     all: Arc<Announcements>,
     following: JoinHandle<()>,
-    now: SystemTime,
+    now: Instant,
+    /// The same moment by two clocks.
+    began: (Instant, SystemTime),
 }
 
 fn announcements(records: Records) -> Arc<Announcements> {
@@ -34,27 +38,30 @@ fn announcements(records: Records) -> Arc<Announcements> {
 
 fn follow(all: &Arc<Announcements>) -> JoinHandle<()> {
     let all = all.clone();
-    tokio::spawn(async move { all.follow(ANNOUNCED, |all, told| all.take_announced(told)).await })
+    tokio::spawn(async move {
+        futures_util::future::join_all([ANNOUNCED, OWNERS, PRESENT].map(|prefix| all.follow(prefix))).await;
+    })
 }
 
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::new(Arc::new(EmbeddedStore::open(folder.path()).unwrap()));
-        let now = SystemTime::now();
         for node in ["a", "b"] {
-            join(&records, node, now).await;
+            join(&records, node, SystemTime::now()).await;
         }
         let all = announcements(records);
         let following = follow(&all);
-        Self { folder, all, following, now }
+        until(|| all.lock().stored.steady(Instant::now()).is_some()).await;
+        let now = Instant::now();
+        Self { folder, all, following, now, began: (now, SystemTime::now()) }
     }
 
     /// As after `kill -9`: only what is on the disk is left.
     async fn restart(mut self) -> Self {
         self.following.abort();
         let _aborted = (&mut self.following).await;
-        let Self { folder, all, now, .. } = self;
+        let Self { folder, all, now, began, .. } = self;
         drop(all);
         let store = loop {
             match EmbeddedStore::open(folder.path()) {
@@ -64,7 +71,8 @@ impl World {
         };
         let all = announcements(Records::new(Arc::new(store)));
         let following = follow(&all);
-        Self { folder, all, following, now }
+        until(|| all.lock().stored.steady(Instant::now()).is_some()).await;
+        Self { folder, all, following, now, began }
     }
 
     fn enter(&self, node: &str) -> Desk {
@@ -73,9 +81,20 @@ impl World {
 
     async fn pass(&mut self, time: Duration) {
         // Who went since the last look went then.
-        self.all.look(self.now).await;
+        self.look().await;
         self.now += time;
-        self.all.look(self.now).await;
+        self.look().await;
+    }
+
+    async fn look(&self) {
+        self.all.look(self.now);
+        self.all.mend(self.now).await;
+    }
+
+    /// Somebody writes to the store who should not.
+    async fn meddle(&self, key: &str, value: Option<&'static str>) {
+        let store = self.all.records.store();
+        store.swap(key, Expected::Any, value.map(Put::durable)).await.unwrap();
     }
 
     /// Waits until instances with their health are told, and no others.
@@ -93,15 +112,22 @@ impl World {
 
     fn told(&self) -> Vec<(String, Health)> {
         let state = self.all.lock();
-        let kept = state.kept.iter().flatten().map(|(_, kept)| &kept.record);
-        let listed =
-            listing::listing(kept.map(|record| (record, state.doubted.contains(&record.node)))).unwrap();
+        let listed = listing::listing(&state.stored, &state.doubted).unwrap();
         let resources = listed.into_iter().flat_map(|listed| listed.resources);
         let endpoint = |resource| match resource {
             Resource::Endpoint(endpoint) => Some((endpoint.instance.to_string(), endpoint.health)),
             _ => None,
         };
         resources.filter_map(endpoint).collect()
+    }
+}
+
+/// Waits until `condition` holds.
+async fn until(mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < end, "it did not come in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -138,7 +164,8 @@ fn instance(service: &str, name: &str, account: &str) -> LocalInstance {
 }
 
 async fn announce(desk: &Desk, world: &World, instance: &LocalInstance) -> Result<(), AnnounceRefusal> {
-    desk.announce(&[identity("reviews"), identity("bank")], &encode_announcement(instance), world.now).await
+    let now = world.began.1 + (world.now - world.began.0);
+    desk.announce(&[identity("reviews"), identity("bank")], &encode_announcement(instance), now).await
 }
 
 const WELL: (&str, Health) = ("a.web", Health::Healthy);
@@ -254,7 +281,8 @@ async fn a_node_announces_itself_alone_and_as_what_it_was_granted() {
         let refused = announce(&desk, &world, &instance).await.expect_err(said);
         assert!(refused.code() == code && refused.to_string().contains(said), "{refused}");
     }
-    let ungranted = desk.announce(&[], &encode_announcement(&own()), world.now).await;
+    let ungranted =
+        desk.announce(&[], &encode_announcement(&own()), world.began.1 + (world.now - world.began.0)).await;
     assert!(matches!(ungranted, Err(AnnounceRefusal::NotGranted { .. })));
     assert_eq!(world.all.records.announced("").await.unwrap(), []);
     announce(&desk, &world, &own()).await.unwrap();
@@ -295,7 +323,14 @@ fn what_two_hubs_took_is_told_apart_by_name() {
         record("c", 3, other_port),
         record("a", 1, instance("reviews", "a.web", "reviews")),
     ];
-    let listed = listing::listing(records.iter().map(|record| (record, false))).unwrap().remove(0);
+    let entry = |record: &AnnouncementRecord| Entry {
+        key: format!("{ANNOUNCED}{}", announcement_key(&record.instance.endpoint)),
+        value: serde_json::to_vec(record).unwrap().into(),
+        version: Version("1".into()),
+    };
+    let mut stored = Stored::default();
+    stored.take(ANNOUNCED, Told::All(records.iter().map(entry).collect()));
+    let listed = listing::listing(&stored, &BTreeSet::new()).unwrap().remove(0);
     assert_eq!(listed.resources.len(), 2, "the service, and the oldest one's endpoint");
     let faults: Vec<_> = listed.faults.iter().map(|fault| (&*fault.place, &*fault.message)).collect();
     assert!(faults[0].0 == "reviews.default/b.web" && faults[0].1.contains("sa/bank"), "{faults:?}");
@@ -336,30 +371,36 @@ async fn hubs_that_share_a_store_share_what_is_announced_and_who_is_there() {
     let keeping = [&world.all, &other].map(|all| tokio::spawn(all.clone().keep()));
     let desk = world.enter("a");
     announce(&desk, &world, &instance("reviews", "a.web", "reviews")).await.unwrap();
+    let is_there = |all: &Arc<Announcements>| all.lock().stored.is_present("a");
+    let is_at = |all: &Arc<Announcements>, hub: &Arc<Announcements>| {
+        let (state, place) = (all.lock(), format!("{}/", hub.hub));
+        ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"]
+            .iter()
+            .any(|part| state.stored.present_at(&format!("{place}{part}")).is_some_and(|it| it.contains("a")))
+    };
+    until(|| is_there(&other)).await;
     let mut late = world.now;
-    let there = async |expected: bool| {
-        let end = tokio::time::Instant::now() + SOON;
-        while other.lock().present.contains_key("a") != expected {
-            assert!(tokio::time::Instant::now() < end, "present: {expected}");
-            tokio::task::yield_now().await;
-        }
-    };
-    there(true).await;
-    let mut judged = |other: &Arc<Announcements>| {
+    let mut judged = |all: &Arc<Announcements>| {
         late += FORGET;
-        other.lock().over(&other.terms, late)
+        let mut state = all.lock();
+        state.doubt(&all.terms, late);
+        state.due(&all.hub, &all.terms, late).forget.len()
     };
-    let (over, _) = judged(&other);
-    assert!(over.is_empty() && other.lock().doubted.is_empty(), "it is at the other hub");
+    judged(&other);
+    assert_eq!(judged(&other), 0, "it is at the other hub");
     // It goes over to the other hub before the first one knows that it has gone.
     let moved = other.enter("a", world.now);
     announce(&moved, &world, &instance("reviews", "a.web", "reviews")).await.unwrap();
+    until(|| is_at(&world.all, &other)).await;
+    assert_eq!(judged(&world.all), 0, "who is at two hubs loses nothing at either");
     drop(desk);
-    there(true).await;
+    until(|| !is_at(&other, &world.all)).await;
+    assert!(is_there(&other) && is_there(&world.all), "what the other hub wrote stays");
+    judged(&world.all);
+    assert_eq!(judged(&world.all), 0);
     drop(moved);
-    there(false).await;
+    until(|| !is_there(&other)).await;
     judged(&other);
-    let (over, _) = judged(&other);
-    assert_eq!(over.len(), 1, "it is at no hub");
+    assert_eq!(judged(&other), 1, "it is at no hub");
     keeping.iter().for_each(JoinHandle::abort);
 }

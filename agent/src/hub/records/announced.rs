@@ -1,23 +1,26 @@
-//! What nodes announce, and which of them have a stream at some hub.
+//! What nodes announce, whose each service is, and which nodes have a stream at some hub.
 //!
-//! An announcement is a record of its own, so that two nodes never write the same key. That a service is one identity's is
-//! checked over several of them and so not certain where two hubs take two at once: whoever reads them decides by age.
+//! An announcement is a record of its own, so that two nodes never write the same key. Whose a service is, is a record too,
+//! made by a compare-and-swap, so that of two hubs that are asked at once one gives it away; it stays for a while when the
+//! last announcement has gone.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use futures_core::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use weft_core::registry::LocalInstance;
+use weft_core::{identity::SpiffeId, name::ServiceName, registry::LocalInstance};
 
 use super::{
     Records,
-    change::{Step, change, parse},
+    change::{Step, change, change_entry, encode, parse},
 };
 use crate::hub::store::{Entry, Expected, LeaseId, Put, StoreError, Told, Version};
 
 /// Before an announcement's key.
 pub const ANNOUNCED: &str = "announced/";
-/// Before the name of a node that has a stream; the value names the stream.
+/// Before a service's name; the value says whose it is.
+pub const OWNERS: &str = "owners/";
+/// Before a hub's name and a part of the nodes; the value names those that have a stream there.
 pub const PRESENT: &str = "present/";
 
 /// A port of a node's service that is announced.
@@ -25,42 +28,83 @@ pub const PRESENT: &str = "present/";
 pub struct AnnouncementRecord {
     /// Who announced it.
     pub node: String,
-    /// Since when; the oldest announcement of a service decides whose it is.
+    /// Since when; of announcements that contradict each other the oldest is right.
     pub since: SystemTime,
     /// What is announced.
     pub instance: LocalInstance,
 }
 
-/// The announcement of an entry, with its key.
+/// Whose a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRecord {
+    /// As whom alone it is announced.
+    pub identity: SpiffeId,
+    /// Who announced it first.
+    pub node: String,
+}
+
+/// Why an announcement is not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepFault {
+    /// The key is another node's.
+    #[error("node {0} announces it already")]
+    Taken(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The announcement of an entry.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_announced(entry: &Entry) -> Result<(String, AnnouncementRecord), StoreError> {
-    Ok((entry.key.strip_prefix(ANNOUNCED).unwrap_or_default().to_owned(), parse(entry)?))
+pub fn read_announced(entry: &Entry) -> Result<AnnouncementRecord, StoreError> {
+    parse(entry)
+}
+
+/// Whose a service is, of an entry.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_owner(entry: &Entry) -> Result<OwnerRecord, StoreError> {
+    parse(entry)
+}
+
+/// The nodes that an entry names.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_present(entry: &Entry) -> Result<BTreeSet<String>, StoreError> {
+    parse(entry)
 }
 
 impl Records {
-    /// Keeps an announcement, durably. What the same node announced before under this key gives it its age.
+    /// Keeps an announcement, durably. What the same node announced before under this key gives it its age. What cannot be
+    /// read there is replaced: the key names the node.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub async fn announce(&self, key: &str, record: AnnouncementRecord) -> Result<(), StoreError> {
-        change(&*self.store, &format!("{ANNOUNCED}{key}"), |known: Option<&AnnouncementRecord>| {
-            let known = known.filter(|known| known.node == record.node);
-            let since = known.map_or(record.since, |known| known.since);
+    /// When the key is another node's, or it cannot be written.
+    pub async fn announce(&self, key: &str, record: AnnouncementRecord) -> Result<(), KeepFault> {
+        change_entry(&*self.store, &format!("{ANNOUNCED}{key}"), |known| {
+            let known = known.and_then(|known| read_announced(known).ok());
+            if let Some(other) = known.as_ref().filter(|known| known.node != record.node) {
+                return Err(KeepFault::Taken(other.node.clone()));
+            }
+            let since = known.as_ref().map_or(record.since, |known| known.since);
             let now = AnnouncementRecord { since, ..record.clone() };
-            Ok::<_, StoreError>(if known == Some(&now) { Step::Keep(()) } else { Step::Put(now, ()) })
+            Ok(if known.as_ref() == Some(&now) { Step::Keep(()) } else { Step::Put(encode(&now)?, ()) })
         })
         .await
     }
 
-    /// Everything that is announced under keys that begin so.
+    /// Everything that is announced under keys that begin so, as far as it can be read.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the store fails.
     pub async fn announced(&self, prefix: &str) -> Result<Vec<(String, AnnouncementRecord)>, StoreError> {
         let entries = self.store.list(&format!("{ANNOUNCED}{prefix}")).await?;
-        entries.iter().map(read_announced).collect()
+        let readable = |entry: &Entry| Some((bare(&entry.key, ANNOUNCED), read_announced(entry).ok()?));
+        Ok(entries.iter().filter_map(readable).collect())
     }
 
     /// Forgets what `node` announced under this key.
@@ -68,8 +112,8 @@ impl Records {
     /// # Errors
     /// When it cannot be written.
     pub async fn withdraw(&self, key: &str, node: &str) -> Result<(), StoreError> {
-        change(&*self.store, &format!("{ANNOUNCED}{key}"), |known: Option<&AnnouncementRecord>| {
-            let is_its = known.is_some_and(|known| known.node == node);
+        change_entry(&*self.store, &format!("{ANNOUNCED}{key}"), |known| {
+            let is_its = known.is_some_and(|known| is_nodes(known, node));
             Ok::<_, StoreError>(if is_its { Step::Remove(()) } else { Step::Keep(()) })
         })
         .await
@@ -83,40 +127,99 @@ impl Records {
         self.store.swap(&format!("{ANNOUNCED}{key}"), Expected::Version(version), None).await
     }
 
-    /// Tells what is under one of the two prefixes, and how that changes, until it fails.
+    /// Gives a service to whom it is wanted for, unless it is another's already. With `may_change` the node may give its own
+    /// service to another identity. Says whose it is then.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn claim_service(
+        &self,
+        service: &ServiceName,
+        wanted: &OwnerRecord,
+        may_change: impl Fn(&OwnerRecord) -> bool,
+    ) -> Result<OwnerRecord, StoreError> {
+        change(&*self.store, &format!("{OWNERS}{service}"), |known: Option<&OwnerRecord>| {
+            Ok::<_, StoreError>(match known {
+                Some(known) if known.identity == wanted.identity || !may_change(known) => {
+                    Step::Keep(known.clone())
+                }
+                _ => Step::Put(wanted.clone(), wanted.clone()),
+            })
+        })
+        .await
+    }
+
+    /// Frees a service's name, if it is as it was read.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn free_service(&self, service: &str, version: Version) -> Result<bool, StoreError> {
+        self.store.swap(&format!("{OWNERS}{service}"), Expected::Version(version), None).await
+    }
+
+    /// Tells what is under one of the three prefixes, and how that changes, until it fails.
     pub fn follow(&self, prefix: &'static str) -> BoxStream<'_, Result<Told, StoreError>> {
         self.store.watch(prefix)
     }
 
-    /// Notes for as long as a lease that a node has a stream.
+    /// Notes for as long as a lease which nodes have a stream at a hub, of one part of them.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn present(&self, node: &str, stream: &str, lease: &LeaseId) -> Result<(), StoreError> {
-        let put = Put { lease: Some(lease.clone()), may_be_lost: true, ..Put::durable(stream.to_owned()) };
-        self.store.swap(&format!("{PRESENT}{node}"), Expected::Any, Some(put)).await.map(drop)
+    pub async fn present(
+        &self,
+        place: &str,
+        nodes: &BTreeSet<String>,
+        lease: &LeaseId,
+    ) -> Result<(), StoreError> {
+        let put = Put { lease: Some(lease.clone()), may_be_lost: true, ..Put::durable(encode(nodes)?) };
+        self.store.swap(&format!("{PRESENT}{place}"), Expected::Any, Some(put)).await.map(drop)
     }
 
-    /// Notes that a node's stream has ended, unless it has another one meanwhile.
+    /// Notes that none of this part has one any more.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn absent(&self, node: &str, stream: &str) -> Result<(), StoreError> {
-        let key = format!("{PRESENT}{node}");
-        let known = self.store.get(&key).await?;
-        if let Some(known) = known.filter(|known| known.value == stream) {
-            self.store.swap(&key, Expected::Version(known.version), None).await?;
-        }
-        Ok(())
+    pub async fn absent(&self, place: &str) -> Result<(), StoreError> {
+        self.store.swap(&format!("{PRESENT}{place}"), Expected::Any, None).await.map(drop)
     }
 
-    /// Forgets all that a node announced.
+    /// Forgets all that a node announced, also what cannot be read under its name, and frees the services that were its
+    /// alone: the operator has said that it is no more.
     pub(super) async fn forget_announced_by(&self, node: &str) -> Result<(), StoreError> {
-        for (key, record) in self.announced("").await? {
-            if record.node == node {
-                self.withdraw(&key, node).await?;
+        let mut left = BTreeSet::new();
+        for entry in self.store.list(ANNOUNCED).await? {
+            let key = bare(&entry.key, ANNOUNCED);
+            if is_nodes(&entry, node) {
+                self.forget_announced(&key, entry.version).await?;
+            } else {
+                left.extend(key.split_once('/').map(|(service, _)| service.to_owned()));
+            }
+        }
+        for entry in self.store.list(OWNERS).await? {
+            let service = bare(&entry.key, OWNERS);
+            if !left.contains(&service) && read_owner(&entry).is_ok_and(|owner| owner.node == node) {
+                self.free_service(&service, entry.version).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether an instance's name is one of a node's: the node's own, or that and a dot before anything else. Names of nodes
+/// hold no dot.
+pub fn is_of_node(instance: &str, node: &str) -> bool {
+    instance.strip_prefix(node).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a node announced this; where it cannot be read its key says so.
+fn is_nodes(entry: &Entry, node: &str) -> bool {
+    match read_announced(entry) {
+        Ok(record) => record.node == node,
+        Err(_) => entry.key.rsplit('/').next().is_some_and(|instance| is_of_node(instance, node)),
+    }
+}
+
+fn bare(key: &str, prefix: &str) -> String {
+    key.strip_prefix(prefix).unwrap_or_default().to_owned()
 }

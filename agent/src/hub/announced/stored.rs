@@ -1,0 +1,233 @@
+//! What the store tells of announcements, as one hub has heard it.
+//!
+//! Nothing is taken away because something cannot be read, or because nobody tells: what was known last stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use crate::hub::{
+    records::{
+        ANNOUNCED, AnnouncementRecord, OWNERS, OwnerRecord, PRESENT, read_announced, read_owner, read_present,
+    },
+    store::{Entry, StoreError, Told, Version},
+};
+
+/// What is followed.
+pub(super) const FOLLOWED: [&str; 3] = [ANNOUNCED, OWNERS, PRESENT];
+
+/// An announcement that is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// As it could be read last.
+    pub(super) record: AnnouncementRecord,
+    pub(super) version: Version,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// None before they were read.
+    kept: Option<BTreeMap<String, Kept>>,
+    /// The keys that each node announces.
+    of_node: BTreeMap<String, BTreeSet<String>>,
+    /// Whose each service is, by its name; none before they were read.
+    owners: Option<BTreeMap<String, (OwnerRecord, Version)>>,
+    /// Where each node has a stream: names of a hub and a part.
+    places: BTreeMap<String, BTreeSet<String>>,
+    /// Which nodes each of these names.
+    present: BTreeMap<String, BTreeSet<String>>,
+    /// What cannot be read, by its whole key, and why not.
+    unreadable: BTreeMap<String, String>,
+    /// Since when each of [`FOLLOWED`] is told without a fault.
+    told_since: BTreeMap<&'static str, Instant>,
+}
+
+impl Stored {
+    /// Takes over what the store tells of one of [`FOLLOWED`].
+    pub(super) fn take(&mut self, prefix: &'static str, told: Told) {
+        self.told_since.entry(prefix).or_insert_with(Instant::now);
+        match told {
+            Told::All(entries) => {
+                self.unreadable.retain(|key, _| !key.starts_with(prefix));
+                self.begin(prefix, &entries);
+                entries.iter().for_each(|entry| self.put(prefix, entry));
+            }
+            Told::Put(entry) => self.put(prefix, &entry),
+            Told::Gone(key) => {
+                self.unreadable.remove(&key);
+                self.forget(prefix, key.strip_prefix(prefix).unwrap_or_default());
+            }
+        }
+    }
+
+    /// One of [`FOLLOWED`] is told no more for now.
+    pub(super) fn lose(&mut self, prefix: &'static str) {
+        self.told_since.remove(prefix);
+    }
+
+    /// For how long all of it has been told without a fault; none when something is not.
+    pub(super) fn steady(&self, now: Instant) -> Option<Duration> {
+        let since = FOLLOWED.iter().map(|prefix| self.told_since.get(prefix));
+        since
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .max()
+            .map(|since| now.saturating_duration_since(*since))
+    }
+
+    /// Forgets what a full list does not have.
+    fn begin(&mut self, prefix: &'static str, entries: &[Entry]) {
+        let listed: BTreeSet<&str> = entries.iter().filter_map(|it| it.key.strip_prefix(prefix)).collect();
+        let gone = |known: Vec<&String>| {
+            let gone = known.into_iter().filter(|key| !listed.contains(key.as_str()));
+            gone.cloned().collect::<Vec<_>>()
+        };
+        let gone = match prefix {
+            ANNOUNCED => gone(self.kept.get_or_insert_default().keys().collect()),
+            OWNERS => gone(self.owners.get_or_insert_default().keys().collect()),
+            _ => gone(self.present.keys().collect()),
+        };
+        gone.iter().for_each(|key| self.forget(prefix, key));
+    }
+
+    fn put(&mut self, prefix: &'static str, entry: &Entry) {
+        let key = entry.key.strip_prefix(prefix).unwrap_or_default();
+        let put = match prefix {
+            ANNOUNCED => self.put_announced(key, entry),
+            OWNERS => read_owner(entry).map(|owner| {
+                let owner = (owner, entry.version.clone());
+                self.owners.get_or_insert_default().insert(key.to_owned(), owner);
+            }),
+            _ => read_present(entry).map(|nodes| self.put_present(key, nodes)),
+        };
+        match put {
+            Ok(()) => drop(self.unreadable.remove(&entry.key)),
+            Err(fault) => {
+                if self.unreadable.insert(entry.key.clone(), fault.to_string()).is_none() {
+                    tracing::warn!(%fault, "a record is left out");
+                }
+            }
+        }
+    }
+
+    fn put_announced(&mut self, key: &str, entry: &Entry) -> Result<(), StoreError> {
+        let kept = self.kept.get_or_insert_default();
+        let version = entry.version.clone();
+        let record = match read_announced(entry) {
+            Ok(record) => record,
+            Err(fault) => {
+                // What it said last stays in force.
+                kept.entry(key.to_owned()).and_modify(|kept| kept.version = version);
+                return Err(fault);
+            }
+        };
+        let node = record.node.clone();
+        let before = kept.insert(key.to_owned(), Kept { record, version });
+        if let Some(before) = before.filter(|before| before.record.node != node) {
+            self.unlink(&before.record.node, key);
+        }
+        self.of_node.entry(node).or_default().insert(key.to_owned());
+        Ok(())
+    }
+
+    fn put_present(&mut self, place: &str, nodes: BTreeSet<String>) {
+        self.forget(PRESENT, place);
+        for node in &nodes {
+            self.places.entry(node.clone()).or_default().insert(place.to_owned());
+        }
+        self.present.insert(place.to_owned(), nodes);
+    }
+
+    fn forget(&mut self, prefix: &'static str, key: &str) {
+        match prefix {
+            ANNOUNCED => {
+                if let Some(before) = self.kept.as_mut().and_then(|kept| kept.remove(key)) {
+                    self.unlink(&before.record.node, key);
+                }
+            }
+            OWNERS => drop(self.owners.as_mut().and_then(|owners| owners.remove(key))),
+            _ => {
+                for node in self.present.remove(key).unwrap_or_default() {
+                    if let Some(places) = self.places.get_mut(&node)
+                        && places.remove(key)
+                        && places.is_empty()
+                    {
+                        self.places.remove(&node);
+                    }
+                }
+            }
+        }
+    }
+
+    fn unlink(&mut self, node: &str, key: &str) {
+        if let Some(keys) = self.of_node.get_mut(node)
+            && keys.remove(key)
+            && keys.is_empty()
+        {
+            self.of_node.remove(node);
+        }
+    }
+
+    /// Whether the announcements, and whose the services are, were read.
+    pub(super) fn is_read(&self) -> bool {
+        self.kept.is_some() && self.owners.is_some()
+    }
+
+    pub(super) fn kept(&self) -> impl Iterator<Item = (&String, &Kept)> {
+        self.kept.iter().flatten()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Kept> {
+        self.kept.as_ref()?.get(key)
+    }
+
+    /// What is kept of one service.
+    pub(super) fn of_service(&self, service: &str) -> impl Iterator<Item = (&String, &AnnouncementRecord)> {
+        let prefix = format!("{service}/");
+        let kept = self.kept.iter().flat_map({
+            let prefix = prefix.clone();
+            move |kept| kept.range(prefix.clone()..)
+        });
+        kept.take_while(move |(key, _)| key.starts_with(&prefix)).map(|(key, kept)| (key, &kept.record))
+    }
+
+    /// The nodes that announce something.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &String> {
+        self.of_node.keys()
+    }
+
+    /// The keys that a node announces.
+    pub(super) fn of_node(&self, node: &str) -> Option<&BTreeSet<String>> {
+        self.of_node.get(node)
+    }
+
+    pub(super) fn owners(&self) -> impl Iterator<Item = (&String, &(OwnerRecord, Version))> {
+        self.owners.iter().flatten()
+    }
+
+    pub(super) fn owner(&self, service: &str) -> Option<&OwnerRecord> {
+        Some(&self.owners.as_ref()?.get(service)?.0)
+    }
+
+    /// Whether a node has a stream at some hub.
+    pub(super) fn is_present(&self, node: &str) -> bool {
+        self.places.contains_key(node)
+    }
+
+    /// Whether it has one at another hub than this.
+    pub(super) fn is_elsewhere(&self, node: &str, hub: &str) -> bool {
+        let is_other = |place: &String| place.split_once('/').is_none_or(|(other, _)| other != hub);
+        self.places.get(node).is_some_and(|places| places.iter().any(is_other))
+    }
+
+    /// Which nodes a part of a hub's names.
+    pub(super) fn present_at(&self, place: &str) -> Option<&BTreeSet<String>> {
+        self.present.get(place)
+    }
+
+    /// What cannot be read, by its whole key.
+    pub(super) fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
+    }
+}
