@@ -47,8 +47,8 @@ const BRIEF: Duration = Duration::from_secs(2);
 const MAX_BRIEF: u32 = 3;
 /// How long a watch may say nothing: the server marks one that lives about once a minute.
 const QUIET: Duration = Duration::from_secs(150);
-/// How long a server may refuse to be asked again before that is an outage.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a server may refuse to be asked again before that is an outage, beside the rest that it asks for.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// How long to wait after the first refusal, doubled after each that follows, and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// The longest wait that a server may ask for.
@@ -262,13 +262,14 @@ impl Following {
         let now = Instant::now();
         let mut refusals = self.refusals.unwrap_or(Refusals { since: now, count: 0, not_before: now });
         let wanted = refusal.retry_after.map(|rest| rest.min(MAX_REST)).unwrap_or_default();
-        if now.duration_since(refusals.since) >= PATIENCE.max(wanted) {
+        if now.duration_since(refusals.since) >= PATIENCE {
             return Err(refusal.error);
         }
         tracing::debug!(error = %refusal.error, "it is asked again");
         // All whom it refused at once come back at different times.
         let own = REST.1.min(REST.0 * 2_u32.saturating_pow(refusals.count.min(8)));
         refusals.not_before = now + wanted + jittered(own);
+        refusals.since += wanted;
         refusals.count += 1;
         self.refusals = Some(refusals);
         if !std::mem::replace(&mut self.away, true) {
