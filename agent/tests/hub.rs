@@ -5,7 +5,7 @@
 mod hub_support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -26,10 +26,14 @@ use weft_core::{
     identity::SpiffeId,
     name::{RegistryName, ServiceName},
     publish::Reader,
-    registry::{Event, Registry, Resume, conformance},
+    registry::{Event, Registry, RegistryError, Resume, Scope, conformance},
+    resource::Resource,
     tls::Credentials,
 };
-use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState};
+use weft_registries::{
+    hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState},
+    narrow::Narrow,
+};
 
 const LEAF: &str = "24h";
 
@@ -276,8 +280,75 @@ fn weight_of_service_5000(link: &HubLink) -> impl Fn() -> Option<(usize, u16)> +
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_part_hears_of_that_alone_and_of_all_of_it_when_it_asks_for_more() {
+    let mesh = Mesh::with_services(LEAF, 1000).await;
+    let state = mesh.join("one", &[]).await;
+    let counter = Counter::start(mesh.address).await;
+    let (_sender, none) = workloads(&[]);
+    let settings = IdentitySettings { state_dir: state, hubs: vec![counter.address()] };
+    let agent = HubIdentity::start(settings, none).unwrap();
+    let named = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| ServiceName::new(name).unwrap()).collect();
+        HubRegistry::factory(agent.link().clone())(
+            &RegistryName::new("hub").unwrap(),
+            Narrow::new(&[], &names).as_ref(),
+        )
+    };
+    let services = |words: &[Event]| {
+        let said = words.iter().filter_map(|word| match word {
+            Event::Replace { resources, .. } => Some(resources),
+            _ => None,
+        });
+        let names = said.flatten().filter_map(|resource| match resource {
+            Resource::Service(service) => Some(service.name.to_string()),
+            _ => None,
+        });
+        names.collect::<BTreeSet<_>>()
+    };
+    let some = named(&["service-5.default", "service-7.default"]);
+    let (words, point) = heard(&*some, None).await;
+    assert_eq!(services(&words), ["service-5.default", "service-7.default"].map(String::from).into());
+
+    counter.settled().await;
+    let before = counter.sent();
+    mesh.write_services(1000, &BTreeMap::from([(4, 2), (6, 2)]));
+    let (_sender, watcher) = mesh.agent("watcher", &[]).await;
+    let everything = HubRegistry::new(RegistryName::new("hub").unwrap(), watcher.link().clone());
+    eventually_heard(&everything, "service-6.default", 2).await;
+    counter.settled().await;
+    assert!(counter.sent() - before < 512, "{} bytes of what was not asked for", counter.sent() - before);
+
+    mesh.write_services(1000, &BTreeMap::from([(4, 2), (6, 2), (7, 3)]));
+    let (words, point) = heard(&*some, point).await;
+    assert_eq!(services(&words), ["service-7.default".to_owned()].into(), "only what changed of that");
+
+    let more = named(&["service-5.default", "service-6.default", "service-7.default"]);
+    let mut refused = more.watch(Scope::whole(RegistryName::new("hub").unwrap()), point);
+    let refused = refused.next().await.unwrap();
+    assert!(matches!(refused, Err(RegistryError::Gap(_))), "what was not followed is not known: {refused:?}");
+    assert_eq!(services(&heard(&*more, None).await.0).len(), 3);
+}
+
+/// Waits until a registry's words have an endpoint of that service with that weight.
+async fn eventually_heard(registry: &dyn Registry, service: &str, weight: u16) {
+    let mut words = conformance::held(registry, None);
+    let is_it = |resource: &Resource| match resource {
+        Resource::Endpoint(endpoint) => endpoint.service.as_str() == service && endpoint.weight == weight,
+        _ => false,
+    };
+    let found = async {
+        while let Some(word) = words.next().await {
+            if matches!(word.unwrap(), Event::Replace { resources, .. } if resources.iter().any(is_it)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found).await.expect("in time");
+}
+
 /// The words of a relay up to the first commit that says something, each held against the contract.
-async fn heard(registry: &HubRegistry, resume: Option<Resume>) -> (Vec<Event>, Option<Resume>) {
+async fn heard(registry: &dyn Registry, resume: Option<Resume>) -> (Vec<Event>, Option<Resume>) {
     let mut stream = conformance::held(registry, resume);
     let mut words = Vec::new();
     loop {

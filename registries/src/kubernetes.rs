@@ -42,7 +42,7 @@ pub mod api {
 }
 
 pub use replay::replay;
-pub use settings::{KubernetesSettings, Narrow, read};
+pub use settings::{KubernetesSettings, read};
 
 /// The registry.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ pub mod http_client;
 pub mod announcing;
 pub mod check;
 pub mod checked;
+pub mod narrow;
 pub mod plan;
 pub mod probe;
 pub mod static_files;

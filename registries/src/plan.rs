@@ -9,13 +9,16 @@ use std::{
 use weft_core::{
     config::{Located, Section, read_principal},
     identity::TrustDomain,
-    name::RegistryName,
+    name::{RegistryName, ServiceName},
     registry::Registry,
     resource::PrincipalMatch,
     tls::TlsContext,
 };
 
-use crate::checked::{CheckRules, Checked, Findings};
+use crate::{
+    checked::{CheckRules, Checked, Findings},
+    narrow::Narrow,
+};
 
 /// What registries may use of the process they run in.
 #[derive(Clone, Default)]
@@ -30,8 +33,8 @@ pub struct Environment {
     pub findings: Findings,
 }
 
-/// Makes the registry of the given name that follows the hub's relay, on the process's one stream to it.
-pub type HubFactory = Arc<dyn Fn(&RegistryName) -> Arc<dyn Registry> + Send + Sync>;
+/// Makes the registry of the given name that follows the hub's relay, or a part of it, on the process's one stream to it.
+pub type HubFactory = Arc<dyn Fn(&RegistryName, Option<&Narrow>) -> Arc<dyn Registry> + Send + Sync>;
 
 /// Why a registry could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +96,12 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// Whether local instances can be announced there.
     fn takes_announcements(&self) -> bool {
         false
+    }
+
+    /// The same, where it leaves services out and must not leave these out: those that this host serves, whose policies
+    /// count only where the service is known, and those that its configuration names. None where nothing is left out.
+    fn including(&self, _services: &[ServiceName]) -> Option<Arc<dyn Settings>> {
+        None
     }
 
     /// The folder of resource files, where it is one: `weft check` looks into it.
@@ -167,22 +176,30 @@ impl PartialEq for Plan {
     }
 }
 
-/// A registry that follows the hub has no settings of its own: `[hub]` says where the hub is.
+/// Of a registry that follows the hub; `[hub]` says where that is.
 #[derive(Debug)]
-struct HubSettings;
+struct HubSettings {
+    /// What is asked for, where that is not everything.
+    narrow: Option<Narrow>,
+}
 
 impl Settings for HubSettings {
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
         let make = environment.hub.as_ref().ok_or_else(|| BuildError::NoHub(name.clone()))?;
-        Ok(make(name))
+        Ok(make(name, self.narrow.as_ref()))
     }
 
     fn takes_announcements(&self) -> bool {
         true
     }
+
+    fn including(&self, services: &[ServiceName]) -> Option<Arc<dyn Settings>> {
+        let narrow = self.narrow.clone()?.including(services);
+        Some(Arc::new(Self { narrow: Some(narrow) }))
+    }
 }
 
 /// Reads the section of a registry of kind `hub`.
-pub fn read_hub(_section: &Section<'_>) -> Option<Arc<dyn Settings>> {
-    Some(Arc::new(HubSettings))
+pub fn read_hub(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
+    Some(Arc::new(HubSettings { narrow: Narrow::read(section)? }))
 }

@@ -9,9 +9,11 @@ use std::{
 
 use serde::Serialize;
 use weft_core::{
+    compile::Join,
     config::{Fault, Located, OneOrMany, Outcome, Place, Section, SourceFile, Style, read, render_all},
     identity::TrustDomain,
     locality::Locality,
+    name::ServiceName,
 };
 use weft_registries::Plan;
 
@@ -106,12 +108,13 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
     let access_log = log::read_access_log(root);
     let metric_prefix = log::read_metrics(root);
     let limits = limits::read(root);
-    let registries = registries(root, true);
+    let mut registries = registries(root, true);
     for fault in check::hub_registries(&registries, identity.as_ref()) {
         root.report(fault);
     }
     let joins = join::read(root, &registries);
     let workloads: Vec<_> = root.sections("workload").iter().filter_map(workload::read).collect();
+    follow_own(&mut registries, &workloads, &joins);
     let announce = announce::read_host(root);
     let named = workloads.iter().flat_map(|workload| &workload.announced);
     for fault in named.flat_map(|(_, terms)| announce::check_registries(&terms.registries, &registries)) {
@@ -150,6 +153,20 @@ fn agent(root: &Section<'_>, overrides: &Overrides) -> Option<AgentConfig> {
         announcements: announcements(&workloads),
         workloads: workloads.into_iter().map(|workload| workload.checked).collect(),
     })
+}
+
+/// Has registries of which a part is followed follow what is served here, called by name, or joined, too.
+fn follow_own(registries: &mut [Plan], workloads: &[workload::RawWorkload], joins: &[Join]) {
+    let served = workloads.iter().flat_map(|it| it.checked.workload.ports.iter().map(|port| &port.service));
+    let called =
+        workloads.iter().flat_map(|it| it.checked.upstreams.iter().map(|upstream| &upstream.service));
+    let joined = joins.iter().flat_map(|join| &join.services);
+    let own: Vec<ServiceName> = served.chain(called).chain(joined).cloned().collect();
+    for plan in registries {
+        if let Some(settings) = plan.settings.including(&own) {
+            plan.settings = settings;
+        }
+    }
 }
 
 fn announcements(workloads: &[workload::RawWorkload]) -> Vec<AnnouncementConfig> {

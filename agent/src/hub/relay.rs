@@ -20,7 +20,10 @@ use std::{
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use weft_core::{name::RegistryName, registry::Scope};
+use weft_core::{
+    name::{RegistryName, ServiceName},
+    registry::Scope,
+};
 
 pub use follower::{Follower, ResumeFault};
 pub use writer::Relay;
@@ -57,6 +60,8 @@ pub struct Piece {
     pub event: Bytes,
     /// Whether it is gone: of interest only to who knew it.
     pub gone: bool,
+    /// The service that it is of; none of a route or a policy, which concern everybody.
+    pub service: Option<ServiceName>,
 }
 
 #[cfg(test)]

@@ -18,10 +18,12 @@ use crate::{
 /// Declarations of one service, most authoritative first.
 type Declarations = [(RegistryName, Arc<Service>)];
 
-/// What decides between claims on a name: the registry's declared precedence, then whether the name follows from the
-/// service's own, then the key. Lower wins.
+/// What decides between claims on a name: a service's own name before any alias, whoever's that is; then the registry's
+/// declared precedence, then what kind of alias it is, then the key. Lower wins. So no registry takes the name of
+/// another's service by a list of host names, which nobody proves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
+    is_alias: bool,
     precedence: usize,
     kind: Kind,
     key: ServiceKey,
@@ -88,7 +90,7 @@ impl Hosts {
             if let Ok(name) = name
                 && !names.iter().any(|(known, _)| *known == name)
             {
-                names.push((name, Claim { precedence, kind, key: key.clone() }));
+                names.push((name, Claim { is_alias: kind != Kind::Own, precedence, kind, key: key.clone() }));
             }
         };
         add(HostName::new(&key.service.mesh_host()), Kind::Own);
@@ -174,7 +176,9 @@ impl Hosts {
 fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnostic {
     let winner = &winner.key;
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
-    let way = if winner.registry == loser.registry {
+    let way = if !winner_claim.is_alias && is_alias {
+        "by its own name".to_owned()
+    } else if winner.registry == loser.registry {
         "by its name".to_owned()
     } else {
         "by the order of registries; a [[join]] would make them one".to_owned()

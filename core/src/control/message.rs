@@ -85,6 +85,13 @@ pub struct Subscribe {
     /// How far the agent has come; absent for a full list.
     #[prost(message, optional, tag = "3")]
     pub resume: Option<ResumePoint>,
+    /// The namespaces whose services are wanted. With this and `services` empty, all are. Routes and policies are told
+    /// whatever services they are about.
+    #[prost(string, repeated, tag = "4")]
+    pub namespaces: Vec<String>,
+    /// Services wanted beside those.
+    #[prost(string, repeated, tag = "5")]
+    pub services: Vec<String>,
 }
 
 /// How far an agent has come, see [`super::ResumePoint`].
@@ -96,6 +103,9 @@ pub struct ResumePoint {
     /// One entry per scope.
     #[prost(message, repeated, tag = "2")]
     pub positions: Vec<ScopePosition>,
+    /// The agent's own mark of the part that it asked for; the hub does not read it.
+    #[prost(fixed64, tag = "3")]
+    pub part: u64,
 }
 
 /// How far an agent has come in one scope.

@@ -19,6 +19,8 @@ pub struct ResumePoint {
     pub epoch: Bytes,
     /// The position of each scope, sorted by scope.
     pub positions: Vec<(Scope, u64)>,
+    /// Which part of the hub's services they are about, as a digest; 0 for all.
+    pub part: u64,
 }
 
 impl ResumePoint {
@@ -55,6 +57,7 @@ impl ResumePoint {
         message::ResumePoint {
             epoch: self.epoch.clone(),
             positions: self.positions.iter().map(position).collect(),
+            part: self.part,
         }
     }
 
@@ -63,7 +66,7 @@ impl ResumePoint {
     /// # Errors
     /// When a registry's name breaks its rule.
     pub fn from_message(message: message::ResumePoint) -> Result<Self, ControlError> {
-        let mut point = Self { epoch: message.epoch, positions: Vec::new() };
+        let mut point = Self { epoch: message.epoch, positions: Vec::new(), part: message.part };
         for entry in message.positions {
             let registry = named("registry", RegistryName::new(&entry.registry))?;
             point.advance(&Scope { registry, part: entry.part.into() }, entry.position);

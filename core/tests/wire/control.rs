@@ -57,15 +57,23 @@ fn words_of_an_agent() -> Vec<(ClientWord, &'static str)> {
         software: "weft 0.1".to_owned(),
     };
     let position = ScopePosition { registry: "static".to_owned(), part: "east".to_owned(), position: 300 };
-    let resume = ResumePoint { epoch: EPOCH, positions: vec![position] };
-    let subscribe =
-        Subscribe { subscription: 1, registries: vec!["static".to_owned()], resume: Some(resume) };
+    let resume = ResumePoint { epoch: EPOCH, positions: vec![position], part: 1 };
+    let subscribe = Subscribe {
+        subscription: 1,
+        registries: vec!["static".to_owned()],
+        resume: Some(resume),
+        namespaces: vec!["shop".to_owned()],
+        services: vec!["a.b".to_owned()],
+    };
     let request = CertificateRequest { request: 7, identity: WEB.to_owned(), signing_request: DER };
     vec![
         (ClientWord::Hello(hello), "0a130a036f6e651001180122087765667420302e31"),
         (
             ClientWord::Subscribe(subscribe),
-            "1226080112067374617469631a1a0a0565706f636812110a0673746174696312046561737418ac02",
+            concat!(
+                "123a080112067374617469631a230a0565706f636812110a0673746174696312046561737418ac02",
+                "190100000000000000220473686f702a03612e62"
+            ),
         ),
         (ClientWord::CertificateRequest(request), CERTIFICATE_REQUEST),
         (ClientWord::Acknowledge(Acknowledge { sequence: 300 }), "220308ac02"),

@@ -25,6 +25,7 @@ use weft_core::{
 };
 
 use super::session::{self, Ended};
+use crate::narrow::Narrow;
 
 /// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`]. Of each, a part from a half on is taken at
 /// random.
@@ -134,11 +135,10 @@ pub(super) enum Wish {
         answer: oneshot::Sender<Result<Vec<Bytes>, CertificateFault>>,
     },
     /// Answered when the hub has it on its disk.
-    Say {
-        said: Said,
-        answer: oneshot::Sender<Result<(), CertificateFault>>,
-    },
+    Say { said: Said, answer: oneshot::Sender<Result<(), CertificateFault>> },
     Follow {
+        /// What is wanted, where that is not everything.
+        narrow: Option<Narrow>,
         resume: Option<ResumePoint>,
         events: mpsc::Sender<Result<Event, RegistryError>>,
     },
@@ -237,14 +237,15 @@ impl HubLink {
         }
     }
 
-    /// Follows discovery from `resume` on. The channel ends after its first error; a later call ends an earlier one.
+    /// Follows discovery from `resume` on, of a part where one is named. The channel ends after its first error; a later call ends an earlier one.
     pub(super) async fn follow(
         &self,
+        narrow: Option<Narrow>,
         resume: Option<ResumePoint>,
     ) -> mpsc::Receiver<Result<Event, RegistryError>> {
         let (events, followed) = mpsc::channel(64);
         // When the link has ended, the channel is closed, which says so.
-        let _sent = self.wishes.send(Wish::Follow { resume, events }).await;
+        let _sent = self.wishes.send(Wish::Follow { narrow, resume, events }).await;
         followed
     }
 

@@ -23,7 +23,7 @@ use super::{
     announce::HubPlace,
     link::{HubLink, LinkState},
 };
-use crate::announcing::keep;
+use crate::{announcing::keep, narrow::Narrow};
 
 /// How long a watch waits for a link that is about to connect before it says that there is none.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,6 +36,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 pub struct HubRegistry {
     name: RegistryName,
     link: HubLink,
+    /// What is asked for, where that is not everything.
+    narrow: Option<Narrow>,
     /// Whether it was said that the link is away, since it was last there.
     said: Arc<AtomicBool>,
     /// The registries that the hub relays, as told before the words that follow.
@@ -47,13 +49,16 @@ impl HubRegistry {
     /// watch.
     #[must_use]
     pub fn new(name: RegistryName, link: HubLink) -> Self {
-        Self { name, link, said: Arc::default(), relayed: Arc::default() }
+        Self { name, link, narrow: None, said: Arc::default(), relayed: Arc::default() }
     }
 
     /// As the configuration's factory wants it.
     #[must_use]
     pub fn factory(link: HubLink) -> crate::plan::HubFactory {
-        Arc::new(move |name| Arc::new(Self::new(name.clone(), link.clone())))
+        Arc::new(move |name, narrow| {
+            let narrow = narrow.cloned();
+            Arc::new(Self { narrow, ..Self::new(name.clone(), link.clone()) })
+        })
     }
 
     async fn follow(&self, resume: Option<Resume>) -> Following {
@@ -82,7 +87,7 @@ impl HubRegistry {
             return Following::Ended(Some(RegistryError::Unreachable(reason)));
         }
         self.said.store(false, Ordering::Relaxed);
-        Following::Events(self.link.follow(point).await)
+        Following::Events(self.link.follow(self.narrow.clone(), point).await)
     }
 }
 

@@ -31,6 +31,8 @@ use weft_core::{
     tls::Bundle,
 };
 
+use crate::narrow::Narrow;
+
 use super::{
     link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Said, Wish},
     transport::{Channel, connect},
@@ -256,21 +258,31 @@ impl Session {
                 };
                 self.say(word).await
             }
-            Wish::Follow { resume, events } => {
+            Wish::Follow { narrow, resume, events } => {
                 // Positions of another hub's store mean nothing here.
                 if resume.as_ref().is_some_and(|point| point.epoch != self.epoch) {
                     let gap = RegistryError::Gap("this hub has another store".to_owned());
                     let _heard = events.try_send(Err(gap));
                     return Ok(());
                 }
+                // Nor does having come so far through another part.
+                let part = narrow.as_ref().map_or(0, Narrow::digest);
+                if resume.as_ref().is_some_and(|point| point.part != part) {
+                    let gap =
+                        RegistryError::Gap("another part of the hub's services was followed".to_owned());
+                    let _heard = events.try_send(Err(gap));
+                    return Ok(());
+                }
                 let subscription = self.next_subscription;
                 self.next_subscription += 1;
                 let mut point = resume.clone().unwrap_or_default();
-                point.epoch = self.epoch.clone();
+                (point.epoch, point.part) = (self.epoch.clone(), part);
                 self.following = Some(Following { subscription, point, events, waiting: VecDeque::new() });
                 let resume = resume.map(|point| point.to_message());
-                self.say(ClientWord::Subscribe(Subscribe { subscription, registries: Vec::new(), resume }))
-                    .await
+                let (namespaces, services) = narrow.map(|narrow| narrow.named()).unwrap_or_default();
+                let registries = Vec::new();
+                let asked = Subscribe { subscription, registries, resume, namespaces, services };
+                self.say(ClientWord::Subscribe(asked)).await
             }
         }
     }

@@ -16,11 +16,11 @@ use weft_core::{
 use super::{
     compact::{Key, Node, Pod, Slice, SliceEndpoint, Target, Uid},
     objects::{self, Conditions, Record},
-    settings::Narrow,
 };
 use crate::{
     address::{endpoint_address, read_ip},
     names,
+    narrow::Narrow,
     speaking::{Instance, Recorded, Rules},
 };
 
@@ -94,7 +94,10 @@ impl Words {
 impl Conversion {
     /// Whether the service of that namespace and name is followed.
     pub(super) fn follows(&self, key: &Key) -> bool {
-        self.narrow.as_ref().is_none_or(|narrow| narrow.includes(key))
+        let part = |narrow: &Narrow| {
+            key.split_once('/').is_some_and(|(namespace, name)| narrow.includes(namespace, name))
+        };
+        self.narrow.as_ref().is_none_or(part)
     }
 
     /// Reads a service.

@@ -1,19 +1,16 @@
 //! What a section of kind `kubernetes` says.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use weft_core::{
     config::{Fault, Readable, Section},
-    name::{HostName, Namespace, RegistryName, ServiceName},
+    name::{HostName, Namespace, RegistryName},
     registry::Registry,
 };
 
 use super::{KubernetesRegistry, client::Access};
 use crate::{
+    narrow::Narrow,
     plan::{BuildError, Environment, Settings},
     speaking::Rules,
 };
@@ -43,44 +40,12 @@ pub struct KubernetesSettings {
     pub rules: Rules,
 }
 
-/// A part of a cluster: namespaces, each as a whole (none) or just some services of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Narrow(BTreeMap<String, Option<BTreeSet<String>>>);
-
-impl Narrow {
-    fn new(namespaces: Vec<Namespace>, services: &[ServiceName]) -> Option<Self> {
-        let mut parts: BTreeMap<String, Option<BTreeSet<String>>> = BTreeMap::new();
-        for service in services {
-            let (name, namespace) = service.as_str().split_once('.').unwrap_or((service.as_str(), "default"));
-            let part = parts.entry(namespace.to_owned()).or_insert_with(|| Some(BTreeSet::new()));
-            part.get_or_insert_default().insert(name.to_owned());
-        }
-        for namespace in namespaces {
-            parts.insert(namespace.to_string(), None);
-        }
-        (!parts.is_empty()).then_some(Self(parts))
-    }
-
-    /// Each namespace, with the services in it that are followed, or none for all of them.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, Option<&BTreeSet<String>>)> {
-        self.0.iter().map(|(namespace, services)| (namespace.as_str(), services.as_ref()))
-    }
-
-    /// Whether the service `namespace/name` is a part.
-    pub(super) fn includes(&self, key: &str) -> bool {
-        let Some((namespace, name)) = key.split_once('/') else { return false };
-        let part = self.0.get(namespace);
-        part.is_some_and(|services| services.as_ref().is_none_or(|services| services.contains(name)))
-    }
-}
-
 /// Reads the section.
 #[must_use]
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let kubeconfig: Option<PathBuf> = section.read("kubeconfig");
     let context: Option<String> = section.read("context");
-    let namespaces = section.list("namespaces", Namespace::read);
-    let services = section.list("services", ServiceName::read);
+    let narrow = Narrow::read(section);
     let configuration = section.read_or("configuration", false);
     let write_status = section.read_or("write_status", false);
     let root_namespace: Option<Namespace> = match section.get("root_namespace") {
@@ -107,11 +72,10 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         None => "cluster.local".to_owned(),
         Some(domain) => domain?.to_string(),
     };
-    let narrow = Narrow::new(namespaces?, &services?);
     Some(Arc::new(KubernetesSettings {
         kubeconfig,
         context,
-        narrow,
+        narrow: narrow?,
         configuration,
         write_status,
         root_namespace: root_namespace?.to_string(),

@@ -14,11 +14,13 @@ use weft_core::{
         discovery::{encode_commit, encode_ready, encode_reset},
         message::{Discovery, Subscribe},
     },
-    name::RegistryName,
+    name::{Namespace, RegistryName, ServiceName},
     registry::{Completeness, Scope},
 };
 
-use super::{RelayState, RelayedScope};
+use weft_registries::narrow::Narrow;
+
+use super::{Piece, RelayState, RelayedScope};
 
 /// How far one agent has come.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Follower {
     subscription: u64,
     /// Which registries it wants; none for all.
     wanted: BTreeSet<RegistryName>,
+    /// Which services it wants, where that is not all.
+    narrow: Option<Narrow>,
     places: BTreeMap<Scope, Place>,
     /// Full lists that were begun. All of them are, before the first one is told: until the last is committed an agent
     /// that starts knows that something is still missing, and keeps its inbound port closed.
@@ -34,7 +38,7 @@ pub struct Follower {
 }
 
 /// How far it has come in one scope.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Place {
     position: u64,
     /// The confirmation that was passed on with the last commit; none when none was.
@@ -49,6 +53,15 @@ struct Telling {
     /// What lies behind this was told.
     position: u64,
     full: bool,
+    /// Whether nothing of it was told so far, nor has to be.
+    silent: bool,
+}
+
+/// One step of a walk.
+struct Walked {
+    events: Vec<Bytes>,
+    /// Whether it was the last.
+    ended: bool,
 }
 
 /// Why an agent cannot go on where it ended.
@@ -89,6 +102,14 @@ impl Follower {
         let wanted = wanted
             .collect::<Result<_, _>>()
             .map_err(|fault| ControlError::Name { field: "registries", fault })?;
+        let namespaces = subscribe.namespaces.iter().map(|name| Namespace::new(name));
+        let namespaces = namespaces
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|fault| ControlError::Name { field: "namespaces", fault })?;
+        let services = subscribe.services.iter().map(|name| ServiceName::new(name));
+        let services = services
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|fault| ControlError::Name { field: "services", fault })?;
         let mut places = BTreeMap::new();
         if let Some(resume) = subscribe.resume {
             let point = ResumePoint::from_message(resume)?;
@@ -103,6 +124,7 @@ impl Follower {
         Ok(Self {
             subscription: subscribe.subscription,
             wanted,
+            narrow: Narrow::new(&namespaces, &services),
             places,
             begun: BTreeSet::new(),
             telling: None,
@@ -118,25 +140,38 @@ impl Follower {
         state: &RelayState,
         now: SystemTime,
     ) -> Result<Option<Discovery>, ResumeFault> {
-        if self.telling.is_none() {
-            if let Some(scope) = self.not_begun(state) {
-                let batch = self.batch(&scope, vec![encode_reset()]);
-                self.begun.insert(scope);
+        loop {
+            if self.telling.is_none() {
+                if let Some(scope) = self.not_begun(state) {
+                    let batch = self.batch(&scope, vec![encode_reset()]);
+                    self.begun.insert(scope);
+                    return Ok(Some(batch));
+                }
+                self.telling = self.begin(state)?;
+            }
+            let Some(mut telling) = self.telling.take() else { return Ok(None) };
+            let walked = telling.walk(self.narrow.as_ref());
+            if !walked.ended {
+                let batch = self.batch(&telling.scope, walked.events);
+                self.telling = Some(telling);
                 return Ok(Some(batch));
             }
-            self.telling = self.begin(state)?;
+            let Telling { scope, relayed, full, silent, .. } = telling;
+            let place = self.places.entry(scope.clone()).or_default();
+            place.position = relayed.head;
+            // What changed may all be of no interest here; then there is nothing to say until a commit is due anyway.
+            if silent && walked.events.is_empty() && place.is_fresh(&relayed) {
+                continue;
+            }
+            place.confirmed_at = Some(relayed.confirmed_at);
+            let mut events = walked.events;
+            if full {
+                events.push(encode_ready(Completeness::Full));
+            }
+            let age = now.duration_since(relayed.confirmed_at).unwrap_or_default();
+            events.push(encode_commit(relayed.head, age));
+            return Ok(Some(self.batch(&scope, events)));
         }
-        let Some(mut telling) = self.telling.take() else { return Ok(None) };
-        let (events, ended) = telling.batch(now);
-        let batch = self.batch(&telling.scope, events);
-        if ended {
-            let place =
-                Place { position: telling.relayed.head, confirmed_at: Some(telling.relayed.confirmed_at) };
-            self.places.insert(telling.scope, place);
-        } else {
-            self.telling = Some(telling);
-        }
-        Ok(Some(batch))
     }
 
     fn batch(&self, scope: &Scope, events: Vec<Bytes>) -> Discovery {
@@ -174,7 +209,7 @@ impl Follower {
                 }
             };
             let (scope, relayed) = (scope.clone(), relayed.clone());
-            return Ok(Some(Telling { scope, relayed, position, full }));
+            return Ok(Some(Telling { scope, relayed, position, full, silent: !full }));
         }
         Ok(None)
     }
@@ -183,36 +218,42 @@ impl Follower {
 impl Place {
     /// Nothing changed, and the last commit is still fresh.
     fn is_current(&self, relayed: &RelayedScope) -> bool {
+        self.position == relayed.head && self.is_fresh(relayed)
+    }
+
+    fn is_fresh(&self, relayed: &RelayedScope) -> bool {
         let fresh = |told: SystemTime| {
             relayed.confirmed_at.duration_since(told).is_ok_and(|since| since < COMMIT_INTERVAL)
                 || relayed.confirmed_at <= told
         };
-        self.position == relayed.head && self.confirmed_at.is_some_and(fresh)
+        self.confirmed_at.is_some_and(fresh)
     }
 }
 
 impl Telling {
-    /// The events of one batch, and whether they end the walk.
-    fn batch(&mut self, now: SystemTime) -> (Vec<Bytes>, bool) {
+    /// Goes on until a batch is full, or to the end.
+    fn walk(&mut self, narrow: Option<&Narrow>) -> Walked {
         let mut events = Vec::new();
         let mut size = 0;
         for (position, piece) in self.relayed.log.range((Bound::Excluded(self.position), Bound::Unbounded)) {
             if size >= BATCH {
-                return (events, false);
+                self.silent = false;
+                return Walked { events, ended: false };
             }
             self.position = *position;
-            if !(self.full && piece.gone) {
+            if is_told(piece, narrow) && !(self.full && piece.gone) {
                 size += piece.event.len();
                 events.push(piece.event.clone());
             }
         }
-        if self.full {
-            events.push(encode_ready(Completeness::Full));
-        }
-        let age = now.duration_since(self.relayed.confirmed_at).unwrap_or_default();
-        events.push(encode_commit(self.relayed.head, age));
-        (events, true)
+        Walked { events, ended: true }
     }
+}
+
+/// Whether somebody is told of a piece who asked for that part.
+fn is_told(piece: &Piece, narrow: Option<&Narrow>) -> bool {
+    let wanted = |narrow: &Narrow| piece.service.as_ref().is_none_or(|name| narrow.includes_service(name));
+    narrow.is_none_or(wanted)
 }
 
 fn check_position(state: &RelayState, scope: &Scope, position: u64) -> Result<(), ResumeFault> {

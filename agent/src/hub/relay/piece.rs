@@ -8,6 +8,7 @@ use bytes::Bytes;
 use weft_core::{
     control::discovery::{EncodedReplace, encode_replace},
     merge::ServiceEntry,
+    name::ServiceName,
     resource::{Endpoint, Policy, Resource, Route},
 };
 
@@ -56,6 +57,17 @@ pub(super) fn route_piece(route: &std::sync::Arc<Route>) -> NamedPiece {
 /// The piece of a policy.
 pub(super) fn policy_piece(policy: &std::sync::Arc<Policy>) -> NamedPiece {
     piece(origin("policy/", policy.name.as_str()), &[Resource::Policy(policy.clone())])
+}
+
+/// The service that a piece of this origin is of, where it is of one: its name is short enough to stand there in full.
+pub(super) fn service_of(origin: &str) -> Option<ServiceName> {
+    let (kind, rest) = origin.split_once('/')?;
+    let name = match kind {
+        "service" => rest,
+        "endpoint" => rest.split_once('/')?.0,
+        _ => return None,
+    };
+    ServiceName::new(name).ok()
 }
 
 /// What is told of a piece that is gone.

@@ -107,7 +107,7 @@ impl Bench {
 
     fn follower(&self, resume: Option<&ResumePoint>) -> Result<Follower, ResumeFault> {
         let resume = resume.map(ResumePoint::to_message);
-        let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume };
+        let subscribe = Subscribe { subscription: 1, resume, ..Subscribe::default() };
         Follower::new(subscribe, &self.journal.epoch(), &self.relay.reader().load())
     }
 
@@ -127,7 +127,7 @@ struct Agent {
 
 impl Agent {
     fn new(epoch: [u8; 16]) -> Self {
-        let point = ResumePoint { epoch: Bytes::copy_from_slice(&epoch), positions: Vec::new() };
+        let point = ResumePoint { epoch: Bytes::copy_from_slice(&epoch), ..ResumePoint::default() };
         Self { merge: Merge::new(std::collections::BTreeMap::new()), point, replaced: Vec::new(), resets: 0 }
     }
 
@@ -356,7 +356,7 @@ fn every_full_list_is_begun_before_the_first_one_is_committed() {
     let mut relay = Relay::new(journal.clone()).awaiting(names.clone());
     let mut merge = Merge::new(std::collections::BTreeMap::new());
     let follow = |relay: &Relay| {
-        let subscribe = Subscribe { subscription: 1, registries: Vec::new(), resume: None };
+        let subscribe = Subscribe { subscription: 1, ..Subscribe::default() };
         let state = relay.reader().load_full();
         let mut follower = Follower::new(subscribe, &journal.epoch(), &state).unwrap();
         std::iter::from_fn(|| follower.next_batch(&state, SystemTime::now()).unwrap()).collect::<Vec<_>>()

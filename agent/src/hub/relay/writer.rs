@@ -17,7 +17,7 @@ use weft_core::{
 
 use super::{
     KEPT_GONE, Piece, RelayState, RelayedScope,
-    piece::{NamedPiece, gone, policy_piece, route_piece, service_pieces},
+    piece::{NamedPiece, gone, policy_piece, route_piece, service_of, service_pieces},
 };
 use crate::hub::{
     file::FileFault,
@@ -254,7 +254,11 @@ impl Log {
                 remembered.push((&**origin, Some(record)));
             }
             let event = change.as_ref().map_or_else(|| gone(origin), |encoded| encoded.event.clone());
-            log.insert(record.position, Piece { event, gone: record.gone });
+            let service = service_of(origin).map(|name| {
+                // Shares the name with what it is a piece of.
+                partition.services.get_key_value(&name).map_or(name, |(name, _)| name.clone())
+            });
+            log.insert(record.position, Piece { event, gone: record.gone, service });
         }
         let forgotten = self.too_old(&remembered);
         let forgotten_to = forgotten.last().map(|(_, position)| *position);
