@@ -112,7 +112,8 @@ pub struct Listener {
 pub struct Registry {
     /// `registry/part`.
     pub scope: String,
-    /// `connected`, `lost` (by the hub that relays it), `restored`, `stale` or `waiting`.
+    /// `connected`, `away` (it was there before), `lost` (by the hub that relays it), `restored` (from disk, and not yet
+    /// reached), `stale` or `waiting`.
     pub state: String,
     /// Seconds since its last commit; none when there never was one.
     pub age_s: Option<u64>,
@@ -188,10 +189,12 @@ pub struct Endpoint {
     pub in_flight: u32,
     /// Seconds for which it gets no requests because it failed; none when it takes them.
     pub ejected_for_s: Option<f64>,
-    /// Whether calls go to it now.
+    /// Whether calls go to it while others can be called, too.
     pub eligible: bool,
     /// Why not; none when they do.
     pub reason: Option<String>,
+    /// Whether calls go to it in spite of the reason, because nothing better is left.
+    pub last_resort: bool,
     /// Seconds since its registry last said that this is so.
     pub age_s: Option<u64>,
 }

@@ -39,6 +39,7 @@ use crate::{
     driver::{Backoff, Message, StateFile, Told},
     locality::Locality,
     merge::{Applied, Merge, Snapshot},
+    name::RegistryName,
     publish::{Publisher, Reader},
     registry::{Event, Registry, Scope},
     resource::PrincipalMatch,
@@ -129,6 +130,8 @@ pub struct Flow {
     handle: FlowHandle,
     now: fn() -> SystemTime,
     pending: Pending,
+    /// Until each registry has said all it has, or failed to; never again afterwards: what is called stays so.
+    is_starting: bool,
 }
 
 /// What is to be published.
@@ -172,6 +175,7 @@ impl Flow {
             handle: FlowHandle { commands: sender },
             now: config.now,
             pending: Pending::default(),
+            is_starting: true,
         };
         for source in config.sources {
             let followed = flow.begin(source);
@@ -381,7 +385,10 @@ impl Flow {
         let before = self.tables.current();
         let mut table = self.compiler.compile(self.merge.snapshot(), &changes);
         table.is_partial = self.followed.iter().any(|followed| !followed.is_ready());
-        if table.generation != before.generation || table.is_partial != before.is_partial {
+        table.held = if self.is_starting { self.held() } else { Arc::default() };
+        self.is_starting &= !table.held.is_empty();
+        let same = table.is_partial == before.is_partial && table.held == before.held;
+        if table.generation != before.generation || !same {
             self.tables.publish(table);
             self.pending.status = true;
         }
@@ -390,6 +397,15 @@ impl Flow {
         }
         if at_once || (self.pending.status && self.rest().is_zero()) {
             self.publish_status();
+        }
+    }
+
+    /// The registries that rank after one of which is not known yet what it has, nor that it cannot say: who writes to one
+    /// of them must not have another's names for as long as a start takes.
+    fn held(&self) -> Arc<[RegistryName]> {
+        match self.followed.iter().position(Followed::is_awaited) {
+            Some(first) => self.owners.precedence(&self.followed[first + 1..]).into(),
+            None => Arc::default(),
         }
     }
 

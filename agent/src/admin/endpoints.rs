@@ -14,7 +14,7 @@ use weft_core::{
     merge::{ServiceEntry, Snapshot},
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
-    resource::{Endpoint, Health, IdentityFrom},
+    resource::{Address, Endpoint, Health, IdentityFrom},
     table::{Table, Upstream},
 };
 use weft_registries::checked::Findings;
@@ -24,6 +24,9 @@ use crate::view;
 
 /// What an endpoint is found by in the table.
 type Key<'a> = (&'a RegistryName, &'a str, &'a PortName, &'a InstanceName);
+
+/// Endpoints in force by their services and addresses: two registries may tell of one workload.
+type Workloads<'a> = HashMap<(&'a str, &'a Address), &'a Arc<Upstream>>;
 
 /// When each scope was last confirmed.
 type Confirmed = BTreeMap<Scope, SystemTime>;
@@ -39,7 +42,7 @@ pub fn endpoints(
     clock: u64,
     now: SystemTime,
 ) -> Vec<view::Endpoint> {
-    let used = used(table);
+    let (used, same) = used(table);
     let scopes = status.registries.iter().flat_map(|registry| &registry.scopes);
     let confirmed: Confirmed = scopes.filter_map(|it| Some((it.scope.clone(), it.committed_at?))).collect();
     let mut rows = Vec::new();
@@ -51,7 +54,14 @@ pub fn endpoints(
             let age_s = age_s(&key, entry, &confirmed, now);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
-                let mut row = row(&key, entry, endpoint, upstream.copied(), age_s, clock);
+                let mut row = row(&key, entry, endpoint, upstream.map(|found| found.upstream), age_s, clock);
+                row.last_resort = row.ejected_for_s.is_none() && upstream.is_some_and(|it| it.last_resort);
+                let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
+                if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
+                    let Upstream { registry, endpoint, .. } = &***twin;
+                    row.reason =
+                        Some(format!("the same as {registry}'s {}, which is called", endpoint.instance));
+                }
                 check(&mut row, &key, endpoint, findings, now);
                 rows.push(row);
             }
@@ -60,17 +70,26 @@ pub fn endpoints(
     rows
 }
 
-fn used(table: &Table) -> HashMap<Key<'_>, &Arc<Upstream>> {
-    let upstreams = sorted(table).flat_map(|destination| endpoints_of(destination).into_values());
-    upstreams
-        .map(|upstream| {
-            let endpoint = &upstream.endpoint;
-            (
-                (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance),
-                upstream,
-            )
-        })
-        .collect()
+/// An endpoint that is in force.
+#[derive(Clone, Copy)]
+struct Used<'a> {
+    upstream: &'a Arc<Upstream>,
+    /// Whether none of those that it stands among is better, nor a first choice.
+    last_resort: bool,
+}
+
+/// The endpoints in force, by their names and by their addresses.
+fn used(table: &Table) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
+    let (mut used, mut same) = (HashMap::new(), HashMap::new());
+    for (upstream, set) in sorted(table).flat_map(|destination| endpoints_of(destination)) {
+        let endpoint = &upstream.endpoint;
+        let best = set.all.first().map(|best| best.endpoint.health);
+        let last_resort = set.first_choice == 0 && best == Some(endpoint.health);
+        let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
+        used.insert(key, Used { upstream, last_resort });
+        same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
+    }
+    (used, same)
 }
 
 /// Seconds since the registry last said that this is so: of the oldest part that speaks of the service.
@@ -114,6 +133,7 @@ fn row(
         ejected_for_s,
         eligible: reason.is_none(),
         reason,
+        last_resort: false,
         age_s,
     }
 }
@@ -143,7 +163,7 @@ fn left_out(entry: &ServiceEntry, endpoint: &Endpoint) -> String {
         Some(service) if !service.ports.iter().any(|port| port.name == endpoint.port_name) => {
             format!("its service has no port `{}`", endpoint.port_name)
         }
-        Some(_) => "left out by a join or another rule: `weft status` lists what was decided".into(),
+        Some(_) => "a join leaves it out: `weft status` says why".into(),
     }
 }
 

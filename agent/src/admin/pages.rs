@@ -8,10 +8,10 @@ use std::{
 
 use weft_core::{
     flow,
-    name::{HostName, InstanceName, PortName, RegistryName, ServiceKey},
+    name::{HostName, RegistryName, ServiceKey},
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
-        DestinationPort, Table, Target, Upstream,
+        DestinationPort, EndpointSet, Table, Target, Upstream,
     },
     tls::Credentials,
 };
@@ -38,8 +38,8 @@ pub fn services(table: &Table) -> Vec<view::Service> {
                 ports: destination.ports.iter().map(|port| port_text(port)).collect(),
                 endpoints: endpoints.len(),
                 healthy: endpoints
-                    .values()
-                    .filter(|upstream| upstream.endpoint.health == weft_core::resource::Health::Healthy)
+                    .iter()
+                    .filter(|(upstream, _)| upstream.endpoint.health == weft_core::resource::Health::Healthy)
                     .count(),
             }
         })
@@ -128,14 +128,14 @@ pub(super) fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
 }
 
 /// A service's own endpoints: those of the rule that every port ends with, and of all others that lead to the service.
-pub(super) fn endpoints_of(
-    destination: &Destination,
-) -> BTreeMap<(&PortName, &InstanceName), &Arc<Upstream>> {
+pub(super) fn endpoints_of(destination: &Destination) -> Vec<(&Arc<Upstream>, &EndpointSet)> {
     let targets = destination.ports.iter().flat_map(|port| port.rules.iter()).flat_map(|rule| &rule.targets);
     targets
         .filter(|target| target.service == destination.key)
-        .flat_map(|target| &target.endpoints.all)
-        .map(|upstream| ((&upstream.endpoint.port_name, &upstream.endpoint.instance), upstream))
+        .flat_map(|target| target.endpoints.all.iter().map(|upstream| (upstream, &*target.endpoints)))
+        .map(|found| ((&found.0.endpoint.port_name, &found.0.endpoint.instance), found))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
         .collect()
 }
 
@@ -214,7 +214,8 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
         scope: scope.scope.to_string(),
         state: match (registry.connected, scope.stale) {
             (true, _) => "connected",
-            (false, false) => "restored",
+            (false, false) if registry.counters.commits == 0 => "restored",
+            (false, false) => "away",
             (false, true) => "stale",
         }
         .into(),

@@ -95,7 +95,11 @@ fn explained(endpoints: Vec<Endpoint>) -> Table {
             or_dash(endpoint.identity_from.as_deref()),
             or_dash(Some(&endpoint.locality)),
             endpoint.age_s.map_or_else(|| "-".into(), |age| span(i64::try_from(age).unwrap_or(i64::MAX))),
-            endpoint.reason.map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
+            match endpoint.reason {
+                None => "yes".into(),
+                Some(reason) if endpoint.last_resort => format!("as nothing better is left: {reason}"),
+                Some(reason) => format!("no: {reason}"),
+            },
         ]);
     }
     table

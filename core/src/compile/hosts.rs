@@ -158,11 +158,11 @@ impl Hosts {
 
     /// Who lost which names to whom: one diagnostic per pair of services.
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
-        let mut pairs = BTreeMap::<(&Claim, &ServiceKey), Vec<&HostName>>::new();
+        let mut pairs = BTreeMap::<(&Claim, (&ServiceKey, bool)), Vec<&HostName>>::new();
         for (name, claims) in &self.contested {
             let Some(winner) = claims.first() else { continue };
             for loser in claims.iter().skip(1) {
-                pairs.entry((winner, &loser.key)).or_default().push(name);
+                pairs.entry((winner, (&loser.key, loser.is_alias))).or_default().push(name);
             }
         }
         let mut found: Vec<_> =
@@ -173,13 +173,11 @@ impl Hosts {
     }
 }
 
-fn conflict(winner: &Claim, loser: &ServiceKey, names: &[&HostName]) -> Diagnostic {
-    let winner = &winner.key;
+fn conflict(winner: &Claim, (loser, alias): (&ServiceKey, bool), names: &[&HostName]) -> Diagnostic {
+    let (winner, own) = (&winner.key, !winner.is_alias);
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
-    let way = if !winner_claim.is_alias && is_alias {
+    let way = if winner.registry == loser.registry || (own && alias) {
         "by its own name".to_owned()
-    } else if winner.registry == loser.registry {
-        "by its name".to_owned()
     } else {
         "by the order of registries; a [[join]] would make them one".to_owned()
     };

@@ -269,6 +269,11 @@ impl Followed {
         self.ready
     }
 
+    /// Whether it may say all it has any moment, for the first time.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.ready && self.counters.disconnects == 0
+    }
+
     /// What a relay may not say need not be waited for: it is ready when all else was said, too.
     fn note_refused(&mut self, event: &Event) {
         match event {

@@ -31,7 +31,7 @@ pub(crate) fn route(
 ) -> Result<Routed, Fault> {
     let port = match &role.kind {
         OutboundKind::ByHost => {
-            let destination = find(table, role, &host.name).ok_or_else(|| unknown(table))?;
+            let destination = destination(table, role, &host.name)?;
             match host.port {
                 Some(number) => by_number(destination, number)?,
                 None => default_http(destination)?,
@@ -55,7 +55,7 @@ pub(crate) fn bound_port<'a>(
     role: &OutboundRole,
 ) -> Result<&'a Arc<DestinationPort>, Fault> {
     let OutboundKind::Upstream { service, port } = &role.kind else { return Err(Fault::NoDestination) };
-    let destination = find(table, role, service.as_str()).ok_or_else(|| unknown(table))?;
+    let destination = destination(table, role, service.as_str())?;
     match port {
         Some(name) => destination.port_named(name),
         None => destination.ports.first(),
@@ -63,10 +63,15 @@ pub(crate) fn bound_port<'a>(
     .ok_or(Fault::NoPort)
 }
 
-/// What to say of a service that is not in the table: a registry that has yet to be heard may know it, and nobody is to
-/// remember that there is none.
-fn unknown(table: &Table) -> Fault {
-    if table.is_partial { Fault::NotReady } else { Fault::NoDestination }
+/// The destination of a host name. Of a service that is not in the table, a registry that has yet to be heard may know,
+/// and nobody is to remember that there is none; one that ranks before may have the name of one that is there.
+fn destination<'a>(table: &'a Table, role: &OutboundRole, host: &str) -> Result<&'a Arc<Destination>, Fault> {
+    match find(table, role, host) {
+        Some(found) if table.held.contains(&found.key.registry) => Err(Fault::NotReady),
+        Some(found) => Ok(found),
+        None if table.is_partial => Err(Fault::NotReady),
+        None => Err(Fault::NoDestination),
+    }
 }
 
 /// A bare name means the caller's own namespace first.

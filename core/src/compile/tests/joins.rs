@@ -123,3 +123,31 @@ fn whoever_writes_to_one_registry_takes_over_no_name_of_another() {
         assert_eq!(instances(destination, 0, 0), ["web-1"]);
     }
 }
+
+#[test]
+fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
+    let precedence = registries(&["consul", "kubernetes"]);
+    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+    let mut claims = service("evil");
+    claims.hosts = ["web.default", "web.default.mesh", "web.alias"].map(|host| host.parse().unwrap()).into();
+    world.say(
+        &scope("consul"),
+        "evil",
+        vec![Resource::Service(claims.into()), of(Endpoint { ..endpoint("evil", 9) })],
+    );
+    let mut said = origin_of_endpoints("web", 1);
+    let mut own = service("web");
+    own.hosts = vec!["web.alias".parse().unwrap()];
+    said[0] = Resource::Service(own.into());
+    let table = world.say(&scope("kubernetes"), "web", said);
+    for host in ["web.default", "web.default.mesh"] {
+        assert_eq!(table.destination(host).unwrap().key.registry.as_str(), "kubernetes", "{host}");
+    }
+    assert_eq!(
+        table.destination("web.alias").unwrap().key.registry.as_str(),
+        "consul",
+        "an alias by the order"
+    );
+    assert!(world.diagnosed("kubernetes/web.default has it, by its own name"));
+    assert!(world.diagnosed("consul/evil.default has it, by the order of registries"));
+}

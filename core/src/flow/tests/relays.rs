@@ -270,3 +270,26 @@ async fn a_relayed_registry_without_a_told_rank_comes_last() {
     assert_eq!(owner(&running.tables.load(), "web.default.mesh"), Some(name("zebra")));
     running.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_lesser_registry_is_called_before_the_first_has_spoken_or_failed() {
+    for fails in [false, true] {
+        let ((first, script), (second, tenant)) = (hub(), local());
+        let running = run(script, config(vec![first, second], None));
+        for event in lists(&[("static", "web")], None) {
+            tenant.say(event).await;
+        }
+        let table = running.table(|table| table.destination("web").is_some()).await;
+        assert_eq!(*table.held, names(&["static"]), "the hub may have the name");
+        if fails {
+            running.script.fail(RegistryError::Unreachable("gone".into())).await;
+            let table = running.table(|table| table.held.is_empty()).await;
+            assert_eq!(owner(&table, "web"), Some(name("static")), "an outage of one is none of another");
+        }
+        running.say(lists(&[("platform", "web")], None)[..1].to_vec()).await;
+        running.say(lists(&[("platform", "web")], None)).await;
+        let table = running.table(|table| owner(table, "web") == Some(name("platform"))).await;
+        assert!(table.held.is_empty());
+        running.stop().await;
+    }
+}
