@@ -7,7 +7,7 @@
 //! A question is a name and a type of record; each has its own life. What was answered holds until its time to live has
 //! passed, and then until there is another answer: a server that fails, refuses or says nothing takes nothing away, nor
 //! does a denial without the record of who may deny (SOA). Only the zone itself can say that a name is gone. DNS knows
-//! no health: the proxy finds out.
+//! no health: the proxy finds out. What no server has confirmed for an hour is called only when nothing else can be.
 
 mod settings;
 mod answers;
@@ -31,13 +31,14 @@ pub use settings::{DnsSettings, Followed, Mode, Source, read};
 pub struct DnsRegistry {
     name: RegistryName,
     settings: DnsSettings,
+    memory: watch::Memory,
 }
 
 impl DnsRegistry {
     /// Asks nobody yet: [`Registry::watch`] does.
     #[must_use]
     pub fn new(name: RegistryName, settings: DnsSettings) -> Self {
-        Self { name, settings }
+        Self { name, settings, memory: watch::Memory::default() }
     }
 }
 
@@ -52,6 +53,6 @@ impl Registry for DnsRegistry {
 
     /// Always begins with a full list: a name's whole answer is one packet.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), scope).boxed()
+        watch::follow(self.settings.clone(), scope, self.memory.clone()).boxed()
     }
 }

@@ -3,9 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
+use weft_core::merge::PLAINTEXT_FROM_STATE;
+
 use super::settings::{Followed, Source};
+
+/// How long what stands is as good as new although nobody confirms it: as long as what is read from disk.
+const OLD_AFTER: Duration = PLAINTEXT_FROM_STATE;
 
 /// What is asked of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +50,21 @@ pub(super) enum Answer {
     NoName,
 }
 
+impl Answer {
+    /// Whatever the order: servers turn it from answer to answer.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Addresses(one), Self::Addresses(other)) => {
+                one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
+            }
+            (Self::Offers(one), Self::Offers(other)) => {
+                one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// What a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
@@ -71,23 +92,38 @@ pub(super) struct Known {
     pub(super) stands: Option<Answer>,
     /// Why the last try brought nothing; none when it did.
     pub(super) failure: Option<Failure>,
+    /// When it was answered last.
+    pub(super) answered_at: Option<Instant>,
+    /// Whether the answer was ever another one than the first.
+    pub(super) has_changed: bool,
 }
 
 impl Known {
     /// Takes in what was said. What fails leaves what stands; so does what is denied without proof, where there was
     /// something.
-    pub(super) fn take(&mut self, said: Said) {
+    pub(super) fn take(&mut self, said: Said, now: Instant) {
         match said {
-            Said::Answer(answer) => *self = Self { stands: Some(answer), failure: None },
+            Said::Answer(answer) => self.answered(answer, now),
             Said::Failed(failure) => self.failure = Some(failure),
             Said::Unproven(answer) => match &self.stands {
                 Some(Answer::Addresses(_) | Answer::Offers(_)) => {
                     let why = "the server denies it, and does not show that the zone does (no SOA)".into();
                     self.failure = Some(Failure { why, is_silence: false, is_refusal: false });
                 }
-                _ => *self = Self { stands: Some(answer), failure: None },
+                _ => self.answered(answer, now),
             },
         }
+    }
+
+    fn answered(&mut self, answer: Answer, now: Instant) {
+        self.has_changed |= self.stands.as_ref().is_some_and(|before| !before.says_the_same_as(&answer));
+        (self.stands, self.failure, self.answered_at) = (Some(answer), None, Some(now));
+    }
+
+    /// Whether what stands is held to for so long without an answer that others are asked first.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        let age = self.answered_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.failure.is_some() && age > OLD_AFTER
     }
 }
 
@@ -127,16 +163,25 @@ impl Answers {
         }
     }
 
+    /// Whether some of what is followed was never answered, and all else is as it was first answered: then what was
+    /// known of the service before is worth more than a part of it.
+    pub(super) fn is_partial(&self, followed: &Followed) -> bool {
+        let wanted = self.wanted(std::slice::from_ref(followed));
+        let known: Vec<_> = wanted.iter().map(|question| self.known.get(question)).collect();
+        let is_unheard = |known: &Option<&Known>| known.is_none_or(|known| known.stands.is_none());
+        known.iter().any(is_unheard) && !known.iter().flatten().any(|known| known.has_changed)
+    }
+
     /// What is known of a name's addresses.
-    pub(super) fn host(&self, name: &str) -> Host {
-        let mut host =
-            Host { is_answered: false, is_denied: true, addresses: Vec::new(), failures: Vec::new() };
+    pub(super) fn host(&self, name: &str, now: Instant) -> Host {
+        let mut host = Host { is_denied: true, ..Host::default() };
         for kind in [Kind::A, Kind::Aaaa] {
             let Some(known) = self.known.get(&(name.to_owned(), kind)) else { continue };
             host.is_answered |= known.stands.is_some();
             host.is_denied &= known.stands == Some(Answer::NoName);
             if let Some(Answer::Addresses(addresses)) = &known.stands {
                 host.addresses.extend(addresses);
+                host.old.extend(addresses.iter().filter(|_| known.is_old(now)));
             }
             host.failures.extend(known.failure.as_ref().map(|failure| failure.why.clone()));
         }
@@ -147,7 +192,7 @@ impl Answers {
 }
 
 /// What is known of a name's addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
     /// Whether at least one of its questions was ever answered.
     pub(super) is_answered: bool,
@@ -155,6 +200,8 @@ pub(super) struct Host {
     pub(super) is_denied: bool,
     /// In the order of the answers, version 4 first.
     pub(super) addresses: Vec<IpAddr>,
+    /// Those that nobody has confirmed for long.
+    pub(super) old: BTreeSet<IpAddr>,
     /// Why the last tries brought nothing.
     pub(super) failures: Vec<String>,
 }
@@ -173,25 +220,31 @@ mod tests {
 
     #[test]
     fn only_proof_takes_away_what_stands() {
-        let mut known = Known::default();
-        known.take(Said::Unproven(Answer::Nothing));
+        let (mut known, now) = (Known::default(), Instant::now());
+        known.take(Said::Unproven(Answer::Nothing), now);
         assert_eq!(known.stands, Some(Answer::Nothing), "nothing was there");
-        known.take(Said::Answer(addresses(&["10.0.0.1"])));
+        let two = addresses(&["10.0.0.1", "10.0.0.2"]);
+        let mut turned = Known::default();
+        turned.take(Said::Answer(two), now);
+        turned.take(Said::Answer(addresses(&["10.0.0.2", "10.0.0.1"])), now);
+        assert!(!turned.has_changed, "an order is none of its own");
+        known.take(Said::Answer(addresses(&["10.0.0.1"])), now);
+        assert!(known.has_changed);
         for said in [failed(), Said::Unproven(Answer::NoName), Said::Unproven(Answer::Nothing)] {
-            known.take(said);
+            known.take(said, now);
             assert_eq!(known.stands, Some(addresses(&["10.0.0.1"])));
             assert!(known.failure.is_some());
         }
-        known.take(Said::Answer(Answer::NoName));
+        known.take(Said::Answer(Answer::NoName), now);
         assert_eq!((known.stands, known.failure), (Some(Answer::NoName), None));
     }
 
     #[test]
     fn one_family_that_fails_keeps_its_addresses_beside_the_new_ones_of_the_other() {
-        let mut answers = Answers::default();
+        let (mut answers, now) = (Answers::default(), Instant::now());
         let mut take = |kind, said| {
-            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said);
-            answers.host("db.example")
+            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said, now);
+            answers.host("db.example", now)
         };
         let host = take(Kind::A, failed());
         assert!(!host.is_answered && !host.is_denied);

@@ -1,6 +1,6 @@
 //! Answers as resources. Pure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use weft_core::{
     identity::TrustDomain,
@@ -41,6 +41,19 @@ struct Place {
     ip: IpAddr,
     port: u16,
     weight: u16,
+    /// Whether nobody has confirmed it for long.
+    is_old: bool,
+}
+
+/// What a service is read from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) answers: &'a Answers,
+    /// The addresses that logical hosts had the last time.
+    pub(super) used: &'a BTreeSet<IpAddr>,
+    /// Whether what has not been answered yet may still be.
+    pub(super) patient: bool,
+    pub(super) now: Instant,
 }
 
 /// The origin of a followed service.
@@ -48,23 +61,23 @@ pub(super) fn origin(followed: &Followed) -> OriginName {
     names::origin_name(&["name", followed.service.as_str()])
 }
 
-/// What a followed service says. `used` are the addresses that logical hosts had the last time.
+/// What a followed service says. A part of it is no reason to let go of what an earlier process knew of the rest.
 pub(super) fn convert(
     followed: &Followed,
-    answers: &Answers,
-    used: &BTreeSet<IpAddr>,
+    view: &View<'_>,
     rules: &Rules,
     trust_domain: Option<&TrustDomain>,
 ) -> Outcome {
+    let (answers, now) = (view.answers, view.now);
     let mut faults = Vec::new();
     let found = match &followed.source {
         Source::Host(name, port) => {
-            let host = answers.host(name);
+            let host = answers.host(name, now);
             if host.is_denied {
                 return Outcome::Gone;
             }
             tell(name, &host, &mut faults);
-            host.is_answered.then(|| of_host(followed.mode, name, &host, *port, None, used))
+            host.is_answered.then(|| of_host(followed.mode, name, &host, *port, view.used))
         }
         Source::Service(name) => {
             let known = answers.known.get(&(name.clone(), super::answers::Kind::Srv));
@@ -73,17 +86,24 @@ pub(super) fn convert(
             }
             let failure = known.and_then(|known| known.failure.as_ref());
             faults.extend(failure.map(|failure| names::fault(name, failure.why.clone())));
-            answers.offers(name).and_then(|offers| of_offers(followed, offers, answers, used, &mut faults))
+            let places =
+                answers.offers(name).and_then(|offers| of_offers(followed, offers, view, &mut faults));
+            let is_old = known.is_some_and(|known| known.is_old(now));
+            places.map(|places| {
+                places.into_iter().map(|it| Place { is_old: is_old || it.is_old, ..it }).collect()
+            })
         }
     };
-    let Some(places) = found else {
-        // Nothing is known yet. What was known by an earlier process stands.
+    let waits = found.is_none() || (view.patient && answers.is_partial(followed));
+    if waits {
+        // What was known by an earlier process stands.
         if faults.is_empty() {
             faults.push(names::fault(followed.service.as_str(), "there is no answer yet"));
         }
-        let keeps = |fault| OriginFault { keeps_last_good: true, ..fault };
-        return Outcome::Says(Words::new(Vec::new(), faults.into_iter().map(keeps).collect()));
-    };
+        let keeps = |fault: &mut OriginFault| fault.keeps_last_good = true;
+        faults.iter_mut().for_each(keeps);
+    }
+    let Some(places) = found else { return Outcome::Says(Words::new(Vec::new(), faults)) };
     Outcome::Says(words(followed, places, rules, trust_domain, faults))
 }
 
@@ -95,20 +115,14 @@ fn tell(name: &str, host: &Host, faults: &mut Vec<OriginFault>) {
     }
 }
 
-fn of_host(
-    mode: Mode,
-    name: &str,
-    host: &Host,
-    port: u16,
-    weight: Option<u16>,
-    used: &BTreeSet<IpAddr>,
-) -> Vec<Place> {
+fn of_host(mode: Mode, name: &str, host: &Host, port: u16, used: &BTreeSet<IpAddr>) -> Vec<Place> {
     let place = |instance: String, ip: IpAddr| Place {
         instance,
         host: name.to_owned(),
         ip,
         port,
-        weight: weight.unwrap_or(1),
+        weight: 1,
+        is_old: host.old.contains(&ip),
     };
     match mode {
         Mode::Strict => {
@@ -130,8 +144,7 @@ fn of_host(
 fn of_offers(
     followed: &Followed,
     offers: &[Offer],
-    answers: &Answers,
-    used: &BTreeSet<IpAddr>,
+    view: &View<'_>,
     faults: &mut Vec<OriginFault>,
 ) -> Option<Vec<Place>> {
     let best = offers.iter().map(|offer| offer.priority).min();
@@ -140,19 +153,46 @@ fn of_offers(
     // The same host and port once, with the best that is said of it.
     let mut seen = BTreeSet::new();
     offers.retain(|offer| seen.insert((&offer.target, offer.port)));
-    let mut places = Vec::new();
+    let mut hosts = Vec::new();
     let mut is_known = offers.is_empty();
     if offers.is_empty() {
         faults.push(names::fault(followed.service.as_str(), "nobody offers it"));
     }
     for offer in offers {
-        let host = answers.host(&offer.target);
+        let host = view.answers.host(&offer.target, view.now);
         tell(&offer.target, &host, faults);
         is_known |= host.is_answered;
         let weight = if Some(offer.priority) == best { offer.weight.max(1) } else { 0 };
-        places.extend(of_host(followed.mode, &offer.target, &host, offer.port, Some(weight), used));
+        let places = of_host(followed.mode, &offer.target, &host, offer.port, view.used);
+        if !places.is_empty() {
+            hosts.push((weight, places));
+        }
     }
-    is_known.then_some(places)
+    is_known.then(|| shared(hosts))
+}
+
+/// A weight is a host's (RFC 2782): its addresses share it. All are multiplied so that little is lost by rounding.
+fn shared(hosts: Vec<(u16, Vec<Place>)>) -> Vec<Place> {
+    let heaviest = hosts.iter().map(|(weight, _)| u64::from(*weight)).max().unwrap_or_default().max(1);
+    let at_most = u64::from(u16::MAX) / heaviest;
+    let count = |places: &Vec<Place>| u64::try_from(places.len()).unwrap_or(u64::MAX);
+    // Once no more is possible the exact multiple does not matter.
+    let even = hosts.iter().fold(1, |even: u64, (_, places)| match even > at_most {
+        true => even,
+        false => even.saturating_mul(count(places) / greatest_divisor(even, count(places))),
+    });
+    let times = even.min(at_most);
+    let share = |(weight, mut places): (u16, Vec<Place>)| {
+        let share = (u64::from(weight) * times) / count(&places);
+        let share = u16::try_from(share).unwrap_or(u16::MAX).max(u16::from(weight > 0));
+        places.iter_mut().for_each(|place| place.weight = share);
+        places
+    };
+    hosts.into_iter().flat_map(share).collect()
+}
+
+fn greatest_divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { greatest_divisor(other, one % other) }
 }
 
 fn words(
@@ -223,7 +263,7 @@ fn endpoint(
         labels: Labels::default(),
         weight: place.weight,
         locality: followed.locality.clone(),
-        health: Health::Healthy,
+        health: if place.is_old { Health::Unconfirmed } else { Health::Healthy },
         address,
     })
 }

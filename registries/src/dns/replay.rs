@@ -1,6 +1,6 @@
 //! What servers answered, read without one: for recorded answers and for fuzzing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
@@ -10,7 +10,7 @@ use weft_core::{identity::TrustDomain, locality::Locality, name::ServiceName};
 
 use super::{
     answers::{Answers, Kind},
-    convert::{Outcome, convert, origin},
+    convert::{Outcome, View, convert, origin},
     resolver::{denied, read},
     settings::{Followed, Mode, Source},
 };
@@ -37,7 +37,13 @@ pub fn replay(mut bytes: &[u8], trust_domain: &TrustDomain) -> Listing {
     for (service, source, mode) in followed {
         let Ok(service) = ServiceName::new(&format!("{service}.default")) else { continue };
         let followed = Followed { service, source, mode, locality: Locality::default() };
-        let said = convert(&followed, &answers, &BTreeSet::new(), &Rules::default(), Some(trust_domain));
+        let (used, now, rules) = (BTreeSet::new(), Instant::now(), Rules::default());
+        let said = convert(
+            &followed,
+            &View { answers: &answers, used: &used, patient: false, now },
+            &rules,
+            Some(trust_domain),
+        );
         if let Outcome::Says(words) = said {
             listing.insert(origin(&followed), words);
         }
@@ -61,7 +67,7 @@ fn take(answers: &mut Answers, message: &Message) {
         let is_proven = message.authorities.iter().any(|record| record.record_type() == RecordType::SOA);
         denied(code, is_proven, None)
     };
-    answers.known.entry((name, kind)).or_default().take(said);
+    answers.known.entry((name, kind)).or_default().take(said, Instant::now());
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,14 +14,15 @@ use futures_util::{
 };
 use tokio::time::{Instant, sleep_until};
 use weft_core::{
+    merge::BELIEVED_AFTER,
     name::OriginName,
     registry::{Completeness, Event, OriginFault, RegistryError, Scope},
     resource::Resource,
 };
 
 use super::{
-    answers::{Answers, Failure, Question, Said},
-    convert::{Outcome, convert, origin},
+    answers::{Answers, Failure, Known, Question, Said},
+    convert::{Outcome, View, convert, origin},
     resolver::Resolver,
     settings::{DnsSettings, Mode},
 };
@@ -42,13 +44,35 @@ const GATHER: Duration = Duration::from_millis(10);
 /// The origin of what concerns names that are gone.
 const NOTICES: &str = "dns";
 
+/// What is remembered over all watches of a registry: an outage ends a stream, and takes nothing away. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(Arc<Mutex<Remembered>>);
+
+#[derive(Clone, Debug, Default)]
+struct Remembered {
+    answers: Answers,
+    /// When the first list was told.
+    told_at: Option<Instant>,
+}
+
+impl Memory {
+    fn read(&self) -> Remembered {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, remembered: Remembered) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
+    }
+}
+
 /// Follows names until its consumer has enough.
 pub(super) fn follow(
     settings: DnsSettings,
     scope: Scope,
+    memory: Memory,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
     // An error ends the stream; the driver watches again.
-    let begun = Follow::begin(settings, scope).map_ok(|follow| {
+    let begun = Follow::begin(settings, scope, memory).map_ok(|follow| {
         try_unfold(Box::new(follow), |mut follow| async move { Ok(Some((follow.next().await?, follow))) })
     });
     begun.try_flatten_stream()
@@ -60,7 +84,10 @@ struct Follow {
     settings: DnsSettings,
     resolver: Resolver,
     told: Told,
+    memory: Memory,
     answers: Answers,
+    /// When the first list of the registry was told.
+    told_at: Option<Instant>,
     /// When each question is asked next; none while it is asked.
     next: BTreeMap<Question, Option<Instant>>,
     /// How often each question brought nothing, one time after the other.
@@ -74,11 +101,14 @@ struct Follow {
 
 impl Follow {
     /// Asks everything once and queues the full list.
-    async fn begin(settings: DnsSettings, scope: Scope) -> Result<Self, RegistryError> {
+    async fn begin(settings: DnsSettings, scope: Scope, memory: Memory) -> Result<Self, RegistryError> {
+        let Remembered { answers, told_at } = memory.read();
         let mut follow = Self {
             resolver: Resolver::new(&settings.resolvers)?,
             told: Told::new(scope),
-            answers: Answers::default(),
+            memory,
+            answers,
+            told_at,
             next: BTreeMap::new(),
             failed: BTreeMap::new(),
             asked: FuturesUnordered::new(),
@@ -131,17 +161,28 @@ impl Follow {
             }
         }
         self.is_outage()?;
-        if self.answers.known != before {
+        if !self.says_the_same_as(&before) {
             self.tell();
         }
         Ok(())
+    }
+
+    /// Whether nothing was learnt but that it is still so.
+    fn says_the_same_as(&self, before: &BTreeMap<Question, Known>) -> bool {
+        let says = |known: &Known| (known.stands.clone(), known.failure.clone());
+        let now = &self.answers.known;
+        now.len() == before.len()
+            && now
+                .iter()
+                .zip(before)
+                .all(|((one, known), (other, was))| one == other && says(known) == says(was))
     }
 
     fn take(&mut self, (question, said, ttl): Asked) {
         let is_silence = matches!(&said, Said::Failed(Failure { is_silence: true, .. }));
         let Some(next) = self.next.get_mut(&question) else { return };
         let known = self.answers.known.entry(question.clone()).or_default();
-        known.take(said);
+        known.take(said, Instant::now().into_std());
         let wait = if known.failure.is_some() {
             let times = self.failed.entry(question.clone()).or_default();
             *times = times.saturating_add(1);
@@ -215,10 +256,14 @@ impl Follow {
         let mut listing = Listing::new();
         let mut gone: Vec<OriginFault> = Vec::new();
         let mut used = BTreeSet::new();
+        let now = Instant::now();
+        let told_at = *self.told_at.get_or_insert(now);
+        self.memory.write(Remembered { answers: self.answers.clone(), told_at: self.told_at });
+        let patient = now.duration_since(told_at) < BELIEVED_AFTER;
+        let view = View { answers: &self.answers, used: &self.used, patient, now: now.into_std() };
         for followed in &self.settings.followed {
             let settings = &self.settings;
-            let outcome =
-                convert(followed, &self.answers, &self.used, &settings.rules, settings.trust_domain.as_ref());
+            let outcome = convert(followed, &view, &settings.rules, settings.trust_domain.as_ref());
             match outcome {
                 Outcome::Says(words) => {
                     if followed.mode == Mode::Logical {

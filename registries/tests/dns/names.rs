@@ -157,6 +157,22 @@ async fn services_are_found_with_their_hosts_ports_weights_and_priorities() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_known_outlives_an_outage_after_which_not_all_is_answered() {
+    let srv = "_pg._tcp SRV 1 7 5432 one\n_pg._tcp SRV 1 7 5432 two.sub\n";
+    let Some(knot) = knot(&format!("{srv}one A 10.0.0.1\ntwo.sub A 10.0.0.2")) else { return };
+    let mut follower = follower(&knot, "[[follow]]\nservice = \"db\"\nsrv = \"_pg._tcp.test\"\n");
+    let all = ["10.0.0.1:5432", "10.0.0.2:5432"];
+    follower.until("both are there", |view| has(view, "db.default", &all)).await;
+    knot.lose_zone().unwrap();
+    follower.until("the server is lost", |view| !view.errors.is_empty()).await;
+    // The zone sends on to somebody who is not there: nobody denies anything.
+    knot.set(&format!("{srv}one A 10.0.0.3\nsub NS ns.elsewhere.")).unwrap();
+    let view = follower.until("it is back", |view| view.addresses("db.default") != all).await;
+    assert_eq!(view.addresses("db.default"), ["10.0.0.2:5432", "10.0.0.3:5432"]);
+    assert!(view.faults().join("\n").contains("no SOA"), "{:?}", view.faults());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logical_name_is_one_endpoint_that_stays_where_it_is() {
     let Some(knot) = knot("db A 10.0.0.5") else { return };
     let mut follower = follower(&knot, &format!("{DB}mode = \"logical\"\n"));

@@ -1,6 +1,6 @@
 //! What becomes of answers, strict and logical.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 use weft_core::{
@@ -21,7 +21,7 @@ fn followed(source: Source, mode: Mode) -> Followed {
 fn answers(all: &[(&str, Kind, Said)]) -> Answers {
     let mut known: BTreeMap<_, Known> = BTreeMap::new();
     for (name, kind, said) in all {
-        known.entry(((*name).to_owned(), *kind)).or_default().take(said.clone());
+        known.entry(((*name).to_owned(), *kind)).or_default().take(said.clone(), Instant::now());
     }
     Answers { known }
 }
@@ -36,10 +36,19 @@ fn failed() -> Said {
 
 fn says(followed: &Followed, answers: &Answers, used: &[&str]) -> Words {
     let used = used.iter().map(|ip| ip.parse().unwrap()).collect();
-    match convert(followed, answers, &used, &Rules::default(), None) {
+    let view = View { answers, used: &used, patient: false, now: Instant::now() };
+    viewed(followed, &view)
+}
+
+fn viewed(followed: &Followed, view: &View<'_>) -> Words {
+    match convert(followed, view, &Rules::default(), None) {
         Outcome::Says(words) => words,
         Outcome::Gone => panic!("gone"),
     }
+}
+
+fn at<'a>(answers: &'a Answers, used: &'a BTreeSet<IpAddr>) -> View<'a> {
+    View { answers, used, patient: true, now: Instant::now() }
 }
 
 fn endpoints(words: &Words) -> Vec<String> {
@@ -118,11 +127,104 @@ fn what_was_never_answered_keeps_what_an_earlier_process_knew() {
 }
 
 #[test]
+fn a_part_of_the_answers_takes_nothing_away_until_it_changes() {
+    let offer = |target: &str| Offer { priority: 1, weight: 1, port: 1, target: target.into() };
+    let srv = followed(Source::Service("_pg._tcp".into()), Mode::Strict);
+    let host = followed(Source::Host("a".into(), 1), Mode::Strict);
+    let mut known = answers(&[
+        ("_pg._tcp", Kind::Srv, Said::Answer(Answer::Offers(vec![offer("a"), offer("b")]))),
+        ("a", Kind::A, addresses(&["10.0.0.1"])),
+        ("a", Kind::Aaaa, failed()),
+        ("b", Kind::A, failed()),
+        ("b", Kind::Aaaa, failed()),
+    ]);
+    let used = BTreeSet::new();
+    for follow in [&srv, &host] {
+        let words = viewed(follow, &at(&known, &used));
+        // They are what is taken where nothing was known before.
+        assert_eq!(endpoints(&words), ["10.0.0.1:1 1"]);
+        assert!(words.faults.iter().all(|fault| fault.keeps_last_good), "{words:?}");
+        let view = View { patient: false, ..at(&known, &used) };
+        assert!(viewed(follow, &view).faults.iter().all(|fault| !fault.keeps_last_good));
+    }
+    let a = known.known.get_mut(&("a".to_owned(), Kind::A)).unwrap();
+    a.take(addresses(&["10.0.0.2"]), Instant::now());
+    for follow in [&srv, &host] {
+        let words = viewed(follow, &at(&known, &used));
+        assert!(words.faults.iter().all(|fault| !fault.keeps_last_good), "what is new counts: {words:?}");
+    }
+    for (name, kind) in [("a", Kind::Aaaa), ("b", Kind::A), ("b", Kind::Aaaa)] {
+        let question = known.known.get_mut(&(name.to_owned(), kind)).unwrap();
+        question.take(Said::Answer(Answer::Nothing), Instant::now());
+    }
+    assert!(viewed(&srv, &at(&known, &used)).faults.iter().all(|fault| !fault.keeps_last_good));
+}
+
+#[test]
+fn what_nobody_confirms_for_an_hour_is_asked_last() {
+    let host = followed(Source::Host("a".into(), 1), Mode::Strict);
+    let known = answers(&[
+        ("a", Kind::A, addresses(&["10.0.0.1"])),
+        ("a", Kind::A, failed()),
+        ("a", Kind::Aaaa, addresses(&["fd00::1"])),
+    ]);
+    let health = |after: u64| {
+        let used = BTreeSet::new();
+        let view = View { now: Instant::now() + Duration::from_secs(after), ..at(&known, &used) };
+        let of = |resource: &Resource| match resource {
+            Resource::Endpoint(endpoint) => Some(endpoint.health),
+            _ => None,
+        };
+        viewed(&host, &view).resources.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(health(3500), [Health::Healthy, Health::Healthy]);
+    assert_eq!(health(3700), [Health::Unconfirmed, Health::Healthy]);
+}
+
+#[test]
+fn the_addresses_of_a_host_share_its_weight() {
+    let weights = |hosts: &[(u16, u8)]| {
+        let offers: Vec<Offer> = (1..)
+            .zip(hosts)
+            .map(|(port, (weight, _))| Offer {
+                priority: 0,
+                weight: *weight,
+                port,
+                target: format!("h{port}"),
+            })
+            .collect();
+        let mut known = answers(&[("srv", Kind::Srv, Said::Answer(Answer::Offers(offers)))]);
+        for (number, (_, count)) in (1_u8..).zip(hosts) {
+            let all = (1..=*count).map(|last| IpAddr::from([10, 0, number, last])).collect();
+            let question = known.known.entry((format!("h{number}"), Kind::A)).or_default();
+            question.take(Said::Answer(Answer::Addresses(all)), Instant::now());
+        }
+        let words = says(&followed(Source::Service("srv".into()), Mode::Strict), &known, &[]);
+        let mut sums = vec![0_u64; hosts.len()];
+        for resource in &words.resources {
+            let Resource::Endpoint(endpoint) = resource else { continue };
+            sums[usize::from(endpoint.address.socket().port()) - 1] += u64::from(endpoint.weight);
+        }
+        sums
+    };
+    assert_eq!(weights(&[(10, 1), (10, 4)]), [40, 40]);
+    assert_eq!(weights(&[(1, 3), (2, 2)]), [6, 12]);
+    assert_eq!(weights(&[(7, 1), (0, 1)]), [7, 1], "one address each: as it was said");
+    for hosts in [[(65_535, 1), (65_535, 7)], [(60_000, 200), (20_000, 3)], [(65_535, 50), (1, 1)]] {
+        let sums = weights(&hosts);
+        let share = sums[0] as f64 / (sums[0] + sums[1]) as f64;
+        let wanted = f64::from(hosts[0].0) / (f64::from(hosts[0].0) + f64::from(hosts[1].0));
+        assert!(share - wanted < 0.01 && sums.iter().all(|sum| *sum > 0), "{hosts:?}: {sums:?}");
+    }
+}
+
+#[test]
 fn a_denied_name_is_gone_and_one_without_addresses_is_not() {
     let host = followed(Source::Host("db.example".into(), 5432), Mode::Strict);
     let both =
         |said: Said| answers(&[("db.example", Kind::A, said.clone()), ("db.example", Kind::Aaaa, said)]);
-    let gone = convert(&host, &both(Said::Answer(Answer::NoName)), &BTreeSet::new(), &Rules::default(), None);
+    let gone =
+        convert(&host, &at(&both(Said::Answer(Answer::NoName)), &BTreeSet::new()), &Rules::default(), None);
     assert!(matches!(gone, Outcome::Gone));
     let words = says(&host, &both(Said::Answer(Answer::Nothing)), &[]);
     assert_eq!((words.resources.len(), words.faults.len()), (1, 1), "{words:?}");
@@ -136,7 +238,11 @@ fn rules_say_who_answers_and_no_name_leads_to_this_host() {
     let rules = read(&source, |root| Rules::read(root, &["host"])).value.unwrap();
     let host = followed(Source::Host("db".into(), 5432), Mode::Strict);
     let known = answers(&[("db", Kind::A, addresses(&["10.0.0.1", "127.0.0.1", "169.254.169.254"]))]);
-    let Outcome::Says(words) = convert(&host, &known, &BTreeSet::new(), &rules, None) else { panic!("gone") };
+    let Outcome::Says(words) =
+        convert(&host, &View { patient: false, ..at(&known, &BTreeSet::new()) }, &rules, None)
+    else {
+        panic!("gone")
+    };
     let [Resource::Service(_), Resource::Endpoint(endpoint)] = &words.resources[..] else {
         panic!("{words:?}")
     };
