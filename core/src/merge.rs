@@ -261,6 +261,12 @@ impl Merge {
         state.committed_at = Some(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
         let mut changes = Vec::with_capacity(staged.replaced.len());
         for (name, origin) in staged.replaced {
+            // Last good words that were kept are not confirmed by this: what is stale stays so.
+            let is_kept = state.stale && origin.faults.iter().any(|fault| fault.keeps_last_good);
+            let origin = match is_kept && state.origins.contains_key(&name) {
+                true => Arc::new(unconfirmed(&origin, true, now)),
+                false => origin,
+            };
             changes.push((name, (!origin.is_empty()).then_some(origin)));
         }
         if let Some(ended) = staged.ended {

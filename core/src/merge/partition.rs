@@ -107,8 +107,12 @@ impl Merge {
         let key = ServiceKey { registry: registry.clone(), service: name };
         self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
         // What is not in force counts too: a port with plaintext beside TLS is none that is all TLS.
-        let known = old.filter(|entry| !entry.filtered);
-        self.note_required_tls(&key, known.map_or(&[], |entry| &entry.endpoints), &all);
+        // But where plaintext was withheld for its age, an unconfirmed origin has lost it, and that proves nothing.
+        let is_cut = old.is_some_and(|entry| entry.filtered) && self.any_unconfirmed(registry, &origins);
+        if !is_cut {
+            let known = old.filter(|entry| !entry.filtered);
+            self.note_required_tls(&key, known.map_or(&[], |entry| &entry.endpoints), &all);
+        }
         let said = all.len();
         let endpoints = match self.snapshot.scopes.values().any(|state| state.stale) {
             true => self.endpoints_of(registry, &key.service, &origins, &losers, true),
@@ -171,6 +175,11 @@ impl Merge {
             found.dedup_by(|(a, _), (b, _)| (&a.port_name, &a.instance) == (&b.port_name, &b.instance));
         }
         found.into_iter().map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
+    fn any_unconfirmed(&self, registry: &RegistryName, origins: &[OriginKey]) -> bool {
+        let mut origins = origins.iter().filter_map(|key| self.origin(registry, key));
+        origins.any(|origin| origin.unconfirmed_since.is_some())
     }
 
     fn origin(&self, registry: &RegistryName, key: &OriginKey) -> Option<&Arc<Origin>> {

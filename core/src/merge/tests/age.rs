@@ -114,3 +114,40 @@ fn a_scope_that_its_relay_lacks_is_doubted_before_it_goes() {
     assert!(merge.lack(&scope, seconds(610)));
     assert!(merge.snapshot().scopes.is_empty() && merge.snapshot().partitions.is_empty());
 }
+
+#[test]
+fn last_good_words_that_are_kept_are_as_old_as_they_were() {
+    let scope = scope("static");
+    let words = || of([plain(1), endpoint("db", 2)]);
+    let mut before = Merge::default();
+    say(&mut before, &scope, "file", words());
+    let fault = OriginFault { message: "SERVFAIL".into(), place: "db".into(), keeps_last_good: true };
+    let kept = |version: &str| Event::Replace {
+        scope: scope.clone(),
+        origin: "file".parse().unwrap(),
+        version: Version(version.into()),
+        resources: Vec::new(),
+        faults: vec![fault.clone()],
+    };
+    let all = ["db-1 Off", "db-2 Required"];
+    for (age, held, health) in [(3_500, &all[..], Health::Healthy), (36_000, &all[1..], Health::Unconfirmed)]
+    {
+        let mut merge = Merge::default();
+        merge.restore(saved(&before, &scope, START), seconds(age));
+        for event in [reset(&scope), kept("2"), ready(&scope), commit(&scope)] {
+            merge.apply(event, seconds(age));
+        }
+        let is_so = |merge: &Merge| {
+            let healths = healths(merge, &scope);
+            instances(merge) == held && healths.iter().all(|it| *it == health)
+        };
+        assert!(is_so(&merge), "after {age} s: {:?}", instances(&merge));
+        merge.apply(kept("3"), seconds(age + 10));
+        merge.apply(commit(&scope), seconds(age + 10));
+        assert!(is_so(&merge), "and later: {:?}", instances(&merge));
+        merge.apply(replace(&scope, "file", "4", words()), seconds(age + 20));
+        merge.apply(commit(&scope), seconds(age + 20));
+        assert_eq!(instances(&merge), all, "its registry's own word");
+        assert_eq!(healths(&merge, &scope), [Health::Healthy; 2]);
+    }
+}
