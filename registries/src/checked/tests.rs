@@ -165,6 +165,30 @@ async fn an_endpoint_that_fails_its_check_is_unhealthy_until_it_answers_again() 
 }
 
 #[tokio::test]
+async fn an_endpoint_that_moves_to_another_origin_is_the_same_one() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (checked, say, _) =
+        checked("check = { kind = \"tcp\", interval = \"100ms\", failures = 1, successes = 1 }");
+    let mut words = held(&checked, None);
+    let all = vec![service("web"), endpoint("web", "one", free)];
+    list(all).into_iter().for_each(|it| say.try_send(it).unwrap());
+    while committed(&mut words).await.0 != [("one".to_owned(), Health::Unhealthy)] {}
+    // "other" comes after "all", and takes it over in one commit.
+    let moved = [replace("all", vec![service("web")]), replace("other", vec![endpoint("web", "one", free)])];
+    moved.into_iter().chain([commit()]).for_each(|it| say.try_send(it).unwrap());
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Unhealthy)], "it is as it was");
+    let _back = TcpListener::bind(free).await.unwrap();
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Healthy)], "it answers");
+    // And back, to one that is told before.
+    let moved =
+        [replace("all", vec![service("web"), endpoint("web", "one", free)]), replace("other", vec![])];
+    moved.into_iter().chain([commit()]).for_each(|it| say.try_send(it).unwrap());
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Healthy)]);
+    drop(_back);
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Unhealthy)], "it is still asked");
+}
+
+#[tokio::test]
 async fn what_is_found_while_a_list_is_under_way_waits_for_its_commit() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (checked, say, findings) = checked("check = { kind = \"tcp\", interval = \"100ms\", failures = 1 }");

@@ -56,6 +56,8 @@ struct Origin {
     version: Version,
     resources: Vec<Resource>,
     faults: Vec<OriginFault>,
+    /// Those of its endpoints that are looked after.
+    looked_after: BTreeSet<EndpointKey>,
 }
 
 impl<'a> Walk<'a> {
@@ -93,7 +95,9 @@ impl<'a> Walk<'a> {
                 told.unseen.insert(origin.clone());
                 told.note(&resources);
                 let verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-                let words = Origin { version, resources, faults };
+                let looked_after = told.origins.remove(&origin).map(|before| before.looked_after);
+                let looked_after = looked_after.unwrap_or_default();
+                let words = Origin { version, resources, faults, looked_after };
                 let replace = words.replace(&scope, &origin, &verdicts);
                 drop(verdicts);
                 // What is gone is kept until its endpoints are looked after no more.
@@ -162,36 +166,42 @@ impl<'a> Walk<'a> {
         changed.into_iter().filter_map(again).collect()
     }
 
-    /// Looks after the endpoints of what was told since the last commit, and no more after what is gone.
+    /// Looks after the endpoints of what was told since the last commit, and no more after what is gone. What one origin
+    /// lacks now and another one has is the same endpoint: what was found of it stands.
     fn look_after(&mut self, scope: &Scope) {
         let Some(told) = self.scopes.get_mut(scope) else { return };
+        let mut verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = Vec::new();
         for name in std::mem::take(&mut told.unseen) {
             let Some(origin) = told.origins.get(&name) else { continue };
             let targets: BTreeMap<_, _> = origin
                 .endpoints()
                 .filter_map(|endpoint| Some((key(scope, endpoint), told.target(self.checked, endpoint)?)))
                 .collect();
-            let here = (scope.clone(), name.clone());
-            let gone: Vec<_> = self
-                .places
-                .iter()
-                .filter(|(key, at)| **at == here && !targets.contains_key(*key))
-                .map(|(key, _)| key.clone())
-                .collect();
-            let mut verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-            for key in gone {
-                self.looking.leave(&key);
-                self.places.remove(&key);
-                verdicts.remove(&key);
-                self.checked.findings.set(&key, None);
-            }
+            let is_gone = origin.resources.is_empty();
+            let here = (scope.clone(), name);
+            let wanted: BTreeSet<_> = targets.keys().cloned().collect();
+            let before = told.origins.get_mut(&here.1).map(|origin| &mut origin.looked_after);
+            let before = before.map(|before| std::mem::replace(before, wanted.clone())).unwrap_or_default();
+            left.extend(
+                before.into_iter().filter(|key| !wanted.contains(key)).map(|key| (key, here.clone())),
+            );
             for (key, target) in targets {
                 self.looking.look_after(&key, target, verdicts.get(&key).copied());
                 self.places.insert(key, here.clone());
             }
-            if origin.resources.is_empty() {
-                told.origins.remove(&name);
+            if is_gone {
+                told.origins.remove(&here.1);
             }
+        }
+        for (key, there) in left {
+            if self.places.get(&key) != Some(&there) {
+                continue;
+            }
+            self.looking.leave(&key);
+            self.places.remove(&key);
+            verdicts.remove(&key);
+            self.checked.findings.set(&key, None);
         }
     }
 }
