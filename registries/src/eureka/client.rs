@@ -1,9 +1,13 @@
 //! What is asked of Eureka's servers, one after the other until one answers.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use data_encoding::BASE64;
 use http::{StatusCode, header};
+use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
 use super::{objects::Applications, settings::EurekaSettings};
@@ -91,14 +95,17 @@ impl Client {
         self.send(call).await
     }
 
-    /// A word to the first server that takes it in: they pass it on to each other.
+    /// A word to the first server that takes it in: they pass it on to each other. Whoever took the last one in is asked
+    /// first. All of them have `patience` together.
     ///
     /// # Errors
     /// That of the server that was asked first, when none answers.
-    pub(super) async fn write(&mut self, call: Call) -> Result<Answer, RegistryError> {
+    pub(super) async fn write(&mut self, call: Call, patience: Duration) -> Result<Answer, RegistryError> {
         let mut first = None;
+        let each = patience / u32::try_from(self.clients.len()).unwrap_or(u32::MAX).max(1);
         for _ in 0..self.clients.len() {
-            match self.send(call.clone()).await {
+            let late = |_| Err(RegistryError::Unreachable("no answer in time".into()));
+            match timeout(each, self.send(call.clone())).await.unwrap_or_else(late) {
                 Ok(answer) if !answer.status.is_server_error() => return Ok(answer),
                 Ok(answer) => {
                     first.get_or_insert(answer.fault());

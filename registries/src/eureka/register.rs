@@ -39,20 +39,32 @@ pub(super) fn check(instance: &LocalInstance) -> Result<(), RegisterError> {
     Ok(())
 }
 
+/// How long a word is tried at all servers together. Shorter than withdrawing may take, so that a server that is silent
+/// then does not keep it from the others.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// Eureka's servers.
 pub(super) struct EurekaPlace {
     settings: Arc<EurekaSettings>,
+    /// Who took the last word in; none after a failure: certificates may be others by now.
+    client: Option<Client>,
     /// When the instance last changed, in milliseconds: the server tells by it who knows more.
     dirty: u64,
 }
 
 impl EurekaPlace {
     pub(super) fn new(settings: Arc<EurekaSettings>) -> Self {
-        Self { settings, dirty: now() }
+        Self { settings, client: None, dirty: now() }
     }
 
-    async fn send(&self, call: Call) -> Result<StatusCode, RegistryError> {
-        let answer = Client::new(&self.settings, 0)?.write(call).await?;
+    async fn send(&mut self, call: Call) -> Result<StatusCode, RegistryError> {
+        // What is dropped half-way leaves none either.
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::new(&self.settings, 0)?,
+        };
+        let answer = client.write(call, PATIENCE).await?;
+        self.client = Some(client);
         match answer.status {
             StatusCode::NOT_FOUND => Ok(StatusCode::NOT_FOUND),
             _ => answer.ok().map(|answer| answer.status),
@@ -96,7 +108,12 @@ impl Place for EurekaPlace {
 /// `APP` and `ID`, as they stand in a path.
 fn path(endpoint: &Endpoint) -> (String, String) {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    (encoded(&endpoint.service.label().to_uppercase()), encoded(endpoint.instance.as_str()))
+    (encoded(&endpoint.service.label().to_uppercase()), encoded(&id(endpoint)))
+}
+
+/// Unique in its application, as each port of an instance is announced for itself.
+fn id(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.instance, endpoint.port_name)
 }
 
 fn status(health: Health) -> &'static str {
@@ -133,7 +150,7 @@ fn object(instance: &LocalInstance, dirty: u64) -> Value {
     }
     let class = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
     json!({ "instance": {
-        "instanceId": endpoint.instance.as_str(),
+        "instanceId": id(endpoint),
         "app": endpoint.service.label().to_uppercase(),
         "hostName": address.ip(),
         "ipAddr": address.ip(),
@@ -152,4 +169,42 @@ fn object(instance: &LocalInstance, dirty: u64) -> Value {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::resource::{AppProtocol, IdentityFrom, ServicePort, TlsMode};
+
+    use super::*;
+
+    fn announced(port: &str, number: u16) -> LocalInstance {
+        let endpoint = Endpoint {
+            service: "web".parse().unwrap(),
+            port_name: port.parse().unwrap(),
+            instance: "host-5.web".parse().unwrap(),
+            address: ([10, 0, 0, 5], number).into(),
+            mesh_address: None,
+            identity: None,
+            identity_from: IdentityFrom::Metadata,
+            tls: TlsMode::Off,
+            labels: Default::default(),
+            weight: 1,
+            locality: Default::default(),
+            health: Health::Healthy,
+        };
+        let port = ServicePort { name: port.parse().unwrap(), number, protocol: AppProtocol::Http };
+        LocalInstance { endpoint, port, note: String::new() }
+    }
+
+    #[test]
+    fn ports_of_one_instance_are_announced_beside_each_other() {
+        let [http, admin] = [announced("http", 8080), announced("admin", 9090)];
+        assert_ne!(path(&http.endpoint), path(&admin.endpoint));
+        for it in [http, admin] {
+            let object = object(&it, 1);
+            let id = object["instance"]["instanceId"].as_str().unwrap();
+            let encoded = utf8_percent_encode(id, NON_ALPHANUMERIC).to_string();
+            assert_eq!(path(&it.endpoint), ("WEB".to_owned(), encoded));
+        }
+    }
 }
