@@ -4,12 +4,12 @@
 //! the file says otherwise.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -20,16 +20,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
 use weft_core::{flow, merge::Snapshot, name::RegistryName, publish::Reader};
 use weft_registries::{
     Plan,
-    eureka::api::{Api, Listeners, MAX_BODY, Question, Reply, Source},
+    eureka::api::{Api, Listeners, MAX_BODY, Moment, Question, Reply, Source},
 };
 
-use crate::config::{AgentConfig, ListenAddress};
+use self::unread::Unread;
+use crate::config::{AgentConfig, Allowed, ListenAddress, WorkloadConfig};
+
+mod unread;
 
 /// How many connections are served at a time; the others wait. Eureka's clients keep one or two each.
 const MAX_CONNECTIONS: usize = 1024;
@@ -37,14 +40,16 @@ const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a client may take for its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of an answer.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the accept loop waits after the kernel ran out of something.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What of the configuration the answers depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// The registries in the order of precedence.
-    pub order: Vec<RegistryName>,
+    /// The registries that are Eureka's own.
+    pub eureka: BTreeSet<RegistryName>,
     /// The agent's own listeners that clients can reach, by the service that each leads to.
     pub listeners: Listeners,
 }
@@ -53,26 +58,39 @@ impl Surroundings {
     /// Of a hub, which has no listeners for services.
     #[must_use]
     pub fn of_registries(plans: &[Plan]) -> Self {
-        let order = plans.iter().map(|plan| plan.name.value.clone()).collect();
-        Self { order, listeners: Listeners::new() }
+        let eureka = plans.iter().filter(|plan| plan.kind == "eureka");
+        let eureka = eureka.map(|plan| plan.name.value.clone()).collect();
+        Self { eureka, listeners: Listeners::new() }
     }
 
-    /// Of an agent. A listener on loopback is of use only to clients on this very host, and those alone ask an API on
-    /// loopback.
+    /// Of an agent. A listener is listed instead of a service's instances only where all who may ask may use it: no other
+    /// workload has one for the service, and clients on other hosts are let in. One on loopback is of use only to clients
+    /// on this very host, and those alone ask an API on loopback.
     #[must_use]
     pub fn of_agent(config: &AgentConfig) -> Self {
         let local = config.eureka_api.is_some_and(|api| api.listen.ip().is_loopback());
-        let mut listeners = BTreeMap::new();
-        for upstream in config.workloads.iter().flat_map(|workload| &workload.upstreams) {
-            if let ListenAddress::Tcp(address) = upstream.listen
-                && address.port() != 0
-                && !address.ip().is_unspecified()
-                && (local || !address.ip().is_loopback())
-            {
-                listeners.entry(upstream.service.clone()).or_insert(address);
+        let mut by_service: BTreeMap<_, Vec<(&WorkloadConfig, &ListenAddress)>> = BTreeMap::new();
+        for workload in &config.workloads {
+            for upstream in &workload.upstreams {
+                by_service.entry(&upstream.service).or_default().push((workload, &upstream.listen));
             }
         }
-        Self { listeners, ..Self::of_registries(&config.registries) }
+        let reachable = |(workload, listen): &(&WorkloadConfig, &ListenAddress)| match listen {
+            ListenAddress::Tcp(address) if address.port() == 0 || address.ip().is_unspecified() => None,
+            ListenAddress::Tcp(address) if local => Some(*address),
+            ListenAddress::Tcp(address) => {
+                let lets_in = workload.allowed == Some(Allowed::AnyLocal) && !address.ip().is_loopback();
+                lets_in.then_some(*address)
+            }
+            ListenAddress::Unix(_) => None,
+        };
+        let chosen = by_service.into_iter().filter_map(|(service, all)| {
+            let (first, _) = all.first()?;
+            let is_only = all.iter().all(|(workload, _)| std::ptr::eq(*workload, *first));
+            let listener = all.iter().find_map(reachable).filter(|_| is_only)?;
+            Some((service.clone(), listener))
+        });
+        Self { listeners: chosen.collect(), ..Self::of_registries(&config.registries) }
     }
 }
 
@@ -98,7 +116,14 @@ impl EurekaApi {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let (surroundings, followed) = watch::channel(surroundings);
-        let served = Served { api: Api::default(), snapshots, statuses, surroundings: followed };
+        let served = Served {
+            api: Api::default(),
+            snapshots,
+            statuses,
+            surroundings: followed,
+            turns: Semaphore::new(1),
+            began: Instant::now(),
+        };
         let task = tokio::spawn(accept(listener, Arc::new(served)));
         tracing::info!(%address, "Eureka's API is served");
         Ok(Self { address, surroundings, task })
@@ -127,37 +152,62 @@ struct Served {
     snapshots: Reader<Snapshot>,
     statuses: Reader<flow::Status>,
     surroundings: watch::Receiver<Surroundings>,
+    /// One answer is made at a time: making one may take a processor, and those that wait then share it.
+    turns: Semaphore,
+    began: Instant,
+}
+
+/// A request that has come whole.
+struct Asked {
+    head: http::request::Parts,
+    body: Bytes,
 }
 
 impl Served {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => return status(StatusCode::PAYLOAD_TOO_LARGE),
             Err(_) => return status(StatusCode::REQUEST_TIMEOUT),
         };
+        // The semaphore is never closed, and answering does not panic.
+        let Ok(_turn) = self.turns.acquire().await else { return status(StatusCode::SERVICE_UNAVAILABLE) };
+        let (served, asked) = (self.clone(), Asked { head, body });
+        let reply = spawn_blocking(move || served.reply(&asked)).await;
+        reply.map_or_else(|_| status(StatusCode::INTERNAL_SERVER_ERROR), written)
+    }
+
+    /// May take a processor for as long as a long list takes to be written.
+    fn reply(&self, Asked { head, body }: &Asked) -> Reply {
         let question = Question {
             method: &head.method,
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
             accept: text(&head.headers, header::ACCEPT),
             content_type: text(&head.headers, header::CONTENT_TYPE),
-            body: &body,
+            body,
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let (snapshot, surroundings) = (self.snapshots.load_full(), self.surroundings.borrow().clone());
-        let source =
-            Source { snapshot: &snapshot, order: &surroundings.order, listeners: &surroundings.listeners };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = Moment { wall: millis(wall), steady: millis(self.began.elapsed()) };
+        let (snapshot, status) = (self.snapshots.load_full(), self.statuses.load_full());
+        let surroundings = self.surroundings.borrow().clone();
+        let source = Source {
+            snapshot: &snapshot,
+            order: &status.precedence,
+            joins: &status.joins,
+            eureka: &surroundings.eureka,
+            listeners: &surroundings.listeners,
+        };
         // A registry that has not spoken may hold what clients call: no list is better than one without it.
-        let spoken = self.statuses.load_full().registries.iter().all(|registry| registry.ready);
-        written(self.api.answer(question, spoken.then_some(&source), now))
+        let spoken = status.registries.iter().all(|registry| registry.ready);
+        self.api.answer(question, spoken.then_some(&source), now)
     }
 }
 
 fn written(reply: Reply) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(reply.body.into()));
+    let mut response = Response::new(Full::new(reply.body));
     *response.status_mut() = reply.status;
     if let Some(kind) = reply.content_type {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -208,7 +258,7 @@ async fn serve(stream: TcpStream, served: Arc<Served>) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Unread::new(stream, UNREAD_TIMEOUT)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection to Eureka's API ended early");
     }

@@ -422,6 +422,8 @@ impl Flow {
         diagnostics.extend(self.owners.diagnostics(&self.followed));
         let status = Status {
             registries: self.followed.iter().map(|followed| followed.status(snapshot)).collect(),
+            precedence: self.compiler.config().precedence.clone(),
+            joins: self.compiler.config().joins.clone(),
             diagnostics,
             snapshot_generation: snapshot.generation,
             table_generation: self.tables.current().generation,

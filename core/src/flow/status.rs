@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::{
+    compile::Join,
     diagnostic::Diagnostic,
     driver::Counters,
     name::{OriginName, RegistryName},
@@ -16,6 +17,10 @@ use crate::{
 pub struct Status {
     /// One per followed registry, in the order of the configuration.
     pub registries: Vec<RegistryStatus>,
+    /// All registries that were spoken of, most authoritative first: what a relay passes on ranks in its place.
+    pub precedence: Vec<RegistryName>,
+    /// Which services of different registries are one.
+    pub joins: Vec<Join>,
     /// What is refused, contradicts itself or was decided in a way that may surprise.
     pub diagnostics: Vec<Diagnostic>,
     /// The generation of the snapshot.

@@ -8,7 +8,7 @@
 //!   address to everybody, and clients of Eureka call it in plaintext today. Where the agent has a listener of its own for
 //!   the service that clients can reach, that listener is listed instead, as the only instance: it leads through the mesh.
 //! - Whatever registers here is listed here and told to nobody else: a request without proof must not become an endpoint
-//!   of the mesh.
+//!   of the mesh. Nor is it listed under a name that a registry has, unless that is Eureka, where everybody may say as much.
 //! - Until the registries have spoken there is no list, not an empty one: clients keep what they have.
 //! - No answer that says "not found" has a body: Netflix's client takes a body for an instance.
 
@@ -20,8 +20,12 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
@@ -43,6 +47,24 @@ pub struct Api(Mutex<State>);
 struct State {
     registrations: Registrations,
     log: Log,
+    /// Long answers as they were written last, and of which state: all that ask get the same memory.
+    written: BTreeMap<(Whole, Format), ((u64, usize), Bytes)>,
+}
+
+/// The long documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whole {
+    All,
+    Changes,
+}
+
+/// A time, by two clocks, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Since 1970: what is told.
+    pub wall: u64,
+    /// Since any moment, by a clock that nobody sets: what leases are counted by.
+    pub steady: u64,
 }
 
 /// A request.
@@ -70,22 +92,22 @@ pub struct Reply {
     /// What form its body has; none without one.
     pub content_type: Option<&'static str>,
     /// Its body.
-    pub body: String,
+    pub body: Bytes,
 }
 
 impl Reply {
     fn empty(status: StatusCode) -> Self {
-        Self { status, content_type: None, body: String::new() }
+        Self { status, content_type: None, body: Bytes::new() }
     }
 
     fn refused(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, content_type: Some("text/plain"), body: reason.into() }
+        Self { status, content_type: Some("text/plain"), body: reason.into().into() }
     }
 }
 
 impl Api {
-    /// Answers at `now`, in milliseconds since 1970. Without a `source` the registries have not spoken yet.
-    pub fn answer(&self, question: Question<'_>, source: Option<&Source<'_>>, now: u64) -> Reply {
+    /// Answers at `now`. Without a `source` the registries have not spoken yet. A long list takes a moment of a processor.
+    pub fn answer(&self, question: Question<'_>, source: Option<&Source<'_>>, now: Moment) -> Reply {
         let Some(segments) = segments(question.path) else {
             return Reply::empty(StatusCode::NOT_FOUND);
         };
@@ -104,14 +126,24 @@ impl Api {
         }
     }
 
-    fn read(&self, segments: &[&str], format: Format, source: &Source<'_>, now: u64) -> Reply {
+    fn read(&self, segments: &[&str], format: Format, source: &Source<'_>, now: Moment) -> Reply {
         let mut state = self.lock();
-        let State { registrations, log } = &mut *state;
+        let State { registrations, log, written } = &mut *state;
         registrations.expire(now);
         log.refresh(source, registrations, now);
+        let whole = match segments {
+            ["apps"] => Some(Whole::All),
+            ["apps", "delta"] => Some(Whole::Changes),
+            _ => None,
+        };
+        if let Some(whole) = whole {
+            let (of, bytes) = written.entry((whole, format)).or_default();
+            if bytes.is_empty() || *of != log.state() {
+                (*of, *bytes) = (log.state(), format.write(&entire(whole, log)).into());
+            }
+            return Reply { status: StatusCode::OK, content_type: Some(format.name()), body: bytes.clone() };
+        }
         let document = match segments {
-            ["apps"] => documents::applications(log.all(), log.hash(), &log.version()),
-            ["apps", "delta"] => documents::applications(log.changes(now), log.hash(), &log.version()),
             ["apps", app] => {
                 let app = app.to_uppercase();
                 let instances: Vec<_> = log.all().filter(|instance| instance.app == app).collect();
@@ -136,12 +168,20 @@ impl Api {
             _ => return Reply::empty(StatusCode::NOT_FOUND),
         };
         drop(state);
-        let (content_type, body) = format.write(&document);
-        Reply { status: StatusCode::OK, content_type: Some(content_type), body }
+        let body = format.write(&document).into();
+        Reply { status: StatusCode::OK, content_type: Some(format.name()), body }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entire(whole: Whole, log: &Log) -> serde_json::Value {
+    let version = log.version().to_string();
+    match whole {
+        Whole::All => documents::applications(log.all(), log.hash(), &version),
+        Whole::Changes => documents::applications(log.changes(), log.hash(), &version),
     }
 }
 

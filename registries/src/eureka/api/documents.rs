@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::eureka::objects::Instance;
 
 /// In which form an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Format {
     Json,
     Xml,
@@ -23,16 +23,24 @@ impl Format {
         }
     }
 
-    /// The content's type, and the text.
-    pub(super) fn write(self, document: &Value) -> (&'static str, String) {
+    /// What answers call it.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Json => ("application/json", document.to_string()),
+            Self::Json => "application/json",
+            Self::Xml => "application/xml",
+        }
+    }
+
+    /// The text.
+    pub(super) fn write(self, document: &Value) -> String {
+        match self {
+            Self::Json => document.to_string(),
             Self::Xml => {
                 let mut text = String::new();
                 for (name, value) in document.as_object().into_iter().flatten() {
                     element(&mut text, name, value);
                 }
-                ("application/xml", text)
+                text
             }
         }
     }

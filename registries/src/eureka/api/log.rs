@@ -5,11 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use weft_core::name::RegistryName;
+use weft_core::{compile::Join, name::RegistryName};
 
 use super::{
+    Moment,
     registrations::Registrations,
-    served::{Listeners, Source, served},
+    served::{Listeners, Served, Source, names, served},
 };
 use crate::eureka::objects::Instance;
 
@@ -27,6 +28,8 @@ pub(super) struct Log {
     /// Oldest first.
     changes: VecDeque<(u64, Arc<Instance>)>,
     version: u64,
+    /// Applications that registered here under a name that a registry has, each told once.
+    refused: BTreeSet<String>,
     made_from: Option<MadeFrom>,
 }
 
@@ -36,30 +39,47 @@ struct MadeFrom {
     mesh: u64,
     registrations: u64,
     order: Vec<RegistryName>,
+    joins: Vec<Join>,
+    eureka: BTreeSet<RegistryName>,
     listeners: Listeners,
 }
 
 impl Log {
     /// Brings the list up to date.
-    pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &Registrations, now: u64) {
-        while self.changes.front().is_some_and(|(at, _)| at.saturating_add(TOLD_FOR) < now) {
+    pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &Registrations, now: Moment) {
+        while self.changes.front().is_some_and(|(at, _)| at.saturating_add(TOLD_FOR) < now.steady) {
             self.changes.pop_front();
         }
         let made_from = MadeFrom {
             mesh: source.snapshot.generation,
             registrations: registrations.generation(),
             order: source.order.to_vec(),
+            joins: source.joins.to_vec(),
+            eureka: source.eureka.clone(),
             listeners: source.listeners.clone(),
         };
         if self.made_from.as_ref() == Some(&made_from) {
             return;
         }
         self.made_from = Some(made_from);
-        let mut fresh = served(source);
-        // Who registers here says more of itself than the mesh knows.
+        let Served { instances: mut fresh, taken } = served(source);
+        let is_taken = |instance: &Instance| names(instance).any(|name| taken.contains(&name));
+        let mut refused = BTreeSet::new();
         for instance in registrations.all() {
+            if is_taken(instance) {
+                refused.insert(instance.app.clone());
+                continue;
+            }
+            // Who registers here says more of itself than Eureka told.
             fresh.insert((instance.app.clone(), instance.id.clone()), instance.clone());
         }
+        for app in refused.difference(&self.refused) {
+            tracing::warn!(
+                app,
+                "registered with Eureka's API and not listed: the name is that of a service of another registry"
+            );
+        }
+        self.refused = refused;
         self.replace(fresh, now);
     }
 
@@ -69,10 +89,12 @@ impl Log {
     }
 
     /// The last change of each instance that changed lately.
-    pub(super) fn changes(&self, now: u64) -> impl Iterator<Item = &Instance> {
-        let told = self.changes.iter().rev().take_while(move |(at, _)| at.saturating_add(TOLD_FOR) >= now);
+    pub(super) fn changes(&self) -> impl Iterator<Item = &Instance> {
         let mut seen = BTreeSet::new();
-        let last: BTreeMap<_, _> = told
+        let last: BTreeMap<_, _> = self
+            .changes
+            .iter()
+            .rev()
             .filter(|(_, instance)| seen.insert((&instance.app, &instance.id)))
             .map(|(_, instance)| ((&instance.app, &instance.id), &**instance))
             .collect();
@@ -85,11 +107,16 @@ impl Log {
     }
 
     /// Grows with every change.
-    pub(super) fn version(&self) -> String {
-        self.version.to_string()
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
-    fn replace(&mut self, fresh: BTreeMap<Key, Instance>, now: u64) {
+    /// The same as long as the list and its changes are.
+    pub(super) fn state(&self) -> (u64, usize) {
+        (self.version, self.changes.len())
+    }
+
+    fn replace(&mut self, fresh: BTreeMap<Key, Instance>, now: Moment) {
         let old = std::mem::take(&mut self.current);
         let mut changed = Vec::new();
         for (key, mut instance) in fresh {
@@ -104,7 +131,7 @@ impl Log {
                 }
                 None => "ADDED".clone_into(&mut instance.action),
             }
-            instance.stamp(now);
+            instance.stamp(now.wall);
             let instance = Arc::new(instance);
             changed.push(instance.clone());
             self.current.insert(key, instance);
@@ -113,12 +140,12 @@ impl Log {
             if !self.current.contains_key(&key) {
                 let mut gone = Instance::clone(&instance);
                 "DELETED".clone_into(&mut gone.action);
-                gone.updated = now;
+                gone.updated = now.wall;
                 changed.push(Arc::new(gone));
             }
         }
         self.version += u64::from(!changed.is_empty());
-        self.changes.extend(changed.into_iter().map(|instance| (now, instance)));
+        self.changes.extend(changed.into_iter().map(|instance| (now.steady, instance)));
         let surplus = self.changes.len().saturating_sub(MAX_CHANGES);
         self.changes.drain(..surplus);
     }

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::{Question, xml};
+use super::{Moment, Question, xml};
 use crate::eureka::objects::Instance;
 
 /// The most instances that may register here.
@@ -21,8 +21,15 @@ const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOW
 /// Who is registered.
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
-    instances: BTreeMap<(String, String), Instance>,
+    instances: BTreeMap<(String, String), Registered>,
     generation: u64,
+}
+
+#[derive(Debug)]
+struct Registered {
+    instance: Instance,
+    /// When it was renewed last, by the clock that nobody sets.
+    renewed: u64,
 }
 
 /// Why something was not taken.
@@ -48,13 +55,14 @@ impl Registrations {
 
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = &Instance> {
-        self.instances.values()
+        self.instances.values().map(|registered| &registered.instance)
     }
 
     /// Lets go of those whose lease ran out.
-    pub(super) fn expire(&mut self, now: u64) {
+    pub(super) fn expire(&mut self, now: Moment) {
         let before = self.instances.len();
-        self.instances.retain(|_, it| it.lease.renewed.saturating_add(it.lease.duration * 1000) >= now);
+        let ends = |it: &Registered| it.renewed.saturating_add(it.instance.lease.duration * 1000);
+        self.instances.retain(|_, it| ends(it) >= now.steady);
         self.generation += u64::from(self.instances.len() != before);
     }
 
@@ -63,7 +71,7 @@ impl Registrations {
         &mut self,
         question: &Question<'_>,
         segments: &[&str],
-        now: u64,
+        now: Moment,
     ) -> Result<StatusCode, Refusal> {
         self.expire(now);
         let (method, query) = (question.method, question.query);
@@ -107,7 +115,7 @@ impl Registrations {
         }
     }
 
-    fn register(&mut self, question: &Question<'_>, app: &str, now: u64) -> Result<StatusCode, Refusal> {
+    fn register(&mut self, question: &Question<'_>, app: &str, now: Moment) -> Result<StatusCode, Refusal> {
         let document = document(question)?;
         let object = document.get("instance").unwrap_or(&document);
         let mut instance =
@@ -133,7 +141,7 @@ impl Registrations {
             instance.overridden = "UNKNOWN".into();
         }
         let key = (instance.app.clone(), instance.id.clone());
-        let old = self.instances.get(&key);
+        let old = self.instances.get(&key).map(|registered| &registered.instance);
         if old.is_none() && self.instances.len() >= MAX_INSTANCES {
             return Err(Refusal::Full);
         }
@@ -146,28 +154,33 @@ impl Registrations {
         }
         // Eureka keeps the younger word of the two, and renews the lease all the same.
         let younger = old.filter(|old| old.dirty > instance.dirty).cloned();
-        let registered = old.map_or(now, |old| old.lease.registered);
+        let registered = old.map_or(now.wall, |old| old.lease.registered);
         let mut instance = younger.unwrap_or(instance);
         instance.lease.duration = instance.lease.duration.clamp(1, MAX_DURATION);
         instance.lease.registered = registered;
-        instance.lease.renewed = now;
+        instance.lease.renewed = now.wall;
         if instance.lease.up_since == 0 {
-            instance.lease.up_since = now;
+            instance.lease.up_since = now.wall;
         }
-        self.instances.insert(key, instance);
+        self.instances.insert(key, Registered { instance, renewed: now.steady });
         self.generation += 1;
         Ok(StatusCode::NO_CONTENT)
     }
 
     /// A heartbeat. Who knows something younger than we do must register again.
-    fn renew(&mut self, key: (String, String), dirty: Option<&str>, now: u64) -> Result<StatusCode, Refusal> {
-        let instance = self.instances.get_mut(&key).ok_or(Refusal::Unknown)?;
+    fn renew(
+        &mut self,
+        key: (String, String),
+        dirty: Option<&str>,
+        now: Moment,
+    ) -> Result<StatusCode, Refusal> {
+        let Registered { instance, renewed } = self.instances.get_mut(&key).ok_or(Refusal::Unknown)?;
         let younger =
             dirty.and_then(|text| text.parse::<u64>().ok()).is_some_and(|dirty| dirty > instance.dirty);
         if younger || instance.status == "UNKNOWN" {
             return Err(Refusal::Unknown);
         }
-        instance.lease.renewed = now;
+        (instance.lease.renewed, *renewed) = (now.wall, now.steady);
         Ok(StatusCode::OK)
     }
 
@@ -176,7 +189,7 @@ impl Registrations {
         key: (String, String),
         change: impl FnOnce(&mut Instance),
     ) -> Result<StatusCode, Refusal> {
-        change(self.instances.get_mut(&key).ok_or(Refusal::Unknown)?);
+        change(&mut self.instances.get_mut(&key).ok_or(Refusal::Unknown)?.instance);
         self.generation += 1;
         Ok(StatusCode::OK)
     }

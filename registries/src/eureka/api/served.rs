@@ -6,9 +6,11 @@ use std::{
 };
 
 use weft_core::{
+    compile::Join,
+    identity::SpiffeId,
     merge::{ServiceEntry, Snapshot},
     name::{DEFAULT_NAMESPACE, PortName, RegistryName, ServiceName},
-    resource::{Endpoint, Health},
+    resource::{Endpoint, Health, TlsMode},
 };
 
 use crate::eureka::objects::{Instance, Lease, Port};
@@ -26,28 +28,88 @@ pub struct Source<'a> {
     pub snapshot: &'a Snapshot,
     /// The registries in the order of precedence: of two services of a name, that of the first is listed.
     pub order: &'a [RegistryName],
+    /// Which services of different registries are one.
+    pub joins: &'a [Join],
+    /// The registries that are Eureka's own.
+    pub eureka: &'a BTreeSet<RegistryName>,
     /// Listeners that are listed instead of their services' instances.
     pub listeners: &'a Listeners,
 }
 
-/// Every instance by application and id.
-pub(super) fn served(source: &Source<'_>) -> BTreeMap<(String, String), Instance> {
-    let mut all = BTreeMap::new();
-    let mut named: BTreeSet<ServiceName> = BTreeSet::new();
+/// What the registries say.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    /// Every instance by application and id.
+    pub(super) instances: BTreeMap<(String, String), Instance>,
+    /// The names, in upper case, of applications that another registry than Eureka speaks of: whoever registers without
+    /// proof takes none of them.
+    pub(super) taken: BTreeSet<String>,
+}
+
+pub(super) fn served(source: &Source<'_>) -> Served {
+    let mut served = Served::default();
+    let mut named: BTreeSet<&ServiceName> = BTreeSet::new();
     for registry in in_order(source) {
         let Some(partition) = source.snapshot.partitions.get(registry) else { continue };
-        for (name, entry) in partition.services.iter() {
-            if entry.endpoints.is_empty() || entry.service.is_none() || !named.insert(name.clone()) {
-                continue;
+        for (name, entry) in partition.services.iter().filter(|(_, entry)| entry.service.is_some()) {
+            let members = members(source, registry, name, entry);
+            if members.iter().any(|(registry, _)| !source.eureka.contains(*registry)) {
+                let blank = blank(name, entry);
+                served.taken.extend(names(&blank));
             }
+            let speaking = speaking(&members);
+            let Some(first) = speaking.first().filter(|_| !named.contains(name)) else { continue };
+            named.insert(name);
             let instances = match source.listeners.get(name) {
-                Some(listener) => vec![through(name, entry, *listener)],
-                None => instances(name, entry),
+                Some(listener) => vec![through(name, first, &speaking, *listener)],
+                None => instances(name, first, &speaking),
             };
-            all.extend(instances.into_iter().map(|it| ((it.app.clone(), it.id.clone()), it)));
+            for instance in instances {
+                served.instances.entry((instance.app.clone(), instance.id.clone())).or_insert(instance);
+            }
         }
     }
-    all
+    served
+}
+
+/// The names in upper case by which clients find an instance.
+pub(super) fn names(instance: &Instance) -> impl Iterator<Item = String> {
+    let addresses = instance.vip.split(',').chain(instance.secure_vip.split(','));
+    let all = std::iter::once(instance.app.as_str()).chain(addresses.map(str::trim));
+    all.filter(|name| !name.is_empty()).map(str::to_uppercase)
+}
+
+type Member<'a> = (&'a RegistryName, &'a ServiceEntry);
+
+/// All that is one service with this, itself included, most authoritative first.
+fn members<'a>(
+    source: &Source<'a>,
+    registry: &'a RegistryName,
+    name: &ServiceName,
+    entry: &'a ServiceEntry,
+) -> Vec<Member<'a>> {
+    let covers = |join: &&Join| {
+        join.registries.contains(registry) && (join.services.is_empty() || join.services.contains(name))
+    };
+    let Some(join) = source.joins.iter().find(covers) else { return vec![(registry, entry)] };
+    let member = |registry: &'a RegistryName| {
+        let entry = source.snapshot.partitions.get(registry)?.services.get(name)?;
+        entry.service.is_some().then_some((registry, &**entry))
+    };
+    join.registries.iter().filter_map(member).collect()
+}
+
+/// Those of them that have endpoints: the first one, and whose endpoints prove the identities of that one's.
+fn speaking<'a>(members: &[Member<'a>]) -> Vec<&'a ServiceEntry> {
+    let mut all = members.iter().map(|(_, entry)| *entry).filter(|entry| !entry.endpoints.is_empty());
+    let Some(first) = all.next() else { return Vec::new() };
+    let proved = |endpoint: &'a Endpoint| -> Option<&'a SpiffeId> {
+        endpoint.identity.as_ref().filter(|_| endpoint.tls == TlsMode::Required)
+    };
+    let identities: BTreeSet<_> = first.endpoints.iter().filter_map(|it| proved(it)).collect();
+    let is_proved = |it: &'a Endpoint| proved(it).is_some_and(|identity| identities.contains(identity));
+    let others = all.filter(|entry| entry.endpoints.iter().all(|endpoint| is_proved(endpoint)));
+    std::iter::once(first).chain(others).collect()
 }
 
 /// Those that are named, and then whatever else a relay brings, by name.
@@ -58,9 +120,14 @@ fn in_order<'a>(source: &Source<'a>) -> impl Iterator<Item = &'a RegistryName> {
 }
 
 /// The only instance of a service that is reached through the agent.
-fn through(name: &ServiceName, entry: &ServiceEntry, listener: SocketAddr) -> Instance {
+fn through(
+    name: &ServiceName,
+    entry: &ServiceEntry,
+    speaking: &[&ServiceEntry],
+    listener: SocketAddr,
+) -> Instance {
     let takes = |endpoint: &Endpoint| matches!(endpoint.health, Health::Healthy | Health::Unconfirmed);
-    let up = entry.endpoints.iter().any(|endpoint| takes(endpoint));
+    let up = speaking.iter().flat_map(|entry| &entry.endpoints).any(|endpoint| takes(endpoint));
     let mut instance = blank(name, entry);
     instance.id = format!("weft:{}:{}", name, listener.port());
     instance.status = if up { "UP" } else { "DOWN" }.into();
@@ -69,19 +136,38 @@ fn through(name: &ServiceName, entry: &ServiceEntry, listener: SocketAddr) -> In
     instance
 }
 
-fn instances(name: &ServiceName, entry: &ServiceEntry) -> Vec<Instance> {
-    let mut by_id: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in &entry.endpoints {
-        by_id.entry(endpoint.instance.as_str()).or_default().push(endpoint);
+/// Of all that speak; `first` is known by its names. An address that several tell of is one instance.
+fn instances(name: &ServiceName, first: &ServiceEntry, speaking: &[&ServiceEntry]) -> Vec<Instance> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for entry in speaking {
+        let mut by_id: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in &entry.endpoints {
+            by_id.entry(endpoint.instance.as_str()).or_default().push(endpoint);
+        }
+        let known: BTreeSet<(String, u64)> = seen.clone();
+        for (id, endpoints) in by_id {
+            let found = instance(blank(name, first), entry, id, &endpoints);
+            let place = |it: &Instance| {
+                (it.ip.clone(), if it.port.enabled { it.port } else { it.secure_port }.number)
+            };
+            let Some(instance) = found.filter(|it| !known.contains(&place(it))) else { continue };
+            seen.insert(place(&instance));
+            all.push(instance);
+        }
     }
-    by_id.into_iter().filter_map(|(id, endpoints)| instance(name, entry, id, &endpoints)).collect()
+    all
 }
 
-fn instance(name: &ServiceName, entry: &ServiceEntry, id: &str, endpoints: &[&Endpoint]) -> Option<Instance> {
+fn instance(
+    mut instance: Instance,
+    entry: &ServiceEntry,
+    id: &str,
+    endpoints: &[&Endpoint],
+) -> Option<Instance> {
     let secure = endpoints.iter().find(|endpoint| endpoint.port_name.as_str() == SECURE);
     let plain = plain_port(entry, endpoints);
     let first = plain.or(secure.copied())?;
-    let mut instance = blank(name, entry);
     id.clone_into(&mut instance.id);
     instance.status = status(first.health).into();
     let port = |endpoint: Option<&Endpoint>, other: u64| match endpoint {

@@ -1,20 +1,22 @@
 //! The API without sockets: what is listed, what changes, who may register, and what nobody may send.
 
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_core::{
+    compile::{Join, Prefer},
     merge::{Merge, Snapshot},
     name::{OriginName, RegistryName},
     registry::{Completeness, Event, Scope, Version},
-    resource::{Endpoint, Health, Resource, Service, ServicePort},
+    resource::{Endpoint, Health, Resource, Service, ServicePort, TlsMode},
 };
 
 use super::*;
 use crate::eureka::{catalog::Catalog, convert::Context, objects::Applications};
 
 const NOW: u64 = 2_000_000_000_000;
+const MOMENT: Moment = Moment { wall: NOW, steady: NOW };
 
 fn service(name: &str, hosts: &[&str]) -> Resource {
     let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: Default::default() };
@@ -63,6 +65,8 @@ struct Bench {
     merge: Merge,
     snapshot: Snapshot,
     order: Vec<RegistryName>,
+    joins: Vec<Join>,
+    eureka: BTreeSet<RegistryName>,
     listeners: Listeners,
 }
 
@@ -74,8 +78,9 @@ fn bench() -> Bench {
         endpoint("orders", "orders-2", Health::Draining),
     ];
     let snapshot = mesh(&mut merge, "eureka", resources);
-    let order = vec!["eureka".parse().unwrap()];
-    Bench { api: Api::default(), merge, snapshot, order, listeners: Listeners::new() }
+    let order: Vec<RegistryName> = vec!["eureka".parse().unwrap()];
+    let (eureka, listeners) = (order.iter().cloned().collect(), Listeners::new());
+    Bench { api: Api::default(), merge, snapshot, order, joins: Vec::new(), eureka, listeners }
 }
 
 impl Bench {
@@ -83,14 +88,28 @@ impl Bench {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let content_type = Some(if body.starts_with(b"<") { "application/xml" } else { "application/json" });
         let question = Question { method, path, query, accept, content_type, body };
-        let source = Source { snapshot: &self.snapshot, order: &self.order, listeners: &self.listeners };
+        self.asked(question, now)
+    }
+
+    fn asked(&self, question: Question<'_>, now: u64) -> Reply {
+        self.asked_at(question, Moment { wall: now, steady: now })
+    }
+
+    fn asked_at(&self, question: Question<'_>, now: Moment) -> Reply {
+        let source = Source {
+            snapshot: &self.snapshot,
+            order: &self.order,
+            joins: &self.joins,
+            eureka: &self.eureka,
+            listeners: &self.listeners,
+        };
         self.api.answer(question, Some(&source), now)
     }
 
     fn get(&self, path: &str, now: u64) -> Value {
         let reply = self.ask(&Method::GET, path, Some("application/json"), b"", now);
         assert_eq!(reply.status, StatusCode::OK, "{path}");
-        serde_json::from_str(&reply.body).unwrap()
+        serde_json::from_slice(&reply.body).unwrap()
     }
 
     fn status(&self, method: &Method, path: &str, body: &[u8], now: u64) -> u16 {
@@ -138,7 +157,7 @@ fn the_mesh_is_listed_as_applications() {
         ["/eureka/apps/NOPE", "/eureka/apps/ORDERS/x", "/eureka/instances/x", "/eureka/x", "/", "/apps"]
     {
         let reply = bench.ask(&Method::GET, path, None, b"", NOW);
-        assert_eq!((reply.status.as_u16(), reply.body.as_str()), (404, ""), "{path}");
+        assert_eq!((reply.status.as_u16(), &*reply.body), (404, &b""[..]), "{path}");
     }
 }
 
@@ -148,7 +167,7 @@ fn who_does_not_ask_for_json_gets_xml_that_reads_the_same() {
     for accept in [None, Some("*/*"), Some("application/xml")] {
         let reply = bench.ask(&Method::GET, "/eureka/apps", accept, b"", NOW);
         assert_eq!(reply.content_type, Some("application/xml"));
-        let read: Applications = serde_json::from_value(xml::read(reply.body.as_bytes()).unwrap()).unwrap();
+        let read: Applications = serde_json::from_value(xml::read(&reply.body).unwrap()).unwrap();
         let json: Applications = serde_json::from_value(bench.get("/eureka/apps", NOW)).unwrap();
         assert_eq!(read.hash, json.hash);
         for (one, other) in read.instances.iter().zip(&json.instances) {
@@ -257,7 +276,7 @@ fn xml_registers_too_and_what_is_wrong_is_refused() {
         content_type: Some("text/plain"),
         body: b"{}",
     };
-    assert_eq!(bench.api.answer(form, None, NOW).status, 415, "any page of the web could send that");
+    assert_eq!(bench.api.answer(form, None, MOMENT).status, 415, "any page of the web could send that");
     assert_eq!(bench.status(&Method::PATCH, "/eureka/apps/A", b"", NOW), 405);
 }
 
@@ -274,7 +293,7 @@ fn a_listener_of_the_agent_stands_for_the_service_and_no_list_is_no_empty_list()
         content_type: None,
         body: b"",
     };
-    assert_eq!(bench.api.answer(question, None, NOW).status, 503);
+    assert_eq!(bench.api.answer(question, None, MOMENT).status, 503);
     bench.snapshot = mesh(
         &mut bench.merge,
         "static",
@@ -284,6 +303,101 @@ fn a_listener_of_the_agent_stands_for_the_service_and_no_list_is_no_empty_list()
     assert_eq!(bench.ids(NOW), ["orders-1=UP", "orders-2=OUT_OF_SERVICE"], "the first registry has the name");
     bench.order.insert(0, "static".parse().unwrap());
     assert_eq!(bench.ids(NOW), ["x=UP"]);
+}
+
+fn registered(bench: &Bench, app: &str, id: &str, vip: &str) {
+    let object = json!({ "instance": {
+        "instanceId": id, "app": app, "hostName": "h", "ipAddr": "10.6.6.6", "status": "UP", "vipAddress": vip,
+        "port": { "$": 1, "@enabled": "true" }, "dataCenterInfo": { "name": "MyOwn" },
+    }});
+    let path = format!("/eureka/apps/{app}");
+    assert_eq!(bench.status(&Method::POST, &path, object.to_string().as_bytes(), NOW), 204);
+}
+
+#[test]
+fn nobody_registers_under_a_name_that_another_registry_has() {
+    let mut bench = bench();
+    let resources = vec![
+        service("payments", &["payments.shop.svc"]),
+        endpoint("payments", "pod-1", Health::Healthy),
+        service("empty", &[]),
+    ];
+    bench.snapshot = mesh(&mut bench.merge, "kubernetes", resources);
+    let mesh = bench.ids(NOW);
+    for (app, id, vip) in [
+        ("PAYMENTS", "pod-1", "payments"),
+        ("payments", "mine", "mine"),
+        ("OTHER", "mine", "other, Payments"),
+        ("OTHER", "also-mine", "payments.shop.svc"),
+        ("EMPTY", "mine", "empty"),
+    ] {
+        registered(&bench, app, id, vip);
+        assert_eq!(bench.ids(NOW), mesh, "{app} {vip}");
+    }
+    let list: Applications = serde_json::from_value(bench.get("/eureka/vips/payments", NOW)).unwrap();
+    assert_eq!(list.instances.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["pod-1"]);
+    // It is Eureka where everybody may say so.
+    registered(&bench, "ORDERS", "orders-1", "orders");
+    assert_eq!(bench.get("/eureka/instances/orders-1", NOW)["instance"]["ipAddr"], "10.6.6.6");
+    // And while the registry does not know the name, it is free.
+    bench.snapshot = self::mesh(&mut bench.merge, "kubernetes", vec![]);
+    assert_eq!(bench.get("/eureka/instances/pod-1", NOW)["instance"]["ipAddr"], "10.6.6.6");
+}
+
+#[test]
+fn joined_services_are_listed_as_one() {
+    let proved = |instance: &str, last: u8, account: &str, health| {
+        let Resource::Endpoint(endpoint) = endpoint("pay", instance, health) else { panic!("no endpoint") };
+        let identity = format!("spiffe://demo.mesh/ns/default/sa/{account}").parse().unwrap();
+        let address = ([10, 0, 1, last], 80).into();
+        let endpoint = Endpoint {
+            tls: TlsMode::Required,
+            identity: Some(identity),
+            mesh_address: Some(([10, 0, 1, last], 15008).into()),
+            address,
+            ..Endpoint::clone(&endpoint)
+        };
+        Resource::Endpoint(endpoint.into())
+    };
+    let mut bench = bench();
+    let first = vec![service("pay", &["pay.first"]), proved("a", 1, "pay", Health::Unhealthy)];
+    let twice = proved("a-again", 1, "pay", Health::Healthy);
+    let second = vec![service("pay", &[]), twice, proved("b", 2, "pay", Health::Healthy)];
+    let foreign = vec![service("pay", &[]), proved("c", 3, "bank", Health::Healthy)];
+    for (registry, resources) in [("kubernetes", first), ("nomad", second), ("static", foreign)] {
+        bench.snapshot = mesh(&mut bench.merge, registry, resources);
+    }
+    bench.order = ["kubernetes", "nomad", "static"].map(|name| name.parse().unwrap()).to_vec();
+    assert_eq!(bench.ids(NOW)[2..], ["a=DOWN"]);
+    bench.joins = vec![Join { registries: bench.order.clone(), services: Vec::new(), prefer: Prefer::Any }];
+    assert_eq!(bench.ids(NOW)[2..], ["a=DOWN", "b=UP"]);
+    assert_eq!(bench.get("/eureka/instances/b", NOW)["instance"]["vipAddress"], "pay,pay.first");
+    bench.listeners.insert("pay".parse().unwrap(), ([127, 0, 0, 1], 9).into());
+    assert_eq!(bench.ids(NOW)[2..], ["weft:pay.default:9=UP"], "somebody takes it");
+}
+
+#[test]
+fn a_clock_that_is_set_ends_no_lease_and_all_that_ask_share_one_answer() {
+    let bench = bench();
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(5), NOW), 204);
+    let question = |path| Question {
+        method: &Method::GET,
+        path,
+        query: "",
+        accept: Some("application/json"),
+        content_type: None,
+        body: b"",
+    };
+    let later = Moment { wall: NOW + 3_600_000, steady: NOW + 1_000 };
+    let reply = bench.asked_at(question("/eureka/apps/LEGACY"), later);
+    assert_eq!(reply.status, StatusCode::OK, "the clock went on by an hour in a second");
+    let all = [(); 2].map(|()| bench.asked_at(question("/eureka/apps"), later).body);
+    assert_eq!(all[0].as_ptr(), all[1].as_ptr());
+    let delta = bench.asked_at(question("/eureka/apps/delta"), later).body;
+    let old = Moment { wall: NOW, steady: NOW + 200_000 };
+    let gone = bench.asked_at(question("/eureka/apps/delta"), old).body;
+    assert!(delta.len() > gone.len(), "changes are told for a while");
+    assert_ne!(bench.asked_at(question("/eureka/apps"), old).body, all[0], "its lease ran out");
 }
 
 proptest! {
