@@ -263,7 +263,8 @@ fn sources(
         Identity::Files(_) | Identity::None => None,
     };
     let Checks { tls, findings } = checks.clone();
-    let environment = Environment { hub, trust_domain: trust_domain.cloned(), tls: Some(tls), findings };
+    let trust_domain = trust_domain.cloned();
+    let environment = Environment { hub, trust_domain, tls: Some(tls), findings, may_name: None };
     let source = |plan: &Plan| {
         let registry = plan.build(&environment)?;
         Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })

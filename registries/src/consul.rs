@@ -50,6 +50,7 @@ pub mod convert;
 pub mod entries;
 pub mod expression;
 pub mod chain;
+pub mod bearers;
 pub mod intentions;
 pub mod configuration;
 mod configured;
@@ -64,7 +65,6 @@ use std::sync::Arc;
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
 use weft_core::{
-    identity::TrustDomain,
     name::RegistryName,
     registry::{
         Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
@@ -77,9 +77,10 @@ pub use settings::{ConsulSettings, LoginSettings, read};
 
 use access::Access;
 use client::Client;
+use configured::Understood;
 use convert::Surroundings;
 
-use crate::announcing::keep;
+use crate::{announcing::keep, plan::Environment};
 
 /// The registry.
 pub struct ConsulRegistry {
@@ -87,21 +88,24 @@ pub struct ConsulRegistry {
     settings: Arc<ConsulSettings>,
     around: Arc<Surroundings>,
     access: Arc<Access>,
+    understood: Understood,
 }
 
 impl ConsulRegistry {
     /// Opens nothing yet: [`Registry::watch`] does.
     #[must_use]
-    pub fn new(name: RegistryName, settings: Arc<ConsulSettings>, trust_domain: Option<TrustDomain>) -> Self {
+    pub fn new(name: RegistryName, settings: Arc<ConsulSettings>, environment: &Environment) -> Self {
         let around = Surroundings {
             rules: settings.rules.clone(),
-            trust_domain,
+            trust_domain: environment.trust_domain.clone(),
+            may_name: environment.may_name.clone(),
             domain: settings.domain.clone(),
             datacenter: settings.datacenter.clone(),
             peer: settings.peer.clone(),
         };
         let access = Access::new(settings.credential.clone(), settings.login.clone());
-        Self { name, settings, around: Arc::new(around), access: Arc::new(access) }
+        let (around, access) = (Arc::new(around), Arc::new(access));
+        Self { name, settings, around, access, understood: Understood::default() }
     }
 }
 
@@ -121,7 +125,8 @@ impl Registry for ConsulRegistry {
 
     /// Always begins with a full list: Consul's indexes tell that something changed, not what.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), self.around.clone(), self.access.clone(), scope).boxed()
+        let (around, access) = (self.around.clone(), self.access.clone());
+        watch::follow(self.settings.clone(), around, access, self.understood.clone(), scope).boxed()
     }
 
     /// Announces it through the agent that is asked. Must be called within a runtime.

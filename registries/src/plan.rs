@@ -27,6 +27,8 @@ pub struct Environment {
     pub hub: Option<HubFactory>,
     /// The trust domain of the identities that rules and platforms name without one.
     pub trust_domain: Option<TrustDomain>,
+    /// Which identities the registry that is built may name: [`Plan::build`] says so from its section. None means any.
+    pub may_name: Option<Vec<PrincipalMatch>>,
     /// With what endpoints of the mesh are checked; none in a process without a part in the mesh.
     pub tls: Option<Arc<TlsContext>>,
     /// Where is shown what checks find.
@@ -157,6 +159,7 @@ impl Plan {
     /// # Errors
     /// When the environment lacks what it needs.
     pub fn build(&self, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
+        let environment = &Environment { may_name: self.may_name.clone(), ..environment.clone() };
         let registry = self.settings.build(&self.name.value, environment)?;
         if self.checks.is_empty() {
             return Ok(registry);

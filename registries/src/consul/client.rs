@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use weft_core::registry::RegistryError;
 
 use super::{access::Access, settings::ConsulSettings};
@@ -50,6 +50,19 @@ impl Reading {
             false => self.answer.json(),
         }
     }
+}
+
+/// What `/v1/agent/self` says, as far as it is asked for.
+#[derive(Deserialize)]
+struct AgentSelf {
+    #[serde(rename = "DebugConfig", default)]
+    debug_config: DebugConfig,
+}
+
+#[derive(Default, Deserialize)]
+struct DebugConfig {
+    #[serde(rename = "DefaultIntentionPolicy", default)]
+    default_intention_policy: String,
 }
 
 /// Makes a text one part of a path or a query.
@@ -103,6 +116,22 @@ impl Client {
         let call = Call::get("/v1/status/leader").within(Duration::from_secs(5));
         let answer = self.http.send(call).await?.ok()?;
         if answer.json::<String>()?.is_empty() { Err(leaderless()) } else { Ok(()) }
+    }
+
+    /// Whether who no intention mentions may call, where the agent that is asked decides so apart from its default of
+    /// access control. None where it does not, and where we may not read the agent.
+    pub(super) async fn default_intention(&self) -> Result<Option<bool>, RegistryError> {
+        let answer = self.ask(Call::get("/v1/agent/self")).await?;
+        if !answer.status.is_success() {
+            return Ok(None);
+        }
+        let known: AgentSelf = answer.json()?;
+        Ok(match known.debug_config.default_intention_policy.as_str() {
+            "allow" => Some(true),
+            "" => None,
+            // Whatever else there may be one day is nobody's permission.
+            _ => Some(false),
+        })
     }
 
     /// Asks anything with the token, and yields the answer whatever its status.

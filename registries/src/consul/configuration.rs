@@ -4,7 +4,7 @@
 //! the services' identities, so all of it is made anew when any of it changes: there are few, and what says the same is
 //! told once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::BASE64;
 use serde_json::Value;
@@ -17,9 +17,10 @@ use weft_core::{
 };
 
 use super::{
+    bearers::Bearers,
     chain::Chains,
     entries::{Defaults, Intentions, Pair},
-    intentions::{self, Bearers, Callers},
+    intentions::{self, Callers},
 };
 use crate::{
     names, speaking,
@@ -89,26 +90,58 @@ impl Part {
 }
 
 impl Configuration {
-    /// Takes a list. An entry that cannot be read is told and leaves the others alone.
+    /// Takes a list. An entry that cannot be read is told and leaves the others alone; what it said before stays.
     pub fn take(&mut self, part: Part, list: Vec<Value>) {
         self.unreadable.retain(|(of, _), _| *of != part);
         match part {
             Part::Defaults => {
                 let read = self.read::<Defaults>(part, list);
                 let spoken = read.into_iter().filter(|(_, it)| !it.protocol.is_empty());
-                self.protocols = spoken.map(|(name, it)| (name, it.protocol)).collect();
+                let mut now: BTreeMap<_, _> = spoken.map(|(name, it)| (name, it.protocol)).collect();
+                self.keep(part, &self.protocols, &mut now);
+                self.protocols = now;
             }
             Part::ProxyDefaults => {
                 let read = self.read::<Defaults>(part, list);
+                if self.unreadable.contains_key(&(part, "global".to_owned())) {
+                    return;
+                }
                 let global = read.get("global").and_then(|it| it.config.get("protocol"));
                 self.default_protocol = global.and_then(Value::as_str).unwrap_or_default().to_owned();
             }
-            Part::Resolvers => self.chains.resolvers = self.read(part, list),
-            Part::Splitters => self.chains.splitters = self.read(part, list),
-            Part::Routers => self.chains.routers = self.read(part, list),
-            Part::Intentions => self.intentions = self.read(part, list),
-            Part::Pairs => self.pairs = self.read_pairs(list),
+            Part::Resolvers => {
+                let mut now = self.read(part, list);
+                self.keep(part, &self.chains.resolvers, &mut now);
+                self.chains.resolvers = now;
+            }
+            Part::Splitters => {
+                let mut now = self.read(part, list);
+                self.keep(part, &self.chains.splitters, &mut now);
+                self.chains.splitters = now;
+            }
+            Part::Routers => {
+                let mut now = self.read(part, list);
+                self.keep(part, &self.chains.routers, &mut now);
+                self.chains.routers = now;
+            }
+            Part::Intentions => {
+                let mut now = self.read(part, list);
+                self.keep(part, &self.intentions, &mut now);
+                self.intentions = now;
+            }
+            Part::Pairs => {
+                let mut now = self.read_pairs(list);
+                self.keep(part, &self.pairs, &mut now);
+                self.pairs = now;
+            }
         }
+    }
+
+    /// Takes over what entries said that cannot be read any more.
+    fn keep<T: Clone>(&self, part: Part, before: &BTreeMap<String, T>, now: &mut BTreeMap<String, T>) {
+        let unreadable = self.unreadable.keys().filter(|(of, _)| *of == part);
+        let kept = unreadable.filter_map(|(_, name)| Some((name.clone(), before.get(name)?.clone())));
+        now.extend(kept);
     }
 
     fn read<T: serde::de::DeserializeOwned>(&mut self, part: Part, list: Vec<Value>) -> BTreeMap<String, T> {
@@ -140,6 +173,25 @@ impl Configuration {
         pairs
     }
 
+    /// Whether an intention is for all destinations, so that each of them has a policy.
+    #[must_use]
+    pub fn selects_all(&self) -> bool {
+        self.intentions.contains_key("*")
+    }
+
+    /// Whether what is said of an entry that cannot be read is what it said before.
+    fn is_kept(&self, part: Part, name: &str) -> bool {
+        match part {
+            // Neither is an origin of its own, whose last words would be lost.
+            Part::Defaults | Part::ProxyDefaults => true,
+            Part::Resolvers => self.chains.resolvers.contains_key(name),
+            Part::Splitters => self.chains.splitters.contains_key(name),
+            Part::Routers => self.chains.routers.contains_key(name),
+            Part::Intentions => self.intentions.contains_key(name),
+            Part::Pairs => self.pairs.contains_key(name),
+        }
+    }
+
     /// What Consul declares that a service speaks.
     #[must_use]
     pub fn protocol(&self, service: &str) -> Option<AppProtocol> {
@@ -147,11 +199,11 @@ impl Configuration {
         speaking::read_protocol(declared)
     }
 
-    /// All origins. `services` are those of the catalog; `bearers` says who their instances are.
+    /// All origins. `destinations` are the services that an intention for all of them is for.
     #[must_use]
     pub fn listing<'a>(
         &'a self,
-        services: impl Iterator<Item = &'a str>,
+        destinations: impl Iterator<Item = &'a str>,
         bearers: &Bearers,
         trust_domain: Option<&TrustDomain>,
         allowed_by_default: bool,
@@ -162,12 +214,8 @@ impl Configuration {
             listing.insert(origin("route", service), Words::new(resources, faults));
         }
         let callers = Callers { bearers, trust_domain, allowed_by_default };
-        let mut destinations: Vec<&str> = self.intentions.keys().map(String::as_str).collect();
-        if self.intentions.contains_key("*") {
-            destinations.extend(services);
-        }
-        destinations.sort_unstable();
-        destinations.dedup();
+        let all = destinations.filter(|_| self.selects_all());
+        let destinations: BTreeSet<&str> = self.intentions.keys().map(String::as_str).chain(all).collect();
         for destination in destinations.into_iter().filter(|name| *name != "*") {
             let Some(sources) = intentions::of(destination, &self.intentions) else { continue };
             let both = [self.intentions.get(destination), self.intentions.get("*")];
@@ -175,21 +223,46 @@ impl Configuration {
             let (resources, faults) = intentions::policies(destination, &sources, jwt, callers);
             listing.insert(origin("intentions", destination), Words::new(resources, faults));
         }
-        for (key, value) in &self.pairs {
+        for (key, value) in self.pairs.iter().filter(|(key, _)| !is_hubs(key, trust_domain)) {
             listing.insert(origin("kv", key), pair(key, value));
         }
         for ((part, name), why) in &self.unreadable {
-            let fault = names::fault(&format!("{} {name}", part.path()), why.clone());
-            let fault = OriginFault { keeps_last_good: true, ..fault };
-            let word = match part {
-                Part::Intentions => "intentions",
-                Part::Pairs => "kv",
-                _ => "route",
-            };
-            listing.insert(origin(word, name), Words::new(Vec::new(), vec![fault]));
+            self.tell_unreadable(*part, name, why, &mut listing);
         }
         listing
     }
+
+    fn tell_unreadable(&self, part: Part, name: &str, why: &str, listing: &mut Listing) {
+        let fault = names::fault(&format!("{} {name}", part.path()), why);
+        let word = match part {
+            Part::Intentions => "intentions",
+            Part::Pairs => "kv",
+            Part::Defaults | Part::ProxyDefaults => "defaults",
+            Part::Resolvers | Part::Splitters | Part::Routers => "route",
+        };
+        let origin = origin(word, name);
+        if self.is_kept(part, name) {
+            let words = listing.entry(origin).or_insert_with(|| Words::new(Vec::new(), Vec::new()));
+            words.faults.push(fault);
+        } else {
+            let fault = OriginFault { keeps_last_good: true, ..fault };
+            listing.insert(origin, Words::new(Vec::new(), vec![fault]));
+        }
+    }
+}
+
+/// What in a listing might hold a policy and made no sense, the first of them: nothing is known to be allowed without it.
+#[must_use]
+pub fn withheld(listing: &Listing) -> Option<&OriginFault> {
+    let decides =
+        |origin: &OriginName| ["intentions/", "kv/"].iter().any(|it| origin.as_str().starts_with(it));
+    let deciding = listing.iter().filter(|(origin, _)| decides(origin));
+    deciding.flat_map(|(_, words)| &words.faults).find(|fault| fault.keeps_last_good)
+}
+
+/// Whether a key is of the store that hubs of this mesh share, which lies below its trust domain.
+fn is_hubs(key: &str, trust_domain: Option<&TrustDomain>) -> bool {
+    trust_domain.is_some_and(|mesh| key.split('/').next() == Some(mesh.as_str()) && key.contains('/'))
 }
 
 fn origin(kind: &str, name: &str) -> OriginName {

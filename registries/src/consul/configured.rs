@@ -1,35 +1,68 @@
 //! The configuration that a follower holds: what was heard of it, who bears the catalog's names, and what was told.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde_json::Value;
 use weft_core::{
-    identity::{SpiffeId, TrustDomain},
+    identity::TrustDomain,
     name::OriginName,
-    resource::{AppProtocol, Resource},
+    registry::RegistryError,
+    resource::{AppProtocol, PrincipalMatch},
 };
 
 use super::{
-    configuration::{Configuration, Part},
-    intentions::Bearers,
+    bearers::Bearers,
+    configuration::{self, Configuration, Part},
     known::Known,
 };
 use crate::told::{Listing, Words};
 
-/// How many identities of one service are told apart.
-const MAX_BEARERS: usize = 64;
+/// How many destinations are remembered that a policy for all of them was told for.
+const MAX_DESTINATIONS: usize = 20_000;
+
+/// What outlives a stream. An agent that knows policies keeps them whatever becomes of its rights and of the entries they
+/// were made of; one that knows none yet must not be told that there are none. So that is told apart, by process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Understood(Arc<Mutex<Option<Kept>>>);
+
+#[derive(Clone, Debug)]
+struct Kept {
+    heard: Configuration,
+    destinations: BTreeSet<String>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Configured {
     heard: Configuration,
     bearers: Bearers,
+    /// Services that an intention for all destinations was told for. One that is in no catalog any more may still run, and
+    /// its port is open.
+    destinations: BTreeSet<String>,
     told: BTreeSet<OriginName>,
     /// Whether something is other than it was told.
     changed: bool,
     default_deny: bool,
+    /// Whether who is not mentioned may call, where that is said apart from access control's default.
+    default_allowed: Option<bool>,
+    understood: Understood,
 }
 
 impl Configured {
+    /// Goes on from what was understood; of a registry that may name these identities.
+    pub(super) fn new(understood: Understood, may_name: Option<Vec<PrincipalMatch>>) -> Self {
+        let kept = understood.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (heard, destinations) = kept.map(|it| (it.heard, it.destinations)).unwrap_or_default();
+        Self { heard, destinations, understood, bearers: Bearers::new(may_name), ..Self::default() }
+    }
+
+    /// Whether all of it made sense once, to this process.
+    pub(super) fn is_understood(&self) -> bool {
+        self.understood.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Forgets who the instances of services are: all of them are about to be read.
     pub(super) fn begin(&mut self) {
         self.bearers.clear();
@@ -47,6 +80,12 @@ impl Configured {
         }
     }
 
+    /// Takes what decides about callers that no intention mentions; none where only access control's default is known.
+    pub(super) fn decide_by_default(&mut self, allowed: Option<bool>) {
+        self.changed |= self.default_allowed != allowed;
+        self.default_allowed = allowed;
+    }
+
     /// What Consul declares that a service speaks.
     pub(super) fn protocol(&self, service: &str) -> Option<AppProtocol> {
         self.heard.protocol(service)
@@ -54,17 +93,7 @@ impl Configured {
 
     /// Takes what a service says: who its instances are.
     pub(super) fn note(&mut self, service: &str, words: Option<&Words>) {
-        let identities =
-            words.into_iter().flat_map(|words| &words.resources).filter_map(|resource| match resource {
-                Resource::Endpoint(endpoint) => endpoint.identity.clone(),
-                _ => None,
-            });
-        let now: BTreeSet<SpiffeId> = identities.take(MAX_BEARERS).collect();
-        let before = match words {
-            Some(_) => self.bearers.insert(service.to_owned(), now.clone()),
-            None => self.bearers.remove(service),
-        };
-        self.changed |= before.is_none_or(|before| before != now) || words.is_none();
+        self.changed |= self.bearers.note(service, words);
     }
 
     /// Whether something is other than it was told.
@@ -73,13 +102,36 @@ impl Configured {
     }
 
     /// All origins as they are now, and those that were told and are gone; taken for told.
-    pub(super) fn tell(&mut self, trust_domain: Option<&TrustDomain>) -> (Listing, Vec<OriginName>) {
+    ///
+    /// # Errors
+    /// When something that may be a policy makes no sense and never did, and all else is not understood either: with
+    /// nothing to keep, all would be allowed.
+    pub(super) fn tell(
+        &mut self,
+        trust_domain: Option<&TrustDomain>,
+    ) -> Result<(Listing, Vec<OriginName>), RegistryError> {
+        if self.heard.selects_all() {
+            let more = self.bearers.services().filter(|name| !self.destinations.contains(*name));
+            let room = MAX_DESTINATIONS.saturating_sub(self.destinations.len());
+            let more: Vec<String> = more.take(room).map(str::to_owned).collect();
+            self.destinations.extend(more);
+        } else {
+            self.destinations.clear();
+        }
+        let destinations = self.destinations.iter().map(String::as_str).chain(self.bearers.services());
+        let allowed = self.default_allowed.unwrap_or(!self.default_deny);
+        let listing = self.heard.listing(destinations, &self.bearers, trust_domain, allowed);
+        if let Some(fault) = configuration::withheld(&listing).filter(|_| !self.is_understood()) {
+            return Err(RegistryError::Malformed(format!("{}: {}", fault.place, fault.message)));
+        }
+        if self.changed || !self.is_understood() {
+            let kept = Kept { heard: self.heard.clone(), destinations: self.destinations.clone() };
+            *self.understood.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        }
         self.changed = false;
-        let services = self.bearers.keys().map(String::as_str);
-        let listing = self.heard.listing(services, &self.bearers, trust_domain, !self.default_deny);
         let now: BTreeSet<OriginName> = listing.keys().cloned().collect();
         let gone = self.told.difference(&now).cloned().collect();
         self.told = now;
-        (listing, gone)
+        Ok((listing, gone))
     }
 }

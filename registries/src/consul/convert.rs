@@ -22,7 +22,7 @@ use weft_core::{
     locality::Locality,
     name::{DEFAULT_NAMESPACE, HostName, InstanceName, OriginName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+    resource::{AppProtocol, Endpoint, Health, Labels, PrincipalMatch, Resource, Service, ServicePort},
 };
 
 use super::objects::{self, Entry, Weights};
@@ -48,6 +48,8 @@ pub struct Surroundings {
     pub rules: Rules,
     /// The trust domain of identities that a rule names without one.
     pub trust_domain: Option<TrustDomain>,
+    /// Which identities this registry may name; any where nobody says.
+    pub may_name: Option<Vec<PrincipalMatch>>,
     /// The domain of Consul's host names.
     pub domain: HostName,
     /// The datacenter, where it is another than the server's own.

@@ -18,11 +18,11 @@ use weft_core::{
     resource::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch, Resource},
 };
 
-use super::entries::{HttpMatch, Intentions, Permission, Source};
+use super::{
+    bearers::Bearers,
+    entries::{HttpMatch, Intentions, Permission, Source},
+};
 use crate::names;
-
-/// Who the callers of a name are: the identities that its instances bear.
-pub type Bearers = BTreeMap<String, BTreeSet<SpiffeId>>;
 
 /// What policies depend on beside intentions.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,15 @@ pub struct Callers<'a> {
     pub trust_domain: Option<&'a TrustDomain>,
     /// Whether who is not mentioned may call.
     pub allowed_by_default: bool,
+}
+
+/// Who a source is.
+#[derive(Clone, Debug)]
+struct Who {
+    /// Whom a permission lets in; none for nobody.
+    allowed: Option<Vec<PrincipalMatch>>,
+    /// Whom a denial is for; empty for everybody.
+    denied: Vec<PrincipalMatch>,
 }
 
 /// The policies of one destination.
@@ -119,22 +128,16 @@ pub fn policies(
 impl Made {
     /// `others` says whether everybody else may call: a caller that may do just some things must then be kept from the
     /// rest by denials.
-    fn add(
-        &mut self,
-        source: &Source,
-        who: Vec<PrincipalMatch>,
-        others: bool,
-        jwt: bool,
-        by_default: bool,
-        place: &str,
-    ) {
+    fn add(&mut self, source: &Source, who: Who, others: bool, jwt: bool, by_default: bool, place: &str) {
         let name = if source.name == "*" { "any" } else { source.name.as_str() };
+        let who_is_denied = || who.denied.clone();
+        let let_in = |to: Vec<Operation>| who.allowed.clone().map(|allowed| rule(name, allowed, to));
         if source.permissions.is_empty() {
             match source.action.as_str() {
                 "allow" if jwt => {}
-                "allow" => self.allow.push(rule(name, who, Vec::new())),
+                "allow" => self.allow.extend(let_in(Vec::new())),
                 _ if source.name == "*" => {}
-                _ => self.deny.push(rule(name, who, Vec::new())),
+                _ => self.deny.push(rule(name, who_is_denied(), Vec::new())),
             }
             return;
         }
@@ -154,7 +157,7 @@ impl Made {
         if others && !by_default {
             let message = "it may do only some things where all others may do all: it may do nothing";
             self.faults.push(names::fault(place, message));
-            self.deny.push(rule(name, who, Vec::new()));
+            self.deny.push(rule(name, who_is_denied(), Vec::new()));
             return;
         }
         let (mut allowed, mut denied) = (Vec::new(), Vec::new());
@@ -172,12 +175,12 @@ impl Made {
             }
         }
         if !denied.is_empty() {
-            self.deny.push(rule(name, who.clone(), denied));
+            self.deny.push(rule(name, who_is_denied(), denied));
         }
         if by_default && !jwt {
-            self.allow.push(rule(name, who, Vec::new()));
+            self.allow.extend(let_in(Vec::new()));
         } else if !allowed.is_empty() {
-            self.allow.push(rule(name, who, allowed));
+            self.allow.extend(let_in(allowed));
         }
     }
 
@@ -203,35 +206,29 @@ fn principals(
     callers: Callers<'_>,
     place: &str,
     faults: &mut Vec<OriginFault>,
-) -> Result<Vec<PrincipalMatch>, String> {
+) -> Result<Who, String> {
     if !source.peer.is_empty() || !source.sameness_group.is_empty() {
         return Err("callers of another cluster cannot be named: nobody is allowed by it".into());
     }
     if source.name == "*" {
-        return Ok(everyone(callers.trust_domain));
+        let all = everyone(callers.trust_domain);
+        return Ok(Who { allowed: Some(all.clone()), denied: all });
     }
-    let name = source.name.to_ascii_lowercase();
-    if let Some(known) = callers.bearers.get(&name).filter(|known| !known.is_empty()) {
-        return Ok(known.iter().cloned().map(PrincipalMatch::Identity).collect());
+    let caller = callers.bearers.caller(&source.name.to_ascii_lowercase(), callers.trust_domain);
+    faults.extend(caller.told.into_iter().map(|it| names::fault(place, it)));
+    let named = |identities: BTreeSet<SpiffeId>| -> Vec<PrincipalMatch> {
+        identities.into_iter().map(PrincipalMatch::Identity).collect()
+    };
+    let denies = source.action == "deny" || source.permissions.iter().any(|it| it.action != "allow");
+    let allows = source.action == "allow" || source.permissions.iter().any(|it| it.action == "allow");
+    if caller.denied.is_none() && denies {
+        faults.push(names::fault(place, "who it is cannot be said: everybody is denied what it is denied"));
     }
-    // A caller that serves nothing is in no catalog. Whoever it is, it bears the name that all workloads of this name bear.
-    let assumed = callers.trust_domain.and_then(|domain| {
-        SpiffeId::parse(&format!("spiffe://{domain}/ns/{DEFAULT_NAMESPACE}/sa/{name}")).ok()
-    });
-    match assumed {
-        Some(identity) => {
-            faults.push(names::fault(place, format!("no instance says who it is: taken for {identity}")));
-            Ok(vec![PrincipalMatch::Identity(identity)])
-        }
-        // A denial of nobody knows whom denies everybody; a permission is none.
-        None if source.action == "deny" => {
-            faults.push(names::fault(place, "no instance says who it is: everybody is denied"));
-            Ok(Vec::new())
-        }
-        None => {
-            Err("no instance says who it is, and no trust domain is known: nobody is allowed by it".into())
-        }
+    if caller.allowed.is_empty() && allows {
+        faults.push(names::fault(place, "nobody may be named who it is: nobody is allowed by it"));
     }
+    let allowed = Some(named(caller.allowed)).filter(|it| !it.is_empty());
+    Ok(Who { allowed, denied: caller.denied.map(named).unwrap_or_default() })
 }
 
 fn everyone(trust_domain: Option<&TrustDomain>) -> Vec<PrincipalMatch> {

@@ -30,6 +30,7 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
     let around = Surroundings {
         rules: Rules::default(),
         trust_domain: Some(trust_domain.clone()),
+        may_name: None,
         domain,
         datacenter: None,
         peer: None,
@@ -57,6 +58,8 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
         configured.note(&name, Some(&words));
         listing.insert(convert::origin(&name), words);
     }
-    listing.extend(configured.tell(Some(trust_domain)).0);
+    if let Ok((configuration, _)) = configured.tell(Some(trust_domain)) {
+        listing.extend(configuration);
+    }
     listing
 }

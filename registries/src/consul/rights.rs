@@ -13,6 +13,10 @@ use super::client::Client;
 
 /// How many rights one question may ask for: Consul takes 64.
 const AT_ONCE: usize = 60;
+/// What reading intentions needs.
+const INTENTIONS: &str = "service_prefix \"\" intentions = \"read\"";
+/// What reading KV needs.
+const KEYS: &str = "key_prefix \"weft/\" read";
 
 /// Whether Consul controls access, and what our token sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +29,8 @@ pub(super) enum Sight {
         services: bool,
         /// Whether all nodes, without which no instance on them is seen.
         nodes: bool,
-        /// Whether all configuration; true where nobody asks for it.
-        configuration: bool,
+        /// What is lacking to see all configuration; nothing where nobody asks for it.
+        lacking: Vec<&'static str>,
         /// Those of the services asked for that are seen.
         seen: Vec<String>,
     },
@@ -35,7 +39,18 @@ pub(super) enum Sight {
 impl Sight {
     /// Whether all there is, is seen, as far as the server tells.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self, Self::Open | Self::Token { services: true, nodes: true, configuration: true, .. })
+        match self {
+            Self::Open => true,
+            Self::Token { services, nodes, lacking, .. } => *services && *nodes && lacking.is_empty(),
+        }
+    }
+
+    /// The rights that are lacking to see all configuration.
+    pub(super) fn lacking(&self) -> &[&'static str] {
+        match self {
+            Self::Open => &[],
+            Self::Token { lacking, .. } => lacking,
+        }
     }
 
     /// Whether all instances of a service are seen that was asked for.
@@ -75,10 +90,12 @@ pub(super) async fn sight(
         return Err(RegistryError::Malformed("Consul did not answer for every right".into()));
     };
     let seen = services.iter().zip(each).filter(|(_, allowed)| **allowed).map(|(name, _)| name.clone());
+    let needed = [(INTENTIONS, *intentions), (KEYS, *keys)];
+    let lacking = needed.into_iter().filter(|(_, given)| configuration && !given).map(|(name, _)| name);
     Ok(Sight::Token {
         services: *all_services,
         nodes: *nodes,
-        configuration: !configuration || (*intentions && *keys),
+        lacking: lacking.collect(),
         seen: seen.collect(),
     })
 }
@@ -91,12 +108,8 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
     ];
     if configuration {
         let intentions = question("intention", "read", "");
-        wanted.push(("service_prefix \"\" intentions = \"read\"", intentions, "intentions, as policies"));
-        wanted.push((
-            "key_prefix \"weft/\" read",
-            question("key", "read", "weft/"),
-            "routes and policies in KV",
-        ));
+        wanted.push((INTENTIONS, intentions, "intentions, as policies"));
+        wanted.push((KEYS, question("key", "read", "weft/"), "routes and policies in KV"));
     }
     let asked: Vec<Value> = wanted.iter().map(|(_, question, _)| question.clone()).collect();
     let Some(decisions) = decide(client, &asked).await? else { return Ok(Vec::new()) };

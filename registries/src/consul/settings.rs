@@ -4,7 +4,6 @@ use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use weft_core::{
     config::{Fault, Readable, Section, Value},
-    identity::TrustDomain,
     name::{HostName, RegistryName},
     registry::Registry,
 };
@@ -44,6 +43,8 @@ pub struct ConsulSettings {
     pub wait: Duration,
     /// Whether config entries and keys below `weft/` are read as routes and policies.
     pub configuration: bool,
+    /// Whether who no intention mentions may call; what Consul says where nobody says.
+    pub default_intention: Option<bool>,
     /// Which instances speak mesh, and as whom.
     pub rules: Rules,
 }
@@ -85,6 +86,8 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     });
     let wait = section.read_or("wait", DEFAULT_WAIT);
     let configuration = section.read_or("configuration", false);
+    let default_intention =
+        section.get("default_intention").map(|value| value.word(&[("allow", true), ("deny", false)]));
     let rules = Rules::read(section, &WORDS);
     if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&wait) {
         let fault = Fault::error(section.key_place("wait"), "the wait is out of range");
@@ -102,9 +105,15 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
             .report(fault.expected("a peer exports services and no configuration: leave one of the two out"));
         return None;
     }
-    let login = match login {
-        Some(login) => Some(login?),
-        None => None,
+    if section.has("default_intention") && !configuration {
+        let fault =
+            Fault::error(section.key_place("default_intention"), "`default_intention` without intentions");
+        section.report(fault.expected("expected `configuration = true` beside it"));
+        return None;
+    }
+    let (login, default_intention) = match (login, default_intention) {
+        (Some(None), _) | (_, Some(None)) => return None,
+        (login, default) => (login.flatten(), default.flatten()),
     };
     let consul = || HostName::new("consul").ok();
     Some(Arc::new(ConsulSettings {
@@ -116,6 +125,7 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         domain: domain.unwrap_or_else(consul)?,
         wait,
         configuration,
+        default_intention,
         rules: rules?,
     }))
 }
@@ -149,7 +159,6 @@ impl Settings for ConsulSettings {
     }
 
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
-        let trust_domain: Option<TrustDomain> = environment.trust_domain.clone();
-        Ok(Arc::new(ConsulRegistry::new(name.clone(), Arc::new(self.clone()), trust_domain)))
+        Ok(Arc::new(ConsulRegistry::new(name.clone(), Arc::new(self.clone()), environment)))
     }
 }

@@ -1,5 +1,7 @@
-//! Properties of what is pure: conversion, what may have changed, and who may call whom.
+//! Properties of what is pure: conversion, what may have changed, who may call whom, and what is kept.
 
+mod callers;
 mod changes;
 mod conversion;
 mod decisions;
+mod kept;

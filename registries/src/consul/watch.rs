@@ -22,7 +22,8 @@ use weft_core::{
 use super::{
     access::Access,
     client::{Client, encoded},
-    configured::Configured,
+    configuration::Part,
+    configured::{Configured, Understood},
     convert::{self, Surroundings},
     known::{self, Known, Sweep},
     lists::{Heard, List},
@@ -55,9 +56,10 @@ pub(super) fn follow(
     settings: Arc<ConsulSettings>,
     around: Arc<Surroundings>,
     access: Arc<Access>,
+    understood: Understood,
     scope: Scope,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    let start = State::Begin { settings, around, access, scope };
+    let start = State::Begin { settings, around, access, understood, scope };
     stream::unfold(start, |mut state| async move {
         let item = state.next().await?;
         Some((item, state))
@@ -65,7 +67,13 @@ pub(super) fn follow(
 }
 
 enum State {
-    Begin { settings: Arc<ConsulSettings>, around: Arc<Surroundings>, access: Arc<Access>, scope: Scope },
+    Begin {
+        settings: Arc<ConsulSettings>,
+        around: Arc<Surroundings>,
+        access: Arc<Access>,
+        understood: Understood,
+        scope: Scope,
+    },
     Following(Box<Follower>, VecDeque<Event>),
     Over,
 }
@@ -75,8 +83,8 @@ impl State {
         loop {
             let events = match self {
                 Self::Over => return None,
-                Self::Begin { settings, around, access, scope } => {
-                    match Follower::new(settings, around, access, scope) {
+                Self::Begin { settings, around, access, understood, scope } => {
+                    match Follower::new(settings, around, access, understood, scope) {
                         Ok(follower) => {
                             *self = Self::Following(Box::new(follower), VecDeque::new());
                             continue;
@@ -108,6 +116,8 @@ struct Follower {
     sight: Sight,
     /// None where configuration is not wanted.
     configured: Option<Configured>,
+    /// What the file says about callers that no intention mentions.
+    default_intention: Option<bool>,
     /// Lists that the server left something out of.
     filtered: BTreeSet<&'static str>,
     /// Whether that is other than it was when something was told.
@@ -140,9 +150,11 @@ impl Follower {
         settings: &ConsulSettings,
         around: &Arc<Surroundings>,
         access: &Arc<Access>,
+        understood: &Understood,
         scope: &Scope,
     ) -> Result<Self, RegistryError> {
         let now = Instant::now();
+        let configured = || Configured::new(understood.clone(), around.may_name.clone());
         Ok(Self {
             client: Client::new(settings, access.clone())?,
             wait: settings.wait,
@@ -151,7 +163,8 @@ impl Follower {
             told: Told::new(scope.clone()),
             sweep: Sweep::Nodes,
             sight: Sight::Open,
-            configured: settings.configuration.then(Configured::default),
+            configured: settings.configuration.then(configured),
+            default_intention: settings.default_intention,
             filtered: BTreeSet::new(),
             reconsider: false,
             hidden: BTreeMap::new(),
@@ -256,6 +269,7 @@ impl Follower {
         let hidden: Vec<String> = self.hidden.keys().map(ToString::to_string).collect();
         self.sight = rights::sight(&self.client, &hidden, self.configured.is_some()).await?;
         self.hidden.retain(|name, _| !self.sight.sees(name));
+        self.check_policies().await?;
         // Indexes first: what is written while services are read then shows as moved.
         self.sweep = self.smaller();
         for (name, index) in self.indexes().await? {
@@ -272,7 +286,7 @@ impl Follower {
                 self.convert(&name, &entries, &mut listing);
             }
         }
-        listing.extend(self.configuration().0);
+        listing.extend(self.configuration()?.0);
         Ok(self.told.tell(listing, self.completeness(), std::time::Instant::now()))
     }
 
@@ -304,7 +318,7 @@ impl Follower {
                 configured.note(name, None);
             }
         }
-        let (configuration, unsaid) = self.configuration();
+        let (configuration, unsaid) = self.configuration()?;
         changed.extend(configuration);
         if self.is_shown_less(&gone, lost, !unsaid.is_empty()).await? {
             return self.list().await;
@@ -405,10 +419,35 @@ impl Follower {
     }
 
     /// What configuration says, where it is other than it was told; and what it said and says no more.
-    fn configuration(&mut self) -> (Listing, Vec<OriginName>) {
+    fn configuration(&mut self) -> Result<(Listing, Vec<OriginName>), RegistryError> {
         match &mut self.configured {
             Some(configured) => configured.tell(self.around.trust_domain.as_ref()),
-            None => Default::default(),
+            None => Ok(Default::default()),
+        }
+    }
+
+    /// Finds out what decides where no intention does, and that nothing is hidden that may be a policy: who was told of
+    /// none yet would let everybody in. Who was told keeps what he knows.
+    async fn check_policies(&mut self) -> Result<(), RegistryError> {
+        let Some(configured) = &mut self.configured else { return Ok(()) };
+        configured.decide_by_default(match self.default_intention {
+            Some(allowed) => Some(allowed),
+            None => self.client.default_intention().await?,
+        });
+        if configured.is_understood() {
+            return Ok(());
+        }
+        if let [first, ..] = self.sight.lacking() {
+            let message = format!("the token lacks {first}: without it, policies might be missing");
+            return Err(RegistryError::Denied(message));
+        }
+        let hides = |part: &Part| self.filtered.contains(part.path());
+        match [Part::Intentions, Part::Pairs].iter().find(|part| hides(part)) {
+            Some(part) => Err(RegistryError::Denied(format!(
+                "Consul leaves something out of {} for want of rights: policies might be missing",
+                part.path()
+            ))),
+            None => Ok(()),
         }
     }
 }

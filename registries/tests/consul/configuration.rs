@@ -211,3 +211,61 @@ async fn policies_stay_when_the_token_may_not_see_them_any_more() {
     follower.until("two more words", SOON, |view| view.seen.commits >= commits + 2).await.unwrap();
     assert!(follower.view(there));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_as_long_as_policies_may_be_missing() {
+    let Some(consul) = start(ConsulOptions { acl: true, ..ConsulOptions::default() }) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    let deny = json!({ "Kind": "service-intentions", "Name": "web", "Sources": [{ "Name": "api", "Action": "allow" }] });
+    entry(&consul, deny);
+    let blind =
+        r#"service_prefix "" { policy = "read" intentions = "deny" } node_prefix "" { policy = "read" }"#;
+    let keyless =
+        r#"service_prefix "" { policy = "read" intentions = "read" } node_prefix "" { policy = "read" }"#;
+    let but_one = r#"service_prefix "" { policy = "read" intentions = "read" } node_prefix "" { policy = "read" }
+        service "web" { policy = "read" intentions = "deny" } key_prefix "weft/" { policy = "read" }"#;
+    for (rules, named) in
+        [(blind, "intentions = \"read\""), (keyless, "key_prefix"), (but_one, "service-intentions")]
+    {
+        let token = tokio::task::block_in_place(|| consul.create_token(rules)).unwrap();
+        let file = consul.scratch().write("token", &token.secret).unwrap();
+        let section = format!("{SECTION}token_file = {file:?}\n");
+        let mut follower = Follower::new(registry(&consul.url(), &section), None);
+        let refused = |view: &View<'_>| view.seen.errors.iter().any(|error| error.contains(named));
+        follower.until(named, SOON, refused).await.unwrap();
+        assert_eq!(follower.view(|view| view.seen.commits), 0, "{rules}");
+        consul.scratch().write("token", consul.token().unwrap()).unwrap();
+        let there = |view: &View<'_>| policies(view).contains_key("intentions/web/allow");
+        follower.until("the policy, with a better token", SOON, there).await.unwrap();
+    }
+    // A key that might be a policy, at an agent that has not seen it make sense.
+    let key = |text: &str| {
+        tokio::task::block_in_place(|| consul.call("PUT", "/v1/kv/weft/deny.toml", text)).unwrap();
+    };
+    key("[[policy]]\nname = 1\n");
+    let file = consul.scratch().write("token", consul.token().unwrap()).unwrap();
+    let section = format!("{SECTION}token_file = {file:?}\n");
+    let mut follower = Follower::new(registry(&consul.url(), &section), None);
+    let refused = |view: &View<'_>| view.seen.errors.iter().any(|error| error.contains("weft/deny.toml"));
+    follower.until("that the key makes no sense", SOON, refused).await.unwrap();
+    assert_eq!(follower.view(|view| view.seen.commits), 0);
+    key("");
+    follower.until("the rest, when it does", SOON, |view| view.count("web") == 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_no_intention_mentions_is_decided_as_consul_does() {
+    // Access control is off, so that its default is to allow.
+    let configuration = json!({ "default_intention_policy": "deny" });
+    let Some(consul) = start(ConsulOptions { configuration, ..ConsulOptions::default() }) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    let deny = json!({ "Kind": "service-intentions", "Name": "web", "Sources": [{ "Name": "api", "Action": "deny" }] });
+    entry(&consul, deny);
+    for (more, allows) in [("", false), ("default_intention = \"allow\"\n", true)] {
+        let mut follower = Follower::new(registry(&consul.url(), &format!("{SECTION}{more}")), None);
+        let there = |view: &View<'_>| policies(view).contains_key("intentions/web/allow");
+        follower.until("the policy", SOON, there).await.unwrap();
+        let rules = follower.view(|view| policies(view)["intentions/web/allow"].rules.len());
+        assert_eq!(rules == 1, allows, "{more}");
+    }
+}

@@ -17,10 +17,11 @@ use super::super::{
 };
 use crate::{speaking::Rules, told::Words};
 
-fn around() -> Surroundings {
+pub(super) fn around() -> Surroundings {
     Surroundings {
         rules: Rules::default(),
         trust_domain: Some(TrustDomain::new("test.mesh").unwrap()),
+        may_name: None,
         domain: HostName::new("consul").unwrap(),
         datacenter: None,
         peer: None,

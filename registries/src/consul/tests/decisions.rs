@@ -10,6 +10,7 @@ use weft_core::{
 };
 
 use super::super::{
+    bearers::Bearers,
     entries::{Intentions, Permission, Source},
     intentions::{self, Callers},
 };
@@ -112,7 +113,7 @@ fn check(entries: [Option<Intentions>; 2], by_default: bool, exact: bool) -> Res
         entries.into_iter().flatten().map(|it| (it.name.clone(), it)).collect();
     let Some(sources) = intentions::of("web", &all) else { return Ok(()) };
     let domain = TrustDomain::new("test.mesh").unwrap();
-    let bearers = BTreeMap::new();
+    let bearers = Bearers::default();
     let callers = Callers { bearers: &bearers, trust_domain: Some(&domain), allowed_by_default: by_default };
     let (policies, _) = intentions::policies("web", &sources, false, callers);
     for request in requests() {
