@@ -1,7 +1,7 @@
 //! The HTTP client of every registry that is asked over HTTP: hyper's pooled one, with bounds.
 //!
 //! Every call has a deadline and every answer a greatest size; what a server says in an error is cut and escaped before
-//! a person sees it. A client is made when a registry is watched, so certificates are read anew after a failure.
+//! a person sees it, and a secret that it was sent is not among it: proxies before a server send whole requests back. A client is made when a registry is watched, so certificates are read anew after a failure.
 
 mod settings;
 
@@ -26,6 +26,8 @@ pub use settings::{ServerSettings, ServerUrl, jittered};
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle and be used again: less than the keep-alive of common servers.
 const IDLE: Duration = Duration::from_secs(20);
+/// How long a secret is at least, in bytes, that is looked for in answers.
+const SHORTEST_SECRET: usize = 8;
 
 /// A client of one server.
 #[derive(Clone)]
@@ -42,6 +44,7 @@ pub struct Call {
     headers: HeaderMap,
     body: Bytes,
     within: Duration,
+    secrets: Secrets,
 }
 
 /// A whole answer.
@@ -54,6 +57,45 @@ pub struct Answer {
     /// Its body.
     pub body: Bytes,
     what: Arc<str>,
+    secrets: Secrets,
+}
+
+/// What was sent and is shown to nobody.
+#[derive(Clone, Default)]
+struct Secrets(Vec<Arc<str>>);
+
+impl Secrets {
+    fn add(&mut self, secret: &str) {
+        // The scheme before a token is none; neither is a word too short to be told from any other.
+        let parts = secret.split_ascii_whitespace().filter(|part| part.len() >= SHORTEST_SECRET);
+        self.0.extend(parts.map(Arc::from));
+    }
+
+    /// The beginning of a text, at least `length` bytes of it where it has them, with every secret replaced.
+    fn hide(&self, text: &[u8], length: usize) -> String {
+        let mut shown = Vec::with_capacity(length.min(text.len()));
+        let mut rest = text;
+        while let (Some(first), true) = (rest.first(), shown.len() < length) {
+            let fits = self.0.iter().filter(|secret| rest.starts_with(secret.as_bytes()));
+            match fits.map(|secret| secret.len()).max() {
+                Some(length) => {
+                    shown.extend_from_slice("…".as_bytes());
+                    rest = &rest[length..];
+                }
+                None => {
+                    shown.push(*first);
+                    rest = &rest[1..];
+                }
+            }
+        }
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
 }
 
 impl Call {
@@ -61,7 +103,8 @@ impl Call {
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         let within = Duration::from_secs(10);
-        Self { method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new(), within }
+        let (headers, secrets) = (HeaderMap::new(), Secrets::default());
+        Self { method, path: path.into(), headers, body: Bytes::new(), within, secrets }
     }
 
     /// A GET.
@@ -78,6 +121,13 @@ impl Call {
             value.set_sensitive(secret);
             self.headers.insert(name, value);
         }
+        if secret { self.secret(value) } else { self }
+    }
+
+    /// With a secret in its body, that nobody may be shown when the server sends it back.
+    #[must_use]
+    pub fn secret(mut self, secret: &str) -> Self {
+        self.secrets.add(secret);
         self
     }
 
@@ -134,7 +184,7 @@ impl HttpClient {
     /// # Errors
     /// When there is none in time, or it is longer than the server may answer.
     pub async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
-        let (what, within) = (call.what(), call.within);
+        let (what, within, secrets) = (call.what(), call.within, call.secrets.clone());
         let longest = self.server.max_answer;
         let whole = async {
             let response = self.open(call).await?;
@@ -147,7 +197,7 @@ impl HttpClient {
                 RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(&*error)))
             })?;
             let (status, headers) = (head.status, head.headers);
-            Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into() })
+            Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into(), secrets })
         };
         let late = || RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()));
         timeout(within, whole).await.unwrap_or_else(|_| Err(late()))
@@ -182,9 +232,7 @@ impl Answer {
     /// What a status that is no success means.
     #[must_use]
     pub fn fault(&self) -> RegistryError {
-        let said = self.said();
-        let message =
-            format!("{}: {}{}{said}", self.what, self.status, if said.is_empty() { "" } else { ": " });
+        let message = self.told();
         match self.status.as_u16() {
             401 | 403 => RegistryError::Denied(message),
             429 => RegistryError::Overloaded(message),
@@ -193,10 +241,17 @@ impl Answer {
         }
     }
 
-    /// What the server says, as one short line.
+    /// What was asked, the status, and what the server says.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let said = self.said();
+        format!("{}: {}{}{said}", self.what, self.status, if said.is_empty() { "" } else { ": " })
+    }
+
+    /// What the server says, as one short line, without secrets that it was sent.
     #[must_use]
     pub fn said(&self) -> String {
-        let text = String::from_utf8_lossy(self.body.get(..300).unwrap_or(&self.body)).into_owned();
+        let text = self.secrets.hide(&self.body, 300);
         text.trim().chars().take(200).flat_map(char::escape_debug).collect::<String>().replace("\\\"", "\"")
     }
 
@@ -211,7 +266,8 @@ impl Answer {
     /// The fault of an answer that makes no sense.
     #[must_use]
     pub fn malformed(&self, why: impl std::fmt::Display) -> RegistryError {
-        RegistryError::Malformed(format!("{}: {why}", self.what))
+        let why = why.to_string();
+        RegistryError::Malformed(format!("{}: {}", self.what, self.secrets.hide(why.as_bytes(), why.len())))
     }
 
     /// A header as a number.

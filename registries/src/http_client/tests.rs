@@ -61,6 +61,29 @@ async fn statuses_mean_what_they_say_and_answers_are_bounded() {
     assert!(ask("SSH-2.0-x\r\n").await.is_err());
 }
 
+#[tokio::test]
+async fn a_secret_that_comes_back_is_shown_to_nobody() {
+    let token = "6ca2b0f4-1d0c-4a5e-9b3c-0f3f5f0c7e11";
+    let body = format!("{}x-token: {token}, authorization: Bearer {token}.", token.repeat(20));
+    for (status, body) in [("403 No", body.clone()), ("200 OK", format!("\"{body}\""))] {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let client = HttpClient::new(&answering(answer.into_bytes())).unwrap();
+        for call in [
+            Call::get("/v1/x").header(header::AUTHORIZATION, &format!("Bearer {token}"), true),
+            Call::get("/v1/x").body("application/json", "{}").secret(token),
+        ] {
+            assert!(!format!("{call:?}").contains(token), "{call:?}");
+            let answer = client.send(call).await.unwrap();
+            let shown = [answer.said(), answer.fault().to_string(), format!("{:?}", answer.secrets)];
+            let unread = answer.json::<Vec<u8>>().unwrap_err().to_string();
+            for text in shown.iter().chain([&unread]) {
+                assert!(!text.contains(&token[..9]), "{text}");
+            }
+            assert!(answer.said().contains("x-token: …, authorization: Bearer …."), "{}", answer.said());
+        }
+    }
+}
+
 #[test]
 fn addresses_of_servers() {
     for (text, shown) in [
