@@ -131,7 +131,7 @@ impl Registry for ConsulRegistry {
 
     /// Announces it through the agent that is asked. Must be called within a runtime.
     fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
-        register::check(&instance)?;
+        register::check(&instance, &self.settings)?;
         let client = Client::new(&self.settings, self.access.clone());
         let client = client.map_err(|error| RegisterError::Unfit(error.to_string()))?;
         let (lease, keeper) = Lease::new(instance);

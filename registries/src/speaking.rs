@@ -117,6 +117,12 @@ impl Rules {
         self.rule(service).and_then(|rule| rule.protocol).or(self.registry.protocol).unwrap_or_default()
     }
 
+    /// Whether the file has a rule for just this service.
+    #[must_use]
+    pub fn names(&self, service: &ServiceName) -> bool {
+        self.services.iter().any(|(pattern, _)| pattern.is_exactly(service))
+    }
+
     /// What the file says that a service's ports speak, if it does.
     #[must_use]
     pub fn declared_protocol(&self, service: &ServiceName) -> Option<AppProtocol> {
@@ -204,18 +210,25 @@ impl Rules {
             SpiffeId::parse(text)
                 .map_err(|error| format!("{}: {}", keys::IDENTITY, shortened(&error.to_string())))
         });
+        // What a record says beside one who knows better does not count, and is told.
+        let beside = |known: &SpiffeId, whose: &str| match &recorded {
+            Some(Ok(recorded)) if recorded != known => {
+                Some(format!("{} is {recorded}; {whose} says {known}, which stands", keys::IDENTITY))
+            }
+            Some(Err(fault)) => Some(fault.clone()),
+            _ => None,
+        };
         if let Some(platform) = instance.platform {
+            if let Some(fault) = beside(platform, "the platform") {
+                drop(told(Err(fault)));
+            }
             return (Some(platform.clone()), IdentityFrom::Platform);
         }
         let made = |template: &Template| template.fill(instance, trust_domain);
         if let Some(template) = rule.and_then(|rule| rule.identity.as_ref()) {
             let ruled = told(made(template));
-            if let (Some(ruled), Some(Ok(recorded))) = (&ruled, recorded)
-                && *ruled != recorded
-            {
-                let message =
-                    format!("{} is {recorded}; the rule says {ruled}, which stands", keys::IDENTITY);
-                drop(told(Err(message)));
+            if let Some(fault) = ruled.as_ref().and_then(|ruled| beside(ruled, "the rule")) {
+                drop(told(Err(fault)));
             }
             return (ruled, IdentityFrom::ServiceRule);
         }

@@ -47,6 +47,11 @@ impl Access {
         Self { credential, login, held: Mutex::default() }
     }
 
+    /// Whether tokens are got by logging in.
+    pub(super) fn logs_in(&self) -> bool {
+        self.login.is_some()
+    }
+
     /// The token to ask with; none for an anonymous question.
     pub(super) async fn token(&self, http: &HttpClient) -> Result<Option<Token>, RegistryError> {
         let mut held = self.held.lock().await;
@@ -84,7 +89,8 @@ async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<Token, Regis
     let bearer = Credential::File(login.token_file.clone()).token().await?;
     let bearer = bearer.as_ref().map_or("", Token::secret);
     let body = json!({ "AuthMethod": login.method, "BearerToken": bearer }).to_string();
-    let answer = http.send(Call::new(Method::POST, "/v1/acl/login").body("application/json", body)).await?;
+    let call = Call::new(Method::POST, "/v1/acl/login").body("application/json", body).secret(bearer);
+    let answer = http.send(call).await?;
     let answer = answer.ok()?;
     // What is said about an answer that cannot be read must not hold the token in it.
     let unreadable = || RegistryError::Malformed("the answer to the login cannot be read".into());

@@ -8,7 +8,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weft_core::{
-    config::parse_duration,
     name::{DEFAULT_NAMESPACE, RuleName, ServiceName},
     registry::OriginFault,
     resource::{
@@ -103,6 +102,13 @@ impl Chains {
         if let Some(resolver) = self.resolvers.get(service) {
             if !resolver.failover.is_empty() {
                 told("service-resolver", "Failover is not taken over: joins of registries fail over");
+            }
+            let timeouts = [
+                ("ConnectTimeout", &resolver.connect_timeout),
+                ("RequestTimeout", &resolver.request_timeout),
+            ];
+            for why in timeouts.into_iter().filter_map(|(key, text)| timeout(key, text).err()) {
+                told("service-resolver", &why);
             }
             if resolver.load_balancer.is_some() {
                 told("service-resolver", "LoadBalancer is not taken over");
@@ -243,8 +249,8 @@ impl Chains {
             service: service.to_owned(),
             subset: labels,
             share,
-            connect_timeout: duration(&resolver.connect_timeout),
-            request_timeout: duration(&resolver.request_timeout),
+            connect_timeout: timeout("ConnectTimeout", &resolver.connect_timeout).unwrap_or_default(),
+            request_timeout: timeout("RequestTimeout", &resolver.request_timeout).unwrap_or_default(),
         });
         Ok(())
     }
@@ -287,17 +293,53 @@ fn timeouts(rule: &mut RouteRule, targets: &[Target]) {
         targets.iter().filter_map(|target| target.request_timeout).max().unwrap_or_default();
 }
 
-/// A duration as Go writes it; none for zero, which means "not said", and for what is none.
-fn duration(text: &str) -> Option<Duration> {
-    parse_duration(text).ok().filter(|duration| !duration.is_zero())
+/// A timeout of an entry; none for zero, which means "not said".
+///
+/// # Errors
+/// Says that it cannot be read.
+fn timeout(key: &str, text: &str) -> Result<Option<Duration>, String> {
+    let read = if text.is_empty() { Ok(Duration::ZERO) } else { duration(text) };
+    let read = read.map_err(|()| format!("{key} is {}, which is no duration", names::quoted(text)))?;
+    Ok(Some(read).filter(|read| !read.is_zero()))
+}
+
+/// A duration as Go writes it: numbers with a unit each, and with a fraction, such as `1m30.5s`.
+pub(super) fn duration(text: &str) -> Result<Duration, ()> {
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("\u{b5}s", 1e-6),
+        ("\u{3bc}s", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').ok_or(())?;
+        let number: f64 = rest[..end].parse().map_err(|_| ())?;
+        let from = &rest[end..];
+        let unit = from.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(from.len());
+        let (_, length) = UNITS.iter().find(|(name, _)| *name == &from[..unit]).ok_or(())?;
+        seconds += number * length;
+        rest = &from[unit..];
+    }
+    // Nothing, or more than there is time.
+    if text.is_empty() { Err(()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| ()) }
 }
 
 fn refine(rule: &mut RouteRule, destination: &Destination, place: &str, faults: &mut Vec<OriginFault>) {
     let mut told = |what: &str| faults.push(names::fault(place, what));
-    if let Some(timeout) = duration(&destination.request_timeout) {
-        rule.request_timeout = timeout;
+    match timeout("RequestTimeout", &destination.request_timeout) {
+        Ok(Some(timeout)) => rule.request_timeout = timeout,
+        Ok(None) => {}
+        Err(why) => told(&why),
     }
-    if duration(&destination.idle_timeout).is_some() {
+    if timeout("IdleTimeout", &destination.idle_timeout) != Ok(None) {
         told("IdleTimeout is not taken over");
     }
     if destination.request_headers.is_some() || destination.response_headers.is_some() {
@@ -390,4 +432,34 @@ fn literal(text: &str) -> String {
         expression.push(letter);
     }
     expression
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let milliseconds = |text: &str| duration(text).map(|read| read.as_millis());
+        for (text, expected) in
+            [("1.5s", 1500), ("250ms", 250), ("1m30.25s", 90_250), ("0s", 0), ("1h", 3_600_000)]
+        {
+            assert_eq!(milliseconds(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "1", "s", "1.5", "-1s", "1d", "1s2", "1..5s", "1e400h", &"9".repeat(400)] {
+            assert_eq!(milliseconds(wrong), Err(()), "{wrong}");
+        }
+        let mut chains = Chains::default();
+        for (text, timeout, faults) in [("1.5s", 1500, 0), ("soon", 0, 1)] {
+            let resolver = Resolver { request_timeout: text.into(), ..Resolver::default() };
+            chains.resolvers.insert("web".into(), resolver);
+            let (resources, told) = chains.route("web");
+            let [Resource::Route(route)] = &resources[..] else { panic!("{resources:?}") };
+            assert_eq!(
+                (route.rules[0].request_timeout.as_millis(), told.len()),
+                (timeout, faults),
+                "{told:?}"
+            );
+        }
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Client {
     place: Arc<str>,
     /// The peer; empty for none.
     peer: Arc<str>,
+    /// Whether a datacenter is named, which may be another than the server's.
+    elsewhere: bool,
 }
 
 /// An answer about the catalog.
@@ -82,6 +84,7 @@ impl Client {
             access,
             place: place.into(),
             peer: peer_name.into(),
+            elsewhere: settings.datacenter.is_some(),
         })
     }
 
@@ -93,6 +96,11 @@ impl Client {
     /// Reads a path of the catalog, without waiting.
     pub(super) async fn read(&self, path: &str) -> Result<Reading, RegistryError> {
         self.reading(Call::get(self.placed(path))).await
+    }
+
+    /// The same of a peer: of who may not see peers, Consul thinks for twelve seconds before it says so.
+    pub(super) async fn read_peer(&self, path: &str) -> Result<Reading, RegistryError> {
+        self.reading(Call::get(self.placed(path)).within(Duration::from_secs(20))).await
     }
 
     /// Waits at most `wait` until what a path says has an index above `index`.
@@ -110,9 +118,13 @@ impl Client {
     /// Whether the cluster has a leader, as the server that is asked knows without asking others.
     ///
     /// # Errors
-    /// That it has none: what is read then may be old.
+    /// That it has none, or that another datacenter does not answer: what is read then may be old.
     pub(super) async fn check_leader(&self) -> Result<(), RegistryError> {
-        // Asked of its own cluster: what another datacenter answers is read from its answers.
+        if self.elsewhere {
+            let nothing = format!("/v1/catalog/nodes?filter={}", encoded("Node == \"\""));
+            self.read(&nothing).await?;
+        }
+        // This is asked of the own cluster alone.
         let call = Call::get("/v1/status/leader").within(Duration::from_secs(5));
         let answer = self.http.send(call).await?.ok()?;
         if answer.json::<String>()?.is_empty() { Err(leaderless()) } else { Ok(()) }
@@ -142,7 +154,8 @@ impl Client {
             None => call,
         };
         let answer = self.http.send(with(call.clone(), &token)).await?;
-        if !is_refusal(&answer) {
+        // Another token of a login may do what this one may: only one that has ended is worth a login.
+        if !is_refusal(&answer) || (self.access.logs_in() && !is_unknown(&answer)) {
             return Ok(answer);
         }
         // The token may have been renewed since it was read, or has ended where we can get another one.
@@ -175,7 +188,7 @@ impl Client {
         let answer = self.ask(call).await?;
         if is_refusal(&answer) {
             // A server that passed the question on may answer 500 with the other's refusal in its text.
-            return Err(RegistryError::Denied(answer.fault().to_string()));
+            return Err(RegistryError::Denied(answer.told()));
         }
         // So KV says that there are no keys; that it can be waited for tells it from a path that is unknown.
         let absent = answer.status == StatusCode::NOT_FOUND && answer.number("x-consul-index").is_some();
@@ -205,6 +218,11 @@ pub(super) fn is_refusal(answer: &Answer) -> bool {
         text.contains("ACL not found") || text.contains("Permission denied")
     };
     refused || (answer.status == StatusCode::INTERNAL_SERVER_ERROR && said())
+}
+
+/// Whether an answer says that the token itself is not known, or not any more.
+fn is_unknown(answer: &Answer) -> bool {
+    answer.status == StatusCode::UNAUTHORIZED || answer.said().contains("ACL not found")
 }
 
 fn leaderless() -> RegistryError {

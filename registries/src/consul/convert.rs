@@ -9,7 +9,8 @@
 //! * Meta becomes labels, and so do tags: `tag.NAME`, with what follows `=` as the value, `true` where nothing does.
 //! * Locality: `weft-locality` of the service's meta or the node's, else what was registered as locality, else the
 //!   datacenter as the region.
-//! * Proxies and gateways of Consul's own mesh are no application's instances: left out and told.
+//! * Proxies and gateways of Consul's own mesh are no application's instances: left out and told. So are Consul's servers,
+//!   which every catalog holds: left out.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -38,6 +39,9 @@ const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
 /// How many faults of one service are told one by one.
 const MAX_FAULTS: usize = 20;
+/// As which service Consul's own servers stand in every catalog. They are no application: nobody need hear that they do not
+/// speak mesh, unless the file has a rule for them.
+const SERVERS: &str = "consul";
 /// Checks whose being critical is the operator's maintenance.
 const MAINTENANCE: [&str; 2] = ["_service_maintenance:", "_node_maintenance"];
 
@@ -80,6 +84,9 @@ pub fn service(
     declared: Option<AppProtocol>,
     around: &Surroundings,
 ) -> Words {
+    if name.label() == SERVERS && !around.rules.names(name) {
+        return Words::new(Vec::new(), Vec::new());
+    }
     let mut faults = Faults::default();
     let mut entries: Vec<&Entry> = entries.iter().collect();
     // The oldest decides where instances contradict each other: it is the one that callers know.
@@ -219,7 +226,7 @@ fn instance(
     };
     let health = health(entry);
     let labels = labels(entry, &mut told);
-    let locality = locality(entry, recorded);
+    let locality = locality(entry, recorded, &mut told);
     let weight = recorded.weight.unwrap_or_else(|| weight(entry));
     let mut endpoints = Vec::new();
     for (port_name, port) in named_ports(entry, protocol, &mut told) {
@@ -306,29 +313,40 @@ fn labels(entry: &Entry, told: &mut impl FnMut(&str)) -> Labels {
     let meta = meta.map(|(key, value)| (key.clone(), value.as_str()));
     let tags = entry.service.tags.iter().map(|tag| tag.split_once('=').unwrap_or((tag, "true")));
     let tags = tags.map(|(tag, value)| (format!("tag.{tag}"), value));
-    let fits =
-        |(key, value): &(String, &str)| !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL;
+    // Labels are shown to people: a line break or an escape would write what they read.
+    let fits = |text: &str| text.len() <= MAX_LABEL && !text.chars().any(char::is_control);
+    let fits = |(key, value): &(String, &str)| !key.is_empty() && fits(key) && fits(value);
     let (mut kept, left_out): (Vec<(String, &str)>, Vec<_>) = meta.chain(tags).partition(fits);
     // The same ones whatever the order of tags.
     kept.sort();
     kept.dedup_by(|one, other| one.0 == other.0);
     if !left_out.is_empty() || kept.len() > MAX_LABELS {
         told(
-            "some of its meta and tags are left out: at most 64 labels, keys and values of at most 256 bytes",
+            "some of its meta and tags are left out: at most 64 labels, keys and values of at most 256 bytes without control characters",
         );
     }
     kept.truncate(MAX_LABELS);
     kept.into_iter().collect()
 }
 
-fn locality(entry: &Entry, recorded: &Recorded) -> Locality {
+fn locality(entry: &Entry, recorded: &Recorded, told: &mut impl FnMut(&str)) -> Locality {
     if let Some(locality) = &recorded.locality {
         return locality.clone();
     }
-    let of_node = entry.node.meta.get(keys::LOCALITY).and_then(|text| Locality::new(text).ok());
+    let mut read = |text: &str, whose: &str| match Locality::new(text) {
+        Ok(locality) => Some(locality),
+        Err(error) => {
+            let reason = error.reason;
+            told(&format!("{whose} is {}, which is no locality: {reason}", names::quoted(text)));
+            None
+        }
+    };
+    let node = || format!("{} of its node", keys::LOCALITY);
+    let of_node = entry.node.meta.get(keys::LOCALITY).and_then(|text| read(text, &node()));
     let place = entry.service.locality.as_ref().or(entry.node.locality.as_ref());
     let registered = place.filter(|place| !place.region.is_empty());
-    let registered = registered.and_then(|it| Locality::new(&format!("{}/{}", it.region, it.zone)).ok());
+    let registered = registered
+        .and_then(|it| read(&format!("{}/{}", it.region, it.zone), "what was registered as its place"));
     let datacenter = || Locality::new(&entry.node.datacenter).ok();
     of_node.or(registered).or_else(datacenter).unwrap_or_default()
 }

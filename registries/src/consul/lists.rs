@@ -101,7 +101,14 @@ impl List {
 
     /// Reads the list as it is.
     pub(super) async fn read(self, client: &Client) -> Result<Heard, RegistryError> {
-        self.heard(&client.read(&self.path(client)).await?, None)
+        self.heard(&self.ask(client).await?, None)
+    }
+
+    async fn ask(self, client: &Client) -> Result<Reading, RegistryError> {
+        match self {
+            Self::Imported => client.read_peer(&self.path(client)).await,
+            _ => client.read(&self.path(client)).await,
+        }
     }
 
     fn heard(self, reading: &Reading, before: Option<u64>) -> Result<Heard, RegistryError> {
@@ -139,7 +146,7 @@ impl List {
                 Some(index) => client.wait(&self.path(&client), index, jittered(wait).min(LONGEST)).await,
                 None => {
                     sleep(jittered(WITHOUT_INDEX)).await;
-                    client.read(&self.path(&client)).await
+                    self.ask(&client).await
                 }
             };
             let word = answered.and_then(|reading| self.heard(&reading, index));

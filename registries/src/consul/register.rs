@@ -1,8 +1,10 @@
-//! How a local instance is announced at Consul: registered with the agent that is asked, kept alive by a check that must be
+//! How a local instance is announced at Consul: registered with the agent that is asked, kept alive by checks that must be
 //! renewed, and registered again when Consul forgot it.
 //!
-//! Where it is not withdrawn (the process ended, Consul is away), the check fails after its time and Consul removes the
-//! instance a minute later.
+//! One check says that somebody renews it, the other how the application is. Where the instance is not withdrawn (the
+//! process ended, Consul is away), the first fails after its time and Consul removes the instance a minute later. Consul
+//! removes by how long a check is critical, whatever made it so: with one check for both, an application that is ill for
+//! a minute would be removed and registered again and again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,15 +16,18 @@ use weft_core::{
     resource::Endpoint,
 };
 
-use super::client::{Client, encoded};
+use super::{
+    client::{Client, encoded},
+    settings::ConsulSettings,
+};
 use crate::{
     announcing::Place,
     speaking::{keys, protocol_word},
 };
 
-/// How long the check passes without being renewed.
+/// How long a check passes without being renewed.
 const LIVES: Duration = Duration::from_secs(20);
-/// How often it is renewed, before jitter.
+/// How often they are renewed, before jitter.
 const RENEWED: Duration = Duration::from_secs(6);
 /// After how long without renewal Consul removes the instance: the shortest that it takes.
 const REMOVED_AFTER: &str = "1m";
@@ -34,7 +39,11 @@ pub(super) struct ConsulPlace(pub(super) Client);
 ///
 /// # Errors
 /// Says why not.
-pub(super) fn check(instance: &LocalInstance) -> Result<(), RegisterError> {
+pub(super) fn check(instance: &LocalInstance, settings: &ConsulSettings) -> Result<(), RegisterError> {
+    if let Some(peer) = &settings.peer {
+        let reason = format!("what belongs to the peer {peer} is announced there, not here");
+        return Err(RegisterError::Unfit(reason));
+    }
     let service = &instance.endpoint.service;
     if service.namespace() != DEFAULT_NAMESPACE {
         let reason = format!("`{service}`: Consul has no namespaces here but `default`");
@@ -58,11 +67,17 @@ impl Place for ConsulPlace {
     }
 
     async fn renew(&mut self, instance: &LocalInstance) -> Result<bool, RegistryError> {
-        let path = format!("/v1/agent/check/update/{}", encoded(&check_id(&id(&instance.endpoint))));
-        let body = json!({ "Status": status(instance), "Output": instance.note });
-        let answer = self.0.send(Method::PUT, &path, &body).await?;
-        let unknown = answer.status.as_u16() == 404 || answer.said().contains("Unknown check");
-        if unknown { Ok(false) } else { answer.ok().map(|_| true) }
+        let id = id(&instance.endpoint);
+        for (check, status, note) in checks(&id, instance) {
+            let path = format!("/v1/agent/check/update/{}", encoded(&check));
+            let body = json!({ "Status": status, "Output": note });
+            let answer = self.0.send(Method::PUT, &path, &body).await?;
+            if answer.status.as_u16() == 404 || answer.said().contains("Unknown check") {
+                return Ok(false);
+            }
+            answer.ok()?;
+        }
+        Ok(true)
     }
 
     async fn withdraw(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
@@ -77,12 +92,10 @@ fn id(endpoint: &Endpoint) -> String {
     format!("weft:{}:{}:{}", endpoint.service.label(), endpoint.port_name, endpoint.instance)
 }
 
-fn check_id(id: &str) -> String {
-    format!("{id}:alive")
-}
-
-fn status(instance: &LocalInstance) -> &'static str {
-    if instance.is_healthy() { "passing" } else { "critical" }
+/// Both checks of an instance, by id, with what they say now: that it is renewed, and how the application is.
+fn checks<'a>(id: &str, instance: &'a LocalInstance) -> [(String, &'static str, &'a str); 2] {
+    let status = if instance.is_healthy() { "passing" } else { "critical" };
+    [(format!("{id}:alive"), "passing", ""), (format!("{id}:healthy"), status, instance.note.as_str())]
 }
 
 fn body(instance: &LocalInstance) -> Value {
@@ -90,6 +103,8 @@ fn body(instance: &LocalInstance) -> Value {
     let id = id(endpoint);
     let address = endpoint.address.socket();
     let (meta, tags) = record(instance);
+    let [(alive, renewed, _), (healthy, status, note)] = checks(&id, instance);
+    let lives = format!("{}s", LIVES.as_secs());
     json!({
         "ID": id,
         "Name": endpoint.service.label(),
@@ -97,14 +112,16 @@ fn body(instance: &LocalInstance) -> Value {
         "Port": address.port(),
         "Tags": tags,
         "Meta": meta,
-        "Check": {
-            "CheckID": check_id(&id),
-            "Name": "announced by weft",
-            "TTL": format!("{}s", LIVES.as_secs()),
-            "Status": status(instance),
-            "Notes": instance.note,
-            "DeregisterCriticalServiceAfter": REMOVED_AFTER,
-        },
+        "Checks": [
+            {
+                "CheckID": alive,
+                "Name": "announced by weft",
+                "TTL": lives,
+                "Status": renewed,
+                "DeregisterCriticalServiceAfter": REMOVED_AFTER,
+            },
+            { "CheckID": healthy, "Name": "healthy, says weft", "TTL": lives, "Status": status, "Notes": note },
+        ],
     })
 }
 

@@ -102,10 +102,14 @@ pub(super) async fn sight(
 
 /// The rights that following needs, each with whether it is given. Empty without access control.
 pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<Right>, RegistryError> {
+    let peering = ("peering = \"read\"", question("peering", "read", ""), "what the peer exports");
     let mut wanted = vec![
         ("service_prefix \"\" read", question("service", "read", ""), "services, their instances and checks"),
         ("node_prefix \"\" read", question("node", "read", ""), "the addresses and checks of nodes"),
     ];
+    if !client.peer().is_empty() {
+        wanted.push(peering);
+    }
     if configuration {
         let intentions = question("intention", "read", "");
         wanted.push((INTENTIONS, intentions, "intentions, as policies"));

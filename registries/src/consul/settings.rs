@@ -154,8 +154,9 @@ impl LoginSettings {
 }
 
 impl Settings for ConsulSettings {
+    /// Those of the own cluster alone: the agent that is asked keeps no other's.
     fn takes_announcements(&self) -> bool {
-        true
+        self.peer.is_none()
     }
 
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {

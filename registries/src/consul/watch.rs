@@ -259,12 +259,12 @@ impl Follower {
         let (say, heard) = mpsc::channel(lists.len());
         self.waiters = self.waiters.take().map(|_| Waiters::default());
         self.say = Some(say.clone());
+        let mut indexes = Vec::with_capacity(lists.len());
         for list in lists {
             let word = list.read(&self.client).await?;
-            self.followers.spawn(list.follow(self.client.clone(), word.index, self.wait, say.clone()));
+            indexes.push((list, word.index));
             self.hear(Some(Ok(word)))?;
         }
-        self.heard = Some(heard);
         (self.anew, self.moved, self.reconsider) = (false, false, false);
         let hidden: Vec<String> = self.hidden.keys().map(ToString::to_string).collect();
         self.sight = rights::sight(&self.client, &hidden, self.configured.is_some()).await?;
@@ -287,6 +287,12 @@ impl Follower {
             }
         }
         listing.extend(self.configuration()?.0);
+        // Last of all: Consul keeps the connection of a question that waits, also when nobody is there any more, so that
+        // lists that fail one after the other would use up what it allows one address.
+        for (list, index) in indexes {
+            self.followers.spawn(list.follow(self.client.clone(), index, self.wait, say.clone()));
+        }
+        self.heard = Some(heard);
         Ok(self.told.tell(listing, self.completeness(), std::time::Instant::now()))
     }
 

@@ -67,13 +67,13 @@ async fn a_secret_that_comes_back_is_shown_to_nobody() {
     let body = format!("{}x-token: {token}, authorization: Bearer {token}.", token.repeat(20));
     for (status, body) in [("403 No", body.clone()), ("200 OK", format!("\"{body}\""))] {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        let client = HttpClient::new(&answering(answer.into_bytes())).unwrap();
+        let server = answering(answer.into_bytes());
         for call in [
             Call::get("/v1/x").header(header::AUTHORIZATION, &format!("Bearer {token}"), true),
             Call::get("/v1/x").body("application/json", "{}").secret(token),
         ] {
             assert!(!format!("{call:?}").contains(token), "{call:?}");
-            let answer = client.send(call).await.unwrap();
+            let answer = HttpClient::new(&server).unwrap().send(call).await.unwrap();
             let shown = [answer.said(), answer.fault().to_string(), format!("{:?}", answer.secrets)];
             let unread = answer.json::<Vec<u8>>().unwrap_err().to_string();
             for text in shown.iter().chain([&unread]) {

@@ -85,6 +85,11 @@ impl Pattern {
         is(&self.label, service.label()) && is(&self.namespace, service.namespace())
     }
 
+    /// Whether it is for this service and no other.
+    pub(crate) fn is_exactly(&self, service: &ServiceName) -> bool {
+        self.label.is_some() && self.namespace.is_some() && self.fits(service)
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self { label: None, namespace: None });

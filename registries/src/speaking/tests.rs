@@ -147,3 +147,17 @@ fn the_rest_of_a_record_is_read_or_told() {
     let read = Recorded::read(&|key| wrong.get(key).copied());
     assert_eq!((read.protocol, read.weight, read.locality, read.faults.len()), (None, None, None, 3));
 }
+
+#[test]
+fn a_record_that_does_not_count_is_told() {
+    let by_rule = rules("[[service]]\nname = \"web\"\nidentity = \"ns/default/sa/web\"\nmesh_port = 15008\n");
+    let by_platform = rules("mesh_port = 15008\n");
+    for (recorded, word) in [(OTHER, "which stands"), ("no identity", "weft-identity")] {
+        for (rules, platform) in [(&by_rule, None), (&by_platform, Some(WEB))] {
+            let spoken = speaks(rules, platform, &[(keys::IDENTITY, recorded)]);
+            assert_eq!(spoken.identity.unwrap().as_str(), WEB);
+            assert!(spoken.faults.iter().any(|it| it.contains(word)), "{recorded}: {:?}", spoken.faults);
+        }
+    }
+    assert!(speaks(&by_platform, Some(WEB), &[(keys::IDENTITY, WEB)]).faults.is_empty());
+}

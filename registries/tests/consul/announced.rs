@@ -76,6 +76,14 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     let unhealthy =
         |view: &View<'_>| view.endpoints("web").iter().flatten().any(|it| it.health == Health::Unhealthy);
     follower.until("that it is unhealthy", SOON, unhealthy).await.unwrap();
+    // Consul removes what is critical for a minute: that must not be what is merely ill.
+    let checks = block_in_place(|| consul.call("GET", "/v1/agent/checks", "")).unwrap().json();
+    let status = |which: &str| {
+        let checks = checks.as_object().unwrap().values();
+        let mut found = checks.filter(|it| it["CheckID"].as_str().is_some_and(|id| id.ends_with(which)));
+        found.next().unwrap()["Status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([status(":alive"), status(":healthy")], ["passing", "critical"]);
     assert!(lease.state().borrow().confirmed.is_some());
     lease.withdraw().await;
     assert!(!is_registered(), "withdrawing waits until it is done");

@@ -7,14 +7,19 @@ use weft_core::resource::{Action, PathMatch, Policy, PrincipalMatch, Route};
 use weft_testbed::{Consul, ConsulOptions};
 
 use crate::{
-    bed::{SOON, put, registry, start, write},
+    bed::{SOON, registry, start, write},
     follower::{Follower, View},
 };
 
 const SECTION: &str = "configuration = true\nidentity = \"ns/{namespace}/sa/{service}\"\nmesh_port = 15008\n";
 
+/// Writes an entry. A server that has just begun takes no intentions for a moment.
 fn entry(consul: &Consul, entry: Value) {
-    put(consul, "/v1/config", &entry);
+    let written = || {
+        let answer = consul.call("PUT", "/v1/config", entry.to_string());
+        answer.is_ok_and(|answer| answer.success("an entry").is_ok())
+    };
+    tokio::task::block_in_place(|| weft_testbed::until("the entry is taken", SOON, written)).unwrap();
 }
 
 fn route(view: &View<'_>, name: &str) -> Option<Arc<Route>> {
@@ -249,7 +254,7 @@ async fn nothing_is_told_as_long_as_policies_may_be_missing() {
     let refused = |view: &View<'_>| view.seen.errors.iter().any(|error| error.contains("weft/deny.toml"));
     follower.until("that the key makes no sense", SOON, refused).await.unwrap();
     assert_eq!(follower.view(|view| view.seen.commits), 0);
-    key("");
+    key("# nothing is forbidden after all\n");
     follower.until("the rest, when it does", SOON, |view| view.count("web") == 1).await.unwrap();
 }
 

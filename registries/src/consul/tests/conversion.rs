@@ -176,3 +176,41 @@ fn a_recorded_server_is_read_as_it_was() {
     let kinds = |prefix: &str| listing.keys().filter(|origin| origin.as_str().starts_with(prefix)).count();
     assert_eq!([kinds("service/"), kinds("route/"), kinds("intentions/"), kinds("kv/")], [2, 1, 1, 1]);
 }
+
+#[test]
+fn what_a_record_says_that_cannot_be_is_told() {
+    let entry = |meta: Value, tags: Value, node: Value| {
+        let entry = json!([{
+            "Node": { "Node": "n", "Address": "10.0.0.1", "Meta": node },
+            "Service": { "ID": "a", "Service": "web", "Port": 80, "Meta": meta, "Tags": tags },
+        }]);
+        told(&serde_json::from_value::<Vec<Entry>>(entry).unwrap())
+    };
+    let words = entry(json!({ "a": "x\ny", "b": "fine" }), json!(["e\u{1b}[2J", "blue"]), json!({}));
+    let labels = &endpoints(&words)[0].labels;
+    let shown: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(shown, ["b=fine", "tag.blue=true"]);
+    assert!(words.faults.iter().any(|it| it.message.contains("control characters")), "{:?}", words.faults);
+    let words = entry(json!({}), json!([]), json!({ "weft-locality": "a/b/c/d/e" }));
+    assert!(
+        words.faults.iter().any(|it| it.message.contains("weft-locality of its node")),
+        "{:?}",
+        words.faults
+    );
+}
+
+#[test]
+fn consuls_own_servers_are_no_application() {
+    let entries = json!([{
+        "Node": { "Node": "n", "Address": "10.0.0.1" }, "Service": { "ID": "consul", "Service": "consul", "Port": 8300 },
+    }]);
+    let entries: Vec<Entry> = serde_json::from_value(entries).unwrap();
+    let name = "consul.default".parse().unwrap();
+    let words = convert::service(&name, &entries, None, &around());
+    assert!(words.resources.is_empty() && words.faults.is_empty(), "{words:?}");
+    let text = "[[service]]\nname = \"consul\"\ntls = \"off\"\n".to_owned();
+    let source = weft_core::config::SourceFile::new("weft.toml", text);
+    let rules = weft_core::config::read(&source, |it| Rules::read(it, &[])).value.unwrap();
+    let words = convert::service(&name, &entries, None, &Surroundings { rules, ..around() });
+    assert_eq!(endpoints(&words).len(), 1, "unless a rule is for just them");
+}
