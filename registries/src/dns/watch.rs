@@ -37,6 +37,10 @@ const AT_ONCE: usize = 16;
 /// How soon a question is asked again that brought nothing, the first time and at most.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// How long silence lasts, after its first sign, before it is taken for the server's.
+const SILENT: Duration = Duration::from_secs(2);
+/// How many questions that were answered are asked again when one meets silence.
+const WITNESSES: usize = 3;
 /// How often what is still true is confirmed.
 const CONFIRM: Duration = Duration::from_secs(8);
 /// How long answers that come together are gathered.
@@ -93,6 +97,8 @@ struct Follow {
     /// How often each question brought nothing, one time after the other.
     failed: BTreeMap<Question, u32>,
     asked: FuturesUnordered<BoxFuture<'static, Asked>>,
+    /// Since when there was silence and not one answer.
+    silent_since: Option<Instant>,
     /// Addresses that logical endpoints have.
     used: BTreeSet<IpAddr>,
     confirm_at: Instant,
@@ -112,6 +118,7 @@ impl Follow {
             next: BTreeMap::new(),
             failed: BTreeMap::new(),
             asked: FuturesUnordered::new(),
+            silent_since: None,
             used: BTreeSet::new(),
             confirm_at: Instant::now() + jittered(CONFIRM),
             queue: VecDeque::new(),
@@ -140,9 +147,15 @@ impl Follow {
                 Some(asked) = self.asked.next() => self.hear(asked).await?,
                 () = sleep_until(due.min(self.confirm_at)) => {}
             }
-            if Instant::now() >= self.confirm_at {
+            if Instant::now() < self.confirm_at {
+                continue;
+            }
+            if self.silent_since.is_none() {
                 // In doubt, a list is told again until it is believed.
                 self.tell();
+            } else {
+                // Nothing is confirmed that nobody answers for.
+                self.confirm_at = Instant::now() + jittered(CONFIRM);
             }
         }
     }
@@ -194,19 +207,27 @@ impl Follow {
             let ttl = ttl.clamp(self.settings.min_ttl, self.settings.max_ttl);
             ttl + ttl.mul_f64(fastrand::f64() / 10.0)
         };
-        let began = self.failed.get(&question) == Some(&1);
-        *next = Some(Instant::now() + wait);
-        if is_silence && began {
-            // Has the server fallen silent, or is it this name's? All others know.
-            let now = Instant::now();
-            for next in self.next.values_mut().flatten() {
-                *next = (*next).min(now + AGAIN);
+        let now = Instant::now();
+        *next = Some(now + wait);
+        if !is_silence {
+            self.silent_since = None;
+        } else if self.silent_since.is_none() {
+            self.silent_since = Some(now);
+            // Has the server fallen silent, or is it this name's? Others know, and a few of them are enough.
+            let failed = &self.failed;
+            let answered = self.next.iter_mut().filter(|(question, _)| !failed.contains_key(*question));
+            for next in answered.filter_map(|(_, next)| next.as_mut()).take(WITNESSES) {
+                *next = (*next).min(now);
             }
         }
     }
 
-    /// Whether nothing that was asked is answered any more.
+    /// Whether nothing that was asked is answered any more, be it that much was not asked lately.
     fn is_outage(&self) -> Result<(), RegistryError> {
+        if let Some(since) = self.silent_since.filter(|since| since.elapsed() >= SILENT) {
+            let message = format!("no question was answered for {:.0} s", since.elapsed().as_secs_f64());
+            return Err(RegistryError::Unreachable(message));
+        }
         let mut failures = Vec::new();
         for question in self.next.keys() {
             match self.answers.known.get(question).and_then(|known| known.failure.as_ref()) {

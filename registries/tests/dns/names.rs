@@ -1,6 +1,9 @@
 //! What a zone says, and what takes it away.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use weft_core::{
     config::{SourceFile, read},
@@ -115,6 +118,38 @@ async fn a_server_that_fails_refuses_or_is_silent_takes_nothing_away() {
         follower.until("what is new is seen", |view| has(view, "db.default", &[&address])).await;
         knot.set("db A 10.0.0.1").unwrap();
         follower.until("and what is newer", |view| has(view, "db.default", &["10.0.0.1:5432"])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_many_names_that_is_gone_is_missed_by_the_first_that_is_asked_for() {
+    let names: Vec<String> = (0..40).map(|number| format!("n{number}")).collect();
+    let records: Vec<String> = names.iter().map(|name| format!("{name} 3600 A 10.0.0.1")).collect();
+    let Some(knot) = knot(&format!("db 1 A 10.0.0.1\n{}", records.join("\n"))) else { return };
+    let follows = names
+        .iter()
+        .map(|name| format!("[[follow]]\nservice = \"{name}\"\nhost = \"{name}.test\"\nport = 80\n"));
+    let mut follower = follower(&knot, &format!("max_ttl = \"1h\"\n{DB}{}", follows.collect::<String>()));
+    let all = |view: &View| view.services().len() == 41;
+    let before = follower.until("all are there", all).await;
+    for is_killed in [true, false] {
+        let errors = follower.now().errors.len();
+        let began = Instant::now();
+        if is_killed {
+            knot.process().kill()
+        } else {
+            knot.process().pause()
+        }
+        let view = follower.until("it is missed", |view| view.errors.len() > errors).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert_eq!(view.services(), before.services());
+        if is_killed {
+            knot.restart().unwrap()
+        } else {
+            knot.process().resume()
+        }
+        let (commits, lists) = (view.commits, view.lists);
+        follower.until("it is back", |view| view.commits > commits && view.lists > lists).await;
     }
 }
 
