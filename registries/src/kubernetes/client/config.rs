@@ -15,7 +15,7 @@ use hyper_util::{
 use kube::{
     Config,
     client::{AuthError, Body, ClientBuilder, ConfigExt},
-    config::{ExecInteractiveMode, Kubeconfig, KubeconfigError},
+    config::{ExecInteractiveMode, Kubeconfig, KubeconfigError, NamedAuthInfo},
 };
 use tokio::{
     task::{JoinError, JoinHandle, spawn_blocking},
@@ -34,6 +34,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 /// How long a connection may be idle and be used again.
 const IDLE: Duration = Duration::from_secs(60);
+const UNFIT_TOKEN: &str = "the token is more than visible ASCII characters";
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Where the API server is, and who asks.
@@ -61,7 +62,9 @@ pub async fn connect(access: &Access) -> Result<Client, RegistryError> {
         let why = format!("the credential plugin did not answer within {seconds} s");
         return Err(RegistryError::Unreachable(why));
     };
-    made.map_err(|error| RegistryError::Unreachable(error.to_string()))?
+    // kube panics on a token that no header can hold; what a plugin gave is seen by nobody else.
+    let unfit = |_| RegistryError::Denied(format!("no credential for the API server: {UNFIT_TOKEN}"));
+    made.map_err(unfit)?
 }
 
 /// An attempt under way, if any.
@@ -140,6 +143,9 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
         // Nobody sits at an agent's terminal.
         exec.interactive_mode = Some(ExecInteractiveMode::Never);
     }
+    if !tokens_are_fit(&kubeconfig) {
+        return Err(unusable(&format!("in the kubeconfig, {UNFIT_TOKEN}")));
+    }
     let config = Config::try_from(kubeconfig).map_err(|error| unusable_kubeconfig(&error))?;
     let host = config.cluster_url.host().unwrap_or_default();
     let local = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
@@ -149,10 +155,23 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
              certificate-authority instead",
         ));
     }
+    if config.cluster_url.scheme_str().is_none() {
+        return Err(unusable("the kubeconfig's server has no scheme: it should begin with https://"));
+    }
     if config.cluster_url.scheme_str() != Some("https") && !local {
         return Err(unusable("the kubeconfig's server is not https, and not on this host"));
     }
     Ok(config)
+}
+
+/// Whether the tokens that stand in the file can be sent.
+fn tokens_are_fit(kubeconfig: &Kubeconfig) -> bool {
+    let is_fit = |user: &NamedAuthInfo| {
+        let user = serde_json::to_value(user).unwrap_or_default();
+        let token = user["user"]["token"].as_str().unwrap_or_default();
+        token.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    kubeconfig.auth_infos.iter().all(is_fit)
 }
 
 fn unusable(why: &str) -> RegistryError {
@@ -176,7 +195,7 @@ pub(super) fn no_credential(error: &AuthError) -> RegistryError {
             "the credential plugin's answer cannot be read".into()
         }
         AuthError::AuthExecStart(error) => format!("the credential plugin does not start: {error}"),
-        AuthError::InvalidBearerToken(_) => "the token is more than visible ASCII characters".into(),
+        AuthError::InvalidBearerToken(_) => UNFIT_TOKEN.into(),
         AuthError::ReadTokenFile(error, path) => format!("no token in {}: {error}", path.display()),
         AuthError::AuthExec(_) => "the credential plugin cannot be used".into(),
         error => error.to_string(),
@@ -192,6 +211,31 @@ mod tests {
     };
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_the_library_would_panic_of_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let told = async |server: &str, user: &str| {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \"{server}\"}}}}]\n\
+                 users: [{{name: u, user: {{{user}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+            );
+            std::fs::write(&path, text).unwrap();
+            let access = Access { kubeconfig: Some(path.clone()), context: None };
+            connect(&access).await.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let scheme = told("127.0.0.1:1", "").await;
+        assert!(scheme.contains("begin with https://"), "{scheme}");
+        let inline = told("https://127.0.0.1:1", "token: \"SEC\\nRET\"").await;
+        assert!(inline.contains("visible ASCII") && !inline.contains("SEC"), "{inline}");
+        let answer = "{\\\"apiVersion\\\":\\\"client.authentication.k8s.io/v1\\\",\\\"kind\\\":\\\"ExecCredential\\\",\\\"status\\\":{\\\"token\\\":\\\"SEC\\\\nRET\\\"}}";
+        let exec = format!(
+            "exec: {{apiVersion: client.authentication.k8s.io/v1, command: echo, args: [\"{answer}\"]}}"
+        );
+        let plugin = told("https://127.0.0.1:1", &exec).await;
+        assert!(plugin.contains("visible ASCII") && !plugin.contains("SEC"), "{plugin}");
+    }
 
     #[tokio::test]
     async fn what_hangs_is_waited_for_and_not_begun_again() {
