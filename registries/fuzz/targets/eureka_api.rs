@@ -2,11 +2,13 @@
 //! read, in both forms.
 #![no_main]
 
+use std::collections::BTreeSet;
+
 use http::{Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use weft_core::merge::Snapshot;
 use weft_registries::eureka::{
-    api::{Api, Listeners, Question, Source},
+    api::{Api, Listeners, Moment, Question, Source},
     listing,
 };
 
@@ -18,7 +20,10 @@ fuzz_target!(|bytes: &[u8]| {
     let (Ok(method), target, form) = (word().parse::<Method>(), word(), word()) else { return };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (api, snapshot, listeners) = (Api::default(), Snapshot::default(), Listeners::new());
-    let source = Source { snapshot: &snapshot, order: &[], listeners: &listeners };
+    let eureka = BTreeSet::new();
+    let source =
+        Source { snapshot: &snapshot, order: &[], joins: &[], eureka: &eureka, listeners: &listeners };
+    let at = |milliseconds| Moment { wall: milliseconds, steady: milliseconds };
     let question = Question {
         method: &method,
         path,
@@ -27,11 +32,11 @@ fuzz_target!(|bytes: &[u8]| {
         content_type: Some(form),
         body: body.get(1..).unwrap_or_default(),
     };
-    api.answer(question, Some(&source), 1);
+    api.answer(question, Some(&source), at(1));
     let get = Question { method: &Method::GET, path: "/eureka/apps", query: "", body: b"", ..question };
-    let json = api.answer(get, Some(&source), 2);
+    let json = api.answer(get, Some(&source), at(2));
     assert_eq!(json.status, StatusCode::OK);
-    listing(json.body.as_bytes()).expect("what we write can be read");
-    let xml = api.answer(Question { accept: None, ..get }, Some(&source), 2);
-    assert!(xml.body.starts_with("<applications>") && xml.body.ends_with("</applications>"));
+    listing(&json.body).expect("what we write can be read");
+    let xml = api.answer(Question { accept: None, ..get }, Some(&source), at(2));
+    assert!(xml.body.starts_with(b"<applications>") && xml.body.ends_with(b"</applications>"));
 });
