@@ -47,9 +47,11 @@ fn one_server_keeps_what_it_knows_through_a_kill_and_leaves_nothing_behind() {
 fn a_restored_snapshot_takes_the_index_back() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
     let snapshot = consul.snapshot().unwrap();
+    // Of a node elsewhere: what was registered with its own agent, Consul tells again by itself.
     for number in 0..20 {
-        let check = json!({ "Name": "web", "ID": format!("web-{number}"), "Port": 8080 });
-        consul.register(&check).unwrap();
+        let service = json!({ "Service": "web", "ID": format!("web-{number}"), "Port": 8080 });
+        let node = json!({ "Node": "elsewhere", "Address": "10.0.0.1", "Service": service });
+        consul.call("PUT", "/v1/catalog/register", node.to_string()).unwrap().success("register").unwrap();
     }
     let index = || {
         let answer = consul.call("GET", "/v1/catalog/services", "").unwrap();
