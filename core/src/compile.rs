@@ -24,7 +24,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-pub use join::{Join, Prefer};
+pub use join::{Join, Prefer, Proved};
 
 use access::Policies;
 use candidates::Tiers;
@@ -65,8 +65,10 @@ pub struct Compiler {
     config: CompileConfig,
     table: Table,
     units: HashMap<ServiceKey, Unit, RandomState>,
-    /// Services whose routes lead to the service that is the key.
-    dependants: HashMap<ServiceKey, BTreeSet<ServiceKey>, RandomState>,
+    /// Services whose routes lead to services of the name that is the key.
+    dependants: HashMap<ServiceName, BTreeSet<ServiceKey>, RandomState>,
+    /// All registries, most authoritative first.
+    ranked: Vec<RegistryName>,
     /// Destinations, shared with the table.
     places: Places,
     /// Places where no destination stands any more.
@@ -74,7 +76,7 @@ pub struct Compiler {
     hosts: Hosts,
     bare_names: BareNames,
     policies: Policies,
-    /// Endpoints that are not used.
+    /// Endpoints and routes that are not used.
     withheld: Noted,
     /// What is wrong with routes and ports.
     noted: Noted,
@@ -92,6 +94,7 @@ impl Compiler {
             table: Table::default(),
             units: HashMap::default(),
             dependants: HashMap::default(),
+            ranked: Vec::new(),
             places: Places::default(),
             free: Vec::new(),
             hosts: Hosts::default(),
@@ -131,12 +134,15 @@ impl Compiler {
         if !everything && !workloads_changed && changes.is_empty() {
             return self.table.clone();
         }
+        if !access::ranked(snapshot, &self.config.precedence).eq(&self.ranked) {
+            self.ranked = access::ranked(snapshot, &self.config.precedence).cloned().collect();
+        }
         let bare_names_anew = everything || (workloads_changed && self.choose_namespaces());
         if everything {
             self.compile_everything(snapshot);
         } else {
-            let keys: BTreeSet<_> =
-                changes.services.iter().map(|key| canonical(&self.config.joins, key)).collect();
+            let changed = changes.services.iter();
+            let keys: BTreeSet<_> = changed.flat_map(|key| self.concerned(snapshot, key)).collect();
             let routes = keys.iter().filter_map(|key| self.units.get(key)).flat_map(|unit| &unit.routes);
             let routes = routes.map(|route| (route.key(), route.clone())).collect();
             self.compile_services(snapshot, &keys, &Kept { states: None, routes });
@@ -148,11 +154,11 @@ impl Compiler {
         if policies_changed {
             self.policies.update(snapshot, self.config.authority.as_ref());
         }
-        let exists = |name: &ServiceName| access::exists(snapshot, &self.config.workloads, name);
+        let standing = |name: &ServiceName| access::standing(snapshot, &self.config, name);
         if policies_changed || workloads_changed {
-            self.policies.look_for_all(exists);
+            self.policies.look_for_all(standing);
         } else {
-            self.policies.look_for(changes.services.iter().map(|key| &key.service), exists);
+            self.policies.look_for(changes.services.iter().map(|key| &key.service), standing);
         }
         self.compile_views(snapshot, changes, policies_changed || workloads_changed);
         self.table.hosts = Directory { names: self.hosts.map.clone(), places: self.places.clone() };
@@ -167,6 +173,9 @@ impl Compiler {
         let mut all: Vec<_> = noted.flatten().cloned().collect();
         all.extend(self.hosts.diagnostics());
         all.extend(self.policies.diagnostics());
+        // A route that counts for services of several registries is faulty once.
+        let mut seen = BTreeSet::new();
+        all.retain(|diagnostic| seen.insert(diagnostic.clone()));
         all
     }
 
@@ -193,6 +202,16 @@ impl Compiler {
         self.compile_services(snapshot, &keys, &Kept { states: Some(states), routes });
     }
 
+    /// The services that what one registry says of a name is about: its own, and those of the same name of others, for
+    /// which its routes may count.
+    fn concerned(&self, snapshot: &Snapshot, key: &ServiceKey) -> impl Iterator<Item = ServiceKey> {
+        let others = self.ranked.iter().filter(|registry| **registry != key.registry);
+        let others = others.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
+        let others = others.filter(|other| snapshot.service(other).is_some());
+        let all = std::iter::once(key.clone()).chain(others);
+        all.map(|key| canonical(&self.config.joins, &key))
+    }
+
     /// Compiles the given services and those whose routes lead to them.
     fn compile_services(&mut self, snapshot: &Snapshot, keys: &BTreeSet<ServiceKey>, kept: &Kept) {
         let mut before = Vec::with_capacity(keys.len());
@@ -201,7 +220,7 @@ impl Compiler {
         }
         let mut link = keys.clone();
         for key in keys {
-            link.extend(self.dependants.get(key).into_iter().flatten().cloned());
+            link.extend(self.dependants.get(&key.service).into_iter().flatten().cloned());
         }
         for key in &link {
             self.link(key);
@@ -228,15 +247,14 @@ impl Compiler {
 
     /// Takes over what registries say about one service: endpoints and parsed routes. Returns what it was until now.
     fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, kept: &Kept) -> Before {
-        let group = Group::new(snapshot, &self.config.joins, key);
+        let group = Group::new(snapshot, &self.config.joins, &self.ranked, key);
         let old = self.units.remove(key).unwrap_or_default();
         let before = Before { services: old.services, place: old.place };
-        let linker = Linker { joins: &self.config.joins, unit: &|_| None, default_name: &self.default_name };
-        for backend in linker.backends(&old.routes) {
-            if let Some(list) = self.dependants.get_mut(&backend) {
+        for backend in unit::backends(key, &old.routes) {
+            if let Some(list) = self.dependants.get_mut(backend) {
                 list.remove(key);
                 if list.is_empty() {
-                    self.dependants.remove(&backend);
+                    self.dependants.remove(backend);
                 }
             }
         }
@@ -254,13 +272,12 @@ impl Compiler {
             here: &self.config.locality,
             nearest: group.entries().any(|(_, entry)| entry.service.as_ref().is_some_and(|it| it.nearest)),
         };
-        let (sets, diagnostics) = endpoints::sets(&group, tiers, &old.sets, &known);
-        let routes = group.routes(&kept.routes);
+        let (sets, mut diagnostics) = endpoints::sets(&group, tiers, &old.sets, &known);
+        let (routes, overruled) = group.routes(&kept.routes);
+        diagnostics.extend(overruled);
         let unit = Unit { services: group.services(), sets, routes, place: before.place };
-        for backend in linker.backends(&unit.routes) {
-            if backend != *key {
-                self.dependants.entry(backend).or_default().insert(key.clone());
-            }
+        for backend in unit::backends(key, &unit.routes) {
+            self.dependants.entry(backend.clone()).or_default().insert(key.clone());
         }
         note(&mut self.withheld, key, diagnostics);
         self.units.insert(key.clone(), unit);
@@ -271,6 +288,7 @@ impl Compiler {
     fn link(&mut self, key: &ServiceKey) {
         let linker = Linker {
             joins: &self.config.joins,
+            ranked: &self.ranked,
             unit: &|key| self.units.get(key),
             default_name: &self.default_name,
         };

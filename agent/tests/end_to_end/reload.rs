@@ -120,6 +120,41 @@ fn a_new_split_is_followed_by_the_next_request() {
 }
 
 #[test]
+fn a_route_of_a_registry_that_comes_first_counts_for_services_of_the_next() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", applications[0].address, "http");
+    mesh.serve("far", "other", "v1", applications[1].address, "http");
+    mesh.caller("near", "client");
+    let registries = ["routes", "mesh"].map(|name| {
+        let path = mesh.sandbox.path(&format!("{name}.d"));
+        format!(
+            "[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
+        )
+    });
+    mesh.sandbox.write("routes.d/routes.toml", "# none\n");
+    mesh.follow("near", &registries.concat());
+    mesh.start();
+    let call = |mesh: &Mesh| client::get(mesh.outbound("client"), "echo.default.mesh", "/").unwrap();
+    assert!((0..20).all(|_| call(&mesh).body.contains("one")));
+    let route = |backend: &str| {
+        format!(
+            "[[route]]\nname = \"echo\"\nservice = \"echo.default\"\n[[route.rule]]\nname = \"all\"\n\
+             backends = [{{ service = \"{backend}.default\" }}]\n"
+        )
+    };
+    mesh.sandbox.write("routes.d/routes.toml", &route("other"));
+    until("the route leads to the other", || call(&mesh).body.contains("two").then_some(()));
+    assert!((0..20).all(|_| call(&mesh).body.contains("two")));
+    // A route of the service's own registry is of no account beside it, which is told.
+    mesh.resource("routes.toml", &route("echo"));
+    status_when(&mesh, "it is told", |status| status["diagnostics"].to_string().contains("mesh/echo"));
+    assert!(call(&mesh).body.contains("two"));
+    mesh.sandbox.write("routes.d/routes.toml", "# none\n");
+    until("its own route counts", || call(&mesh).body.contains("one").then_some(()));
+}
+
+#[test]
 fn registries_come_move_and_go_under_load() {
     let application = Application::start("echo");
     let mut mesh = Mesh::new();

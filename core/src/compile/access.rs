@@ -1,11 +1,9 @@
 //! Policies, compiled, and what protects each port of each local workload.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    CompileConfig,
     conditions::{joined_name, parse_method},
     join::{Join, members},
 };
@@ -34,9 +32,16 @@ pub(super) struct Policies {
     /// See [`super::CompileConfig::authority`].
     authority: Option<RegistryName>,
     /// The services that policies protect by name.
-    targets: BTreeSet<ServiceName>,
-    /// Those of them that do not exist.
-    astray: BTreeSet<ServiceName>,
+    targets: BTreeMap<ServiceName, Standing>,
+}
+
+/// Who knows a service.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// See [`owners`].
+    pub(super) owners: Vec<RegistryName>,
+    /// Whether any registry declares it or a local workload serves it.
+    pub(super) exists: bool,
 }
 
 impl Policies {
@@ -53,29 +58,29 @@ impl Policies {
                     _ => compile(registry, policy),
                 };
                 if let PolicyTarget::Service(service) = &policy.target {
-                    self.targets.insert(service.clone());
+                    self.targets.insert(service.clone(), Standing::default());
                 }
                 self.ready.insert(key, ready);
             }
         }
     }
 
-    /// Looks for all services that policies protect, by `exists`.
-    pub(super) fn look_for_all(&mut self, exists: impl Fn(&ServiceName) -> bool) {
-        self.astray = self.targets.iter().filter(|service| !exists(service)).cloned().collect();
+    /// Looks for all services that policies protect, by `standing`.
+    pub(super) fn look_for_all(&mut self, standing: impl Fn(&ServiceName) -> Standing) {
+        for (service, known) in &mut self.targets {
+            *known = standing(service);
+        }
     }
 
     /// The same when only these services may have come or gone.
     pub(super) fn look_for<'a>(
         &mut self,
         services: impl Iterator<Item = &'a ServiceName>,
-        exists: impl Fn(&ServiceName) -> bool,
+        standing: impl Fn(&ServiceName) -> Standing,
     ) {
-        for service in services.filter(|service| self.targets.contains(*service)) {
-            if exists(service) {
-                self.astray.remove(service);
-            } else {
-                self.astray.insert(service.clone());
+        for service in services {
+            if let Some(known) = self.targets.get_mut(service) {
+                *known = standing(service);
             }
         }
     }
@@ -90,22 +95,37 @@ impl Policies {
     /// What protects a service that nobody declares, most likely by a slip of the name.
     fn strayed(&self, ready: &Ready) -> Option<Diagnostic> {
         let PolicyTarget::Service(service) = &ready.declared.target else { return None };
-        self.astray.contains(service).then(|| {
+        let is_astray = self.targets.get(service).is_some_and(|standing| !standing.exists);
+        is_astray.then(|| {
             let message = format!("protects {service}, which no registry declares: it protects nothing");
             Diagnostic::warning(&ready.compiled.name, message)
         })
     }
 
-    /// What a lesser registry allows for more than its own services.
+    /// What a lesser registry allows where it has no say.
     fn overruled(&self, registry: &RegistryName, ready: &Ready) -> Option<Diagnostic> {
-        let authority = self.authority.as_ref().filter(|authority| *authority != registry)?;
-        let wide = !matches!(ready.declared.target, PolicyTarget::Service(_));
-        (wide && ready.declared.action == Action::Allow).then(|| {
-            let message = format!(
-                "allows something only at services of its own registry: {authority} ranks before {registry}"
-            );
-            Diagnostic::warning(&ready.compiled.name, message)
-        })
+        if ready.declared.action != Action::Allow {
+            return None;
+        }
+        let message = match &ready.declared.target {
+            PolicyTarget::Mesh | PolicyTarget::Identity(_) => {
+                let authority = self.authority.as_ref().filter(|authority| *authority != registry)?;
+                format!(
+                    "allows something only at services of its own registry: {authority} ranks before {registry}"
+                )
+            }
+            PolicyTarget::Service(service) => {
+                let standing = self.targets.get(service).filter(|standing| standing.exists)?;
+                let owner = standing.owners.first().or(self.authority.as_ref())?;
+                if owner == registry || standing.owners.contains(registry) {
+                    return None;
+                }
+                format!(
+                    "allows nothing: what is allowed at {service} is the word of {owner}, which ranks before {registry}"
+                )
+            }
+        };
+        Some(Diagnostic::warning(&ready.compiled.name, message))
     }
 
     /// What one workload serves. Ports whose protection did not change stay the very same as in `old`.
@@ -192,15 +212,16 @@ fn declares(partition: &Partition, name: &ServiceName) -> bool {
     partition.services.get(name).is_some_and(|entry| entry.service.is_some())
 }
 
-/// Whether anybody knows the service: a registry, or a local workload that serves it.
-pub(super) fn exists(snapshot: &Snapshot, workloads: &[Arc<Workload>], name: &ServiceName) -> bool {
-    let mut ports = workloads.iter().flat_map(|workload| &workload.ports);
-    snapshot.partitions.values().any(|partition| declares(partition, name))
-        || ports.any(|port| port.service == *name)
+/// Who knows the service.
+pub(super) fn standing(snapshot: &Snapshot, config: &CompileConfig, name: &ServiceName) -> Standing {
+    let owners = owners(snapshot, &config.precedence, &config.joins, name);
+    let mut ports = config.workloads.iter().flat_map(|workload| &workload.ports);
+    let exists = !owners.is_empty() || ports.any(|port| port.service == *name);
+    Standing { owners, exists }
 }
 
 /// All registries, most authoritative first.
-fn ranked<'a>(
+pub(super) fn ranked<'a>(
     snapshot: &'a Snapshot,
     precedence: &'a [RegistryName],
 ) -> impl Iterator<Item = &'a RegistryName> {

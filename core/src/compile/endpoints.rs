@@ -3,20 +3,17 @@
 //! An endpoint that did not change keeps its very [`Upstream`]; one that changed but is still the same instance at the
 //! same address gets a new one with the old one's state, so that requests in flight and ejections outlive the change.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
 
 use super::{
     candidates::{self, Candidate, Tiers},
+    join::Proved,
     unit::{Group, PortSets},
 };
 use crate::{
     diagnostic::Diagnostic,
-    identity::SpiffeId,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
     table::{EndpointKey, EndpointSet, LazyState, Upstream},
@@ -64,12 +61,10 @@ pub(super) fn sets(
     let mut withheld = Withheld::default();
     let mut diagnostics = Vec::new();
     let mut found = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
-    let allowed = allowed_identities(group);
+    let proved = proved(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
-        let foreign = allowed.as_ref().filter(|(first, _)| *first != registry).and_then(|(_, identities)| {
-            entry.endpoints.iter().find(|endpoint| !is_proved(endpoint, identities))
-        });
-        if let Some(foreign) = foreign {
+        let others = proved.as_ref().filter(|(first, _)| *first != registry);
+        if let Some(foreign) = others.and_then(|(_, proved)| proved.foreign(&entry.endpoints)) {
             diagnostics.push(refused_join(group, registry, foreign));
             continue;
         }
@@ -163,22 +158,13 @@ fn upstream(candidate: &Candidate, previous: &Previous) -> Arc<Upstream> {
     }
 }
 
-type Identities<'a> = HashSet<&'a SpiffeId, RandomState>;
-
 /// The most authoritative member of a joined service that has endpoints, with the identities that these prove. None
 /// where nothing is joined, and nothing need be equal.
-fn allowed_identities<'a>(group: &'a Group) -> Option<(&'a RegistryName, Identities<'a>)> {
+fn proved(group: &Group) -> Option<(&RegistryName, Proved<'_>)> {
     let mut speaking = group.entries().filter(|(_, entry)| !entry.endpoints.is_empty());
     let (registry, first) = speaking.next()?;
     speaking.next()?;
-    let proved = first.endpoints.iter().filter(|endpoint| endpoint.tls == TlsMode::Required);
-    Some((registry, proved.filter_map(|endpoint| endpoint.identity.as_ref()).collect()))
-}
-
-/// Whether whoever answers at the endpoint must prove to be one of these. An identity in plaintext is a mere text.
-fn is_proved(endpoint: &Endpoint, identities: &Identities) -> bool {
-    let identity = endpoint.identity.as_ref();
-    endpoint.tls == TlsMode::Required && identity.is_some_and(|identity| identities.contains(identity))
+    Some((registry, Proved::by(&first.endpoints)))
 }
 
 fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {

@@ -1,8 +1,15 @@
 //! Which services of different registries are one.
 
+use std::{collections::HashSet, sync::Arc};
+
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{RegistryName, ServiceKey, ServiceName};
+use crate::{
+    identity::SpiffeId,
+    name::{RegistryName, ServiceKey, ServiceName},
+    resource::{Endpoint, TlsMode},
+};
 
 /// A declaration that services of the same name in several registries are one. They need equal identities, proved by
 /// mutual TLS: what only one of them names would let that registry add endpoints to another's service. The measure is
@@ -41,15 +48,41 @@ impl Prefer {
 }
 
 impl Join {
-    fn covers(&self, key: &ServiceKey) -> bool {
-        self.registries.contains(&key.registry)
-            && (self.services.is_empty() || self.services.contains(&key.service))
+    /// Whether the service that this registry has under this name is part of it.
+    #[must_use]
+    pub fn covers(&self, registry: &RegistryName, service: &ServiceName) -> bool {
+        self.registries.contains(registry) && (self.services.is_empty() || self.services.contains(service))
     }
+}
+
+/// The identities that a registry's endpoints prove: whoever answers there must have a certificate for one. An identity in
+/// plaintext is a mere text.
+#[derive(Debug)]
+pub struct Proved<'a>(HashSet<&'a SpiffeId, RandomState>);
+
+impl<'a> Proved<'a> {
+    /// By these endpoints.
+    #[must_use]
+    pub fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
+        Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
+    }
+
+    /// The first of these endpoints that proves none of the identities.
+    #[must_use]
+    pub fn foreign<'e>(&self, endpoints: &'e [Arc<Endpoint>]) -> Option<&'e Endpoint> {
+        let is_foreign =
+            |endpoint: &&Endpoint| !proved(endpoint).is_some_and(|identity| self.0.contains(identity));
+        endpoints.iter().map(|endpoint| &**endpoint).find(is_foreign)
+    }
+}
+
+fn proved(endpoint: &Endpoint) -> Option<&SpiffeId> {
+    endpoint.identity.as_ref().filter(|_| endpoint.tls == TlsMode::Required)
 }
 
 /// The join that a service is part of, if any.
 pub(super) fn of<'j>(joins: &'j [Join], key: &ServiceKey) -> Option<&'j Join> {
-    joins.iter().find(|join| join.covers(key))
+    joins.iter().find(|join| join.covers(&key.registry, &key.service))
 }
 
 /// The keys that are one with `key`, itself included, most authoritative first. The first one stands for all.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     diagnostic::Diagnostic,
     merge::{ServiceEntry, Snapshot},
-    name::{PortName, RegistryName, RuleName, ServiceKey},
+    name::{PortName, RegistryName, RuleName, ServiceKey, ServiceName},
     resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, RouteRule, Service, ServicePort},
     table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
 };
@@ -24,13 +24,30 @@ pub(super) struct Group {
     pub(super) key: ServiceKey,
     /// What each registry says, most authoritative first.
     entries: Vec<(RegistryName, Arc<ServiceEntry>)>,
+    /// Routes of registries that rank before all of these and have no service of that name, most authoritative first.
+    above: Vec<(RegistryName, Arc<ServiceEntry>)>,
 }
 
 impl Group {
-    pub(super) fn new(snapshot: &Snapshot, joins: &[Join], key: &ServiceKey) -> Self {
-        let members = members(joins, key).into_iter();
-        let entries = members.filter_map(|key| Some((key.registry.clone(), snapshot.service(&key)?.clone())));
-        Self { key: key.clone(), entries: entries.collect() }
+    /// `ranked` are all registries, most authoritative first.
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        joins: &[Join],
+        ranked: &[RegistryName],
+        key: &ServiceKey,
+    ) -> Self {
+        let entry = |key: ServiceKey| {
+            let entry = snapshot.service(&key)?.clone();
+            Some((key.registry, entry))
+        };
+        let entries: Vec<_> = members(joins, key).into_iter().filter_map(entry).collect();
+        let before = ranked.iter().position(|registry| entries.iter().any(|(member, _)| member == registry));
+        let above = ranked[..before.unwrap_or_default()].iter();
+        let above = above.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
+        let routing =
+            |(_, entry): &(_, Arc<ServiceEntry>)| entry.service.is_none() && !entry.routes.is_empty();
+        let above = above.filter_map(entry).filter(routing).collect();
+        Self { key: key.clone(), entries, above }
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (&RegistryName, &Arc<ServiceEntry>)> {
@@ -44,12 +61,26 @@ impl Group {
             .collect()
     }
 
-    /// The routes of the most authoritative registry that has any.
-    pub(super) fn routes(&self, old: &ParsedRoutes) -> Box<[ParsedRoute]> {
-        let Some((registry, entry)) = self.entries().find(|(_, entry)| !entry.routes.is_empty()) else {
-            return Box::default();
-        };
-        entry.routes.iter().map(|route| ParsedRoute::new(registry, route, old)).collect()
+    /// The routes of the most authoritative registry that has any, and which others are not used.
+    pub(super) fn routes(&self, old: &ParsedRoutes) -> (Box<[ParsedRoute]>, Vec<Diagnostic>) {
+        let mut routing =
+            self.above.iter().chain(&self.entries).filter(|(_, entry)| !entry.routes.is_empty());
+        let Some((winner, entry)) = routing.next() else { return Default::default() };
+        let routes: Box<[_]> =
+            entry.routes.iter().map(|route| ParsedRoute::new(winner, route, old)).collect();
+        let overruled =
+            routing.flat_map(|(registry, entry)| entry.routes.iter().map(move |it| (registry, it)));
+        let overruled = overruled.map(|(registry, route)| {
+            let service = &self.key.service;
+            let message = format!(
+                "is not used: the routes of {winner} are for {service} too, and {winner} ranks before"
+            );
+            let first = routes.first().map(|first| &first.route.name);
+            let lost = Diagnostic::warning(format_args!("{registry}/{}", route.name), message);
+            first.into_iter().fold(lost, |lost, first| lost.and_at(format_args!("{winner}/{first}")))
+        });
+        let overruled = overruled.collect();
+        (routes, overruled)
     }
 }
 
@@ -83,6 +114,8 @@ impl Unit {
 /// Builds destinations out of units.
 pub(super) struct Linker<'a> {
     pub(super) joins: &'a [Join],
+    /// All registries, most authoritative first.
+    pub(super) ranked: &'a [RegistryName],
     /// Finds a service by the key that stands for it.
     pub(super) unit: &'a dyn Fn(&ServiceKey) -> Option<&'a Unit>,
     /// The name of the rule that every port ends with.
@@ -99,11 +132,7 @@ impl Linker<'_> {
         let mut diagnostics: Vec<_> =
             unit.routes.iter().flat_map(|route| route.diagnostics.clone()).collect();
         let Some((_, service)) = unit.services.first() else {
-            if !unit.sets.is_empty() || !unit.routes.is_empty() {
-                let message =
-                    "there are endpoints or routes for it, but nothing declares the service and its ports";
-                diagnostics.push(Diagnostic::warning(key, message));
-            }
+            diagnostics.extend(self.undeclared(key, unit));
             return (None, diagnostics);
         };
         let ports = service.ports.iter().map(|port| {
@@ -123,15 +152,46 @@ impl Linker<'_> {
         (Some(Arc::new(destination)), diagnostics)
     }
 
-    /// The services that routes name as backends.
-    pub(super) fn backends<'b>(&'b self, routes: &'b [ParsedRoute]) -> impl Iterator<Item = ServiceKey> + 'b {
-        routes.iter().flat_map(move |parsed| {
-            let backends = parsed.route.rules.iter().flat_map(|rule| &rule.backends);
-            let services = backends.filter_map(|backend| backend.service.clone());
-            services.map(|service| {
-                canonical(self.joins, &ServiceKey { registry: parsed.registry.clone(), service })
-            })
+    /// What is idle because its registry does not declare the service.
+    fn undeclared(&self, key: &ServiceKey, unit: &Unit) -> Option<Diagnostic> {
+        if unit.sets.is_empty() && unit.routes.is_empty() {
+            return None;
+        }
+        let owner = self.candidates(&key.registry, &key.service).find(|it| self.declared(it).is_some());
+        let place = |registry| self.ranked.iter().position(|ranked| ranked == registry);
+        match owner.filter(|_| unit.sets.is_empty()) {
+            None => {
+                let message =
+                    "there are endpoints or routes for it, but nothing declares the service and its ports";
+                Some(Diagnostic::warning(key, message))
+            }
+            // They count there.
+            Some(owner) if place(&key.registry) < place(&owner.registry) => None,
+            Some(owner) => {
+                let message = format!(
+                    "its routes are not used: the service is one of {}, which ranks before {}",
+                    owner.registry, key.registry
+                );
+                Some(Diagnostic::warning(key, message).and_at(owner))
+            }
+        }
+    }
+
+    /// What a registry may mean by a service's name: its own service, else as callers find the name.
+    fn candidates<'b>(
+        &'b self,
+        registry: &'b RegistryName,
+        service: &'b ServiceName,
+    ) -> impl Iterator<Item = ServiceKey> + 'b {
+        let others = self.ranked.iter().filter(move |other| *other != registry);
+        let registries = std::iter::once(registry).chain(others);
+        registries.map(move |registry| {
+            canonical(self.joins, &ServiceKey { registry: registry.clone(), service: service.clone() })
         })
+    }
+
+    fn declared(&self, key: &ServiceKey) -> Option<&Unit> {
+        (self.unit)(key).filter(|unit| !unit.services.is_empty())
     }
 
     fn rules(
@@ -211,16 +271,29 @@ impl Linker<'_> {
         registry: &RegistryName,
         backend: &Backend,
     ) -> Result<(ServiceKey, Arc<EndpointSet>), ServiceKey> {
-        let Some(service) = &backend.service else {
+        let Some(service) = backend.service.as_ref().filter(|service| **service != own_key.service) else {
             return Ok((own_key.clone(), subset(&own.set(&port.name), &backend.subset)));
         };
-        let key = canonical(self.joins, &ServiceKey { registry: registry.clone(), service: service.clone() });
-        let unit = if key == *own_key { Some(own) } else { (self.unit)(&key) };
-        let Some((unit, port)) = unit.and_then(|unit| Some((unit, unit.corresponding_port(port)?))) else {
-            return Err(key);
-        };
-        Ok((key, subset(&unit.set(port), &backend.subset)))
+        let found = self.candidates(registry, service).find_map(|key| {
+            let unit = self.declared(&key)?;
+            Some((key, unit))
+        });
+        let target = found.and_then(|(key, unit)| Some((key, unit, unit.corresponding_port(port)?)));
+        match target {
+            Some((key, unit, port)) => Ok((key, subset(&unit.set(port), &backend.subset))),
+            None => Err(ServiceKey { registry: registry.clone(), service: service.clone() }),
+        }
     }
+}
+
+/// The services that routes name as backends, beside their own.
+pub(super) fn backends<'a>(
+    key: &'a ServiceKey,
+    routes: &'a [ParsedRoute],
+) -> impl Iterator<Item = &'a ServiceName> {
+    let rules = routes.iter().flat_map(|parsed| &parsed.route.rules);
+    let named = rules.flat_map(|rule| &rule.backends).filter_map(|backend| backend.service.as_ref());
+    named.filter(|service| **service != key.service)
 }
 
 fn own_target(key: &ServiceKey, unit: &Unit, port: &ServicePort) -> Target {

@@ -10,7 +10,7 @@ use crate::{
     intern::Pool,
     name::{PortName, RegistryName, ServiceKey},
     registry::OriginFault,
-    resource::{Endpoint, PrincipalMatch, Resource, Service, TlsMode},
+    resource::{Endpoint, PrincipalMatch, Resource, Service, ServicePort, TlsMode},
 };
 
 /// Services whose port was once seen to require TLS on every endpoint.
@@ -63,8 +63,14 @@ impl Intake {
         {
             return Origin { version, faults, ..Origin::clone(old) };
         }
+        let old = old.map_or(&[][..], |old| &old.resources);
+        for resource in &resources {
+            let Resource::Service(service) = resource else { continue };
+            let before = old.binary_search_by(|known| order::compare(known, resource)).ok();
+            self.hold_renamed(registry, service, before.map(|at| &old[at]));
+        }
         resources.retain_mut(|resource| self.admit(registry, resource, &mut faults));
-        let resources = self.tidy(resources, &mut faults, old.map_or(&[], |old| &old.resources));
+        let resources = self.tidy(resources, &mut faults, old);
         Origin { name, version, resources, faults, unconfirmed_since: None }
     }
 
@@ -108,6 +114,43 @@ impl Intake {
         resources.into_boxed_slice()
     }
 
+    /// Holds ports to TLS that come under new names: one with the number of a port that was TLS only and is gone, or all
+    /// where none has such a number and none of those ports is left.
+    fn hold_renamed(&mut self, registry: &RegistryName, service: &Service, before: Option<&Resource>) {
+        let held = self.held(&ServiceKey { registry: registry.clone(), service: service.name.clone() });
+        if held.is_empty() {
+            return;
+        }
+        let before = match before {
+            Some(Resource::Service(before)) => &before.ports[..],
+            _ => &[],
+        };
+        let is_in = |ports: &[ServicePort], name: &PortName| ports.iter().any(|port| port.name == *name);
+        let is_held = |name: &PortName| held.iter().any(|(_, held)| held == name);
+        let gone = before.iter().filter(|port| is_held(&port.name) && !is_in(&service.ports, &port.name));
+        let numbers: Vec<u16> = gone.map(|port| port.number).collect();
+        let new: Vec<_> = service.ports.iter().filter(|port| !is_in(before, &port.name)).collect();
+        let is_moved = |port: &ServicePort| numbers.contains(&port.number);
+        let some_moved = new.iter().any(|port| is_moved(port));
+        let none_is_left = held.iter().all(|(_, name)| !is_in(&service.ports, name));
+        let renamed = new.iter().filter(|port| is_moved(port) || (!some_moved && none_is_left));
+        let key = &held[0].0;
+        self.required_tls.extend(renamed.map(|port| (key.clone(), port.name.clone())));
+    }
+
+    /// The ports of a service that stay in TLS.
+    fn held(&self, service: &ServiceKey) -> Vec<(ServiceKey, PortName)> {
+        if self.required_tls.is_empty() {
+            return Vec::new();
+        }
+        let first = (
+            service.clone(),
+            PortName::new("0").expect("a digit is a port name, and no other comes before it"),
+        );
+        let from = self.required_tls.range(first..);
+        from.take_while(|(held, _)| held == service).cloned().collect()
+    }
+
     /// Whether the registry may say this at all; a port that was once TLS only stays so.
     fn admit(&self, registry: &RegistryName, resource: &mut Resource, faults: &mut Vec<OriginFault>) -> bool {
         let Resource::Endpoint(endpoint) = resource else { return true };
@@ -137,8 +180,7 @@ impl Intake {
 
     fn may_name(&self, registry: &RegistryName, identity: &SpiffeId) -> bool {
         let followed = self.relays.get(registry).unwrap_or(registry);
-        let allowed = self.may_name.get(followed);
-        allowed.is_none_or(|allowed| allowed.iter().any(|pattern| pattern.matches(identity)))
+        PrincipalMatch::admits(self.may_name.get(followed).map(Vec::as_slice), identity)
     }
 
     fn share(&mut self, resource: &mut Resource) {

@@ -11,7 +11,7 @@ use super::{testing::*, *};
 use crate::{
     identity::TrustDomain,
     registry::{OriginFault, Version},
-    resource::{Action, Policy, PolicyTarget, Retries, Route, RouteRule, TlsMode},
+    resource::{Action, Policy, PolicyTarget, Retries, Route, RouteRule, Service, ServicePort, TlsMode},
 };
 
 const START: SystemTime = SystemTime::UNIX_EPOCH;
@@ -168,6 +168,43 @@ fn a_port_that_was_tls_only_never_falls_back_to_plaintext() {
     let key = ServiceKey { registry: scope.registry.clone(), service: "a".parse().unwrap() };
     assert!(restarted.allow_plaintext(&key, None));
     assert_eq!(say(&mut restarted, plain()), TlsMode::Off);
+}
+
+#[test]
+fn a_port_that_was_tls_only_stays_so_under_another_name() {
+    let scope = scope("static");
+    let port = |name: &str, number| ServicePort {
+        name: name.parse().unwrap(),
+        number,
+        protocol: crate::resource::AppProtocol::Http,
+    };
+    let told = |ports: &[(&str, u16, TlsMode)]| {
+        let declared = ports.iter().map(|(name, number, _)| port(name, *number)).collect();
+        let service = Resource::Service(Arc::new(Service { ports: declared, ..service("a") }));
+        let endpoints = ports.iter().map(|(name, _, tls)| {
+            let port_name = name.parse().unwrap();
+            Resource::Endpoint(Arc::new(Endpoint { port_name, tls: *tls, ..endpoint("a", 1) }))
+        });
+        [service].into_iter().chain(endpoints).collect::<Vec<_>>()
+    };
+    let say = |merge: &mut Merge, resources: Vec<Resource>| {
+        merge.apply(replace(&scope, "file", "1", resources), START);
+        merge.apply(commit(&scope), START);
+        let endpoints = entry(merge, "a").map(|entry| entry.endpoints.clone()).unwrap_or_default();
+        endpoints.iter().map(|it| (it.port_name.to_string(), it.tls)).collect::<Vec<_>>()
+    };
+    let (off, required) = (TlsMode::Off, TlsMode::Required);
+    let both = [("http", 80, required), ("stats", 90, off)];
+    let mut merge = Merge::default();
+    say(&mut merge, told(&both));
+    let renamed = say(&mut merge, told(&[("web", 80, off), ("stats", 90, off), ("more", 91, off)]));
+    assert_eq!(renamed, [("more".into(), off), ("stats".into(), off), ("web".into(), required)]);
+    // Gone for a while and back with nothing that was known of it.
+    say(&mut merge, Vec::new());
+    assert_eq!(say(&mut merge, told(&[("grpc", 81, off)])), [("grpc".into(), required)]);
+    let key = ServiceKey { registry: scope.registry.clone(), service: "a".parse().unwrap() };
+    assert!(merge.allow_plaintext(&key, None));
+    assert_eq!(say(&mut merge, told(&[("grpc", 81, off)])), [("grpc".into(), off)]);
 }
 
 #[test]

@@ -68,6 +68,12 @@ pub enum PrincipalMatch {
 }
 
 impl PrincipalMatch {
+    /// Whether one of the conditions holds for an identity; where none are declared, any identity is admitted.
+    #[must_use]
+    pub fn admits(declared: Option<&[Self]>, identity: &SpiffeId) -> bool {
+        declared.is_none_or(|conditions| conditions.iter().any(|condition| condition.matches(identity)))
+    }
+
     /// Whether the condition holds for an identity.
     #[must_use]
     pub fn matches(&self, identity: &SpiffeId) -> bool {

@@ -151,3 +151,64 @@ fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
     assert!(world.diagnosed("kubernetes/web.default has it, by its own name"));
     assert!(world.diagnosed("consul/evil.default has it, by the order of registries"));
 }
+
+fn leads(service: &str, to: &str) -> Resource {
+    route(service, vec![rule("all", None, vec![backend(Some(to), None, 1)])])
+}
+
+/// Which registry's service the first rule of a destination leads to; none where it leads nowhere.
+fn target(table: &Table, host: &str) -> Option<String> {
+    let destination = table.destination(host).unwrap();
+    let target = destination.ports[0].rules[0].targets.first()?;
+    (!target.endpoints.all.is_empty()).then(|| target.service.to_string())
+}
+
+#[test]
+fn a_route_counts_for_services_of_registries_that_rank_after_its_own() {
+    let precedence = registries(&["static", "consul", "eureka"]);
+    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+    for name in ["web", "next"] {
+        world.say(&scope("eureka"), name, origin_of_endpoints(name, 1));
+    }
+    assert_eq!(target(&world.compile(), "web").as_deref(), Some("eureka/web.default"));
+    let table = world.say(&scope("static"), "routes", vec![leads("web", "next")]);
+    assert_eq!(target(&table, "web").as_deref(), Some("eureka/next.default"));
+    assert_eq!(world.compiler.diagnostics(), []);
+
+    // A backend is its own registry's before any other's, and one that ranks before is found before.
+    let table = world.say(&scope("consul"), "next", origin_of_endpoints("next", 2));
+    assert_eq!(target(&table, "web").as_deref(), Some("consul/next.default"));
+    let table = world.say(&scope("static"), "next", origin_of_endpoints("next", 3));
+    assert_eq!(target(&table, "web").as_deref(), Some("static/next.default"));
+    let table = world.say(&scope("static"), "next", Vec::new());
+    assert_eq!(target(&table, "web").as_deref(), Some("consul/next.default"));
+
+    // The service gets another owner, for whom the route counts as well, and goes back to the first.
+    let table = world.say(&scope("consul"), "web", origin_of_endpoints("web", 4));
+    assert_eq!(target(&table, "web").as_deref(), Some("consul/next.default"));
+    world.say(&scope("consul"), "web", Vec::new());
+    let table = world.say(&scope("static"), "routes", Vec::new());
+    assert_eq!(target(&table, "web").as_deref(), Some("eureka/web.default"));
+}
+
+#[test]
+fn routes_that_do_not_count_are_told() {
+    let precedence = registries(&["static", "consul", "eureka"]);
+    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+    let mut said = origin_of_endpoints("web", 1);
+    said.push(leads("web", "own"));
+    world.say(&scope("consul"), "web", said);
+    world.say(&scope("consul"), "own", origin_of_endpoints("own", 1));
+    let table = world.say(&scope("static"), "routes", vec![leads("web", "other")]);
+    assert_eq!(target(&table, "web"), None, "what ranks before counts, though it leads nowhere");
+    assert!(world.diagnosed("consul/split, static/split: is not used: the routes of static"));
+    assert!(world.diagnosed("its backend static/other.default is not declared"));
+    world.say(&scope("static"), "routes", Vec::new());
+    assert_eq!(world.compiler.diagnostics(), []);
+
+    let table = world.say(&scope("eureka"), "routes", vec![leads("web", "own")]);
+    assert_eq!(target(&table, "web").as_deref(), Some("consul/own.default"));
+    assert!(world.diagnosed("eureka/web.default, consul/web.default: its routes are not used"));
+    world.say(&scope("consul"), "web", Vec::new());
+    assert!(world.diagnosed("nothing declares the service"));
+}

@@ -195,3 +195,27 @@ fn a_join_takes_no_endpoint_that_proves_nothing() {
     let table = world.say(&scope("consul"), "web", vec![declared("web"), of(nameless)]);
     assert_eq!(instances(table.destination("web").unwrap(), 0, 0), ["first"]);
 }
+
+#[test]
+fn what_a_lesser_registry_allows_at_anothers_service_is_told_to_be_idle() {
+    let mut world = world("other");
+    let web = || PolicyTarget::Service("web".parse().unwrap());
+    world.say(
+        &scope("consul"),
+        "policies",
+        vec![
+            policy("let-in", web(), Action::Allow, from("stranger")),
+            policy("keep-out", web(), Action::Deny, from("stranger")),
+        ],
+    );
+    assert!(world.diagnosed("protects web.default, which no registry declares"));
+    world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 1));
+    let told = world.compiler.diagnostics();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(world.diagnosed(
+        "consul/let-in: allows nothing: what is allowed at web.default is the word of kubernetes"
+    ));
+    world.say(&scope("kubernetes"), "web", Vec::new());
+    world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
+    assert_eq!(world.compiler.diagnostics(), []);
+}
