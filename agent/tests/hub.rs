@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use hub_support::{Counter, Mesh, eventually, workloads};
+use hub_support::{Counter, Mesh, WorkloadList, eventually, workloads};
 use weft_agent::{
     hub::token::Token,
     identity::{
@@ -226,11 +226,7 @@ async fn a_stream_outlives_its_certificate_but_signs_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_one_endpoint_of_ten_thousand_services_takes_under_two_kilobytes_on_the_wire() {
     let mesh = Mesh::with_services(LEAF, 10_000).await;
-    let state = mesh.join("one", &[]).await;
-    let counter = Counter::start(mesh.address).await;
-    let (_sender, workloads) = workloads(&[]);
-    let settings = IdentitySettings { state_dir: state, hubs: vec![counter.address()] };
-    let agent = HubIdentity::start(settings, workloads).unwrap();
+    let (counter, agent, _workloads) = counted(&mesh).await;
     let weight = weight_of_service_5000(agent.link());
     eventually("all services", || weight() == Some((10_000, 1))).await;
     let (_sender, watcher) = mesh.agent("watcher", &[]).await;
@@ -266,6 +262,15 @@ async fn a_change_of_one_endpoint_of_ten_thousand_services_takes_under_two_kilob
     assert!(both < reconnect + 2048, "{both} bytes for a reconnect with one change, {reconnect} without");
 }
 
+/// A node without workloads, whose words to and from the hub are counted. It lives as long as what is given last.
+async fn counted(mesh: &Mesh) -> (Counter, HubIdentity, tokio::sync::watch::Sender<WorkloadList>) {
+    let state = mesh.join("one", &[]).await;
+    let counter = Counter::start(mesh.address).await;
+    let (sender, none) = workloads(&[]);
+    let settings = IdentitySettings { state_dir: state, hubs: vec![counter.address()] };
+    (counter, HubIdentity::start(settings, none).unwrap(), sender)
+}
+
 /// Follows the relay as an agent does; gives the number of services and the weight of one endpoint.
 fn weight_of_service_5000(link: &HubLink) -> impl Fn() -> Option<(usize, u16)> + use<> {
     let registry = HubRegistry::new(RegistryName::new("hub").unwrap(), link.clone());
@@ -283,11 +288,7 @@ fn weight_of_service_5000(link: &HubLink) -> impl Fn() -> Option<(usize, u16)> +
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_a_part_hears_of_that_alone_and_of_all_of_it_when_it_asks_for_more() {
     let mesh = Mesh::with_services(LEAF, 1000).await;
-    let state = mesh.join("one", &[]).await;
-    let counter = Counter::start(mesh.address).await;
-    let (_sender, none) = workloads(&[]);
-    let settings = IdentitySettings { state_dir: state, hubs: vec![counter.address()] };
-    let agent = HubIdentity::start(settings, none).unwrap();
+    let (counter, agent, _workloads) = counted(&mesh).await;
     let named = |names: &[&str]| {
         let names: Vec<_> = names.iter().map(|name| ServiceName::new(name).unwrap()).collect();
         HubRegistry::factory(agent.link().clone())(

@@ -39,6 +39,10 @@ pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 pub const BATCH: usize = 32 * 1024;
 /// How many batches of discovery may be unacknowledged; the hub then waits. What changes meanwhile coalesces.
 pub const WINDOW: u64 = 16;
+/// How many scopes a resume point may name at most.
+pub const MOST_SCOPES: usize = 1024;
+/// How many registries, namespaces and services a subscription may name at most, together.
+pub const MOST_NAMES: usize = 10_000;
 /// How often the hub repeats a `Commit` of a scope that is still true.
 pub const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// How far before its issue a certificate's validity begins, for hosts whose clock is late.

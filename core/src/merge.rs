@@ -4,6 +4,7 @@
 //! - what was not committed is never visible, and is forgotten when the registry's stream ends ([`Merge::abandon`]);
 //! - no registry adds to what another says: each has its own partition;
 //! - nothing goes because a registry did not answer, or may have hidden something (the `absence` module);
+//! - no full list replaces a newer one, whoever passed it on;
 //! - the outcome does not depend on how the events of different registries are interleaved;
 //! - what a commit costs depends on what it changes, not on how much is held.
 
@@ -25,11 +26,11 @@ use std::{
 use foldhash::fast::RandomState;
 use imbl::OrdSet;
 
-pub use absence::{BELIEVED_AFTER, DOUBTED_FROM};
+pub use absence::{BELIEVED_AFTER, DOUBTED_FROM, OLDER_BY};
 pub use intake::RequiredTls;
 pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snapshot};
 
-use absence::{Absence, Fate};
+use absence::{Absence, Fate, is_outdated};
 use intake::Intake;
 use partition::Touched;
 use staging::Staging;
@@ -82,6 +83,8 @@ pub enum Applied {
     Confirmed,
     /// It was a commit that made something visible.
     Changed,
+    /// It was the commit of a list that is older than what is held, and was passed over.
+    Outdated,
 }
 
 /// One scope as it was kept over a restart.
@@ -177,6 +180,7 @@ impl Merge {
         let state = ScopeState {
             completeness: saved.completeness,
             committed_at: Some(saved.committed_at),
+            restored: true,
             stale: !now.duration_since(saved.committed_at).is_ok_and(is_young),
             ..ScopeState::default()
         };
@@ -258,7 +262,13 @@ impl Merge {
     fn commit(&mut self, scope: &Scope, now: SystemTime, age: Duration) -> Applied {
         let staged = self.staged.get_mut(scope).map(Staging::take).unwrap_or_default();
         let mut state = self.snapshot.scopes.get(scope).cloned().unwrap_or_default();
-        state.committed_at = Some(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
+        let said_at = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        if staged.ended.is_some() && is_outdated(&state, said_at, now) {
+            return Applied::Outdated;
+        }
+        // Of two that passed on the same the newer word counts, unless the clock was set back since.
+        let known = state.committed_at.filter(|known| *known <= now);
+        state.committed_at = Some(known.map_or(said_at, |known| known.max(said_at)));
         let mut changes = Vec::with_capacity(staged.replaced.len());
         for (name, origin) in staged.replaced {
             // Last good words that were kept are not confirmed by this: what is stale stays so.
@@ -280,6 +290,7 @@ impl Merge {
         // file of that age holds for it.
         let listing = self.staged.get(scope).is_some_and(Staging::is_listing);
         let stale = age > PLAINTEXT_FROM_STATE || (listing && state.stale);
+        state.restored &= listing;
         let judged_anew = std::mem::replace(&mut state.stale, stale) != stale;
         if self.install(scope, state, changes, judged_anew) { Applied::Changed } else { Applied::Confirmed }
     }

@@ -9,7 +9,10 @@ mod authority;
 #[path = "support/scripted_hub.rs"]
 mod scripted_hub;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -20,7 +23,8 @@ use weft_core::{
         message::{Certificate, ClientWord, Discovery, JoinRequest, ServerWord, Subscribe},
     },
     name::RegistryName,
-    registry::{Event, Registry, RegistryError, Scope},
+    registry::{Event, LocalInstance, Registry, RegistryError, Scope},
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
 use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState, join};
 
@@ -193,6 +197,36 @@ async fn discovery_that_cannot_be_read_ends_nothing_but_itself() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_watch_that_ends_does_not_use_up_the_hubs_window() {
+    for is_replaced in [false, true] {
+        let (_hub, link, mut stream) = linked().await;
+        let registry = registry(&link);
+        let mut watch = registry.watch(scope(), None);
+        // More than anybody takes who has stopped to ask.
+        let events = vec![discovery::encode_reset(); 1000];
+        let say = async {
+            let subscription = subscribed(&mut stream).await.subscription;
+            let (registry, part) = ("static".to_owned(), String::new());
+            stream.say(ServerWord::Discovery(Discovery { subscription, registry, part, events })).await
+        };
+        let (sequence, word) = tokio::join!(say, time::timeout(DEADLINE, watch.next()));
+        assert!(matches!(word, Ok(Some(Ok(Event::Reset { .. })))), "{word:?}");
+        let former = is_replaced.then_some(watch);
+        let mut watch = registry.watch(scope(), None);
+        let say = async {
+            let through =
+                |word| if let ClientWord::Acknowledge(ack) = word { Some(ack.sequence) } else { None };
+            assert_eq!(stream.hear(through).await, sequence);
+            let subscription = subscribed(&mut stream).await.subscription;
+            relay(&mut stream, subscription, discovery::encode_reset()).await;
+        };
+        let ((), word) = tokio::join!(say, time::timeout(DEADLINE, watch.next()));
+        assert!(matches!(word, Ok(Some(Ok(Event::Reset { .. })))), "{word:?}");
+        drop(former);
+    }
+}
+
+#[tokio::test]
 async fn a_watch_says_once_that_the_hub_is_away_and_then_comes_back_with_it() {
     let mesh = Mesh::new();
     let address = mesh.hub().await.close().await;
@@ -222,6 +256,82 @@ async fn a_watch_says_once_that_the_hub_is_away_and_then_comes_back_with_it() {
     };
     let (_hub, word) = tokio::join!(returns, time::timeout(DEADLINE, watch.next()));
     assert!(matches!(word, Ok(Some(Ok(Event::Reset { .. })))), "{word:?}");
+}
+
+#[tokio::test]
+async fn an_outage_is_one_warning_whatever_is_tried_meanwhile() {
+    let said = Arc::new(Said::default());
+    let _guard = tracing::subscriber::set_default(said.clone());
+    let mesh = Mesh::new();
+    let address = mesh.hub().await.close().await;
+    let link = mesh.link(&address);
+    let registry = registry(&link);
+    let leases: Vec<_> = (1..4).map(|number| registry.register(instance(number)).unwrap()).collect();
+    away(&link).await;
+    let tries = || said.0.lock().unwrap().iter().filter(|line| line.contains("no stream to the hub")).count();
+    for _ in 0..100 {
+        if tries() > 3 {
+            break;
+        }
+        pass(10 * SECOND).await;
+        // A socket that refuses does so in real time.
+        time::sleep(20 * MILLISECOND).await;
+    }
+    assert!(tries() > 3, "it was tried again");
+    let lines = said.0.lock().unwrap().clone();
+    let warnings: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{lines:#?}");
+    drop(leases);
+}
+
+fn instance(number: u8) -> Arc<LocalInstance> {
+    let endpoint = Endpoint {
+        service: "web".parse().unwrap(),
+        port_name: "http".parse().unwrap(),
+        instance: format!("one.web-{number}").parse().unwrap(),
+        address: ([10, 9, 9, number], 8080).into(),
+        mesh_address: Some(([10, 9, 9, number], 15008).into()),
+        identity: Some(identity("web")),
+        identity_from: IdentityFrom::Declared,
+        tls: TlsMode::Required,
+        labels: Default::default(),
+        weight: 1,
+        locality: Default::default(),
+        health: Health::Healthy,
+    };
+    let port = ServicePort { name: endpoint.port_name.clone(), number: 80, protocol: AppProtocol::Http };
+    Arc::new(LocalInstance { endpoint, port, note: String::new() })
+}
+
+/// What was logged by this crate on this thread: level, then message.
+#[derive(Default)]
+struct Said(Mutex<Vec<String>>);
+
+impl tracing::Subscriber for Said {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("weft_")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        let mut note = |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line += &format!(" {}={value:?}", field.name());
+        };
+        event.record(&mut note);
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[tokio::test]

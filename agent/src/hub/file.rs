@@ -1,6 +1,13 @@
 //! The one file of a hub's own, `hub.redb` in its state directory: owned by one process, changed in atomic steps.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
@@ -10,6 +17,8 @@ use redb::{
 /// Single values, by name.
 pub(super) const META: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("meta");
 
+/// How long what may be lost waits at most for the disk.
+const SETTLED_EVERY: Duration = Duration::from_secs(10);
 /// Under which name [`META`] says where the records lie, where that is not here.
 const SHARED: &[u8] = b"shared";
 
@@ -18,6 +27,8 @@ const SHARED: &[u8] = b"shared";
 pub struct HubFile {
     database: Database,
     path: PathBuf,
+    /// Whether anything was written since the last durable step that may be lost.
+    is_unsettled: AtomicBool,
 }
 
 /// The hub's file cannot do what it should.
@@ -43,7 +54,7 @@ impl HubFile {
             fault => FileFault::Failed(format!("{}: {fault}", path.display())),
         })?;
         restrict(&path)?;
-        Ok(Self { database, path })
+        Ok(Self { database, path, is_unsettled: AtomicBool::new(false) })
     }
 
     /// Where it lies.
@@ -101,11 +112,34 @@ impl HubFile {
         transaction.set_durability(durability).map_err(failed)?;
         let (value, has_written) = change(&transaction)?;
         if has_written {
-            transaction.commit().map_err(failed)?;
+            // Said while nobody else can write.
+            self.is_unsettled.store(matches!(durability, Durability::None), Ordering::Relaxed);
+            let committed = transaction.commit().map_err(failed);
+            committed.inspect_err(|_| self.is_unsettled.store(true, Ordering::Relaxed))?;
         } else {
             transaction.abort().map_err(failed)?;
         }
         Ok(value)
+    }
+
+    /// Brings what may be lost to the disk, every so often: where nothing else is written it would wait for ever.
+    pub(super) async fn keep_settled(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SETTLED_EVERY).await;
+            let file = self.clone();
+            let settled = tokio::task::spawn_blocking(move || file.settle()).await;
+            if let Ok(Err(fault)) = settled {
+                tracing::warn!(%fault, "what may be lost is not on the disk yet");
+            }
+        }
+    }
+
+    /// Brings what may be lost to the disk, if there is anything. Blocks on the disk.
+    fn settle(&self) -> Result<(), FileFault> {
+        if !self.is_unsettled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.write(Durability::Immediate, |_| Ok(()))
     }
 
     /// A look at the file as it is now. Blocks on the disk.
@@ -122,4 +156,45 @@ fn restrict(path: &Path) -> Result<(), FileFault> {
 /// A fault of the database's, in its words.
 pub(super) fn failed(fault: impl std::fmt::Display) -> FileFault {
     FileFault::Failed(fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"key";
+
+    /// What a process would find that begins after this one was killed.
+    fn after_a_crash(file: &HubFile) -> Option<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(file.path(), folder.path().join("hub.redb")).unwrap();
+        let found = HubFile::open(folder.path()).unwrap();
+        let meta = found.read().unwrap().open_table(META).unwrap();
+        meta.get(KEY).unwrap().map(|value| value.value().to_vec())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_lost_is_on_the_disk_within_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Arc::new(HubFile::open(folder.path()).unwrap());
+        let write = |durability, value: &'static [u8]| {
+            file.write(durability, |transaction| {
+                let mut meta = transaction.open_table(META).map_err(failed)?;
+                meta.insert(KEY, value).map(drop).map_err(failed)
+            })
+            .unwrap();
+        };
+        write(Durability::Immediate, b"before");
+        write(Durability::None, b"after");
+        assert_eq!(after_a_crash(&file).as_deref(), Some(&b"before"[..]), "it need not be there yet");
+        let keeping = tokio::spawn(file.clone().keep_settled());
+        let settled = async {
+            while file.is_unsettled.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(2 * SETTLED_EVERY, settled).await.unwrap();
+        assert_eq!(after_a_crash(&file).as_deref(), Some(&b"after"[..]));
+        keeping.abort();
+    }
 }

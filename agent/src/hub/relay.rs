@@ -22,7 +22,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use weft_core::{
     name::{RegistryName, ServiceName},
-    registry::Scope,
+    registry::{Completeness, Scope},
 };
 
 pub use follower::{Follower, ResumeFault};
@@ -38,6 +38,8 @@ pub struct RelayState {
     pub scopes: BTreeMap<Scope, Arc<RelayedScope>>,
     /// The registries that are relayed, confirmed or not.
     pub registries: BTreeSet<RegistryName>,
+    /// Those that carry policies and were not confirmed yet: who has nothing of them must wait for them.
+    pub awaited: BTreeSet<Scope>,
 }
 
 /// One relayed scope at one moment.
@@ -51,6 +53,8 @@ pub struct RelayedScope {
     pub complete_after: u64,
     /// When the registry last said that all this is so.
     pub confirmed_at: SystemTime,
+    /// What its last full list was: where that may have hidden something, this may lack it.
+    pub completeness: Completeness,
 }
 
 /// One piece.

@@ -117,7 +117,7 @@ impl Hub {
         }
         let file = Arc::new(open_file(&config.state_dir).await?);
         let journal = Arc::new(Journal::open(file.clone())?);
-        let records = records(config, file, &trust_domain).await?;
+        let records = records(config, file.clone(), &trust_domain).await?;
         let office = Arc::new(Office::new(records.clone(), authority));
         let keeper = Keeper::new(folder.clone(), config.ca.leaf_ttl, office.clone())?;
         let tls = Arc::new(TlsContext::new(keeper.credentials()));
@@ -131,14 +131,14 @@ impl Hub {
         let flow = flow(config, registries)?;
         let (snapshots, statuses, tables) = (flow.snapshots(), flow.statuses(), flow.tables());
         let handle = flow.handle();
-        let epoch = journal.epoch();
+        let past = journal.past().clone();
         let mut relay = Relay::new(journal).awaiting(with_policies);
         relay.restore(names.iter())?;
         let roster = Arc::new(Roster::default());
         let (views, states) = watch::channel(states::views_of(&statuses.load_full()));
         let shared = Shared {
             office: office.clone(),
-            epoch,
+            past,
             relay: relay.reader(),
             registries: names.iter().map(ToString::to_string).collect(),
             bundles: keeper.bundles(),
@@ -173,6 +173,7 @@ impl Hub {
         }));
         let mut tasks = vec![
             tokio::spawn(keeper.keep()),
+            tokio::spawn(file.keep_settled()),
             tokio::spawn(follow(relay, snapshots)),
             tokio::spawn(states::follow(statuses, views)),
             tokio::spawn(departed::follow(records, gone)),

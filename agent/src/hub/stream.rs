@@ -40,6 +40,7 @@ use errands::{Errand, ErrandAnswer, Errands};
 use super::{
     announced::{Announcements, Desk},
     authority::{Authority, Issued},
+    journal::Past,
     office::{CertificateRefusal, Office},
     records::LastReport,
     relay::{Follower, RelayState},
@@ -63,7 +64,7 @@ pub(super) const OUTGOING: usize = 4;
 pub(super) struct Shared {
     pub(super) office: Arc<Office>,
     /// Which numbering the relay's positions are of.
-    pub(super) epoch: [u8; 16],
+    pub(super) past: Past,
     pub(super) relay: Reader<RelayState>,
     /// The registries that are relayed, most authoritative first.
     pub(super) registries: Arc<[String]>,
@@ -179,7 +180,8 @@ impl Stream {
         self.desk = announcements.map(|it| Arc::new(it.enter(&self.node.name, Instant::now())));
         let welcome = Welcome {
             version,
-            epoch: Bytes::copy_from_slice(&self.shared.epoch),
+            epoch: Bytes::copy_from_slice(&self.shared.past.epoch()),
+            life: Bytes::copy_from_slice(&self.shared.past.life()),
             granted: granted.iter().map(ToString::to_string).collect(),
             registries: self.shared.registries.to_vec(),
         };
@@ -359,7 +361,9 @@ impl Stream {
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let follower = Follower::new(subscribe, &self.shared.epoch, &self.shared.relay.load());
+        // What was sent for a former subscription is passed over, and not all of it may be acknowledged.
+        self.unacknowledged.clear();
+        let follower = Follower::new(subscribe, &self.shared.past, &self.shared.relay.load());
         match follower {
             Ok(follower) => self.follower = Some(follower),
             Err(fault) if fault.needs_full_list() => {

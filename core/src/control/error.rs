@@ -38,6 +38,14 @@ pub enum ControlError {
         /// The value.
         value: i64,
     },
+    /// More entries than one may say.
+    #[error("{count} {field} are too many")]
+    TooMany {
+        /// Which field.
+        field: &'static str,
+        /// How many came.
+        count: usize,
+    },
     /// Bytes of the wrong length.
     #[error("{field} has {length} bytes")]
     Length {

@@ -106,6 +106,9 @@ pub struct ResumePoint {
     /// The agent's own mark of the part that it asked for; the hub does not read it.
     #[prost(fixed64, tag = "3")]
     pub part: u64,
+    /// The life of the hub that told the last of them; none of a hub that says none.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub life: Bytes,
 }
 
 /// How far an agent has come in one scope.
@@ -196,6 +199,9 @@ pub struct Welcome {
     /// The registries that the hub relays, most authoritative first.
     #[prost(string, repeated, tag = "4")]
     pub registries: Vec<String>,
+    /// This start of the hub; what it tells from here on is of this life of its store.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub life: Bytes,
 }
 
 /// All trust bundles in force.

@@ -1,9 +1,11 @@
 //! Where a relay's stream goes on after a disconnect.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{ControlError, error::named, message};
+use super::{ControlError, MOST_SCOPES, error::named, message};
 use crate::{
     name::RegistryName,
     registry::{Resume, Scope},
@@ -21,6 +23,8 @@ pub struct ResumePoint {
     pub positions: Vec<(Scope, u64)>,
     /// Which part of the hub's services they are about, as a digest; 0 for all.
     pub part: u64,
+    /// Which life of that store told the last of them; empty where its hub says none.
+    pub life: Bytes,
 }
 
 impl ResumePoint {
@@ -58,19 +62,25 @@ impl ResumePoint {
             epoch: self.epoch.clone(),
             positions: self.positions.iter().map(position).collect(),
             part: self.part,
+            life: self.life.clone(),
         }
     }
 
     /// Checks a resume point of the other side.
     ///
     /// # Errors
-    /// When a registry's name breaks its rule.
+    /// When a registry's name breaks its rule, or there are more than [`MOST_SCOPES`].
     pub fn from_message(message: message::ResumePoint) -> Result<Self, ControlError> {
-        let mut point = Self { epoch: message.epoch, positions: Vec::new(), part: message.part };
+        let count = message.positions.len();
+        if count > MOST_SCOPES {
+            return Err(ControlError::TooMany { field: "positions", count });
+        }
+        let mut positions = BTreeMap::new();
         for entry in message.positions {
             let registry = named("registry", RegistryName::new(&entry.registry))?;
-            point.advance(&Scope { registry, part: entry.part.into() }, entry.position);
+            positions.insert(Scope { registry, part: entry.part.into() }, entry.position);
         }
-        Ok(point)
+        let positions = positions.into_iter().collect();
+        Ok(Self { epoch: message.epoch, positions, part: message.part, life: message.life })
     }
 }

@@ -2,12 +2,26 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::snapshot::ScopeState;
 use crate::registry::Completeness;
 
 /// From how many origins on a list that lacks more than half of them is doubted.
 pub const DOUBTED_FROM: usize = 8;
 /// How long an origin has been unconfirmed before a later full list without it is believed.
 pub const BELIEVED_AFTER: Duration = Duration::from_secs(600);
+
+/// By how much a full list may be older than what is held and still count: more than registries let pass between two
+/// words that all is still true.
+pub const OLDER_BY: Duration = Duration::from_secs(60);
+
+/// Whether a full list that was true at `said_at` says nothing that is not known better. A relay may tell such a one that
+/// has not heard from its registry for long: whom it names may be gone, and whom it lacks may be new.
+pub(super) fn is_outdated(held: &ScopeState, said_at: SystemTime, now: SystemTime) -> bool {
+    // A clock that was set back tells no age.
+    let known = held.committed_at.filter(|known| *known <= now);
+    let is_older = |known: SystemTime| known.duration_since(said_at).is_ok_and(|by| by > OLDER_BY);
+    held.completeness == Some(Completeness::Full) && known.is_some_and(is_older)
+}
 
 /// What happens to one origin that a full list lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

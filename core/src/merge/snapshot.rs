@@ -39,6 +39,8 @@ pub struct ScopeState {
     /// Restored from a file more than an hour old and not confirmed since: only endpoints that speak mutual TLS are in
     /// force (an address may be someone else's by now; an identity may not).
     pub stale: bool,
+    /// Kept over a restart and not confirmed since: it may be older than what was passed on before.
+    pub restored: bool,
     /// Origins that are unconfirmed.
     pub unconfirmed: OrdSet<OriginName>,
     /// Origins with faults.

@@ -21,6 +21,7 @@ fn words_of_a_hub() -> Vec<(u64, ServerWord, &'static str)> {
         epoch: EPOCH,
         granted: vec![WEB.to_owned()],
         registries: vec!["platform".to_owned(), "static".to_owned()],
+        life: Bytes::from_static(b"life"),
     };
     let bundle = Bundle { trust_domain: "demo.mesh".to_owned(), roots: vec![DER] };
     let discovery = Discovery {
@@ -57,7 +58,8 @@ fn words_of_an_agent() -> Vec<(ClientWord, &'static str)> {
         software: "weft 0.1".to_owned(),
     };
     let position = ScopePosition { registry: "static".to_owned(), part: "east".to_owned(), position: 300 };
-    let resume = ResumePoint { epoch: EPOCH, positions: vec![position], part: 1 };
+    let life = Bytes::from_static(b"life");
+    let resume = ResumePoint { epoch: EPOCH, positions: vec![position], part: 1, life };
     let subscribe = Subscribe {
         subscription: 1,
         registries: vec!["static".to_owned()],
@@ -71,8 +73,8 @@ fn words_of_an_agent() -> Vec<(ClientWord, &'static str)> {
         (
             ClientWord::Subscribe(subscribe),
             concat!(
-                "123a080112067374617469631a230a0565706f636812110a0673746174696312046561737418ac02",
-                "190100000000000000220473686f702a03612e62"
+                "1240080112067374617469631a290a0565706f636812110a0673746174696312046561737418ac02",
+                "19010000000000000022046c696665220473686f702a03612e62"
             ),
         ),
         (ClientWord::CertificateRequest(request), CERTIFICATE_REQUEST),
@@ -106,19 +108,30 @@ fn what_an_agent_says_is_these_bytes() {
 }
 
 #[test]
+fn a_hub_and_an_agent_that_know_of_no_life_are_read() {
+    let welcome = WELCOME.strip_suffix("2a046c696665").unwrap().replacen("47", "41", 1);
+    let word = ServerMessage::decode(&HEXLOWER.decode(welcome.as_bytes()).unwrap()[..]).unwrap().word;
+    let Some(ServerWord::Welcome(welcome)) = word else { panic!("{word:?}") };
+    assert!(welcome.life.is_empty() && welcome.registries.len() == 2);
+    let point = ResumePoint::decode(&b"\x0a\x05epoch"[..]).unwrap();
+    assert!(point.life.is_empty() && point.epoch == EPOCH);
+}
+
+#[test]
 fn what_a_later_hub_adds_to_its_welcome_is_skipped() {
     // Three bytes longer, with a field 15 behind all others.
-    let longer = format!("08011244{}7a0161", WELCOME.strip_prefix("08011241").unwrap());
+    let longer = format!("0801124a{}7a0161", WELCOME.strip_prefix("08011247").unwrap());
     let bytes = HEXLOWER.decode(longer.as_bytes()).unwrap();
     let known = ServerMessage::decode(&HEXLOWER.decode(WELCOME.as_bytes()).unwrap()[..]).unwrap();
     assert_eq!(ServerMessage::decode(&bytes[..]), Ok(known));
 }
 
 const WELCOME: &str = concat!(
-    "08011241",
+    "08011247",
     "0801120565706f6368",
     "1a247370696666653a2f2f64656d6f2e6d6573682f6e732f64656661756c742f73612f776562",
     "2208706c6174666f726d2206737461746963",
+    "2a046c696665",
 );
 const CERTIFICATE_REQUEST: &str = concat!(
     "1a2c0807",

@@ -70,6 +70,11 @@ impl Place for HubPlace {
         self.link.withdraw(announcement_key(&instance.endpoint)).await.map_err(fault)
     }
 
+    /// The link says so, once for all.
+    fn is_known_away(&self) -> bool {
+        self.standing().is_none()
+    }
+
     /// A new stream knows nothing of what was announced on the former one.
     async fn stirred(&mut self) {
         let known = self.stream;

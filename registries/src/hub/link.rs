@@ -30,8 +30,9 @@ use crate::narrow::Narrow;
 /// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`]. Of each, a part from a half on is taken at
 /// random.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause before connecting again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause before connecting again: an agent is back within five seconds, and ten thousand of them come back over
+/// two, of which none costs a hub that is away more than a refused connection.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// The longest pause while a certificate is about to end, as a part of the time that it has left. So a hub that comes
 /// back finds an agent in time however short certificates live, and those of a day cost it a try in ten seconds.
 const PAUSE_SHARE: u32 = 8;
@@ -266,7 +267,12 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        tracing::warn!(%reason, %hub, "no stream to the hub");
+        // One outage is one warning, however often it is tried meanwhile.
+        if matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
+            tracing::debug!(%reason, %hub, "no stream to the hub still");
+        } else {
+            tracing::warn!(%reason, %hub, "no stream to the hub");
+        }
         outlets.relayed.send_replace(None);
         outlets.state.send_modify(|state| match state {
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),

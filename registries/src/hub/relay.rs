@@ -103,7 +103,14 @@ impl Registry for HubRegistry {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true, health: true, configuration: true, relay: true, register: true }
+        Capabilities {
+            resume: true,
+            health: true,
+            configuration: true,
+            relay: true,
+            register: true,
+            ..Capabilities::default()
+        }
     }
 
     /// Must be called within a runtime.

@@ -111,6 +111,7 @@ async fn open(config: &LinkConfig, mut client: Grpc<Channel>) -> Result<Session,
         next_subscription: 1,
         version: VERSIONS.0,
         epoch: Bytes::new(),
+        life: Bytes::new(),
     })
 }
 
@@ -128,6 +129,7 @@ struct Session {
     /// Of the words in use.
     version: u32,
     epoch: Bytes,
+    life: Bytes,
 }
 
 /// Who waits for an answer.
@@ -170,7 +172,7 @@ impl Session {
         let message = first.ok_or("the hub ended the stream before its welcome")?;
         self.count(&message)?;
         match message.word {
-            Some(ServerWord::Welcome(Welcome { version, epoch, granted, registries })) => {
+            Some(ServerWord::Welcome(Welcome { version, epoch, granted, registries, life })) => {
                 if !(VERSIONS.0..=VERSIONS.1).contains(&version) {
                     return Err(format!("the hub chose version {version}, which this agent does not speak"));
                 }
@@ -179,7 +181,7 @@ impl Session {
                 let registries = registries.iter().map(|name| RegistryName::new(name));
                 let registries = registries.collect::<Result<Arc<[_]>, _>>();
                 let registries = registries.map_err(|fault| format!("a registry of the hub: {fault}"))?;
-                (self.version, self.epoch) = (version, epoch);
+                (self.version, self.epoch, self.life) = (version, epoch, life);
                 let (hub, since) = (hub.into(), SystemTime::now());
                 state.send_replace(LinkState::Connected { hub, since, granted, registries });
                 Ok(())
@@ -208,8 +210,8 @@ impl Session {
                     self.say(ClientWord::Report(report)).await
                 }
                 sequence = hand_on(&mut self.following) => match sequence {
-                    Some(sequence) => self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await,
-                    None => { self.following = None; Ok(()) }
+                    Some(sequence) => self.acknowledge(sequence).await,
+                    None => self.leave().await,
                 },
             };
             if let Err(reason) = step {
@@ -276,7 +278,8 @@ impl Session {
                 let subscription = self.next_subscription;
                 self.next_subscription += 1;
                 let mut point = resume.clone().unwrap_or_default();
-                (point.epoch, point.part) = (self.epoch.clone(), part);
+                (point.epoch, point.life, point.part) = (self.epoch.clone(), self.life.clone(), part);
+                self.leave().await?;
                 self.following = Some(Following { subscription, point, events, waiting: VecDeque::new() });
                 let resume = resume.map(|point| point.to_message());
                 let (namespaces, services) = narrow.map(|narrow| narrow.named()).unwrap_or_default();
@@ -311,13 +314,13 @@ impl Session {
                     let _heard = answer.send(Ok(()));
                 }
             }
-            ServerWord::Refusal(refusal) => return self.refused(refusal),
+            ServerWord::Refusal(refusal) => return self.refused(refusal).await,
             ServerWord::Discovery(batch) => return self.take(message.sequence, batch).await,
         }
         Ok(())
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
+    async fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
         let code = refusal.code();
         if let Some(asker) = self.asked.remove(&refusal.request) {
             asker.fail(CertificateFault::Refused { code, message: refusal.message.clone() });
@@ -325,10 +328,10 @@ impl Session {
             return if code == RefusalCode::StaleCertificate { Err(refusal.message) } else { Ok(()) };
         }
         if code == RefusalCode::ResumeUnknown {
-            if let Some(following) = self.following.take() {
+            if let Some(following) = &self.following {
                 let _heard = following.events.try_send(Err(RegistryError::Gap(refusal.message)));
             }
-            return Ok(());
+            return self.leave().await;
         }
         if refusal.request == 0 { Err(refusal.message) } else { Ok(()) }
     }
@@ -336,9 +339,7 @@ impl Session {
     /// Takes a batch of discovery in; one of an earlier subscription is only acknowledged.
     async fn take(&mut self, sequence: u64, batch: Discovery) -> Result<(), String> {
         let ours = self.following.as_mut().filter(|ours| ours.subscription == batch.subscription);
-        let Some(following) = ours else {
-            return self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await;
-        };
+        let Some(following) = ours else { return self.acknowledge(sequence).await };
         match read_batch(&mut following.point, &batch) {
             Ok(events) => following.waiting.push_back((sequence, events)),
             Err(fault) => {
@@ -346,11 +347,25 @@ impl Session {
                 let fault = RegistryError::Malformed(fault.to_string());
                 let _heard = following.events.try_send(Err(fault));
                 self.following = None;
-                return self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await;
+                return self.acknowledge(sequence).await;
             }
         }
         let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
         if following.waiting.len() > window { Err("the hub overran the window".to_owned()) } else { Ok(()) }
+    }
+
+    /// Follows no more. What still waits is passed over, and the hub must not wait for it: its window would stay full.
+    async fn leave(&mut self) -> Result<(), String> {
+        let following = self.following.take();
+        match following.and_then(|following| following.waiting.back().map(|(sequence, _)| *sequence)) {
+            Some(sequence) => self.acknowledge(sequence).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Everything up to this message was taken over, or is of no use any more.
+    async fn acknowledge(&self, sequence: u64) -> Result<(), String> {
+        self.say(ClientWord::Acknowledge(Acknowledge { sequence })).await
     }
 
     /// Messages count without gaps.

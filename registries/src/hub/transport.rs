@@ -29,7 +29,9 @@ use weft_core::{
     tls::explain_handshake,
 };
 
-/// How long it may take until an HTTP/2 connection to one address of the hub stands.
+use crate::http_client;
+
+/// How long it may take until an HTTP/2 connection to one address of the hub stands, to which there is a connection of TCP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this long without a sign of life the hub is asked for one.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -83,8 +85,11 @@ async fn handshake(
     trust_domain: &TrustDomain,
 ) -> Result<Grpc<Channel>, String> {
     let text = |fault: io::Error| fault.to_string();
-    let tcp = TcpStream::connect(address).await.map_err(text)?;
+    let late = |_| format!("nobody is there within {} s", http_client::CONNECT.as_secs());
+    let tcp =
+        timeout(http_client::CONNECT, TcpStream::connect(address)).await.map_err(late)?.map_err(text)?;
     tcp.set_nodelay(true).map_err(text)?;
+    http_client::end_when_dead(&tcp).map_err(text)?;
     let name = SpiffeId::hub(trust_domain).server_name();
     let name = ServerName::try_from(name).map_err(|fault| fault.to_string())?;
     let stream =

@@ -160,6 +160,7 @@ impl Stream {
             epoch,
             granted: Vec::new(),
             registries,
+            life: Bytes::from_static(b"life"),
         }))
         .await;
     }

@@ -28,7 +28,7 @@ pub struct SignedCertificate {
 
 impl Records {
     /// Notes a certificate that was signed for a node. An audit trail, not a decision: in a hub's own file it may wait for
-    /// the next durable step.
+    /// the next durable step, some seconds.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -70,11 +70,11 @@ impl Records {
         Ok(known.as_ref().map(parse).transpose()?.unwrap_or_default())
     }
 
-    /// Forgets the trail of nodes whose certificates have all expired.
+    /// Forgets the trail of nodes whose certificates have all expired, as far as it can be read.
     pub(super) async fn sweep_serials(&self, now: SystemTime) -> Result<(), StoreError> {
         let now = seconds(now);
         for entry in self.store.list(SERIALS).await? {
-            let signed: Vec<SignedCertificate> = parse(&entry)?;
+            let Ok(signed) = parse::<Vec<SignedCertificate>>(&entry) else { continue };
             if signed.iter().all(|certificate| certificate.not_after <= now) {
                 self.store.swap(&entry.key, Expected::Version(entry.version), None).await?;
             }

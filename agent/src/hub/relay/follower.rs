@@ -10,17 +10,18 @@ use std::{
 use bytes::Bytes;
 use weft_core::{
     control::{
-        BATCH, COMMIT_INTERVAL, ControlError, ResumePoint,
+        BATCH, COMMIT_INTERVAL, ControlError, MOST_NAMES, ResumePoint,
         discovery::{encode_commit, encode_ready, encode_reset},
         message::{Discovery, Subscribe},
     },
     name::{Namespace, RegistryName, ServiceName},
-    registry::{Completeness, Scope},
+    registry::Scope,
 };
 
 use weft_registries::narrow::Narrow;
 
 use super::{Piece, RelayState, RelayedScope};
+use crate::hub::journal::Past;
 
 /// How far one agent has come.
 #[derive(Debug)]
@@ -79,6 +80,9 @@ pub enum ResumeFault {
     /// The store was set back.
     #[error("the resume point of {0} lies ahead of this hub's store")]
     Ahead(Scope),
+    /// The store was set back, and what it has told since then has other positions.
+    #[error("the resume point of {0} is of a past that this hub's store was set back from")]
+    Lost(Scope),
     /// The subscription cannot be read.
     #[error(transparent)]
     Malformed(#[from] ControlError),
@@ -97,7 +101,12 @@ impl Follower {
     ///
     /// # Errors
     /// When that is not possible without a gap.
-    pub fn new(subscribe: Subscribe, epoch: &[u8], state: &RelayState) -> Result<Self, ResumeFault> {
+    pub fn new(subscribe: Subscribe, past: &Past, state: &RelayState) -> Result<Self, ResumeFault> {
+        let named = [&subscribe.registries, &subscribe.namespaces, &subscribe.services];
+        let count = named.into_iter().map(Vec::len).sum();
+        if count > MOST_NAMES {
+            return Err(ControlError::TooMany { field: "names", count }.into());
+        }
         let wanted = subscribe.registries.iter().map(|name| RegistryName::new(name));
         let wanted = wanted
             .collect::<Result<_, _>>()
@@ -113,11 +122,14 @@ impl Follower {
         let mut places = BTreeMap::new();
         if let Some(resume) = subscribe.resume {
             let point = ResumePoint::from_message(resume)?;
-            if point.epoch != epoch {
+            if point.epoch != past.epoch()[..] {
                 return Err(ResumeFault::Epoch);
             }
             for (scope, position) in point.positions {
                 check_position(state, &scope, position)?;
+                if !past.holds(&point.life, position) {
+                    return Err(ResumeFault::Lost(scope));
+                }
                 places.insert(scope, Place { position, confirmed_at: None });
             }
         }
@@ -166,7 +178,7 @@ impl Follower {
             place.confirmed_at = Some(relayed.confirmed_at);
             let mut events = walked.events;
             if full {
-                events.push(encode_ready(Completeness::Full));
+                events.push(encode_ready(relayed.completeness));
             }
             let age = now.duration_since(relayed.confirmed_at).unwrap_or_default();
             events.push(encode_commit(relayed.head, age));
@@ -187,13 +199,17 @@ impl Follower {
         &self,
         state: &'a RelayState,
     ) -> impl Iterator<Item = (&'a Scope, &'a Arc<RelayedScope>)> + use<'a, '_> {
-        let is_wanted = |scope: &Scope| self.wanted.is_empty() || self.wanted.contains(&scope.registry);
-        state.scopes.iter().filter(move |(scope, _)| is_wanted(scope))
+        state.scopes.iter().filter(|(scope, _)| self.is_wanted(scope))
     }
 
-    /// A scope whose full list is owed and was not begun.
+    fn is_wanted(&self, scope: &Scope) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(&scope.registry)
+    }
+
+    /// A scope whose full list is owed and was not begun; it may be long before one that is awaited ends.
     fn not_begun(&self, state: &RelayState) -> Option<Scope> {
-        let mut scopes = self.wanted(state).map(|(scope, _)| scope);
+        let awaited = state.awaited.iter().filter(|scope| self.is_wanted(scope));
+        let mut scopes = awaited.chain(self.wanted(state).map(|(scope, _)| scope));
         scopes.find(|scope| !self.places.contains_key(*scope) && !self.begun.contains(*scope)).cloned()
     }
 

@@ -2,9 +2,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use weft_core::{
     control::{
-        ResumePoint,
+        ControlError, MOST_NAMES, MOST_SCOPES, ResumePoint,
         discovery::{Relayed, read_event},
-        message::{Discovery, Subscribe},
+        message::{self, Discovery, ScopePosition, Subscribe},
     },
     merge::Merge,
     name::{InstanceName, OriginName, PortName, RegistryName, RuleName, ServiceName},
@@ -17,6 +17,8 @@ use weft_core::{
 
 use super::*;
 use crate::hub::{file::HubFile, journal::Journal};
+
+mod restart;
 
 fn journal(folder: &Path) -> Arc<Journal> {
     Arc::new(Journal::open(Arc::new(HubFile::open(folder).unwrap())).unwrap())
@@ -70,6 +72,8 @@ struct Bench {
     journal: Arc<Journal>,
     now: SystemTime,
     version: u64,
+    /// What the registry says of its lists.
+    completeness: Completeness,
 }
 
 impl Bench {
@@ -77,8 +81,8 @@ impl Bench {
         let journal = journal(folder);
         let mut relay = Relay::new(journal.clone());
         relay.restore([&registry()]).unwrap();
-        let now = SystemTime::now();
-        Self { merge: Merge::new(std::collections::BTreeMap::new()), relay, journal, now, version: 0 }
+        let merge = Merge::new(std::collections::BTreeMap::new());
+        Self { merge, relay, journal, now: SystemTime::now(), version: 0, completeness: Completeness::Full }
     }
 
     fn say(&mut self, resources: Vec<Resource>) {
@@ -90,7 +94,7 @@ impl Bench {
         let mut events = vec![replace, Event::Commit { scope: scope(), resume: None, age: Duration::ZERO }];
         if listed {
             events.insert(0, Event::Reset { scope: scope() });
-            events.insert(2, Event::Ready { scope: scope(), completeness: Completeness::Full });
+            events.insert(2, Event::Ready { scope: scope(), completeness: self.completeness });
         }
         for event in events {
             self.merge.apply(event, self.now);
@@ -108,7 +112,7 @@ impl Bench {
     fn follower(&self, resume: Option<&ResumePoint>) -> Result<Follower, ResumeFault> {
         let resume = resume.map(ResumePoint::to_message);
         let subscribe = Subscribe { subscription: 1, resume, ..Subscribe::default() };
-        Follower::new(subscribe, &self.journal.epoch(), &self.relay.reader().load())
+        Follower::new(subscribe, self.journal.past(), &self.relay.reader().load())
     }
 
     fn told(&self, follower: &mut Follower) -> Vec<Discovery> {
@@ -126,8 +130,10 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(epoch: [u8; 16]) -> Self {
-        let point = ResumePoint { epoch: Bytes::copy_from_slice(&epoch), ..ResumePoint::default() };
+    fn new(hub: &Bench) -> Self {
+        let past = hub.journal.past();
+        let (epoch, life) = (Bytes::copy_from_slice(&past.epoch()), Bytes::copy_from_slice(&past.life()));
+        let point = ResumePoint { epoch, life, ..ResumePoint::default() };
         Self { merge: Merge::new(std::collections::BTreeMap::new()), point, replaced: Vec::new(), resets: 0 }
     }
 
@@ -184,7 +190,7 @@ fn one_endpoint_of_ten_thousand_services_costs_its_own_size_also_after_a_reconne
     let mut hub = Bench::new(folder.path());
     let mut resources = everything(10_000, 2);
     hub.say(resources.clone());
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     let mut follower = hub.follower(None).unwrap();
     let full = agent.hear(&hub.told(&mut follower));
     assert_eq!(agent.known(), known(&hub.merge));
@@ -229,7 +235,7 @@ fn what_went_while_the_agent_was_away_goes_there_too() {
     let mut resources = everything(3, 1);
     resources.push(Resource::Policy(policy.into()));
     hub.say(resources);
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
 
     // It goes in the life of this hub, and the agent comes back to the next.
@@ -256,7 +262,7 @@ fn a_service_that_outgrows_one_piece_is_cut_and_grows_together_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 3));
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     assert_eq!(agent.replaced.len(), 1);
@@ -282,7 +288,7 @@ fn commits_are_passed_on_when_they_are_due_and_say_that_nothing_changed() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 1));
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     hub.confirm(Duration::from_secs(1));
@@ -292,6 +298,26 @@ fn commits_are_passed_on_when_they_are_due_and_say_that_nothing_changed() {
     let [batch] = &batches[..] else { panic!("{batches:?}") };
     assert_eq!(batch.events.len(), 1);
     assert!(matches!(read_event(&scope(), &batch.events[0]).unwrap(), Relayed::Commit { .. }));
+}
+
+#[test]
+fn a_list_that_may_hide_something_is_no_full_one_at_the_agent_either() {
+    for completeness in [Completeness::Filtered, Completeness::Full] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut other = Bench::new(folder.path());
+        other.say(everything(7, 1));
+        let mut agent = Agent::new(&other);
+        agent.hear(&other.told(&mut other.follower(None).unwrap()));
+
+        // A hub without a past, whose registry tells it less than there is.
+        let folder = tempfile::tempdir().unwrap();
+        let mut hub = Bench { completeness, ..Bench::new(folder.path()) };
+        hub.say(everything(4, 1));
+        agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
+        let kept = if completeness == Completeness::Full { 0 } else { 3 };
+        let state = &agent.merge.snapshot().scopes[&scope()];
+        assert_eq!((state.origins.len(), state.unconfirmed.len()), (4 + kept, kept), "{completeness:?}");
+    }
 }
 
 #[test]
@@ -308,7 +334,7 @@ fn points_that_cannot_be_resumed_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(2 * KEPT_GONE, 0));
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     let mut slow = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut slow));
 
@@ -333,11 +359,47 @@ fn points_that_cannot_be_resumed_are_refused() {
 }
 
 #[test]
+fn a_subscription_that_names_more_than_anybody_follows_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Bench::new(folder.path());
+    let follow = |subscribe| {
+        let state = hub.relay.reader().load_full();
+        Follower::new(subscribe, hub.journal.past(), &state)
+    };
+    let is_refused = |outcome: Result<Follower, ResumeFault>| {
+        matches!(outcome, Err(ResumeFault::Malformed(ControlError::TooMany { .. })))
+    };
+    let services = |count: usize| Subscribe {
+        services: (0..count).map(|number| format!("service-{number}.default")).collect(),
+        ..Subscribe::default()
+    };
+    assert!(follow(services(MOST_NAMES)).is_ok());
+    assert!(is_refused(follow(services(MOST_NAMES + 1))));
+
+    // In the order that costs whoever puts each in its place the most.
+    let point = |count: usize| {
+        let position = |number| ScopePosition {
+            registry: registry().to_string(),
+            part: format!("{:07}", count - number),
+            position: 0,
+        };
+        let epoch = Bytes::copy_from_slice(&hub.journal.past().epoch());
+        let positions = (0..count).map(position).collect();
+        let resume = message::ResumePoint { epoch, positions, ..Default::default() };
+        Subscribe { resume: Some(resume), ..Subscribe::default() }
+    };
+    assert!(follow(point(MOST_SCOPES)).is_ok());
+    let began = std::time::Instant::now();
+    assert!(is_refused(follow(point(350_000))));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_point_with_a_registry_that_is_relayed_no_more_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(1, 1));
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     agent.hear(&hub.told(&mut hub.follower(None).unwrap()));
     drop(hub);
     let hub = Bench::new(folder.path());
@@ -349,54 +411,11 @@ fn a_point_with_a_registry_that_is_relayed_no_more_is_refused() {
 }
 
 #[test]
-fn every_full_list_is_begun_before_the_first_one_is_committed() {
-    let folder = tempfile::tempdir().unwrap();
-    let journal = journal(folder.path());
-    let names = ["a", "b"].map(|name| RegistryName::new(name).unwrap());
-    let mut relay = Relay::new(journal.clone()).awaiting(names.clone());
-    let mut merge = Merge::new(std::collections::BTreeMap::new());
-    let follow = |relay: &Relay| {
-        let subscribe = Subscribe { subscription: 1, ..Subscribe::default() };
-        let state = relay.reader().load_full();
-        let mut follower = Follower::new(subscribe, &journal.epoch(), &state).unwrap();
-        std::iter::from_fn(|| follower.next_batch(&state, SystemTime::now()).unwrap()).collect::<Vec<_>>()
-    };
-    for name in names {
-        assert_eq!(follow(&relay), [], "nothing is told before all that carry policies were heard");
-        let scope = Scope::whole(name);
-        for event in [
-            Event::Reset { scope: scope.clone() },
-            Event::Ready { scope: scope.clone(), completeness: Completeness::Full },
-            Event::Commit { scope: scope.clone(), resume: None, age: Duration::ZERO },
-        ] {
-            merge.apply(event, SystemTime::now());
-        }
-        relay.take(merge.snapshot()).unwrap();
-    }
-    let told: Vec<_> = follow(&relay)
-        .iter()
-        .flat_map(|batch| {
-            let scope = Scope::whole(RegistryName::new(&batch.registry).unwrap());
-            let events: Vec<_> =
-                batch.events.iter().map(|event| read_event(&scope, event).unwrap()).collect();
-            events
-        })
-        .map(|told| match told {
-            Relayed::Event(Event::Reset { scope }) => format!("reset {scope}"),
-            Relayed::Event(Event::Ready { scope, .. }) => format!("ready {scope}"),
-            Relayed::Event(other) => panic!("{other:?}"),
-            Relayed::Commit { .. } => "commit".to_owned(),
-        })
-        .collect();
-    assert_eq!(told, ["reset a", "reset b", "ready a", "commit", "ready b", "commit"]);
-}
-
-#[test]
 fn a_slow_agent_is_owed_the_state_and_not_its_history() {
     let folder = tempfile::tempdir().unwrap();
     let mut hub = Bench::new(folder.path());
     hub.say(everything(3, 1));
-    let mut agent = Agent::new(hub.journal.epoch());
+    let mut agent = Agent::new(&hub);
     let mut follower = hub.follower(None).unwrap();
     agent.hear(&hub.told(&mut follower));
     for weight in 2..1000 {

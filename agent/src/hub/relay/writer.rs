@@ -8,10 +8,11 @@ use std::{
 
 use imbl::OrdMap;
 use weft_core::{
-    merge::{Partition, Snapshot},
+    control::discovery::EncodedReplace,
+    merge::{Partition, ScopeState, Snapshot},
     name::{RegistryName, ServiceName},
     publish::{Publisher, Reader},
-    registry::Scope,
+    registry::{Completeness, Scope},
     resource::ResourceKey,
 };
 
@@ -39,8 +40,6 @@ pub struct Relay {
     position: u64,
     /// The generation of the last snapshot that was taken over; none before the first.
     generation: Option<u64>,
-    /// Registries that were not confirmed yet and without which nothing is told.
-    awaited: BTreeSet<RegistryName>,
 }
 
 /// One registry's log, as the writer keeps it.
@@ -60,6 +59,9 @@ struct Log {
     begun: bool,
     /// Whether snapshots were passed over since the last that was taken.
     behind: bool,
+    /// While there is only what was restored: the pieces of which something else was told before, which the state on disk
+    /// is too old to know. None when all is as it was told, or was said by the registry itself.
+    doubted: Option<HashSet<Box<str>>>,
 }
 
 impl Relay {
@@ -67,21 +69,16 @@ impl Relay {
     #[must_use]
     pub fn new(journal: Arc<Journal>) -> Self {
         let publisher = Publisher::new(RelayState::default());
-        Self {
-            journal,
-            logs: BTreeMap::new(),
-            publisher,
-            position: 0,
-            generation: None,
-            awaited: BTreeSet::new(),
-        }
+        Self { journal, logs: BTreeMap::new(), publisher, position: 0, generation: None }
     }
 
-    /// Tells nothing before each of these registries was confirmed once: those that carry policies. Else an agent could
-    /// take the services of one registry for all there is, and open before it knows what another denies.
+    /// Begins the lists of these registries at everybody who has nothing of them, also before they were confirmed: those
+    /// that carry policies. Else an agent could take the services of one registry for all there is, and open before it
+    /// knows what another denies. An agent that has opened is told all else meanwhile.
     #[must_use]
     pub fn awaiting(mut self, registries: impl IntoIterator<Item = RegistryName>) -> Self {
-        self.awaited = registries.into_iter().collect();
+        let awaited = registries.into_iter().map(Scope::whole).collect();
+        self.publisher.publish(RelayState { awaited, ..RelayState::clone(&self.publisher.current()) });
         self
     }
 
@@ -125,16 +122,12 @@ impl Relay {
     /// # Errors
     /// When the journal fails: nothing is published then, and the next snapshot tries again.
     pub fn take(&mut self, snapshot: &Snapshot) -> Result<(), FileFault> {
-        self.awaited.retain(|registry| confirmed_at(snapshot, registry).is_none());
-        if !self.awaited.is_empty() {
-            return Ok(());
-        }
         let changed = self.generation.and_then(|generation| snapshot.changes_since(generation));
         let mut state = RelayState::clone(&self.publisher.current());
         let mut any = false;
         for registry in snapshot.partitions.keys().chain(snapshot.scopes.keys().map(|scope| &scope.registry))
         {
-            let Some(confirmed_at) = confirmed_at(snapshot, registry) else {
+            let Some(confirmed) = confirmed(snapshot, registry) else {
                 if let Some(log) = self.logs.get_mut(registry) {
                     log.behind = true;
                 }
@@ -142,22 +135,30 @@ impl Relay {
             };
             let scope = Scope::whole(registry.clone());
             let known = state.scopes.get(&scope);
-            if known
-                .is_some_and(|known| known.confirmed_at == confirmed_at && !self.differs(snapshot, registry))
-            {
+            let is_known = |known: &Arc<RelayedScope>| {
+                known.confirmed_at == confirmed.at && known.completeness == confirmed.completeness
+            };
+            let log = self.logs.get(registry);
+            let is_proof = !confirmed.is_restored && log.is_some_and(|log| log.doubted.is_some());
+            if known.is_some_and(is_known) && !is_proof && !self.differs(snapshot, registry) {
                 continue;
             }
             let empty = Partition::default();
             let partition = snapshot.partitions.get(registry).unwrap_or(&empty);
             let log = self.logs.entry(registry.clone()).or_default();
+            if is_proof {
+                log.begin_again();
+            }
             let changes = match &changed {
                 Some(changed) if log.begun && !log.behind => {
                     log.compare_keys(partition, keys_of(changed, registry))
                 }
                 _ => log.compare_all(partition),
             };
-            log.take(partition, changes, &mut self.position, registry.as_str(), &self.journal)?;
-            state.scopes.insert(scope, Arc::new(log.view(confirmed_at)));
+            let Self { position, journal, .. } = self;
+            log.take(partition, changes, confirmed.is_restored, position, registry.as_str(), journal)?;
+            state.awaited.remove(&scope);
+            state.scopes.insert(scope, Arc::new(log.view(confirmed)));
             state.registries.insert(registry.clone());
             any = true;
         }
@@ -179,12 +180,38 @@ impl Relay {
     }
 }
 
-/// When all of a registry was last confirmed; none before each of its scopes was once.
-fn confirmed_at(snapshot: &Snapshot, registry: &RegistryName) -> Option<SystemTime> {
+/// What all scopes of a registry have said of themselves.
+#[derive(Clone, Copy)]
+struct Confirmed {
+    /// When the first of them was last confirmed.
+    at: SystemTime,
+    /// Filtered, where a list of one of them was.
+    completeness: Completeness,
+    /// Whether one of them was restored from disk, and not confirmed since.
+    is_restored: bool,
+}
+
+impl Confirmed {
+    fn of(state: &ScopeState) -> Option<Self> {
+        let (at, completeness) = (state.committed_at?, state.completeness?);
+        Some(Self { at, completeness, is_restored: state.restored })
+    }
+
+    fn and(self, other: Self) -> Self {
+        let completeness = match self.completeness {
+            Completeness::Full => other.completeness,
+            Completeness::Filtered => Completeness::Filtered,
+        };
+        let is_restored = self.is_restored || other.is_restored;
+        Self { at: self.at.min(other.at), completeness, is_restored }
+    }
+}
+
+/// What was confirmed of a registry; none before each of its scopes was once.
+fn confirmed(snapshot: &Snapshot, registry: &RegistryName) -> Option<Confirmed> {
     let of_registry = snapshot.scopes.iter().filter(|(scope, _)| scope.registry == *registry);
-    let moments: Option<Vec<_>> =
-        of_registry.map(|(_, state)| state.committed_at.filter(|_| state.completeness.is_some())).collect();
-    moments?.into_iter().min()
+    let all: Option<Vec<_>> = of_registry.map(|(_, state)| Confirmed::of(state)).collect();
+    all?.into_iter().reduce(Confirmed::and)
 }
 
 impl Log {
@@ -195,13 +222,23 @@ impl Log {
             && self.partition.policies.ptr_eq(&partition.policies)
     }
 
-    fn view(&self, confirmed_at: SystemTime) -> RelayedScope {
+    fn view(&self, confirmed: Confirmed) -> RelayedScope {
         RelayedScope {
             log: self.published.clone(),
             head: self.head,
             complete_after: self.complete_after,
-            confirmed_at,
+            confirmed_at: confirmed.at,
+            completeness: match self.doubted {
+                Some(_) => Completeness::Filtered,
+                None => confirmed.completeness,
+            },
         }
+    }
+
+    /// Has the next snapshot compared with all that is remembered, as the first one was.
+    fn begin_again(&mut self) {
+        self.partition = Partition::default();
+        self.begun = false;
     }
 
     /// Notes what is remembered of a piece.
@@ -217,10 +254,15 @@ impl Log {
     }
 
     /// Gives positions to what changed, remembers, and only then changes what is published.
+    ///
+    /// What is restored may be older than what was told before a crash, and nobody is set back by it. A piece that differs
+    /// keeps its position, so that who knows it is told nothing; only who takes the full list gets the words there are.
+    /// When the registry has spoken, such a piece has a new position whatever it is: both kinds must hear of it.
     fn take(
         &mut self,
         partition: &Partition,
         changes: Changes,
+        is_restored: bool,
         position: &mut u64,
         registry: &str,
         journal: &Journal,
@@ -228,24 +270,25 @@ impl Log {
         let mut next = *position;
         let mut remembered = Vec::new();
         let mut log = self.published.clone();
+        let mut doubted = HashSet::new();
+        let was_doubted = |origin| self.doubted.as_ref().is_some_and(|doubted| doubted.contains(origin));
         for (origin, change) in &changes.pieces {
             let known = self.records.get(origin);
-            let record = match change {
-                Some(encoded) => {
-                    let same = known.filter(|known| !known.gone && known.version == encoded.version);
-                    same.copied().unwrap_or_else(|| {
-                        next = next.saturating_add(1);
-                        RelayRecord { version: encoded.version, position: next, gone: false }
-                    })
+            let is_same = known.is_some_and(|known| is_of(known, change.as_ref()));
+            let is_doubted = is_restored && !self.begun && known.is_some() && !is_same;
+            if is_doubted {
+                doubted.insert(origin.clone());
+            }
+            let record = match (known, change) {
+                (None, None) => continue,
+                (Some(known), None) if is_doubted && !known.gone => continue,
+                (Some(known), None) if known.gone => *known,
+                (Some(known), _) if is_doubted || (is_same && !was_doubted(origin)) => *known,
+                (_, change) => {
+                    next = next.saturating_add(1);
+                    let version = change.as_ref().map_or(0, |encoded| encoded.version);
+                    RelayRecord { version, position: next, gone: change.is_none() }
                 }
-                None => match known {
-                    Some(known) if !known.gone => {
-                        next = next.saturating_add(1);
-                        RelayRecord { version: 0, position: next, gone: true }
-                    }
-                    Some(known) => *known,
-                    None => continue,
-                },
             };
             if let Some(known) = known {
                 log.remove(&known.position);
@@ -253,7 +296,8 @@ impl Log {
             if known != Some(&record) {
                 remembered.push((&**origin, Some(record)));
             }
-            let event = change.as_ref().map_or_else(|| gone(origin), |encoded| encoded.event.clone());
+            let words = change.as_ref().filter(|_| !record.gone);
+            let event = words.map_or_else(|| gone(origin), |encoded| encoded.event.clone());
             let service = service_of(origin).map(|name| {
                 // Shares the name with what it is a piece of.
                 partition.services.get_key_value(&name).map_or(name, |(name, _)| name.clone())
@@ -290,6 +334,11 @@ impl Log {
             (*position, self.head) = (next, next);
         }
         self.published = log;
+        if !is_restored {
+            self.doubted = None;
+        } else if !self.begun {
+            self.doubted = Some(doubted).filter(|doubted| !doubted.is_empty());
+        }
         self.partition = partition.clone();
         self.begun = true;
         self.behind = false;
@@ -370,6 +419,11 @@ impl Log {
     }
 }
 
+/// Whether a piece is as it is remembered; none of words is one that is gone.
+fn is_of(record: &RelayRecord, words: Option<&EncodedReplace>) -> bool {
+    words.map_or(record.gone, |encoded| !record.gone && record.version == encoded.version)
+}
+
 /// What of the changes is one registry's.
 fn keys_of<'c>(
     changed: &'c BTreeSet<(RegistryName, ResourceKey)>,
@@ -382,7 +436,7 @@ fn keys_of<'c>(
 #[derive(Default)]
 struct Changes {
     /// Pieces with their new words; none when gone.
-    pieces: Vec<(Box<str>, Option<weft_core::control::discovery::EncodedReplace>)>,
+    pieces: Vec<(Box<str>, Option<EncodedReplace>)>,
     /// The pieces of each changed service; none when the service is gone.
     services: Vec<(ServiceName, Option<Vec<Box<str>>>)>,
 }

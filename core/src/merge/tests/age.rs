@@ -60,12 +60,15 @@ fn a_part_of_a_list_confirms_no_old_plaintext() {
         }
     };
     let mut in_parts = restored();
+    assert!(in_parts.snapshot().scopes[&scope].restored);
     begin(&mut in_parts);
+    assert!(in_parts.snapshot().scopes[&scope].restored, "nor anything else that was restored");
     assert_eq!(instances(&in_parts), ["db-1 Required"], "nobody named the other origin");
     for event in [replace(&scope, "b", "2", of([plain(2)])), ready(&scope), commit(&scope)] {
         in_parts.apply(event, seconds(7202));
     }
     assert_eq!(instances(&in_parts), ["db-1 Required", "db-2 Off"]);
+    assert!(!in_parts.snapshot().scopes[&scope].restored);
     // A list that hides something ends, and still nobody named it.
     let mut filtered = restored();
     begin(&mut filtered);
@@ -83,6 +86,46 @@ fn a_clock_that_was_set_back_makes_nothing_fresh() {
     let mut restored = Merge::default();
     restored.restore(saved(&merge, &scope, seconds(1000)), START);
     assert!(instances(&restored).is_empty() && restored.snapshot().scopes[&scope].stale);
+}
+
+#[test]
+fn an_older_list_replaces_no_newer_one() {
+    let scope = scope("static");
+    let now = seconds(10_000);
+    let list = |merge: &mut Merge, name: &str, age: u64| {
+        merge.apply(reset(&scope), now);
+        merge.apply(replace(&scope, name, "1", origin_of_endpoints(name, 1)), now);
+        merge.apply(ready(&scope), now);
+        merge.apply(Event::Commit { scope: scope.clone(), resume: None, age: Duration::from_secs(age) }, now)
+    };
+    let listed = |completeness: Completeness, committed_at: u64| {
+        let origins =
+            merge_of(&scope, 1).snapshot().scopes[&scope].origins.values().cloned().collect::<Vec<_>>();
+        let origins = origins.iter().map(|origin| Origin::clone(origin)).collect();
+        let (completeness, committed_at) = (Some(completeness), seconds(committed_at));
+        let mut merge = Merge::default();
+        merge.restore(SavedScope { scope: scope.clone(), completeness, committed_at, origins }, now);
+        merge
+    };
+    let committed_at = |merge: &Merge| merge.snapshot().scopes[&scope].committed_at;
+    let is_there = |merge: &Merge, name: &str| entry(merge, name).is_some();
+    let passed_over = OLDER_BY.as_secs() + 1;
+
+    let mut merge = listed(Completeness::Full, 10_000);
+    assert_eq!(list(&mut merge, "old", passed_over), Applied::Outdated);
+    assert!(is_there(&merge, "s0") && !is_there(&merge, "old"));
+    assert_eq!(committed_at(&merge), Some(now));
+    assert_eq!(list(&mut merge, "other", OLDER_BY.as_secs()), Applied::Changed, "about as new");
+    assert!(is_there(&merge, "other") && !is_there(&merge, "s0"));
+    assert_eq!(committed_at(&merge), Some(now), "no word sets it back");
+
+    // What is held was no whole list itself.
+    let mut merge = listed(Completeness::Filtered, 10_000);
+    assert_eq!(list(&mut merge, "old", passed_over), Applied::Changed);
+    // The clock was set back: what is held tells no age.
+    let mut merge = listed(Completeness::Full, 20_000);
+    assert_eq!(list(&mut merge, "old", passed_over), Applied::Changed);
+    assert_eq!(committed_at(&merge), Some(seconds(10_000 - passed_over)));
 }
 
 #[test]
