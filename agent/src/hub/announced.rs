@@ -3,7 +3,7 @@
 //!
 //! A node announces only itself (instances whose names begin with its own) and only as identities that its token granted;
 //! a service belongs to the identity under which it is announced first, also while nobody announces it for a while. What was
-//! answered is durable, and written again where the store lost it. That its node has a stream, at whichever hub, is an
+//! answered is durable, and written again where the store lost it; until then it is unhealthy. That its node has a stream, at whichever hub, is an
 //! announcement's lease. Silence is not absence: when the stream is lost, or the hubs were away, it stays as it is for
 //! [`AnnouncementsConfig::grace`], by this hub's own clock; then it is unhealthy, which makes it the last resort of callers,
 //! and only much later it is forgotten. What a node that is there has not repeated within the grace is no longer its
@@ -43,7 +43,7 @@ use super::{
 use crate::config::AnnouncementsConfig;
 use overdue::Due;
 use stored::Stored;
-use streams::Streams;
+use streams::{Open, Streams};
 
 pub use judge::AnnounceRefusal;
 pub(super) use registry::AnnouncedRegistry;
@@ -174,9 +174,12 @@ impl Announcements {
         Desk { all: self.clone(), node: node.to_owned(), number }
     }
 
-    /// Looks who is away.
+    /// Looks who is away, and what was lost for too long.
     fn look(&self, now: Instant) {
-        if self.lock().doubt(&self.terms, now) {
+        let mut state = self.lock();
+        let changed = [state.doubt(&self.terms, now), state.stored.forget_lost(now)];
+        drop(state);
+        if changed.contains(&true) {
             self.changed.send_replace(());
         }
     }
@@ -307,9 +310,7 @@ impl State {
 impl Desk {
     /// A word of the node's was heard. What is not answered yet is no silence.
     pub(super) fn hear(self: &Arc<Self>) -> Word {
-        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
-            open.unanswered += 1;
-        }
+        self.with_stream(|open| open.unanswered += 1);
         Word(self.clone())
     }
 
@@ -352,14 +353,12 @@ impl Desk {
             Ok(()) => self.all.write(&self.node, &instance, now).await,
             Err(fault) => Err(fault),
         };
-        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
-            match &outcome {
-                Ok(()) => open.say(&key, instance, true),
-                // It is the node's wish all the same.
-                Err(AnnounceRefusal::Store(_)) => open.say(&key, instance, false),
-                Err(fault) => open.refuse(&key, fault.to_string(), Instant::now()),
-            }
-        }
+        self.with_stream(|open| match &outcome {
+            Ok(()) => open.say(&key, instance, true),
+            // It is the node's wish all the same.
+            Err(AnnounceRefusal::Store(_)) => open.say(&key, instance, false),
+            Err(fault) => open.refuse(&key, fault.to_string(), Instant::now()),
+        });
         outcome
     }
 
@@ -367,9 +366,7 @@ impl Desk {
     pub(super) fn postpone(&self, event: &Bytes) {
         let Ok(instance) = read_announcement(event) else { return };
         let key = announcement_key(&instance.endpoint);
-        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
-            open.say(&key, instance, false);
-        }
+        self.with_stream(|open| open.say(&key, instance, false));
     }
 
     /// Withdraws an own announcement; that it is not known is no fault.
@@ -377,19 +374,28 @@ impl Desk {
     /// # Errors
     /// When the store fails.
     pub(super) async fn withdraw(&self, key: &str) -> Result<(), StoreError> {
-        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
-            open.unsay(key);
+        self.with_stream(|open| open.unsay(key));
+        self.all.records.withdraw(key, &self.node).await?;
+        if self.all.lock().stored.withdraw_lost(key, &self.node) {
+            self.all.changed.send_replace(());
         }
-        self.all.records.withdraw(key, &self.node).await
+        Ok(())
+    }
+
+    /// Notes something of the node's stream, while that is open.
+    fn with_stream(&self, note: impl FnOnce(&mut Open)) {
+        if let Some(open) = self.all.lock().streams.get_mut(self.number) {
+            note(open);
+        }
     }
 }
 
 impl Drop for Word {
     fn drop(&mut self) {
-        if let Some(open) = self.0.all.lock().streams.get_mut(self.0.number) {
+        self.0.with_stream(|open| {
             open.unanswered = open.unanswered.saturating_sub(1);
             open.quiet_since = Instant::now();
-        }
+        });
     }
 }
 

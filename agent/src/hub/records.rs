@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use weft_core::{control::NodeReport, identity::SpiffeId};
 
 use super::store::{Entry, Expected, Put, Store, StoreError, Told};
-use change::{Step, change, encode, parse};
+use change::{Step, change, change_entry, encode, parse};
 
 pub use announced::{
     ANNOUNCED, AnnouncementRecord, KeepFault, OWNERS, OwnerRecord, PRESENT, is_of_node, read_announced,
@@ -208,9 +208,9 @@ impl Records {
     /// # Errors
     /// When it cannot be written. It may be called again.
     pub async fn remove_node(&self, name: &str) -> Result<bool, StoreError> {
-        for (hash, record) in self.tokens().await? {
-            if record.bound.is_some_and(|binding| binding.node == name) {
-                self.remove_token(hash).await?;
+        for entry in self.store.list(TOKENS).await? {
+            if used_by(&entry).is_some_and(|node| node == name) {
+                self.remove(&entry.key).await?;
             }
         }
         let removed = self.remove(&node_key(name)).await?;
@@ -264,10 +264,10 @@ impl Records {
         Ok(taken)
     }
 
-    /// Removes a key; says whether it was there.
+    /// Removes a key, whether or not its record can be read; says whether it was there.
     async fn remove(&self, key: &str) -> Result<bool, StoreError> {
         let mut was_there = false;
-        change(&*self.store, key, |known: Option<&serde_json::Value>| {
+        change_entry(&*self.store, key, |known| {
             was_there |= known.is_some();
             Ok::<_, StoreError>(if known.is_some() { Step::Remove(()) } else { Step::Keep(()) })
         })
@@ -286,13 +286,22 @@ impl Records {
         }
         let now = SystemTime::now();
         for entry in self.store.list(TOKENS).await? {
-            let expires = parse::<TokenRecord>(&entry)?.expires;
+            // One that cannot be read keeps no other.
+            let Ok(TokenRecord { expires, .. }) = parse(&entry) else { continue };
             if expires.checked_add(KEPT_AFTER_EXPIRY).is_some_and(|forgotten| forgotten <= now) {
                 self.store.swap(&entry.key, Expected::Version(entry.version), None).await?;
             }
         }
         self.sweep_serials(now).await
     }
+}
+
+/// The node that used a token, as far as that can be read: also where the rest of the record is a newer hub's. A token whose
+/// record nobody can read buys nothing.
+fn used_by(entry: &Entry) -> Option<String> {
+    let record = parse::<serde_json::Value>(entry)
+        .inspect_err(|fault| tracing::warn!(%fault, "a token is left as it is"));
+    Some(record.ok()?.get("bound")?.get("node")?.as_str()?.to_owned())
 }
 
 fn token_key(hash: SecretHash) -> String {

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::StreamExt;
+use serde_json::{Value, json};
 use weft_agent::hub::{
     records::{Records, TokenRecord},
-    store::{Expected, Put, StoreError},
+    store::{Expected, Put, StoreError, Told},
 };
 use weft_testbed::{Kind, Kubernetes, KubernetesOptions, installed, required};
 
@@ -111,6 +113,61 @@ async fn a_namespace_that_is_not_there_is_named_and_no_rival() {
     let records = Records::new(store);
     let made = tokio::time::timeout(DEADLINE, records.add_token([1; 32], &token)).await;
     assert!(matches!(made, Ok(Err(StoreError::Failed(_)))), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_one_object_harms_no_other() {
+    let Some(kubernetes) = start() else { return };
+    let store = client(&section(&kubernetes.admin_kubeconfig()));
+    let put = async |key: &'static str| {
+        assert!(store.swap(key, Expected::Any, Some(Put::durable(key))).await.unwrap(), "{key}");
+    };
+    for key in ["nodes/bare", "nodes/copied", "nodes/empty"] {
+        put(key).await;
+    }
+    let mut watch = store.watch("nodes/");
+    let mut told = async || tokio::time::timeout(DEADLINE, watch.next()).await.unwrap().unwrap().unwrap();
+    assert!(matches!(told().await, Told::All(all) if all.len() == 3));
+    let kubectl = |arguments: &[&str]| {
+        let arguments = [&["--namespace", "weft-system"], arguments].concat();
+        blocking(|| kubernetes.kubectl(&arguments, "")).unwrap()
+    };
+    let all: Value = serde_json::from_str(&kubectl(&["get", "configmaps", "-o", "json"])).unwrap();
+    let object = |key: &str| {
+        let is = |object: &&Value| {
+            object["metadata"]["annotations"]["weft-key"].as_str().is_some_and(|it| it.ends_with(key))
+        };
+        all["items"].as_array().unwrap().iter().find(is).unwrap().clone()
+    };
+    let name = |key: &str| object(key)["metadata"]["name"].as_str().unwrap().to_owned();
+    let mut copy = object("nodes/copied");
+    copy["metadata"] = json!({
+        "name": "a-copy", "namespace": "weft-system",
+        "labels": copy["metadata"]["labels"], "annotations": copy["metadata"]["annotations"],
+    });
+    blocking(|| kubernetes.apply(&copy.to_string())).unwrap();
+    kubectl(&["annotate", "configmap", &name("nodes/bare"), "weft-key-"]);
+    kubectl(&["patch", "configmap", &name("nodes/empty"), "--type=merge", "-p", r#"{"binaryData": null}"#]);
+    kubectl(&["label", "configmap", "a-copy", "more=1"]);
+    let keys = async || {
+        let all = store.list("nodes/").await.unwrap();
+        all.into_iter().map(|it| (it.key, it.value.len())).collect::<Vec<_>>()
+    };
+    let listed = |key: &str, length: usize| (key.to_owned(), length);
+    assert_eq!(keys().await, [listed("nodes/copied", 12), listed("nodes/empty", 0)]);
+    assert_eq!(store.get("nodes/bare").await.unwrap().unwrap().value, "nodes/bare", "its name tells its key");
+    kubectl(&["delete", "configmap", "a-copy"]);
+    put("nodes/last").await;
+    let mut changed = Vec::new();
+    while changed.last().map(String::as_str) != Some("nodes/last") {
+        match told().await {
+            Told::Put(entry) => changed.push(entry.key),
+            other => panic!("nothing is gone: {other:?}"),
+        }
+    }
+    assert_eq!(changed, ["nodes/empty", "nodes/last"]);
+    put("nodes/bare").await;
+    assert_eq!(keys().await.len(), 4, "who writes it makes it whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,14 +22,17 @@ pub(super) struct Listed {
     pub(super) faults: Vec<OriginFault>,
 }
 
-/// What the records say; of nodes that are doubted, that they are unhealthy.
+/// What the records say; of nodes that are doubted, and of what the store has lost, that they are unhealthy.
 ///
 /// Whose a service is decides what of it is left out; where nobody says, its oldest record does. That one decides what its
 /// ports are too. A contradiction leaves the later one out, by name: two hubs that share a store may have taken both.
 pub(super) fn listing(stored: &Stored, doubted: &BTreeSet<String>) -> Result<Vec<Listed>, NameError> {
     let mut services: BTreeMap<&str, (Vec<_>, Vec<OriginFault>)> = BTreeMap::new();
-    for (key, Kept { record, .. }) in stored.kept() {
-        services.entry(service_of(key)).or_default().0.push(record);
+    let kept = stored.kept().map(|(key, kept)| (key, kept, doubted.contains(&kept.record.node)));
+    for (key, Kept { record, .. }, is_doubted) in
+        kept.chain(stored.lost().map(|(key, kept)| (key, kept, true)))
+    {
+        services.entry(service_of(key)).or_default().0.push((record, is_doubted));
     }
     for (key, why) in stored.unreadable() {
         let Some(key) = key.strip_prefix(ANNOUNCED) else { continue };
@@ -41,32 +44,32 @@ pub(super) fn listing(stored: &Stored, doubted: &BTreeSet<String>) -> Result<Vec
     let named = services.into_iter().filter_map(|(name, said)| Some((name.parse().ok()?, said)));
     named
         .map(|(name, (records, faults)): (ServiceName, _)| {
-            listed(&name, stored.owner(&name.to_string()), records, faults, doubted)
+            listed(&name, stored.owner(&name.to_string()), records, faults)
         })
         .collect()
 }
 
-fn service_of(key: &str) -> &str {
+/// The service whose announcement has this key.
+pub(super) fn service_of(key: &str) -> &str {
     key.split_once('/').map_or(key, |(service, _)| service)
 }
 
 fn listed(
     name: &ServiceName,
     owner: Option<&OwnerRecord>,
-    mut records: Vec<&AnnouncementRecord>,
+    mut records: Vec<(&AnnouncementRecord, bool)>,
     mut faults: Vec<OriginFault>,
-    doubted: &BTreeSet<String>,
 ) -> Result<Listed, NameError> {
     let origin = OriginName::new(&name.to_string())?;
     if records.is_empty() {
         return Ok(Listed { origin, resources: Vec::new(), faults });
     }
-    records.sort_by_key(|record| (record.since, &record.node, &record.instance.endpoint.instance));
-    let first = records.first().and_then(|record| record.instance.endpoint.identity.clone());
+    records.sort_by_key(|(record, _)| (record.since, &record.node, &record.instance.endpoint.instance));
+    let first = records.first().and_then(|(record, _)| record.instance.endpoint.identity.clone());
     let owner = owner.map(|owner| owner.identity.clone()).or(first);
     let mut ports: Vec<ServicePort> = Vec::new();
     let mut endpoints = Vec::new();
-    for record in records {
+    for (record, is_doubted) in records {
         let instance = &record.instance;
         let mut leave_out = |why: String| {
             let message = format!("node {} announces {why}; it is left out", record.node);
@@ -89,7 +92,6 @@ fn listed(
             Some(_) => {}
             None => ports.push(instance.port.clone()),
         }
-        let is_doubted = doubted.contains(&record.node);
         let health = if is_doubted { Health::Unhealthy } else { instance.endpoint.health };
         endpoints.push(Resource::Endpoint(Arc::new(Endpoint { health, ..instance.endpoint.clone() })));
     }

@@ -11,11 +11,11 @@ use std::{
 
 use weft_core::registry::LocalInstance;
 
-use super::State;
+use super::{State, listing::service_of};
 use crate::{
     config::AnnouncementsConfig,
     hub::{
-        records::{ANNOUNCED, OWNERS, OwnerRecord},
+        records::{ANNOUNCED, OWNERS, OwnerRecord, PRESENT},
         store::Version,
     },
 };
@@ -38,7 +38,8 @@ pub(super) struct Due {
 }
 
 impl State {
-    /// Doubts who is away for longer than the grace; says whether others are doubted than before.
+    /// Doubts who is away for longer than the grace; says whether others are doubted than before. Where it is not told who is
+    /// at other hubs, nobody is known to be away: that must have been told for the whole grace.
     pub(super) fn doubt(&mut self, terms: &AnnouncementsConfig, now: Instant) -> bool {
         if !self.stored.is_read() {
             return false;
@@ -49,7 +50,9 @@ impl State {
         for node in stored.nodes().filter(|node| is_away(node)) {
             away.entry(node.clone()).or_insert(now);
         }
-        let doubtful = away.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= terms.grace);
+        let is_told = stored.told_for(PRESENT, now).is_some_and(|told| told >= terms.grace);
+        let is_late = |since: &Instant| is_told && now.saturating_duration_since(*since) >= terms.grace;
+        let doubtful = away.iter().filter(|(node, since)| is_late(since) || doubted.contains(*node));
         let doubtful: BTreeSet<String> = doubtful.map(|(node, _)| node.clone()).collect();
         for node in doubtful.difference(doubted) {
             tracing::warn!(%node, "what it announced is unhealthy from now on: it is away");
@@ -65,9 +68,9 @@ impl State {
         let Some(steady) = self.stored.steady(now).filter(|_| self.stored.is_read()) else { return due };
         let may_forget = steady >= terms.grace;
         let passed = |since: Instant| now.saturating_duration_since(since);
+        let version = |key: &String| Some((key.clone(), self.stored.get(key)?.version.clone()));
         for (node, _) in self.away.iter().filter(|(_, since)| passed(**since) >= terms.forget_after) {
             let keys = self.stored.of_node(node).into_iter().flatten().filter(|_| may_forget);
-            let version = |key: &String| Some((key.clone(), self.stored.get(key)?.version.clone()));
             due.forget.extend(keys.filter_map(version));
         }
         let mut lacking = BTreeMap::new();
@@ -76,7 +79,6 @@ impl State {
             if may_forget && is_done && passed(open.since) >= terms.grace {
                 let kept = self.stored.of_node(&open.node).into_iter().flatten();
                 let dropped = kept.filter(|key| !open.said.contains_key(*key));
-                let version = |key: &String| Some((key.clone(), self.stored.get(key)?.version.clone()));
                 due.forget.extend(dropped.filter_map(version));
             }
             for (key, said) in open.said.iter().filter(|(_, said)| said.is_kept && open.unanswered == 0) {
@@ -103,7 +105,7 @@ impl State {
         let mut oldest: BTreeMap<&str, _> = BTreeMap::new();
         let mut used = BTreeSet::new();
         for (key, kept) in self.stored.kept() {
-            let service = key.split_once('/').map_or(key.as_str(), |(service, _)| service);
+            let service = service_of(key);
             let identity = kept.record.instance.endpoint.identity.as_ref();
             match self.stored.owner(service) {
                 Some(owner) if Some(&owner.identity) == identity => drop(used.insert(service)),

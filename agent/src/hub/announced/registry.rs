@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use weft_core::{
     control::discovery::encode_replace,
     name::{NameError, OriginName, RegistryName},
@@ -15,9 +18,12 @@ use super::{
     Announcements,
     listing::{Listed, listing},
 };
+use crate::hub::records::{ANNOUNCED, OWNERS};
 
 /// How often it says that all is still true.
 const STILL_TRUE: Duration = Duration::from_secs(5);
+/// For how long the store may tell nothing before that is an outage: a few tries, and the time that a leader is chosen in.
+const AWAY: Duration = Duration::from_secs(10);
 
 /// Follows a hub's announcements.
 pub(in crate::hub) struct AnnouncedRegistry(pub(in crate::hub) Arc<Announcements>);
@@ -58,13 +64,17 @@ impl Walk<'_> {
             // It cannot end before the announcements do, which we hold.
             let _changed = timeout(STILL_TRUE, self.changes.changed()).await;
         }
+        let silent_since = Instant::now();
         let listed = loop {
             self.changes.mark_unchanged();
             if let Some(listed) = self.list() {
                 break listed;
             }
-            // Nothing is said before the records were read.
-            let _changed = self.changes.changed().await;
+            if silent_since.elapsed() >= AWAY {
+                let store = self.announcements.records.store().describe();
+                return vec![Err(RegistryError::Unreachable(store))];
+            }
+            let _changed = timeout_at(silent_since + AWAY, self.changes.changed()).await;
         };
         let now: BTreeMap<_, _> = match listed {
             Ok(listed) => listed.into_iter().map(|listed| (listed.origin.clone(), listed)).collect(),
@@ -87,9 +97,11 @@ impl Walk<'_> {
         words.into_iter().map(Ok).collect()
     }
 
+    /// What is announced; none while the store tells nothing of it: what was known last is then not known to be so still.
     fn list(&self) -> Option<Result<Vec<Listed>, NameError>> {
-        let state = self.announcements.lock();
-        state.stored.is_read().then(|| listing(&state.stored, &state.doubted))
+        let (state, now) = (self.announcements.lock(), Instant::now().into_std());
+        let is_told = [ANNOUNCED, OWNERS].iter().all(|prefix| state.stored.told_for(prefix, now).is_some());
+        is_told.then(|| listing(&state.stored, &state.doubted))
     }
 
     fn replace(&self, listed: &Listed) -> Event {

@@ -25,10 +25,17 @@ pub(super) struct Kept {
     pub(super) version: Version,
 }
 
+/// For how long that is listed still which a list of the store's lacks all at once: until its node's hub has written it again,
+/// where it is alive, also when there are thousands.
+pub(super) const LOST_FOR: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     /// None before they were read.
     kept: Option<BTreeMap<String, Kept>>,
+    /// What a full list lacked that was kept before, and since when: nobody said that it is gone. A store that was set back to
+    /// an earlier time lacks what is alive.
+    lost: BTreeMap<String, (Kept, Instant)>,
     /// The keys that each node announces.
     of_node: BTreeMap<String, BTreeSet<String>>,
     /// Whose each service is, by its name; none before they were read.
@@ -56,7 +63,11 @@ impl Stored {
             Told::Put(entry) => self.put(prefix, &entry),
             Told::Gone(key) => {
                 self.unreadable.remove(&key);
-                self.forget(prefix, key.strip_prefix(prefix).unwrap_or_default());
+                let bare = key.strip_prefix(prefix).unwrap_or_default();
+                if prefix == ANNOUNCED {
+                    self.lost.remove(bare);
+                }
+                self.forget(prefix, bare);
             }
         }
     }
@@ -66,17 +77,18 @@ impl Stored {
         self.told_since.remove(prefix);
     }
 
-    /// For how long all of it has been told without a fault; none when something is not.
-    pub(super) fn steady(&self, now: Instant) -> Option<Duration> {
-        let since = FOLLOWED.iter().map(|prefix| self.told_since.get(prefix));
-        since
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .max()
-            .map(|since| now.saturating_duration_since(*since))
+    /// For how long one of [`FOLLOWED`] has been told without a fault; none when it is not.
+    pub(super) fn told_for(&self, prefix: &str, now: Instant) -> Option<Duration> {
+        self.told_since.get(prefix).map(|since| now.saturating_duration_since(*since))
     }
 
-    /// Forgets what a full list does not have.
+    /// For how long all of it has been told without a fault; none when something is not.
+    pub(super) fn steady(&self, now: Instant) -> Option<Duration> {
+        let all: Option<Vec<_>> = FOLLOWED.iter().map(|prefix| self.told_for(prefix, now)).collect();
+        all?.into_iter().min()
+    }
+
+    /// Forgets what a full list does not have; announcements it only loses.
     fn begin(&mut self, prefix: &'static str, entries: &[Entry]) {
         let listed: BTreeSet<&str> = entries.iter().filter_map(|it| it.key.strip_prefix(prefix)).collect();
         let gone = |known: Vec<&String>| {
@@ -88,7 +100,12 @@ impl Stored {
             OWNERS => gone(self.owners.get_or_insert_default().keys().collect()),
             _ => gone(self.present.keys().collect()),
         };
-        gone.iter().for_each(|key| self.forget(prefix, key));
+        for key in gone {
+            if let Some(kept) = self.get(&key).filter(|_| prefix == ANNOUNCED).cloned() {
+                self.lost.insert(key.clone(), (kept, Instant::now()));
+            }
+            self.forget(prefix, &key);
+        }
     }
 
     fn put(&mut self, prefix: &'static str, entry: &Entry) {
@@ -123,6 +140,7 @@ impl Stored {
             }
         };
         let node = record.node.clone();
+        self.lost.remove(key);
         let before = kept.insert(key.to_owned(), Kept { record, version });
         if let Some(before) = before.filter(|before| before.record.node != node) {
             self.unlink(&before.record.node, key);
@@ -176,6 +194,24 @@ impl Stored {
 
     pub(super) fn kept(&self) -> impl Iterator<Item = (&String, &Kept)> {
         self.kept.iter().flatten()
+    }
+
+    /// What was lost and may be alive.
+    pub(super) fn lost(&self) -> impl Iterator<Item = (&String, &Kept)> {
+        self.lost.iter().map(|(key, (kept, _))| (key, kept))
+    }
+
+    /// Forgets what was lost long ago; says whether there was anything.
+    pub(super) fn forget_lost(&mut self, now: Instant) -> bool {
+        let before = self.lost.len();
+        self.lost.retain(|_, (_, since)| now.saturating_duration_since(*since) < LOST_FOR);
+        self.lost.len() != before
+    }
+
+    /// Forgets what was lost and its node withdraws; says whether it was there.
+    pub(super) fn withdraw_lost(&mut self, key: &str, node: &str) -> bool {
+        let is_its = self.lost.get(key).is_some_and(|(kept, _)| kept.record.node == node);
+        is_its && self.lost.remove(key).is_some()
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Kept> {

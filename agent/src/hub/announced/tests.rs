@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tokio::{task::JoinHandle, time::timeout};
 use weft_core::{
     control::{announcement::encode_announcement, message::RefusalCode},
-    registry::{Event, LocalInstance, Registry, conformance::held},
+    registry::{Event, LocalInstance, Registry, RegistryError, conformance::held},
     resource::{AppProtocol, Endpoint, Health, IdentityFrom, Labels, Resource, ServicePort, TlsMode},
 };
 
@@ -362,6 +362,35 @@ async fn it_is_followed_like_any_other_registry() {
         last = next().await;
     }
     assert_eq!(last.0, "reviews.default");
+}
+
+#[tokio::test]
+async fn what_the_store_does_not_tell_is_not_confirmed() {
+    let mut world = World::new().await;
+    let desk = world.enter("a");
+    announce(&desk, &world, &instance("reviews", "a.web", "reviews")).await.unwrap();
+    world.tells(&[WELL]).await;
+    world.following.abort();
+    let _aborted = (&mut world.following).await;
+    let registry = AnnouncedRegistry(world.all.clone());
+    let mut words = held(&registry as &dyn Registry, None);
+    while !matches!(words.next().await.unwrap().unwrap(), Event::Commit { .. }) {}
+    world.all.lock().stored.lose(ANNOUNCED);
+    tokio::time::pause();
+    let said = words.next().await.unwrap();
+    let store = world.all.records.store().describe();
+    assert!(matches!(&said, Err(RegistryError::Unreachable(it)) if *it == store), "{said:?}");
+    // It is the same for who asks then, and before anything was ever read.
+    let mut words = held(&registry as &dyn Registry, None);
+    assert!(words.next().await.unwrap().is_err());
+    let mut words = held(&registry as &dyn Registry, None);
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.all.lock().stored.take(ANNOUNCED, Told::Gone("announced/none".into()));
+        world.all.changed.send_replace(());
+    };
+    let (said, ()) = tokio::join!(words.next(), back);
+    assert!(matches!(said, Some(Ok(Event::Reset { .. }))), "it lists anew: {said:?}");
 }
 
 #[tokio::test]

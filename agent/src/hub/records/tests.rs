@@ -133,6 +133,37 @@ async fn a_node_that_was_removed_is_a_stranger_and_its_token_is_worthless() {
 }
 
 #[tokio::test]
+async fn a_host_is_forgotten_although_other_records_cannot_be_read() {
+    let (_folder, records) = records();
+    let put = async |key: String, value: String| {
+        assert!(records.store.swap(&key, Expected::Any, Some(Put::durable(value))).await.unwrap());
+    };
+    for (token, node) in [(1, "one"), (2, "two"), (3, "three")] {
+        records.add_token([token; 32], &record(None)).await.unwrap();
+        records.claim(&claim(token, node, 7)).await.unwrap();
+    }
+    // A newer hub's, which says who used it as ours do, and one that somebody damaged.
+    let newer = r#"{"bound": {"node": "one"}, "expires": "tomorrow"}"#;
+    put(token_key([4; 32]), newer.to_owned()).await;
+    put(token_key([5; 32]), "\u{1}".to_owned()).await;
+    put(node_key("three"), "{".to_owned()).await;
+    assert!(records.remove_node("one").await.unwrap() && records.remove_node("three").await.unwrap());
+    assert_eq!(records.node("one").await.unwrap(), None);
+    let left = records.store.list(TOKENS).await.unwrap();
+    let left: Vec<_> = left.iter().map(|entry| hash_in(&entry.key).unwrap()[0]).collect();
+    assert_eq!(left, [2, 5]);
+    let again = records.claim(&claim(1, "one", 7)).await;
+    assert!(matches!(again, Err(ClaimError::Unknown)), "its token buys nothing");
+    let old = SystemTime::now() - KEPT_AFTER_EXPIRY - Duration::from_secs(1);
+    let old = encode(&TokenRecord { expires: old, ..record(None) }).unwrap();
+    put(token_key([6; 32]), String::from_utf8(old).unwrap()).await;
+    put(format!("{SERIALS}two"), "{".to_owned()).await;
+    *records.sweep_at.lock().unwrap() = Instant::now();
+    records.sweep().await.unwrap();
+    assert_eq!(records.store.list(TOKENS).await.unwrap().len(), 2, "what expired goes");
+}
+
+#[tokio::test]
 async fn a_token_that_was_removed_buys_nothing() {
     let (_folder, records) = records();
     records.add_token([1; 32], &record(None)).await.unwrap();

@@ -13,7 +13,8 @@ mod sweep;
 mod watch;
 
 use std::{
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +32,8 @@ use objects::{ConfigMap, DeleteOptions, Lease, List, Metadata, Renewal};
 
 /// How many objects a page of a list holds.
 const PAGE: u32 = 500;
+/// How many strange objects are named.
+const MOST_NAMED: usize = 100;
 
 /// A [`Store`] in objects of Kubernetes.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ struct Inner {
     client: Mutex<Option<Client>>,
     /// There is a lease to look after, or nobody uses the store any more.
     sooner: Arc<Notify>,
+    /// Objects that only look like ours: each is named once.
+    strange: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl Drop for Inner {
@@ -74,6 +79,7 @@ impl KubernetesStore {
             label: name_of(prefix)[..32].to_owned(),
             client: Mutex::default(),
             sooner: Arc::default(),
+            strange: std::sync::Mutex::default(),
         });
         tokio::spawn(sweep::look_after(Arc::downgrade(&inner), inner.sooner.clone()));
         Self(inner)
@@ -235,16 +241,27 @@ impl Inner {
         format!("weft-{}", name_of(&format!("{}{key}", self.prefix)))
     }
 
-    fn entry(&self, object: ConfigMap) -> Result<Entry, StoreError> {
-        let damaged =
-            || StoreError::Failed(format!("the ConfigMap {} is none of ours", object.metadata.name));
-        let key = object.metadata.key().and_then(|key| key.strip_prefix(&self.prefix)).ok_or_else(damaged)?;
-        let value = object.value().ok_or_else(damaged)?;
-        Ok(Entry {
-            key: key.to_owned(),
-            value: value.into(),
-            version: Version(object.metadata.resource_version.into()),
-        })
+    /// The entry of a key's object. One without a value that can be read has an empty one: its key is there, and whoever
+    /// reads records says which of them is damaged.
+    fn entry(key: String, object: &ConfigMap) -> Entry {
+        let version = Version(object.metadata.resource_version.as_str().into());
+        Entry { key, value: object.value().unwrap_or_default().into(), version }
+    }
+
+    /// The entry of an object that was found by its labels; none of one that only looks like ours, such as a copy: what is
+    /// done to one object harms no other.
+    fn found(&self, object: &ConfigMap) -> Option<Entry> {
+        let Metadata { name, .. } = &object.metadata;
+        let key = object.metadata.key().and_then(|key| key.strip_prefix(&self.prefix));
+        let Some(key) = key.filter(|key| self.name(key) == *name) else {
+            let mut strange = self.strange.lock().unwrap_or_else(PoisonError::into_inner);
+            if strange.len() < MOST_NAMED && strange.insert(name.clone()) {
+                let namespace = &self.namespace;
+                tracing::warn!(%name, %namespace, "a ConfigMap with the store's labels is none of the store's: left out");
+            }
+            return None;
+        };
+        Some(Self::entry(key.to_owned(), object))
     }
 
     /// The keys of a prefix among these objects, in their order, without those whose lease has ended.
@@ -257,9 +274,8 @@ impl Inner {
             let lease = object.metadata.lease();
             lease.is_none_or(|lease| leases.iter().any(|known| known.metadata.name == lease))
         };
-        let entries: Result<Vec<_>, _> =
-            objects.into_iter().filter(lasts).map(|object| self.entry(object)).collect();
-        let mut entries = entries?;
+        let lasting = objects.iter().filter(|object| lasts(object));
+        let mut entries: Vec<_> = lasting.filter_map(|object| self.found(object)).collect();
         entries.retain(|entry| entry.key.starts_with(prefix));
         entries.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(entries)
@@ -353,7 +369,10 @@ impl Store for KubernetesStore {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Later<'a, Option<Entry>> {
-        Box::pin(async move { self.0.object(key).await?.map(|object| self.0.entry(object)).transpose() })
+        Box::pin(async move {
+            let object = self.0.object(key).await?;
+            Ok(object.map(|object| Inner::entry(key.to_owned(), &object)))
+        })
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> Later<'a, Vec<Entry>> {

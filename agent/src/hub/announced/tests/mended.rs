@@ -159,3 +159,50 @@ async fn one_record_that_cannot_be_read_is_left_out_alone() {
     world.tells(&[WELL]).await;
     until(|| world.all.diagnostics().is_empty()).await;
 }
+
+#[tokio::test]
+async fn nobody_is_doubted_who_may_be_at_another_hub() {
+    let mut world = World::new().await;
+    announce(&world.enter("a"), &world, &instance("reviews", "a.web", "reviews")).await.unwrap();
+    world.tells(&[WELL]).await;
+    world.all.lock().stored.lose(PRESENT);
+    world.pass(GRACE * 2).await;
+    world.tells(&[WELL]).await;
+    world.all.lock().stored.take(PRESENT, Told::All(Vec::new()));
+    world.pass(GRACE).await;
+    world.tells(&[("a.web", Health::Unhealthy)]).await;
+    world.all.lock().stored.lose(PRESENT);
+    world.pass(Duration::ZERO).await;
+    world.tells(&[("a.web", Health::Unhealthy)]).await;
+    let _desk = world.enter("a");
+    world.pass(Duration::ZERO).await;
+    world.tells(&[WELL]).await;
+}
+
+#[tokio::test]
+async fn what_the_store_loses_at_once_stays_until_it_is_written_again() {
+    let mut world = World::new().await;
+    let (a, b) = (world.enter("a"), world.enter("b"));
+    for (desk, name) in [(&a, "a.web"), (&a, "a.old"), (&b, "b.web")] {
+        announce(desk, &world, &instance("reviews", name, "reviews")).await.unwrap();
+    }
+    let healthy = |name| (name, Health::Healthy);
+    let lost = |name| (name, Health::Unhealthy);
+    world.tells(&[healthy("a.old"), WELL, healthy("b.web")]).await;
+    // The store is set back to before all that, while nobody follows it.
+    world.following.abort();
+    let _aborted = (&mut world.following).await;
+    for name in ["a.web", "a.old", "b.web"] {
+        world.meddle(&format!("announced/reviews.default/http/{name}"), None).await;
+    }
+    world.meddle("owners/reviews.default", None).await;
+    drop(b);
+    world.following = follow(&world.all);
+    world.tells(&[lost("a.old"), lost("a.web"), lost("b.web")]).await;
+    a.withdraw("reviews.default/http/a.old").await.unwrap();
+    world.tells(&[lost("a.web"), lost("b.web")]).await;
+    world.pass(overdue::LACKED).await;
+    world.tells(&[lost("b.web"), WELL]).await;
+    world.pass(stored::LOST_FOR).await;
+    world.tells(&[WELL]).await;
+}

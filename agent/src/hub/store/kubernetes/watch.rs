@@ -81,13 +81,11 @@ impl Watching<'_> {
         if heard.kind == "BOOKMARK" {
             return Ok(());
         }
-        let entry = self.inner.entry(object)?;
-        if entry.key.starts_with(self.prefix) {
-            self.told.push_back(match heard.kind.as_str() {
-                "DELETED" => Told::Gone(entry.key),
-                _ => Told::Put(entry),
-            });
-        }
+        let found = self.inner.found(&object).filter(|entry| entry.key.starts_with(self.prefix));
+        self.told.extend(found.map(|entry| match heard.kind.as_str() {
+            "DELETED" => Told::Gone(entry.key),
+            _ => Told::Put(entry),
+        }));
         Ok(())
     }
 }
