@@ -42,6 +42,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of an answer.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a registry that fails is waited for from the start on: the applications that live have missed a heartbeat then,
+/// and have registered here.
+const AWAITED: Duration = Duration::from_secs(90);
 /// How long the accept loop waits after the kernel ran out of something.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -199,11 +202,19 @@ impl Served {
             joins: &status.joins,
             eureka: &surroundings.eureka,
             listeners: &surroundings.listeners,
+            lacks: status.registries.iter().any(|registry| !registry.ready),
         };
-        // A registry that has not spoken may hold what clients call: no list is better than one without it.
-        let spoken = status.registries.iter().all(|registry| registry.ready);
-        self.api.answer(question, spoken.then_some(&source), now)
+        let waits = status.registries.iter().any(|registry| is_awaited(registry, self.began.elapsed()));
+        self.api.answer(question, (!waits).then_some(&source), now)
     }
+}
+
+/// Whether a registry that has not spoken may do so any moment. It may hold what clients call: no list is better than one
+/// without it. But when it is gone for long, what all others have is better than no list.
+fn is_awaited(registry: &flow::RegistryStatus, since_start: Duration) -> bool {
+    let counters = &registry.counters;
+    let has_failed = counters.disconnects + counters.failed_attempts > 0;
+    !registry.ready && (!has_failed || since_start < AWAITED)
 }
 
 fn written(reply: Reply) -> Response<Full<Bytes>> {
@@ -261,5 +272,37 @@ async fn serve(stream: TcpStream, served: Arc<Served>) {
         .serve_connection(TokioIo::new(Unread::new(stream, UNREAD_TIMEOUT)), service);
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection to Eureka's API ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_was_never_heard_is_not_waited_for_for_ever() {
+        let counters = |failed_attempts| {
+            let mut counters = weft_core::driver::Counters::default();
+            counters.failed_attempts = failed_attempts;
+            counters
+        };
+        let registry = |ready, failed_attempts| flow::RegistryStatus {
+            is_relay: false,
+            name: "eureka".parse().unwrap(),
+            connected: ready,
+            carries_configuration: false,
+            ready,
+            restored_age: None,
+            last_error: None,
+            down_since: None,
+            state_error: None,
+            counters: counters(failed_attempts),
+            scopes: Vec::new(),
+        };
+        let late = AWAITED * 2;
+        assert!(is_awaited(&registry(false, 0), late), "it is being read");
+        assert!(is_awaited(&registry(false, 3), AWAITED / 2), "it may have failed by chance");
+        assert!(!is_awaited(&registry(false, 3), late));
+        assert!(!is_awaited(&registry(true, 3), Duration::ZERO));
     }
 }

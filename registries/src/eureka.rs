@@ -85,7 +85,7 @@ impl Registry for EurekaRegistry {
                 Err(error) => return Err(error),
             };
             let needed_for = "every service of the registry".into();
-            Ok(vec![Right { name: "GET /apps".into(), given: Some(given), needed_for }])
+            Ok(vec![Right { name: "GET /apps".into(), given: Some(given), needed_for, optional: false }])
         }
         .boxed()
     }

@@ -9,11 +9,16 @@
 //!   the service that clients can reach, that listener is listed instead, as the only instance: it leads through the mesh.
 //! - Whatever registers here is listed here and told to nobody else: a request without proof must not become an endpoint
 //!   of the mesh. Nor is it listed under a name that a registry has, unless that is Eureka, where everybody may say as much.
-//! - Until the registries have spoken there is no list, not an empty one: clients keep what they have.
+//! - Until the registries have spoken there is no list, not an empty one: clients keep what they have. One that fails is not
+//!   waited for any longer than it takes its clients to register here.
+//! - Who registered here and left is listed no more, whatever Eureka said of it before: while Eureka is gone, its last list
+//!   is all that the mesh has of it. Where Eureka is heard again, its word counts.
+//! - Nobody registers with what Netflix's clients cannot read: they would lose the whole list for it.
 //! - No answer that says "not found" has a body: Netflix's client takes a body for an instance.
 
 mod log;
 mod registrations;
+mod codec;
 mod served;
 mod documents;
 mod xml;
@@ -115,7 +120,7 @@ impl Api {
         match *question.method {
             Method::GET => match source {
                 Some(source) => self.read(&segments, Format::wanted(question.accept), source, now),
-                None => Reply::refused(StatusCode::SERVICE_UNAVAILABLE, "the registries have not spoken yet"),
+                None => unheard(),
             },
             Method::POST | Method::PUT | Method::DELETE => {
                 let mut state = self.lock();
@@ -131,6 +136,9 @@ impl Api {
         let State { registrations, log, written } = &mut *state;
         registrations.expire(now);
         log.refresh(source, registrations, now);
+        if source.lacks && log.all().next().is_none() {
+            return unheard();
+        }
         let whole = match segments {
             ["apps"] => Some(Whole::All),
             ["apps", "delta"] => Some(Whole::Changes),
@@ -175,6 +183,10 @@ impl Api {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unheard() -> Reply {
+    Reply::refused(StatusCode::SERVICE_UNAVAILABLE, "the registries have not spoken yet")
 }
 
 fn entire(whole: Whole, log: &Log) -> serde_json::Value {

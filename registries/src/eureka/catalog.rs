@@ -62,6 +62,14 @@ pub(super) struct Changed {
     applications: BTreeSet<String>,
 }
 
+fn of_application(app: &str) -> OriginName {
+    origin_name(&["application", app])
+}
+
+fn of_instance(app: &str, id: &str) -> OriginName {
+    origin_name(&["instance", app, id])
+}
+
 impl Changed {
     /// Whether nothing is different.
     pub(super) fn is_nothing(&self) -> bool {
@@ -70,7 +78,7 @@ impl Changed {
 
     /// All origins that are gone. While others of an application may still register again, the application is not.
     pub(super) fn gone(self, doubted: bool) -> Vec<OriginName> {
-        let applications = self.applications.iter().filter(|_| !doubted).map(|app| origin_name(&[app]));
+        let applications = self.applications.iter().filter(|_| !doubted).map(|app| of_application(app));
         let applications: Vec<_> = applications.collect();
         self.deleted.into_iter().chain(applications).collect()
     }
@@ -100,7 +108,7 @@ impl Catalog {
             let key = (object.app.clone(), object.id.clone());
             if object.action == "DELETED" {
                 if self.instances.remove(&key).is_some() {
-                    changed.deleted.push(origin_name(&[&key.0, &key.1]));
+                    changed.deleted.push(of_instance(&key.0, &key.1));
                     changed.applications.insert(key.0);
                 }
             } else {
@@ -134,18 +142,18 @@ impl Catalog {
         for ((app, id), held) in &self.instances {
             applications.entry(app).or_default().push(held);
             if !held.converted.words.resources.is_empty() || !held.converted.words.faults.is_empty() {
-                listing.insert(origin_name(&[app, id]), held.converted.words.clone());
+                listing.insert(of_instance(app, id), held.converted.words.clone());
             }
         }
         for (app, held) in applications {
             let is_ours = |host: &HostName| claims.decide(app, host);
             let parts = held.iter().map(|held| &held.converted.part);
-            listing.insert(origin_name(&[app]), convert::application(app, parts, &context.rules, is_ours));
+            listing.insert(of_application(app), convert::application(app, parts, &context.rules, is_ours));
         }
         if self.unreadable > 0 {
             let message = format!("{} things in the list are no instances", self.unreadable);
             let words = Words::new(Vec::new(), vec![fault("applications", message)]);
-            listing.insert(origin_name(&["/applications"]), words);
+            listing.insert(origin_name(&["applications"]), words);
         }
         listing
     }

@@ -18,6 +18,8 @@ pub(super) struct Client {
     settings: Arc<EurekaSettings>,
     clients: Vec<HttpClient>,
     current: usize,
+    /// Whether anybody answered yet.
+    answered: bool,
 }
 
 /// A list, and when it was told.
@@ -34,7 +36,12 @@ impl Client {
     /// When one cannot be read.
     pub(super) fn new(settings: &Arc<EurekaSettings>, first: usize) -> Result<Self, RegistryError> {
         let clients = settings.servers.iter().map(HttpClient::new).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { settings: settings.clone(), current: first % clients.len().max(1), clients })
+        Ok(Self {
+            settings: settings.clone(),
+            current: first % clients.len().max(1),
+            clients,
+            answered: false,
+        })
     }
 
     /// Which server is asked.
@@ -49,8 +56,11 @@ impl Client {
     pub(super) async fn all(&mut self) -> Result<Told, RegistryError> {
         let mut first = None;
         for _ in 0..self.clients.len() {
-            match self.list("/apps").await {
-                Ok(told) => return Ok(told),
+            match self.whole().await {
+                Ok(told) => {
+                    self.answered = true;
+                    return Ok(told);
+                }
                 Err(error) => {
                     first.get_or_insert(error);
                     self.current = (self.current + 1) % self.clients.len();
@@ -71,6 +81,15 @@ impl Client {
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(None),
             _ => told(&answer.ok()?).map(Some),
         }
+    }
+
+    async fn whole(&self) -> Result<Told, RegistryError> {
+        if !self.answered {
+            // What a list costs is asked of one that is there: nobody has this name.
+            let nobody = self.with_credential(Call::get("/apps/-")).await?;
+            self.clients[self.current].first_answer(nobody).await?;
+        }
+        self.list("/apps").await
     }
 
     async fn list(&self, path: &str) -> Result<Told, RegistryError> {
@@ -124,14 +143,17 @@ impl Client {
     /// # Errors
     /// When there is no answer or no credential.
     async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
-        let call = match (&self.settings.username, self.settings.password.token().await?) {
+        self.clients[self.current].send(self.with_credential(call).await?).await
+    }
+
+    async fn with_credential(&self, call: Call) -> Result<Call, RegistryError> {
+        Ok(match (&self.settings.username, self.settings.password.token().await?) {
             (Some(name), Some(password)) => {
                 let text = BASE64.encode(format!("{name}:{}", password.secret()).as_bytes());
                 call.header(header::AUTHORIZATION, &format!("Basic {text}"), true)
             }
             _ => call,
-        };
-        self.clients[self.current].send(call).await
+        })
     }
 }
 

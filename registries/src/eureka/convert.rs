@@ -190,8 +190,14 @@ fn endpoints(
         };
         let speaks = {
             let record = |key: &str| object.metadata.get(key).map(String::as_str);
-            let speaker =
-                Instance { service, address: &address, platform: None, record: &record, words: &[] };
+            let speaker = Instance {
+                service,
+                address: &address,
+                platform: None,
+                record: &record,
+                unread: None,
+                words: &[],
+            };
             context.rules.speaks(speaker, context.trust_domain.as_ref())
         };
         let first = resources.is_empty();

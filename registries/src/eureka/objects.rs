@@ -195,7 +195,7 @@ fn metadata(value: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 /// A scalar as text; nothing else has one.
-fn text(value: Option<&Value>) -> String {
+pub(super) fn text(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),

@@ -88,8 +88,13 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let server = server?;
     let others: Vec<ServerSettings> =
         peers?.into_iter().map(|url| ServerSettings { url, ..server.clone() }).collect();
+    let servers: Vec<ServerSettings> = [server].into_iter().chain(others).collect();
+    if username.is_some() {
+        let keys = ["password_file", "password_env"];
+        ServerSettings::warn_of_overheard(section, &servers, &keys, "password");
+    }
     Some(Arc::new(EurekaSettings {
-        servers: [server].into_iter().chain(others).map(Arc::new).collect(),
+        servers: servers.into_iter().map(Arc::new).collect(),
         username: match username {
             Some(username) => Some(username?),
             None => None,

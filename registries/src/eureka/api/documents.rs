@@ -1,8 +1,9 @@
 //! The documents of the API: one tree for JSON and XML. As in JSON, an attribute of XML is a key that begins with `@`, and
 //! the text beside attributes is `$`.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::eureka::objects::Instance;
@@ -34,7 +35,8 @@ impl Format {
     /// The text.
     pub(super) fn write(self, document: &Value) -> String {
         match self {
-            Self::Json => document.to_string(),
+            // A tree is always written.
+            Self::Json => serde_json::to_string(&Ordered(document)).unwrap_or_default(),
             Self::Xml => {
                 let mut text = String::new();
                 for (name, value) in document.as_object().into_iter().flatten() {
@@ -44,6 +46,28 @@ impl Format {
             }
         }
     }
+}
+
+/// A document whose objects end with their metadata: Netflix's reader of where an instance runs passes over whatever comes
+/// behind that, and takes the end of that for the instance's own.
+struct Ordered<'a>(&'a Value);
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(fields) => {
+                serializer.collect_map(ordered(fields).map(|(key, value)| (key, Ordered(value))))
+            }
+            Value::Array(all) => serializer.collect_seq(all.iter().map(Ordered)),
+            scalar_value => scalar_value.serialize(serializer),
+        }
+    }
+}
+
+fn ordered(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    let is_metadata = |(key, _): &(&String, &Value)| key.as_str() == "metadata";
+    let others = fields.iter().filter(move |field| !is_metadata(field));
+    others.chain(fields.iter().filter(is_metadata))
 }
 
 /// A list of applications.
@@ -84,6 +108,8 @@ fn written(it: &Instance) -> Value {
         "countryId": 1,
         "dataCenterInfo": { "@class": class, "name": "MyOwn" },
     });
+    // In XML these would be attributes, and one of them a class that a client makes an object of.
+    let metadata: BTreeMap<_, _> = it.metadata.iter().filter(|(key, _)| !key.starts_with('@')).collect();
     let own = json!({
         "instanceId": it.id,
         "hostName": it.host,
@@ -101,7 +127,7 @@ fn written(it: &Instance) -> Value {
             "evictionTimestamp": 0,
             "serviceUpTimestamp": it.lease.up_since,
         },
-        "metadata": it.metadata,
+        "metadata": metadata,
         "vipAddress": it.vip,
         "secureVipAddress": it.secure_vip,
         "isCoordinatingDiscoveryServer": "false",
@@ -130,7 +156,7 @@ fn element(text: &mut String, name: &str, value: &Value) {
             text.push_str(name);
             attributes(text, fields);
             text.push('>');
-            for (key, value) in fields.iter().filter(|(key, _)| !key.starts_with('@')) {
+            for (key, value) in ordered(fields).filter(|(key, _)| !key.starts_with('@')) {
                 match key.as_str() {
                     "$" => escape(text, &scalar(value)),
                     key => element(text, key, value),

@@ -9,8 +9,8 @@ use weft_core::{compile::Join, name::RegistryName};
 
 use super::{
     Moment,
-    registrations::Registrations,
-    served::{Listeners, Served, Source, names, served},
+    registrations::{Key, Registrations},
+    served::{Left, Listeners, Served, Source, names, served},
 };
 use crate::eureka::objects::Instance;
 
@@ -18,8 +18,6 @@ use crate::eureka::objects::Instance;
 const TOLD_FOR: u64 = 180_000;
 /// The most changes that are kept; a client that misses some sees by the count of statuses that it did.
 const MAX_CHANGES: usize = 50_000;
-
-type Key = (String, String);
 
 /// The list and its changes.
 #[derive(Debug, Default)]
@@ -42,11 +40,13 @@ struct MadeFrom {
     joins: Vec<Join>,
     eureka: BTreeSet<RegistryName>,
     listeners: Listeners,
+    /// When Eureka's registries were heard last; empty while nobody left, for whom alone that counts.
+    heard: BTreeMap<RegistryName, u64>,
 }
 
 impl Log {
     /// Brings the list up to date.
-    pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &Registrations, now: Moment) {
+    pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &mut Registrations, now: Moment) {
         while self.changes.front().is_some_and(|(at, _)| at.saturating_add(TOLD_FOR) < now.steady) {
             self.changes.pop_front();
         }
@@ -57,12 +57,16 @@ impl Log {
             joins: source.joins.to_vec(),
             eureka: source.eureka.clone(),
             listeners: source.listeners.clone(),
+            heard: if registrations.left().is_empty() { BTreeMap::new() } else { source.heard() },
         };
         if self.made_from.as_ref() == Some(&made_from) {
             return;
         }
-        self.made_from = Some(made_from);
-        let Served { instances: mut fresh, taken } = served(source);
+        let heard = &self.made_from.insert(made_from).heard;
+        let Served { instances: mut fresh, left, taken } =
+            served(source, &Left { until: registrations.left(), heard });
+        // Since then all of them have spoken for themselves.
+        registrations.forget_left(heard.values().min().copied().unwrap_or(u64::MAX), &left);
         let is_taken = |instance: &Instance| names(instance).any(|name| taken.contains(&name));
         let mut refused = BTreeSet::new();
         for instance in registrations.all() {

@@ -1,27 +1,36 @@
 //! Applications that register here: kept in memory under their leases. After a restart they register again, as with Eureka:
 //! the answer to their next heartbeat says that nobody knows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::{Moment, Question, xml};
-use crate::eureka::objects::Instance;
+use super::{Moment, Question, codec, xml};
+use crate::eureka::objects::{Instance, Lease};
 
 /// The most instances that may register here.
 const MAX_INSTANCES: usize = 10_000;
+/// From how many on it is doubted that most of them have gone at once.
+const DOUBTED_FROM: usize = 8;
+/// The most that left and are remembered.
+const MAX_LEFT: usize = 10_000;
 /// The longest name, in bytes.
 const MAX_NAME: usize = 253;
-/// The longest lease, in seconds.
-const MAX_DURATION: u64 = 86_400;
 const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
+
+/// An instance's application, in upper case, and its id.
+pub(super) type Key = (String, String);
 
 /// Who is registered.
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
-    instances: BTreeMap<(String, String), Registered>,
+    instances: BTreeMap<Key, Registered>,
+    /// Who left, and until when it was known to be there, in milliseconds since 1970.
+    left: BTreeMap<Key, u64>,
+    /// When most of them were silent together last, by the clock that nobody sets.
+    hushed: u64,
     generation: u64,
 }
 
@@ -58,12 +67,42 @@ impl Registrations {
         self.instances.values().map(|registered| &registered.instance)
     }
 
-    /// Lets go of those whose lease ran out.
+    /// Who left, and until when it was known to be there, in milliseconds since 1970.
+    pub(super) fn left(&self) -> &BTreeMap<Key, u64> {
+        &self.left
+    }
+
+    /// Forgets who left before a moment, in milliseconds since 1970, but for some.
+    pub(super) fn forget_left(&mut self, before: u64, but: &BTreeSet<Key>) {
+        self.left.retain(|key, until| *until >= before || but.contains(key));
+    }
+
+    /// Lets go of those whose lease ran out. While most are silent it is not they who are gone: nobody goes then, and
+    /// afterwards each has a whole lease to be heard again.
     pub(super) fn expire(&mut self, now: Moment) {
-        let before = self.instances.len();
-        let ends = |it: &Registered| it.renewed.saturating_add(it.instance.lease.duration * 1000);
-        self.instances.retain(|_, it| ends(it) >= now.steady);
-        self.generation += u64::from(self.instances.len() != before);
+        let silent = self.instances.values().filter(|it| it.is_silent(now)).count();
+        if self.instances.len() >= DOUBTED_FROM && silent * 2 > self.instances.len() {
+            self.hushed = self.hushed.max(now.steady);
+            return;
+        }
+        let hushed = self.hushed;
+        let ends = |it: &Registered| it.renewed.max(hushed).saturating_add(it.instance.lease.duration * 1000);
+        let gone: Vec<_> = self.instances.extract_if(.., |_, it| ends(it) < now.steady).collect();
+        for (key, Registered { instance, .. }) in gone {
+            // What was heard of it elsewhere since then counts.
+            self.leave(key, instance.lease.renewed);
+        }
+    }
+
+    fn leave(&mut self, key: Key, until: u64) {
+        self.generation += 1;
+        if self.left.len() >= MAX_LEFT
+            && let Some(oldest) =
+                self.left.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone())
+        {
+            self.left.remove(&oldest);
+        }
+        self.left.insert(key, until);
     }
 
     /// Takes a request that changes something.
@@ -81,9 +120,13 @@ impl Registrations {
                 self.renew(self.key(app, id)?, parameter(query, "lastDirtyTimestamp").as_deref(), now)
             }
             ["apps", app, id] if *method == Method::DELETE => {
-                self.instances.remove(&self.key(app, id)?);
-                self.generation += 1;
-                Ok(StatusCode::OK)
+                let key = (app.to_uppercase(), (*id).to_owned());
+                let known = self.instances.remove(&key).is_some();
+                // One that registered with Eureka alone says here that it goes when Eureka is gone.
+                if known || key.0.len().max(key.1.len()) <= MAX_NAME {
+                    self.leave(key, now.wall);
+                }
+                if known { Ok(StatusCode::OK) } else { Err(Refusal::Unknown) }
             }
             ["apps", app, id, "status"] if *method == Method::PUT => {
                 let value = parameter(query, "value").filter(|it| STATUSES.contains(&it.as_str()));
@@ -127,9 +170,7 @@ impl Registrations {
             let (own, expected) = (instance.app, app.to_uppercase());
             return Err(Refusal::Wrong(format!("Mismatched appName, expecting {expected} but was {own}")));
         }
-        if !instance.rest.contains_key("dataCenterInfo") {
-            return Err(wrong("Missing dataCenterInfo"));
-        }
+        codec::readable(&mut instance).map_err(Refusal::Wrong)?;
         let named = [&instance.app, &instance.id, &instance.host];
         if named.iter().any(|name| name.len() > MAX_NAME || name.chars().any(char::is_control)) {
             return Err(wrong("a name is too long or holds control characters"));
@@ -156,24 +197,19 @@ impl Registrations {
         let younger = old.filter(|old| old.dirty > instance.dirty).cloned();
         let registered = old.map_or(now.wall, |old| old.lease.registered);
         let mut instance = younger.unwrap_or(instance);
-        instance.lease.duration = instance.lease.duration.clamp(1, MAX_DURATION);
         instance.lease.registered = registered;
         instance.lease.renewed = now.wall;
         if instance.lease.up_since == 0 {
             instance.lease.up_since = now.wall;
         }
+        self.left.remove(&key);
         self.instances.insert(key, Registered { instance, renewed: now.steady });
         self.generation += 1;
         Ok(StatusCode::NO_CONTENT)
     }
 
     /// A heartbeat. Who knows something younger than we do must register again.
-    fn renew(
-        &mut self,
-        key: (String, String),
-        dirty: Option<&str>,
-        now: Moment,
-    ) -> Result<StatusCode, Refusal> {
+    fn renew(&mut self, key: Key, dirty: Option<&str>, now: Moment) -> Result<StatusCode, Refusal> {
         let Registered { instance, renewed } = self.instances.get_mut(&key).ok_or(Refusal::Unknown)?;
         let younger =
             dirty.and_then(|text| text.parse::<u64>().ok()).is_some_and(|dirty| dirty > instance.dirty);
@@ -184,19 +220,24 @@ impl Registrations {
         Ok(StatusCode::OK)
     }
 
-    fn change(
-        &mut self,
-        key: (String, String),
-        change: impl FnOnce(&mut Instance),
-    ) -> Result<StatusCode, Refusal> {
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Instance)) -> Result<StatusCode, Refusal> {
         change(&mut self.instances.get_mut(&key).ok_or(Refusal::Unknown)?.instance);
         self.generation += 1;
         Ok(StatusCode::OK)
     }
 
-    fn key(&self, app: &str, id: &str) -> Result<(String, String), Refusal> {
+    fn key(&self, app: &str, id: &str) -> Result<Key, Refusal> {
         let key = (app.to_uppercase(), id.to_owned());
         if self.instances.contains_key(&key) { Ok(key) } else { Err(Refusal::Unknown) }
+    }
+}
+
+impl Registered {
+    /// Whether a heartbeat of it is overdue.
+    fn is_silent(&self, now: Moment) -> bool {
+        let Lease { renewal, duration, .. } = self.instance.lease;
+        let overdue = (renewal * 1500).min(duration * 500);
+        self.renewed.saturating_add(overdue) < now.steady
     }
 }
 
@@ -204,13 +245,18 @@ fn wrong(reason: &str) -> Refusal {
     Refusal::Wrong(reason.to_owned())
 }
 
-/// A page of the web may send other forms from any browser; these two it may not.
+/// A page of the web may send other forms from any browser, with whatever parameters; these two it may not.
 fn document(question: &Question<'_>) -> Result<Value, Refusal> {
     let form = question.content_type.unwrap_or_default();
-    let read = match (form.contains("json"), form.contains("xml")) {
-        (true, _) => serde_json::from_slice(question.body).ok(),
-        (_, true) => xml::read(question.body),
-        _ => return Err(Refusal::Form),
+    let essence = form.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let of_application = essence.strip_prefix("application/");
+    let is = |name: &str| of_application.is_some_and(|it| it == name || it.ends_with(&format!("+{name}")));
+    let read = if is("json") {
+        serde_json::from_slice(question.body).ok()
+    } else if is("xml") || essence == "text/xml" {
+        xml::read(question.body)
+    } else {
+        return Err(Refusal::Form);
     };
     read.ok_or_else(|| wrong("cannot parse request body"))
 }

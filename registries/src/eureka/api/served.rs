@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::SystemTime,
 };
 
 use weft_core::{
-    compile::Join,
-    identity::SpiffeId,
+    compile::{Join, Proved},
     merge::{ServiceEntry, Snapshot},
     name::{DEFAULT_NAMESPACE, PortName, RegistryName, ServiceName},
-    resource::{Endpoint, Health, TlsMode},
+    resource::{Endpoint, Health},
 };
 
+use super::registrations::Key;
 use crate::eureka::objects::{Instance, Lease, Port};
 
 /// The name of the port that is an instance's secure one.
@@ -34,19 +35,58 @@ pub struct Source<'a> {
     pub eureka: &'a BTreeSet<RegistryName>,
     /// Listeners that are listed instead of their services' instances.
     pub listeners: &'a Listeners,
+    /// Whether a registry was never heard, and is waited for no more: then an empty list says nothing.
+    pub lacks: bool,
+}
+
+impl Source<'_> {
+    /// When each of Eureka's registries was heard last, in milliseconds since 1970.
+    pub(super) fn heard(&self) -> BTreeMap<RegistryName, u64> {
+        let mut heard = BTreeMap::new();
+        for (scope, state) in self.snapshot.scopes.iter().filter(|(it, _)| self.eureka.contains(&it.registry))
+        {
+            let at = state.committed_at.unwrap_or(SystemTime::UNIX_EPOCH);
+            let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+            let at = u64::try_from(at).unwrap_or(u64::MAX);
+            heard
+                .entry(scope.registry.clone())
+                .and_modify(|before: &mut u64| *before = at.min(*before))
+                .or_insert(at);
+        }
+        heard
+    }
+}
+
+/// Who left as far as the API knows.
+#[derive(Debug)]
+pub(super) struct Left<'a> {
+    /// Until when each was known to be there, in milliseconds since 1970.
+    pub(super) until: &'a BTreeMap<Key, u64>,
+    /// When each of Eureka's registries was heard last.
+    pub(super) heard: &'a BTreeMap<RegistryName, u64>,
+}
+
+impl Left<'_> {
+    /// Whether an instance left since its registry was heard, or is not confirmed by it any more.
+    fn has(&self, registry: &RegistryName, key: &Key, endpoints: &[&Endpoint]) -> bool {
+        let Some((until, heard)) = self.until.get(key).zip(self.heard.get(registry)) else { return false };
+        heard <= until || endpoints.iter().all(|endpoint| endpoint.health == Health::Unconfirmed)
+    }
 }
 
 /// What the registries say.
 #[derive(Debug, Default)]
 pub(super) struct Served {
     /// Every instance by application and id.
-    pub(super) instances: BTreeMap<(String, String), Instance>,
+    pub(super) instances: BTreeMap<Key, Instance>,
+    /// Those that are left out because they left.
+    pub(super) left: BTreeSet<Key>,
     /// The names, in upper case, of applications that another registry than Eureka speaks of: whoever registers without
     /// proof takes none of them.
     pub(super) taken: BTreeSet<String>,
 }
 
-pub(super) fn served(source: &Source<'_>) -> Served {
+pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
     let mut served = Served::default();
     let mut named: BTreeSet<&ServiceName> = BTreeSet::new();
     for registry in in_order(source) {
@@ -58,11 +98,11 @@ pub(super) fn served(source: &Source<'_>) -> Served {
                 served.taken.extend(names(&blank));
             }
             let speaking = speaking(&members);
-            let Some(first) = speaking.first().filter(|_| !named.contains(name)) else { continue };
+            let Some((_, first)) = speaking.first().filter(|_| !named.contains(name)) else { continue };
             named.insert(name);
             let instances = match source.listeners.get(name) {
                 Some(listener) => vec![through(name, first, &speaking, *listener)],
-                None => instances(name, first, &speaking),
+                None => instances(&blank(name, first), &speaking, left, &mut served.left),
             };
             for instance in instances {
                 served.instances.entry((instance.app.clone(), instance.id.clone())).or_insert(instance);
@@ -88,10 +128,9 @@ fn members<'a>(
     name: &ServiceName,
     entry: &'a ServiceEntry,
 ) -> Vec<Member<'a>> {
-    let covers = |join: &&Join| {
-        join.registries.contains(registry) && (join.services.is_empty() || join.services.contains(name))
+    let Some(join) = source.joins.iter().find(|join| join.covers(registry, name)) else {
+        return vec![(registry, entry)];
     };
-    let Some(join) = source.joins.iter().find(covers) else { return vec![(registry, entry)] };
     let member = |registry: &'a RegistryName| {
         let entry = source.snapshot.partitions.get(registry)?.services.get(name)?;
         entry.service.is_some().then_some((registry, &**entry))
@@ -100,15 +139,11 @@ fn members<'a>(
 }
 
 /// Those of them that have endpoints: the first one, and whose endpoints prove the identities of that one's.
-fn speaking<'a>(members: &[Member<'a>]) -> Vec<&'a ServiceEntry> {
-    let mut all = members.iter().map(|(_, entry)| *entry).filter(|entry| !entry.endpoints.is_empty());
+fn speaking<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
+    let mut all = members.iter().copied().filter(|(_, entry)| !entry.endpoints.is_empty());
     let Some(first) = all.next() else { return Vec::new() };
-    let proved = |endpoint: &'a Endpoint| -> Option<&'a SpiffeId> {
-        endpoint.identity.as_ref().filter(|_| endpoint.tls == TlsMode::Required)
-    };
-    let identities: BTreeSet<_> = first.endpoints.iter().filter_map(|it| proved(it)).collect();
-    let is_proved = |it: &'a Endpoint| proved(it).is_some_and(|identity| identities.contains(identity));
-    let others = all.filter(|entry| entry.endpoints.iter().all(|endpoint| is_proved(endpoint)));
+    let proved = Proved::by(&first.1.endpoints);
+    let others = all.filter(|(_, entry)| proved.foreign(&entry.endpoints).is_none());
     std::iter::once(first).chain(others).collect()
 }
 
@@ -123,11 +158,11 @@ fn in_order<'a>(source: &Source<'a>) -> impl Iterator<Item = &'a RegistryName> {
 fn through(
     name: &ServiceName,
     entry: &ServiceEntry,
-    speaking: &[&ServiceEntry],
+    speaking: &[Member<'_>],
     listener: SocketAddr,
 ) -> Instance {
     let takes = |endpoint: &Endpoint| matches!(endpoint.health, Health::Healthy | Health::Unconfirmed);
-    let up = speaking.iter().flat_map(|entry| &entry.endpoints).any(|endpoint| takes(endpoint));
+    let up = speaking.iter().flat_map(|(_, entry)| &entry.endpoints).any(|endpoint| takes(endpoint));
     let mut instance = blank(name, entry);
     instance.id = format!("weft:{}:{}", name, listener.port());
     instance.status = if up { "UP" } else { "DOWN" }.into();
@@ -136,18 +171,28 @@ fn through(
     instance
 }
 
-/// Of all that speak; `first` is known by its names. An address that several tell of is one instance.
-fn instances(name: &ServiceName, first: &ServiceEntry, speaking: &[&ServiceEntry]) -> Vec<Instance> {
+/// Of all that speak, without those that left, which are noted in `gone`. An address that several tell of is one instance.
+fn instances(
+    blank: &Instance,
+    speaking: &[Member<'_>],
+    left: &Left<'_>,
+    gone: &mut BTreeSet<Key>,
+) -> Vec<Instance> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
-    for entry in speaking {
+    for (registry, entry) in speaking {
         let mut by_id: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
         for endpoint in &entry.endpoints {
             by_id.entry(endpoint.instance.as_str()).or_default().push(endpoint);
         }
         let known: BTreeSet<(String, u64)> = seen.clone();
         for (id, endpoints) in by_id {
-            let found = instance(blank(name, first), entry, id, &endpoints);
+            let key = (blank.app.clone(), id.to_owned());
+            if left.has(registry, &key, &endpoints) {
+                gone.insert(key);
+                continue;
+            }
+            let found = instance(blank.clone(), entry, id, &endpoints);
             let place = |it: &Instance| {
                 (it.ip.clone(), if it.port.enabled { it.port } else { it.secure_port }.number)
             };

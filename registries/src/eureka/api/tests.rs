@@ -1,5 +1,7 @@
 //! The API without sockets: what is listed, what changes, who may register, and what nobody may send.
 
+mod registrations;
+
 use std::{collections::BTreeSet, time::SystemTime};
 
 use proptest::prelude::*;
@@ -45,16 +47,28 @@ fn endpoint(service: &str, instance: &str, health: Health) -> Resource {
 }
 
 fn mesh(merge: &mut Merge, registry: &str, resources: Vec<Resource>) -> Snapshot {
+    mesh_at(merge, registry, resources, Completeness::Full, SystemTime::now())
+}
+
+fn mesh_at(
+    merge: &mut Merge,
+    registry: &str,
+    resources: Vec<Resource>,
+    completeness: Completeness,
+    at: SystemTime,
+) -> Snapshot {
     let scope = Scope::whole(registry.parse().unwrap());
     let origin: OriginName = "one".parse().unwrap();
     let version = Version(format!("{resources:?}").into());
+    let words = Event::Replace { scope: scope.clone(), origin, version, resources, faults: Vec::new() };
+    let says_nothing = completeness == Completeness::Filtered;
     for event in [
         Event::Reset { scope: scope.clone() },
-        Event::Replace { scope: scope.clone(), origin, version, resources, faults: Vec::new() },
-        Event::Ready { scope: scope.clone(), completeness: Completeness::Full },
+        if says_nothing { Event::Reset { scope: scope.clone() } } else { words },
+        Event::Ready { scope: scope.clone(), completeness },
         Event::Commit { scope, resume: None, age: Default::default() },
     ] {
-        merge.apply(event, SystemTime::now());
+        merge.apply(event, at);
     }
     merge.snapshot().clone()
 }
@@ -68,6 +82,7 @@ struct Bench {
     joins: Vec<Join>,
     eureka: BTreeSet<RegistryName>,
     listeners: Listeners,
+    lacks: bool,
 }
 
 fn bench() -> Bench {
@@ -80,7 +95,7 @@ fn bench() -> Bench {
     let snapshot = mesh(&mut merge, "eureka", resources);
     let order: Vec<RegistryName> = vec!["eureka".parse().unwrap()];
     let (eureka, listeners) = (order.iter().cloned().collect(), Listeners::new());
-    Bench { api: Api::default(), merge, snapshot, order, joins: Vec::new(), eureka, listeners }
+    Bench { api: Api::default(), merge, snapshot, order, joins: Vec::new(), eureka, listeners, lacks: false }
 }
 
 impl Bench {
@@ -102,6 +117,7 @@ impl Bench {
             joins: &self.joins,
             eureka: &self.eureka,
             listeners: &self.listeners,
+            lacks: self.lacks,
         };
         self.api.answer(question, Some(&source), now)
     }
@@ -130,10 +146,14 @@ fn registration(dirty: u64) -> Vec<u8> {
         "port": { "$": 1, "@enabled": "true" }, "lastDirtyTimestamp": dirty.to_string(),
         "leaseInfo": { "durationInSecs": 3 },
         "metadata": { "@class": "java.util.Collections$EmptyMap" },
-        "dataCenterInfo": { "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" },
+        "dataCenterInfo": data_center(),
     }})
     .to_string()
     .into_bytes()
+}
+
+fn data_center() -> Value {
+    json!({ "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn" })
 }
 
 #[test]
@@ -207,80 +227,6 @@ fn changes_are_told_for_three_minutes() {
 }
 
 #[test]
-fn who_registers_is_listed_while_it_renews() {
-    let bench = bench();
-    let path = "/eureka/apps/LEGACY/legacy%3A1";
-    assert_eq!(bench.status(&Method::PUT, path, b"", NOW), 404, "nobody knows it");
-    assert_eq!(
-        bench.ask(&Method::PUT, path, None, b"", NOW).body,
-        "",
-        "a body would be taken for an instance"
-    );
-    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(5), NOW), 204);
-    assert!(bench.ids(NOW).contains(&"legacy:1=UP".to_owned()));
-    let one = &bench.get(path, NOW)["instance"];
-    assert_eq!((&one["homePageUrl"], &one["sid"]), (&json!("http://h/"), &json!("na")));
-    assert_eq!(
-        bench.status(&Method::PUT, &format!("{path}?status=UP&lastDirtyTimestamp=5"), b"{}", NOW + 2_000),
-        200
-    );
-    assert_eq!(
-        bench.status(&Method::PUT, &format!("{path}?lastDirtyTimestamp=6"), b"", NOW),
-        404,
-        "it knows more"
-    );
-    assert_eq!(bench.status(&Method::PUT, &format!("{path}/status?value=OUT_OF_SERVICE"), b"", NOW), 200);
-    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(7), NOW + 2_000), 204);
-    assert!(bench.ids(NOW).contains(&"legacy:1=OUT_OF_SERVICE".to_owned()), "the operator's word stands");
-    assert_eq!(bench.status(&Method::DELETE, &format!("{path}/status?value=UP"), b"", NOW), 200);
-    assert_eq!(bench.status(&Method::PUT, &format!("{path}/metadata?k=v%20w"), b"", NOW), 200);
-    assert_eq!(bench.get(path, NOW)["instance"]["metadata"]["k"], "v w");
-    assert!(bench.ids(NOW + 5_000).contains(&"legacy:1=UP".to_owned()));
-    assert!(!bench.ids(NOW + 5_001).contains(&"legacy:1=UP".to_owned()), "its lease ran out");
-    assert_eq!(bench.status(&Method::PUT, path, b"", NOW + 5_001), 404);
-    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(7), NOW), 204);
-    assert_eq!(bench.status(&Method::DELETE, path, b"", NOW), 200);
-    assert_eq!(bench.status(&Method::DELETE, path, b"", NOW), 404);
-}
-
-#[test]
-fn xml_registers_too_and_what_is_wrong_is_refused() {
-    let bench = bench();
-    let recorded = include_bytes!("../../../fuzz/corpus/eureka/apps-ORDERS-orders-1.xml");
-    assert_eq!(bench.status(&Method::POST, "/eureka/apps/ORDERS", recorded, NOW), 204);
-    let entities = b"<!DOCTYPE a [<!ENTITY b \"c\">]><instance><app>A</app></instance>";
-    for (path, body) in [
-        ("/eureka/apps/ORDERS", &entities[..]),
-        ("/eureka/apps/ORDERS", b"{"),
-        ("/eureka/apps/ORDERS", b"{}"),
-        ("/eureka/apps/OTHER", recorded),
-        ("/eureka/apps/A", br#"{"instance": {"app": "A", "instanceId": "a"}}"#),
-        ("/eureka/apps/A", br#"{"instance": {"app": "A", "instanceId": "a", "hostName": "h"}}"#),
-        (
-            "/eureka/apps/A",
-            br#"{"instance": {"app": "A", "instanceId": "a\n", "hostName": "h", "dataCenterInfo": {}}}"#,
-        ),
-    ] {
-        assert_eq!(
-            bench.status(&Method::POST, path, body, NOW),
-            400,
-            "{path} {:?}",
-            String::from_utf8_lossy(body)
-        );
-    }
-    let form = Question {
-        method: &Method::POST,
-        path: "/eureka/apps/A",
-        query: "",
-        accept: None,
-        content_type: Some("text/plain"),
-        body: b"{}",
-    };
-    assert_eq!(bench.api.answer(form, None, MOMENT).status, 415, "any page of the web could send that");
-    assert_eq!(bench.status(&Method::PATCH, "/eureka/apps/A", b"", NOW), 405);
-}
-
-#[test]
 fn a_listener_of_the_agent_stands_for_the_service_and_no_list_is_no_empty_list() {
     let mut bench = bench();
     bench.listeners.insert("orders".parse().unwrap(), ([127, 0, 0, 1], 9101).into());
@@ -303,45 +249,20 @@ fn a_listener_of_the_agent_stands_for_the_service_and_no_list_is_no_empty_list()
     assert_eq!(bench.ids(NOW), ["orders-1=UP", "orders-2=OUT_OF_SERVICE"], "the first registry has the name");
     bench.order.insert(0, "static".parse().unwrap());
     assert_eq!(bench.ids(NOW), ["x=UP"]);
+    // One of several registries was never heard, and nothing is known of the others either.
+    (bench.lacks, bench.snapshot) = (true, Snapshot::default());
+    assert_eq!(bench.status(&Method::GET, "/eureka/apps", b"", NOW), 503);
+    registered(&bench, "MINE", "mine", "mine");
+    assert_eq!(bench.ids(NOW), ["mine=UP"]);
 }
 
 fn registered(bench: &Bench, app: &str, id: &str, vip: &str) {
     let object = json!({ "instance": {
         "instanceId": id, "app": app, "hostName": "h", "ipAddr": "10.6.6.6", "status": "UP", "vipAddress": vip,
-        "port": { "$": 1, "@enabled": "true" }, "dataCenterInfo": { "name": "MyOwn" },
+        "port": { "$": 1, "@enabled": "true" }, "dataCenterInfo": data_center(),
     }});
     let path = format!("/eureka/apps/{app}");
     assert_eq!(bench.status(&Method::POST, &path, object.to_string().as_bytes(), NOW), 204);
-}
-
-#[test]
-fn nobody_registers_under_a_name_that_another_registry_has() {
-    let mut bench = bench();
-    let resources = vec![
-        service("payments", &["payments.shop.svc"]),
-        endpoint("payments", "pod-1", Health::Healthy),
-        service("empty", &[]),
-    ];
-    bench.snapshot = mesh(&mut bench.merge, "kubernetes", resources);
-    let mesh = bench.ids(NOW);
-    for (app, id, vip) in [
-        ("PAYMENTS", "pod-1", "payments"),
-        ("payments", "mine", "mine"),
-        ("OTHER", "mine", "other, Payments"),
-        ("OTHER", "also-mine", "payments.shop.svc"),
-        ("EMPTY", "mine", "empty"),
-    ] {
-        registered(&bench, app, id, vip);
-        assert_eq!(bench.ids(NOW), mesh, "{app} {vip}");
-    }
-    let list: Applications = serde_json::from_value(bench.get("/eureka/vips/payments", NOW)).unwrap();
-    assert_eq!(list.instances.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["pod-1"]);
-    // It is Eureka where everybody may say so.
-    registered(&bench, "ORDERS", "orders-1", "orders");
-    assert_eq!(bench.get("/eureka/instances/orders-1", NOW)["instance"]["ipAddr"], "10.6.6.6");
-    // And while the registry does not know the name, it is free.
-    bench.snapshot = self::mesh(&mut bench.merge, "kubernetes", vec![]);
-    assert_eq!(bench.get("/eureka/instances/pod-1", NOW)["instance"]["ipAddr"], "10.6.6.6");
 }
 
 #[test]
