@@ -1,8 +1,8 @@
 //! Consul: its catalog and the health of what is in it.
 //!
 //! ```text
-//!   lists (four questions that wait) ──> known (what may have changed) ──> watch (reads it) ──> convert ──> told
-//!                                                    rights (is it gone, or hidden?) ──┘
+//!   lists (four questions that wait) ──> known (what may have changed) ──> follower (reads it) ──> convert ──> told
+//!                                               hiding, rights (is it gone, or hidden?) ──┘
 //! ```
 //!
 //! # Which questions
@@ -37,18 +37,23 @@
 //! * Answers of Consul's streaming backend say 200 for a minute after the last leader died. None of these questions is
 //!   answered by it, and whether there is a leader is asked beside them; without one the watch ends with an error.
 //! * A token that may not see something gets shorter lists with status 200. Before anything is taken away that seems
-//!   gone, Consul is asked whether our token may see it; if not, it is told as a list that hides something.
+//!   gone, it is asked for by its name, as a list that was waited for has the rights of when the waiting began; then whether
+//!   our token may see it. If not, it is told as a list that hides something, with the right that is lacking.
 //! * An index that goes back (a restored snapshot) has everything read again.
+//! * After an outage the lists are read again, and of the rest what moved: indexes are compared, never ordered, as one that
+//!   was given once is not given again in one catalog. That it is the same catalog its nodes show: where one is gone or was
+//!   made anew meanwhile, everything is read.
 
 mod settings;
 pub mod objects;
 mod access;
 mod client;
-mod rights;
 pub mod known;
+mod rights;
 pub mod convert;
 pub mod entries;
 pub mod expression;
+mod duration;
 pub mod chain;
 pub mod bearers;
 pub mod intentions;
@@ -57,13 +62,17 @@ mod configured;
 mod replay;
 mod lists;
 mod waiters;
+mod reading;
+mod hiding;
+mod follower;
 mod watch;
 mod register;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
+use tokio::{sync::RwLock, time::timeout};
 use weft_core::{
     name::RegistryName,
     registry::{
@@ -79,8 +88,12 @@ use access::Access;
 use client::Client;
 use configured::Understood;
 use convert::Surroundings;
+use watch::{Left, Source};
 
 use crate::{announcing::keep, plan::Environment};
+
+/// How long announcements through a registry that is closed may still take to be withdrawn.
+const CLOSING: Duration = Duration::from_secs(6);
 
 /// The registry.
 pub struct ConsulRegistry {
@@ -89,6 +102,9 @@ pub struct ConsulRegistry {
     around: Arc<Surroundings>,
     access: Arc<Access>,
     understood: Understood,
+    left: Left,
+    /// Held by each announcement, which needs what the registry holds at its server.
+    announcing: Arc<RwLock<()>>,
 }
 
 impl ConsulRegistry {
@@ -105,7 +121,8 @@ impl ConsulRegistry {
         };
         let access = Access::new(settings.credential.clone(), settings.login.clone());
         let (around, access) = (Arc::new(around), Arc::new(access));
-        Self { name, settings, around, access, understood: Understood::default() }
+        let (understood, left, announcing) = Default::default();
+        Self { name, settings, around, access, understood, left, announcing }
     }
 }
 
@@ -119,24 +136,47 @@ impl Registry for ConsulRegistry {
             health: true,
             configuration: self.settings.configuration,
             register: true,
+            returns: true,
             ..Capabilities::default()
         }
     }
 
-    /// Always begins with a full list: Consul's indexes tell that something changed, not what.
-    fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        let (around, access) = (self.around.clone(), self.access.clone());
-        watch::follow(self.settings.clone(), around, access, self.understood.clone(), scope).boxed()
+    /// Begins with a full list, as Consul's indexes tell that something changed and not what; but for a stream that comes
+    /// after one that broke off in this process, which knows what that one knew.
+    fn watch(&self, scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
+        let source = Source {
+            settings: self.settings.clone(),
+            around: self.around.clone(),
+            access: self.access.clone(),
+            understood: self.understood.clone(),
+            left: self.left.clone(),
+        };
+        watch::follow(source, scope, resume).boxed()
     }
 
     /// Announces it through the agent that is asked. Must be called within a runtime.
     fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
         register::check(&instance, &self.settings)?;
-        let client = Client::new(&self.settings, self.access.clone());
-        let client = client.map_err(|error| RegisterError::Unfit(error.to_string()))?;
+        let place = register::ConsulPlace::new(self.settings.clone(), self.access.clone());
+        let announcing = self.announcing.clone().try_read_owned();
+        let announcing = announcing.map_err(|_| RegisterError::Unfit("it is being closed".into()))?;
         let (lease, keeper) = Lease::new(instance);
-        tokio::spawn(keep(keeper, register::ConsulPlace(client)));
+        tokio::spawn(async move {
+            keep(keeper, place).await;
+            drop(announcing);
+        });
         Ok(lease)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // What is withdrawn needs the token; what takes longer runs out by itself.
+            let _withdrawn = timeout(CLOSING, self.announcing.write()).await;
+            match Client::new(&self.settings, self.access.clone()) {
+                Ok(client) => client.log_out().await,
+                Err(error) => tracing::debug!(%error, "not logged out of Consul: the login ends by itself"),
+            }
+        })
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

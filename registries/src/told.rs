@@ -18,6 +18,8 @@ use weft_core::{
     resource::Resource,
 };
 
+use crate::names;
+
 /// How often a list that was doubted is told again, so that it is believed in time.
 const DOUBT_AGAIN: Duration = BELIEVED_AFTER.checked_div(10).expect("ten is not zero");
 
@@ -56,6 +58,15 @@ impl io::Write for Digest {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What a person should know of a registry as a whole, as an origin that says nothing else. Told with every listing: with
+/// no message left, it goes.
+#[must_use]
+pub fn notices(messages: impl IntoIterator<Item = String>) -> (OriginName, Words) {
+    let fault = |message| OriginFault { message, place: "the registry".into(), keeps_last_good: false };
+    let faults = messages.into_iter().map(fault).collect();
+    (names::origin_name(&["notices"]), Words::new(Vec::new(), faults))
 }
 
 /// A catalog as it is at one time.

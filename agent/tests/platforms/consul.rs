@@ -9,7 +9,7 @@ use weft_testbed::{AclToken, Consul, ConsulOptions, Gate, Kind, installed, requi
 use crate::{
     outage::{self, load, nothing_failed},
     platform::{self, Instance, Platform, SERVICE},
-    support::{until, until_within},
+    support::{Mesh, client, until, until_within},
 };
 
 const READ_ONLY: &str = "service_prefix \"\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }";
@@ -187,4 +187,35 @@ fn an_old_snapshot_of_consul_costs_no_call() {
     world.sees(2);
     world.is("connected");
     nothing_failed(load);
+}
+
+/// What the operator wrote himself and what makes no sense is told wherever he may look.
+#[test]
+fn a_key_that_cannot_be_read_is_in_the_status_the_log_and_a_metric() {
+    let Some(home) = required(installed(Kind::Consul)) else { return };
+    let _turn = platform::turn();
+    let consul = Consul::start(&home, ConsulOptions::default()).unwrap();
+    let key =
+        |text: &str| consul.call("PUT", "/v1/kv/weft/web.toml", text).unwrap().success("a key").unwrap();
+    let mut mesh = Mesh::new();
+    mesh.caller("near", "web");
+    mesh.follow(
+        "near",
+        &format!("[[registry]]\nkind = \"consul\"\naddress = \"{}\"\nconfiguration = true\n", consul.url()),
+    );
+    mesh.start();
+    let metric = |mesh: &Mesh, count: usize| {
+        let metrics = client::get(mesh.admin("near"), "weft", "/metrics").unwrap().body;
+        metrics.contains(&format!("weft_registry_faults{{scope=\"consul\"}} {count}\n")).then_some(())
+    };
+    until("nothing is wrong", || metric(&mesh, 0));
+    key("nonsense\n");
+    mesh.process("near").logged("consul kv weft/web.toml:1:");
+    until("the fault is counted", || metric(&mesh, 1));
+    let faults = mesh.ask("near", "status")["registries"][0]["faults"].clone();
+    assert!(faults[0].as_str().unwrap().starts_with("consul kv weft/web.toml:1:"), "{faults}");
+    let told = mesh.process("near").log().matches("weft/web.toml:1:").count();
+    assert_eq!(told, 1, "once");
+    key("# nothing\n");
+    until("it is mended", || metric(&mesh, 0));
 }

@@ -1,8 +1,8 @@
-//! The token that questions bear: read anew from its place, or got by logging in.
+//! The token that questions bear: read anew from its place, or got by logging in, and then given back in the end.
 
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{HeaderName, Method};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -14,6 +14,10 @@ use crate::{
     http_client::{Call, HttpClient},
 };
 
+/// The header that a token is shown in.
+pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+/// How long logging out may take: an agent that stops waits for it.
+const LOGGING_OUT: Duration = Duration::from_secs(2);
 /// How long a token that was read is used before its place is looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For how long a token that was given at a login is used: until it is refused, which its end is noticed by.
@@ -24,7 +28,16 @@ const UNTIL_REFUSED: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Access {
     credential: Credential,
     login: Option<LoginSettings>,
-    held: Mutex<Option<Held>>,
+    held: Mutex<Holding>,
+}
+
+#[derive(Debug, Default)]
+enum Holding {
+    #[default]
+    Nothing,
+    Held(Held),
+    /// It was given back: nobody logs in again.
+    Over,
 }
 
 #[derive(Debug)]
@@ -54,11 +67,11 @@ impl Access {
 
     /// The token to ask with; none for an anonymous question.
     pub(super) async fn token(&self, http: &HttpClient) -> Result<Option<Token>, RegistryError> {
-        let mut held = self.held.lock().await;
-        if let Some(known) = held.as_ref().filter(|known| Instant::now() < known.until) {
+        let mut holding = self.held.lock().await;
+        if let Some(known) = holding.held().filter(|known| Instant::now() < known.until) {
             return Ok(known.token.clone());
         }
-        self.get(http, &mut held).await
+        self.get(http, &mut holding).await
     }
 
     /// Another token than the one that was refused, where there is one by now.
@@ -67,20 +80,49 @@ impl Access {
         http: &HttpClient,
         refused: Option<&Token>,
     ) -> Result<Option<Token>, RegistryError> {
-        let mut held = self.held.lock().await;
-        let known = held.as_ref().and_then(|known| known.token.clone());
+        let mut holding = self.held.lock().await;
+        let known = holding.held().and_then(|known| known.token.clone());
         // Many questions are refused at once when a token ends; the first of them gets the next one.
-        let token = if known.as_ref() == refused { self.get(http, &mut held).await? } else { known };
+        let token = if known.as_ref() == refused { self.get(http, &mut holding).await? } else { known };
         Ok(token.filter(|token| Some(token) != refused))
     }
 
-    async fn get(&self, http: &HttpClient, held: &mut Option<Held>) -> Result<Option<Token>, RegistryError> {
+    /// Gives back a token that was given at a login: nobody asks any more.
+    pub(super) async fn log_out(&self, http: &HttpClient) {
+        let holding = std::mem::replace(&mut *self.held.lock().await, Holding::Over);
+        if self.logs_in()
+            && let Some(token) = holding.held().and_then(|held| held.token.as_ref())
+        {
+            log_out(http, token).await;
+        }
+    }
+
+    async fn get(&self, http: &HttpClient, holding: &mut Holding) -> Result<Option<Token>, RegistryError> {
         let (token, lives) = match &self.login {
+            Some(_) if matches!(holding, Holding::Over) => {
+                return Err(RegistryError::Denied("the login was given back".into()));
+            }
             Some(login) => (Some(log_in(http, login).await?), UNTIL_REFUSED),
             None => (self.credential.token().await?, READ_AGAIN),
         };
-        *held = Some(Held { token: token.clone(), until: Instant::now() + lives });
+        let held = Held { token: token.clone(), until: Instant::now() + lives };
+        let before = std::mem::replace(holding, Holding::Held(held));
+        if self.logs_in()
+            && let Some(before) = before.held().and_then(|held| held.token.as_ref())
+        {
+            // It is not known any more, or merely not known yet to the server that refused it.
+            log_out(http, before).await;
+        }
         Ok(token)
+    }
+}
+
+impl Holding {
+    fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Held(held) => Some(held),
+            Self::Nothing | Self::Over => None,
+        }
     }
 }
 
@@ -96,4 +138,13 @@ async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<Token, Regis
     let unreadable = || RegistryError::Malformed("the answer to the login cannot be read".into());
     let given: LoggedIn = answer.json().map_err(|_| unreadable())?;
     Token::new(&given.secret).map_err(|_| unreadable())
+}
+
+/// Logs out, as far as the server is there: what is not given back ends when the auth method says.
+async fn log_out(http: &HttpClient, token: &Token) {
+    let call = Call::new(Method::POST, "/v1/acl/logout").header(TOKEN, token.secret(), true);
+    match http.send(call.within(LOGGING_OUT)).await.and_then(crate::http_client::Answer::ok) {
+        Ok(_) => tracing::debug!("logged out of Consul"),
+        Err(error) => tracing::debug!(%error, "not logged out of Consul: the login ends by itself"),
+    }
 }

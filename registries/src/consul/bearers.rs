@@ -36,6 +36,8 @@ struct Borne {
     recorded: BTreeSet<SpiffeId>,
     /// Whether there are more of the first than are told apart, and of the second.
     more: (bool, bool),
+    /// Whether it has any instances.
+    serves: bool,
 }
 
 /// Who a service is as a caller.
@@ -93,6 +95,12 @@ impl Bearers {
         self.services.keys().map(String::as_str)
     }
 
+    /// Whether instances of a service are known.
+    #[must_use]
+    pub fn serves(&self, service: &str) -> bool {
+        self.services.get(service).is_some_and(|borne| borne.serves)
+    }
+
     /// Who a service is as a caller.
     #[must_use]
     pub fn caller(&self, service: &str, trust_domain: Option<&TrustDomain>) -> Caller {
@@ -132,7 +140,7 @@ impl Bearers {
     }
 
     fn may_name(&self, identity: &SpiffeId) -> bool {
-        self.may_name.as_ref().is_none_or(|allowed| allowed.iter().any(|it| it.matches(identity)))
+        PrincipalMatch::admits(self.may_name.as_deref(), identity)
     }
 
     /// Whether an identity belongs to another service than this one: by a rule, or because it has that one's name.
@@ -152,6 +160,7 @@ impl Borne {
         let mut borne = Self::default();
         for resource in &words.resources {
             let Resource::Endpoint(endpoint) = resource else { continue };
+            borne.serves = true;
             let Some(identity) = &endpoint.identity else { continue };
             let (known, more) = match endpoint.identity_from {
                 IdentityFrom::Metadata => (&mut borne.recorded, &mut borne.more.1),

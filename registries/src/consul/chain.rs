@@ -5,7 +5,10 @@
 //! so that nothing is sent where it does not belong; where only a refinement cannot be said (a header that is set, a
 //! failover), the rule stands without it. Both are told by name.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use weft_core::{
     name::{DEFAULT_NAMESPACE, RuleName, ServiceName},
@@ -17,6 +20,7 @@ use weft_core::{
 };
 
 use super::{
+    duration::duration,
     entries::{
         Destination, HttpMatch, Redirect, Resolver, Router, RouterRoute, Splitter,
         ValueMatch as HeaderCondition,
@@ -61,9 +65,9 @@ impl Chains {
         names.into_iter()
     }
 
-    /// The route of a service, and what of it cannot be said.
+    /// The route of a service, and what of it cannot be said. `serves` tells whether instances of a service are known.
     #[must_use]
-    pub fn route(&self, service: &str) -> (Vec<Resource>, Vec<OriginFault>) {
+    pub fn route(&self, service: &str, serves: impl Fn(&str) -> bool) -> (Vec<Resource>, Vec<OriginFault>) {
         let mut faults = Vec::new();
         let name = match names::service_name(service, DEFAULT_NAMESPACE) {
             Ok(name) => name,
@@ -89,11 +93,51 @@ impl Chains {
             Err(why) => faults.push(names::fault(&place, why)),
         }
         self.told_of_resolvers(service, &mut faults);
+        self.told_of_absent(service, &rules, serves, &mut faults);
         let Ok(route_name) = RuleName::new(service) else { return (Vec::new(), faults) };
         if rules.is_empty() {
             return (Vec::new(), faults);
         }
         (vec![Resource::Route(Route { name: route_name, service: name, rules }.into())], faults)
+    }
+
+    /// What the service's route is for and leads to, where that has no instances: Consul counts such names for services too,
+    /// here they are none.
+    fn told_of_absent(
+        &self,
+        service: &str,
+        rules: &[RouteRule],
+        serves: impl Fn(&str) -> bool,
+        faults: &mut Vec<OriginFault>,
+    ) {
+        if !serves(service) {
+            let message = "no instance of it is known: it cannot be called by this name, and its route counts for nobody";
+            faults.push(names::fault(&self.entry_of(service, service), message));
+        }
+        let backends = rules.iter().flat_map(|rule| &rule.backends).filter_map(|it| it.service.as_ref());
+        let absent: BTreeSet<&str> = backends.map(ServiceName::label).filter(|name| !serves(name)).collect();
+        for name in absent {
+            let message = format!("it leads to {name}, of which no instance is known: these calls fail");
+            faults.push(names::fault(&self.entry_of(service, name), message));
+        }
+    }
+
+    /// The entry by which calls of a service are led to another one; of itself, its first one.
+    fn entry_of(&self, service: &str, target: &str) -> String {
+        let redirects =
+            |resolver: &Resolver| resolver.redirect.as_ref().is_some_and(|it| it.service == target);
+        let splits = |splitter: &Splitter| splitter.splits.iter().any(|it| it.service == target);
+        if let Some((name, _)) = self.resolvers.iter().find(|(_, resolver)| redirects(resolver)) {
+            format!("service-resolver {name}")
+        } else if let Some((name, _)) = self.splitters.iter().find(|(_, splitter)| splits(splitter)) {
+            format!("service-splitter {name}")
+        } else if self.routers.contains_key(service) {
+            format!("service-router {service}")
+        } else if self.splitters.contains_key(service) {
+            format!("service-splitter {service}")
+        } else {
+            format!("service-resolver {service}")
+        }
     }
 
     /// What of the service's own entries is not taken over.
@@ -303,35 +347,6 @@ fn timeout(key: &str, text: &str) -> Result<Option<Duration>, String> {
     Ok(Some(read).filter(|read| !read.is_zero()))
 }
 
-/// A duration as Go writes it: numbers with a unit each, and with a fraction, such as `1m30.5s`.
-pub(super) fn duration(text: &str) -> Result<Duration, ()> {
-    const UNITS: [(&str, f64); 8] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("\u{b5}s", 1e-6),
-        ("\u{3bc}s", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').ok_or(())?;
-        let number: f64 = rest[..end].parse().map_err(|_| ())?;
-        let from = &rest[end..];
-        let unit = from.find(|it: char| it.is_ascii_digit() || it == '.').unwrap_or(from.len());
-        let (_, length) = UNITS.iter().find(|(name, _)| *name == &from[..unit]).ok_or(())?;
-        seconds += number * length;
-        rest = &from[unit..];
-    }
-    // Nothing, or more than there is time.
-    if text.is_empty() { Err(()) } else { Duration::try_from_secs_f64(seconds).map_err(|_| ()) }
-}
-
 fn refine(rule: &mut RouteRule, destination: &Destination, place: &str, faults: &mut Vec<OriginFault>) {
     let mut told = |what: &str| faults.push(names::fault(place, what));
     match timeout("RequestTimeout", &destination.request_timeout) {
@@ -439,21 +454,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_writes_them() {
-        let milliseconds = |text: &str| duration(text).map(|read| read.as_millis());
-        for (text, expected) in
-            [("1.5s", 1500), ("250ms", 250), ("1m30.25s", 90_250), ("0s", 0), ("1h", 3_600_000)]
-        {
-            assert_eq!(milliseconds(text), Ok(expected), "{text}");
-        }
-        for wrong in ["", "1", "s", "1.5", "-1s", "1d", "1s2", "1..5s", "1e400h", &"9".repeat(400)] {
-            assert_eq!(milliseconds(wrong), Err(()), "{wrong}");
-        }
+    fn a_timeout_that_is_none_is_told() {
         let mut chains = Chains::default();
         for (text, timeout, faults) in [("1.5s", 1500, 0), ("soon", 0, 1)] {
             let resolver = Resolver { request_timeout: text.into(), ..Resolver::default() };
             chains.resolvers.insert("web".into(), resolver);
-            let (resources, told) = chains.route("web");
+            let (resources, told) = chains.route("web", |_| true);
             let [Resource::Route(route)] = &resources[..] else { panic!("{resources:?}") };
             assert_eq!(
                 (route.rules[0].request_timeout.as_millis(), told.len()),
@@ -461,5 +467,31 @@ mod tests {
                 "{told:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_without_instances_is_told_by_the_entry_that_leads_to_it() {
+        let redirect = |service: &str| Resolver {
+            redirect: Some(Redirect { service: service.into(), ..Redirect::default() }),
+            ..Resolver::default()
+        };
+        let mut chains = Chains::default();
+        chains.resolvers.insert("web".into(), redirect("next"));
+        chains.resolvers.insert("old".into(), redirect("web"));
+        chains.resolvers.insert("api".into(), redirect("web"));
+        let told = |service: &str, known: &[&str]| {
+            let (_, faults) = chains.route(service, |name| known.contains(&name));
+            faults.iter().map(|it| format!("{}: {}", it.place, it.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(told("web", &["web", "next"]), Vec::<String>::new());
+        let [absent] = &told("web", &["web"])[..] else { panic!("one fault") };
+        assert!(absent.starts_with("\"service-resolver web\": it leads to next"), "{absent}");
+        let [absent] = &told("api", &["api", "web"])[..] else { panic!("one fault") };
+        assert!(
+            absent.starts_with("\"service-resolver web\": it leads to next"),
+            "through another: {absent}"
+        );
+        let [nameless] = &told("old", &["web", "next"])[..] else { panic!("one fault") };
+        assert!(nameless.starts_with("\"service-resolver old\": no instance of it"), "{nameless}");
     }
 }

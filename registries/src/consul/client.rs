@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, Method, StatusCode};
+use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
 use weft_core::registry::RegistryError;
 
-use super::{access::Access, settings::ConsulSettings};
+use super::{
+    access::{Access, TOKEN},
+    settings::ConsulSettings,
+};
 use crate::http_client::{Answer, Call, HttpClient};
 
-const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 /// What Consul adds to a wait to spread its answers, as a part of it, and what the network may take.
 const LATE: Duration = Duration::from_secs(10);
 /// How old an answer may be, in milliseconds, that another server than the leader gave. Ours are the leader's, so that
@@ -126,7 +128,7 @@ impl Client {
         }
         // This is asked of the own cluster alone.
         let call = Call::get("/v1/status/leader").within(Duration::from_secs(5));
-        let answer = self.http.send(call).await?.ok()?;
+        let answer = self.http.first_answer(call).await?.ok()?;
         if answer.json::<String>()?.is_empty() { Err(leaderless()) } else { Ok(()) }
     }
 
@@ -144,6 +146,11 @@ impl Client {
             // Whatever else there may be one day is nobody's permission.
             _ => Some(false),
         })
+    }
+
+    /// Gives back what was given at a login.
+    pub(super) async fn log_out(&self) {
+        self.access.log_out(&self.http).await;
     }
 
     /// Asks anything with the token, and yields the answer whatever its status.

@@ -109,32 +109,29 @@ impl Configuration {
                 let global = read.get("global").and_then(|it| it.config.get("protocol"));
                 self.default_protocol = global.and_then(Value::as_str).unwrap_or_default().to_owned();
             }
-            Part::Resolvers => {
-                let mut now = self.read(part, list);
-                self.keep(part, &self.chains.resolvers, &mut now);
-                self.chains.resolvers = now;
-            }
-            Part::Splitters => {
-                let mut now = self.read(part, list);
-                self.keep(part, &self.chains.splitters, &mut now);
-                self.chains.splitters = now;
-            }
-            Part::Routers => {
-                let mut now = self.read(part, list);
-                self.keep(part, &self.chains.routers, &mut now);
-                self.chains.routers = now;
-            }
-            Part::Intentions => {
-                let mut now = self.read(part, list);
-                self.keep(part, &self.intentions, &mut now);
-                self.intentions = now;
-            }
+            Part::Resolvers => self.reread(part, list, |it| &mut it.chains.resolvers),
+            Part::Splitters => self.reread(part, list, |it| &mut it.chains.splitters),
+            Part::Routers => self.reread(part, list, |it| &mut it.chains.routers),
+            Part::Intentions => self.reread(part, list, |it| &mut it.intentions),
             Part::Pairs => {
                 let mut now = self.read_pairs(list);
                 self.keep(part, &self.pairs, &mut now);
                 self.pairs = now;
             }
         }
+    }
+
+    /// Reads entries that are kept as they are.
+    fn reread<T: Clone + serde::de::DeserializeOwned>(
+        &mut self,
+        part: Part,
+        list: Vec<Value>,
+        entries: impl Fn(&mut Self) -> &mut BTreeMap<String, T>,
+    ) {
+        let mut now = self.read(part, list);
+        let before = std::mem::take(entries(self));
+        self.keep(part, &before, &mut now);
+        *entries(self) = now;
     }
 
     /// Takes over what entries said that cannot be read any more.
@@ -210,7 +207,7 @@ impl Configuration {
     ) -> Listing {
         let mut listing = Listing::new();
         for service in self.chains.services() {
-            let (resources, faults) = self.chains.route(service);
+            let (resources, faults) = self.chains.route(service, |name| bearers.serves(name));
             listing.insert(origin("route", service), Words::new(resources, faults));
         }
         let callers = Callers { bearers, trust_domain, allowed_by_default };

@@ -42,6 +42,8 @@ pub(super) struct Configured {
     /// its port is open.
     destinations: BTreeSet<String>,
     told: BTreeSet<OriginName>,
+    /// What is being told.
+    telling: BTreeSet<OriginName>,
     /// Whether something is other than it was told.
     changed: bool,
     default_deny: bool,
@@ -101,7 +103,7 @@ impl Configured {
         self.changed
     }
 
-    /// All origins as they are now, and those that were told and are gone; taken for told.
+    /// All origins as they are now, and those that were told and are gone. They are told when [`Self::note_told`] says so.
     ///
     /// # Errors
     /// When something that may be a policy makes no sense and never did, and all else is not understood either: with
@@ -128,10 +130,14 @@ impl Configured {
             let kept = Kept { heard: self.heard.clone(), destinations: self.destinations.clone() };
             *self.understood.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         }
-        self.changed = false;
-        let now: BTreeSet<OriginName> = listing.keys().cloned().collect();
-        let gone = self.told.difference(&now).cloned().collect();
-        self.told = now;
+        self.telling = listing.keys().cloned().collect();
+        let gone = self.told.difference(&self.telling).cloned().collect();
         Ok((listing, gone))
+    }
+
+    /// Takes note that what [`Self::tell`] returned last is told.
+    pub(super) fn note_told(&mut self) {
+        self.told = std::mem::take(&mut self.telling);
+        self.changed = false;
     }
 }

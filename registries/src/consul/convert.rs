@@ -268,7 +268,8 @@ fn speaks(
     let address = address::endpoint_address(ip, port, around.rules.allow_loopback)?;
     let record = |key: &str| entry.service.meta.get(key).map(String::as_str);
     let words = [("node", &*entry.node.name), ("datacenter", &*entry.node.datacenter)];
-    let known = Instance { service, address: &address, platform: None, record: &record, words: &words };
+    let known =
+        Instance { service, address: &address, platform: None, record: &record, unread: None, words: &words };
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     Ok((address, speaks))
 }

@@ -57,14 +57,16 @@ struct ServiceKnown {
     index: Option<u64>,
     /// How many instances it had when it was read.
     instances: usize,
-    /// Where those are.
-    nodes: BTreeSet<Name>,
+    /// Where those are: the very names by which nodes are known.
+    nodes: Box<[Name]>,
 }
 
 #[derive(Debug, Default)]
 struct NodeKnown {
     /// When it was made and last written.
     written: (u64, u64),
+    /// A digest of what tells it from another one of its name; none while no list has shown it.
+    made: Option<u64>,
     /// The index when it was last asked for.
     index: Option<u64>,
     /// A digest of the instances of each service.
@@ -108,10 +110,19 @@ impl Known {
         }
     }
 
+    /// Whether a list of all nodes is of another catalog than the one that is known, though it may bear the same name and
+    /// have come as far: a server that was rebuilt counts its writes anew, so that indexes say nothing. Nodes that stay are
+    /// its mark. A server keeps none over that, and itself least of all; who lost one otherwise is thought so too.
+    #[must_use]
+    pub fn is_another(&self, list: &[Node]) -> bool {
+        let listed: BTreeMap<&str, u64> = list.iter().map(|node| (node.name.as_str(), made(node))).collect();
+        let seen = self.nodes.iter().filter_map(|(name, known)| Some((name, known.made?)));
+        seen.into_iter().any(|(name, made)| listed.get(&**name) != Some(&made))
+    }
+
     /// Takes a list of all nodes.
     pub fn nodes(&mut self, list: &[Node]) {
-        let listed: BTreeMap<&str, (u64, u64)> =
-            list.iter().map(|node| (node.name.as_str(), (node.create_index, node.modify_index))).collect();
+        let listed: BTreeMap<&str, &Node> = list.iter().map(|node| (node.name.as_str(), node)).collect();
         let dirty = &mut self.dirty;
         self.nodes.retain(|name, known| {
             let stays = listed.contains_key(&**name);
@@ -120,19 +131,19 @@ impl Known {
             }
             stays
         });
-        for (name, written) in listed {
-            match self.nodes.get_mut(name) {
-                Some(known) if known.written == written => {}
-                Some(known) => {
-                    // What is known of a node belongs to its instances' addresses and localities.
-                    let first_seen = known.written == (0, 0);
-                    known.written = written;
-                    if !first_seen {
-                        dirty.extend(known.services.keys().cloned());
-                    }
-                }
-                None => {
-                    self.nodes.insert(name.into(), NodeKnown { written, ..NodeKnown::default() });
+        for (name, node) in listed {
+            let written = (node.create_index, node.modify_index);
+            if !self.nodes.contains_key(name) {
+                self.nodes.insert(name.into(), NodeKnown { written, ..NodeKnown::default() });
+            }
+            let Some(known) = self.nodes.get_mut(name) else { continue };
+            known.made = Some(made(node));
+            if known.written != written {
+                // What is known of a node belongs to its instances' addresses and localities.
+                let first_seen = known.written == (0, 0);
+                known.written = written;
+                if !first_seen {
+                    dirty.extend(known.services.keys().cloned());
                 }
             }
         }
@@ -183,16 +194,26 @@ impl Known {
         }
     }
 
+    /// Whether the index of a member of a set is another one than before.
+    #[must_use]
+    pub fn is_moved(&self, sweep: Sweep, name: &str, index: Option<u64>) -> bool {
+        let known = match sweep {
+            Sweep::Nodes => self.nodes.get(name).map(|node| node.index),
+            Sweep::Services => self.services.get(name).map(|service| service.index),
+        };
+        // Without an index nothing can be known to be as it was.
+        known.is_some_and(|known| index.is_none() || known != index)
+    }
+
     /// Takes the index of a member of a set. Returns whether it is another one than before; of a service, this makes it
     /// one that may have changed.
     pub fn index(&mut self, sweep: Sweep, name: &str, index: Option<u64>) -> bool {
+        let moved = self.is_moved(sweep, name, index);
         let known = match sweep {
             Sweep::Nodes => self.nodes.get_mut(name).map(|node| &mut node.index),
             Sweep::Services => self.services.get_mut(name).map(|service| &mut service.index),
         };
         let Some(known) = known else { return false };
-        // Without an index nothing can be known to be as it was.
-        let moved = index.is_none() || *known != index;
         *known = index;
         if moved && sweep == Sweep::Services {
             self.dirty.insert(name.into());
@@ -212,25 +233,46 @@ impl Known {
         self.dirty.extend(now.keys().chain(node.services.keys()).filter(differs).cloned());
     }
 
-    /// Takes all instances of a service, as they were read. Returns how many it had before.
-    pub fn read(&mut self, name: &str, entries: &[Entry]) -> usize {
+    /// How many instances a service had when it was read, and on which nodes.
+    pub fn instances(&self, name: &str) -> (usize, impl Iterator<Item = &Name>) {
+        let service = self.services.get(name);
+        (service.map_or(0, |it| it.instances), service.into_iter().flat_map(|it| &it.nodes))
+    }
+
+    /// Takes all instances of a service, as they were read.
+    pub fn read(&mut self, name: &str, entries: &[Entry]) {
         self.forget_places(name);
-        let Some(service) = self.services.get_mut(name) else { return 0 };
-        let before = std::mem::replace(&mut service.instances, entries.len());
-        service.nodes = entries.iter().map(|entry| entry.node.name.as_str().into()).collect();
-        let name: Name = name.into();
+        let Some((name, _)) = self.services.get_key_value(name) else { return };
+        // There are many instances of few services on few nodes: their names exist once.
+        let name = name.clone();
+        let mut nodes: BTreeSet<Name> = BTreeSet::new();
         for entry in entries {
-            // A node that no list has shown yet is told by the next one; it must not look as if it were gone.
-            let node = self.nodes.entry(entry.node.name.as_str().into()).or_default();
+            let of_node = entry.node.name.as_str();
+            if !self.nodes.contains_key(of_node) {
+                // A node that no list has shown yet is told by the next one; it must not look as if it were gone.
+                self.nodes.insert(of_node.into(), NodeKnown::default());
+            }
+            if let Some((known, _)) = self.nodes.get_key_value(of_node) {
+                nodes.insert(known.clone());
+            }
+            let Some(node) = self.nodes.get_mut(of_node) else { continue };
             let digest = node.services.entry(name.clone()).or_default();
             *digest = digest.wrapping_add(digest_of_instance(&entry.service));
         }
-        before
+        if let Some(service) = self.services.get_mut(&name) {
+            service.instances = entries.len();
+            service.nodes = nodes.into_iter().collect();
+        }
     }
 
     /// Takes services that may have changed for another reason than the catalog's.
     pub fn mark(&mut self, changed: impl Fn(&str) -> bool) {
         self.dirty.extend(self.services.keys().filter(|name| changed(name)).cloned());
+    }
+
+    /// Takes services back that were taken as changed and not told after all.
+    pub fn doubt(&mut self, services: BTreeSet<Name>) {
+        self.dirty.extend(services);
     }
 
     /// The services that may have changed or are gone, which thereby are read.
@@ -242,6 +284,11 @@ impl Known {
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    /// The services of the catalog, and those that left it and are not taken yet.
+    pub fn all(&self) -> impl Iterator<Item = &Name> {
+        self.services.keys().chain(&self.dirty)
     }
 
     /// Whether the catalog has a service.
@@ -261,6 +308,10 @@ impl Known {
 /// Whether Consul can be asked for something of this name: it refuses every path with what cannot be printed.
 fn is_askable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
+fn made(node: &Node) -> u64 {
+    digest_of((&node.id, node.create_index))
 }
 
 fn digest_of(value: impl Hash) -> u64 {

@@ -99,9 +99,9 @@ impl List {
         }
     }
 
-    /// Reads the list as it is.
-    pub(super) async fn read(self, client: &Client) -> Result<Heard, RegistryError> {
-        self.heard(&self.ask(client).await?, None)
+    /// Reads the list as it is; `before` is its index as it was heard last.
+    pub(super) async fn read(self, client: &Client, before: Option<u64>) -> Result<Heard, RegistryError> {
+        self.heard(&self.ask(client).await?, before)
     }
 
     async fn ask(self, client: &Client) -> Result<Reading, RegistryError> {
@@ -198,6 +198,11 @@ impl Heard {
     fn polled(list: List, reading: &Reading, body: Body) -> Self {
         let Reading { filtered, default_deny, .. } = *reading;
         Self { list, index: None, moved: false, went_back: false, filtered, default_deny, body }
+    }
+
+    /// Whether this cannot be the list of the catalog that is known: somebody began it again.
+    pub(super) fn is_of_another_catalog(&self, known: &Known) -> bool {
+        matches!(&self.body, Body::Nodes(list) if known.is_another(list))
     }
 
     /// Tells what was heard.

@@ -30,6 +30,9 @@ pub struct Node {
     /// Its name.
     #[serde(rename = "Node", deserialize_with = "or_default")]
     pub name: String,
+    /// What no other node has, where it has any.
+    #[serde(rename = "ID", deserialize_with = "or_default")]
+    pub id: String,
     /// Its address: an IP address, or whatever was registered.
     #[serde(deserialize_with = "or_default")]
     pub address: String,

@@ -6,7 +6,7 @@
 //! removes by how long a check is critical, whatever made it so: with one check for both, an application that is ill for
 //! a minute would be removed and registered again and again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -17,11 +17,13 @@ use weft_core::{
 };
 
 use super::{
+    access::Access,
     client::{Client, encoded},
     settings::ConsulSettings,
 };
 use crate::{
     announcing::Place,
+    http_client::Answer,
     speaking::{keys, protocol_word},
 };
 
@@ -33,7 +35,28 @@ const RENEWED: Duration = Duration::from_secs(6);
 const REMOVED_AFTER: &str = "1m";
 
 /// The agent of Consul's that is told.
-pub(super) struct ConsulPlace(pub(super) Client);
+pub(super) struct ConsulPlace {
+    settings: Arc<ConsulSettings>,
+    access: Arc<Access>,
+    /// None before the first word and after one that failed: certificates are then read anew, which may have been renewed.
+    client: Option<Client>,
+}
+
+impl ConsulPlace {
+    pub(super) fn new(settings: Arc<ConsulSettings>, access: Arc<Access>) -> Self {
+        Self { settings, access, client: None }
+    }
+
+    async fn put(&mut self, path: &str, body: &Value) -> Result<Answer, RegistryError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => Client::new(&self.settings, self.access.clone())?,
+        };
+        let answer = client.send(Method::PUT, path, body).await?;
+        self.client = Some(client);
+        Ok(answer)
+    }
+}
 
 /// Whether Consul has words for an instance.
 ///
@@ -63,7 +86,7 @@ impl Place for ConsulPlace {
 
     async fn announce(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
         let path = "/v1/agent/service/register?replace-existing-checks=true";
-        self.0.send(Method::PUT, path, &body(instance)).await?.ok().map(drop)
+        self.put(path, &body(instance)).await?.ok().map(drop)
     }
 
     async fn renew(&mut self, instance: &LocalInstance) -> Result<bool, RegistryError> {
@@ -71,7 +94,7 @@ impl Place for ConsulPlace {
         for (check, status, note) in checks(&id, instance) {
             let path = format!("/v1/agent/check/update/{}", encoded(&check));
             let body = json!({ "Status": status, "Output": note });
-            let answer = self.0.send(Method::PUT, &path, &body).await?;
+            let answer = self.put(&path, &body).await?;
             if answer.status.as_u16() == 404 || answer.said().contains("Unknown check") {
                 return Ok(false);
             }
@@ -82,7 +105,7 @@ impl Place for ConsulPlace {
 
     async fn withdraw(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
         let path = format!("/v1/agent/service/deregister/{}", encoded(&id(&instance.endpoint)));
-        let answer = self.0.send(Method::PUT, &path, &Value::Null).await?;
+        let answer = self.put(&path, &Value::Null).await?;
         if answer.status.as_u16() == 404 { Ok(()) } else { answer.ok().map(drop) }
     }
 }

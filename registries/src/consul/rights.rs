@@ -4,15 +4,21 @@
 //! too, which no list's header tells apart from an empty catalog. With access control off it answers 401; a token that
 //! nobody knows gets 403.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_core::registry::{RegistryError, Right};
 
-use super::client::Client;
+use super::{client::Client, known::Name};
 
 /// How many rights one question may ask for: Consul takes 64.
 const AT_ONCE: usize = 60;
+/// What reading all services needs.
+const SERVICES: &str = "service_prefix \"\" read";
+/// What reading all nodes needs.
+const NODES: &str = "node_prefix \"\" read";
 /// What reading intentions needs.
 const INTENTIONS: &str = "service_prefix \"\" intentions = \"read\"";
 /// What reading KV needs.
@@ -23,41 +29,47 @@ const KEYS: &str = "key_prefix \"weft/\" read";
 pub(super) enum Sight {
     /// Everybody sees everything.
     Open,
-    /// What a token sees: all services, all nodes, and some services that were asked for one by one.
+    /// What a token sees: all or not, and some services and nodes that were asked for one by one.
     Token {
-        /// Whether all services.
-        services: bool,
-        /// Whether all nodes, without which no instance on them is seen.
-        nodes: bool,
-        /// What is lacking to see all configuration; nothing where nobody asks for it.
+        /// What is lacking to see all there is.
         lacking: Vec<&'static str>,
         /// Those of the services asked for that are seen.
-        seen: Vec<String>,
+        services: BTreeSet<Name>,
+        /// Those of the nodes asked for that are seen.
+        nodes: BTreeSet<Name>,
     },
 }
 
 impl Sight {
     /// Whether all there is, is seen, as far as the server tells.
     pub(super) fn is_whole(&self) -> bool {
-        match self {
-            Self::Open => true,
-            Self::Token { services, nodes, lacking, .. } => *services && *nodes && lacking.is_empty(),
-        }
+        self.lacking().next().is_none()
     }
 
-    /// The rights that are lacking to see all configuration.
-    pub(super) fn lacking(&self) -> &[&'static str] {
-        match self {
-            Self::Open => &[],
+    /// The rights that are lacking to see all there is.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = &'static str> {
+        let lacking = match self {
+            Self::Open => &[][..],
             Self::Token { lacking, .. } => lacking,
-        }
+        };
+        lacking.iter().copied()
     }
 
-    /// Whether all instances of a service are seen that was asked for.
-    pub(super) fn sees(&self, service: &str) -> bool {
+    /// The first right that is lacking to see all configuration.
+    pub(super) fn lacking_for_configuration(&self) -> Option<&'static str> {
+        self.lacking().find(|right| [INTENTIONS, KEYS].contains(right))
+    }
+
+    /// Whether all instances are seen of a service that was asked for: those on these nodes, which were asked for too, or
+    /// on any where nobody knows which.
+    pub(super) fn sees(&self, service: &Name, on: &BTreeSet<Name>) -> bool {
         match self {
             Self::Open => true,
-            Self::Token { nodes, seen, .. } => *nodes && seen.iter().any(|name| name == service),
+            Self::Token { lacking, services, nodes } => {
+                let all = !lacking.contains(&NODES);
+                let each = !on.is_empty() && on.iter().all(|node| nodes.contains(node));
+                services.contains(service) && if on.is_empty() { all } else { each }
+            }
         }
     }
 }
@@ -69,16 +81,20 @@ struct Decision {
     allow: bool,
 }
 
-/// Asks what is seen, in all and of `services`.
+/// Asks what is seen, in all and of some services and nodes.
 pub(super) async fn sight(
     client: &Client,
-    services: &[String],
+    services: BTreeSet<&Name>,
+    nodes: BTreeSet<&Name>,
     configuration: bool,
 ) -> Result<Sight, RegistryError> {
-    let mut asked = vec![question("service", "read", ""), question("node", "read", "")];
-    asked.push(question("intention", "read", ""));
-    asked.push(question("key", "read", "weft/"));
+    let all = [("service", "", SERVICES), ("node", "", NODES)];
+    let configured = [("intention", "", INTENTIONS), ("key", "weft/", KEYS)];
+    let needed: Vec<_> = all.into_iter().chain(configured.into_iter().filter(|_| configuration)).collect();
+    let mut asked: Vec<Value> =
+        needed.iter().map(|(resource, segment, _)| question(resource, "read", segment)).collect();
     asked.extend(services.iter().map(|name| question("service", "read", name)));
+    asked.extend(nodes.iter().map(|name| question("node", "read", name)));
     let mut allowed = Vec::with_capacity(asked.len());
     for some in asked.chunks(AT_ONCE) {
         match decide(client, some).await? {
@@ -86,26 +102,22 @@ pub(super) async fn sight(
             None => return Ok(Sight::Open),
         }
     }
-    let [all_services, nodes, intentions, keys, each @ ..] = &allowed[..] else {
-        return Err(RegistryError::Malformed("Consul did not answer for every right".into()));
+    let mut allowed = allowed.into_iter();
+    let lacking = needed.iter().zip(allowed.by_ref()).filter(|(_, given)| !given).map(|(right, _)| right.2);
+    let lacking = lacking.collect();
+    let mut seen = |names: BTreeSet<&Name>| {
+        let answered = names.into_iter().zip(allowed.by_ref());
+        answered.filter(|(_, given)| *given).map(|(name, _)| name.clone()).collect()
     };
-    let seen = services.iter().zip(each).filter(|(_, allowed)| **allowed).map(|(name, _)| name.clone());
-    let needed = [(INTENTIONS, *intentions), (KEYS, *keys)];
-    let lacking = needed.into_iter().filter(|(_, given)| configuration && !given).map(|(name, _)| name);
-    Ok(Sight::Token {
-        services: *all_services,
-        nodes: *nodes,
-        lacking: lacking.collect(),
-        seen: seen.collect(),
-    })
+    Ok(Sight::Token { lacking, services: seen(services), nodes: seen(nodes) })
 }
 
 /// The rights that following needs, each with whether it is given. Empty without access control.
 pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<Right>, RegistryError> {
     let peering = ("peering = \"read\"", question("peering", "read", ""), "what the peer exports");
     let mut wanted = vec![
-        ("service_prefix \"\" read", question("service", "read", ""), "services, their instances and checks"),
-        ("node_prefix \"\" read", question("node", "read", ""), "the addresses and checks of nodes"),
+        (SERVICES, question("service", "read", ""), "services, their instances and checks"),
+        (NODES, question("node", "read", ""), "the addresses and checks of nodes"),
     ];
     if !client.peer().is_empty() {
         wanted.push(peering);
@@ -121,6 +133,7 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
         name: name.into(),
         given: Some(given),
         needed_for: needed_for.into(),
+        optional: false,
     });
     Ok(rights.collect())
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// Where Consul's own tools look when nobody says more.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
+/// Where Consul's own tools find a token when nobody says more.
+const TOKEN_VARIABLE: &str = "CONSUL_HTTP_TOKEN";
 /// How long a question waits for a change, before jitter. Consul allows ten minutes; a question that is answered twice a
 /// minute shows an outage that the server hides, and costs eight answers a minute for all four.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -76,7 +78,7 @@ impl Readable for Word {
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let server = ServerSettings::read(section, &default_address());
     let login = section.get("login").map(|value| LoginSettings::read(&value));
-    let credential = Credential::read(section, "CONSUL_HTTP_TOKEN");
+    let credential = Credential::read(section, TOKEN_VARIABLE);
     let datacenter = section.read("datacenter").map(|Word(word)| word);
     let peer = section.read("peer").map(|Word(word)| word);
     let domain = section.get("domain").map(|value| {
@@ -110,6 +112,12 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
             Fault::error(section.key_place("default_intention"), "`default_intention` without intentions");
         section.report(fault.expected("expected `configuration = true` beside it"));
         return None;
+    }
+    if let Some(server) = &server
+        && (login.is_some() || credential.as_ref().is_some_and(|it| *it != Credential::None))
+    {
+        let keys = ["login", "token_file", "token_env"];
+        ServerSettings::warn_of_overheard(section, [server], &keys, TOKEN_VARIABLE);
     }
     let (login, default_intention) = match (login, default_intention) {
         (Some(None), _) | (_, Some(None)) => return None,
@@ -161,5 +169,28 @@ impl Settings for ConsulSettings {
 
     fn build(&self, name: &RegistryName, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
         Ok(Arc::new(ConsulRegistry::new(name.clone(), Arc::new(self.clone()), environment)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::config::{SourceFile, read as read_file};
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_others_can_read_is_warned_of() {
+        for (text, key) in [
+            ("token_file = \"/t\"", "token_file"),
+            ("login = { method = \"weft\", token_file = \"/t\" }", "login"),
+        ] {
+            let with = |address: &str| {
+                let text = format!("address = \"{address}\"\n{text}\n");
+                read_file(&SourceFile::new("weft.toml", text), |root| read(root)).faults
+            };
+            let faults = with("http://consul.example:8500");
+            assert!(faults.len() == 1 && faults[0].message.contains(&format!("`{key}`")), "{faults:?}");
+            assert!(!faults[0].is_error() && with("http://127.0.0.1:8500").is_empty());
+        }
     }
 }

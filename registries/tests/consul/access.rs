@@ -15,7 +15,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use tokio::task::block_in_place;
 use weft_core::{registry::Completeness, resource::Health};
-use weft_testbed::{Consul, ConsulOptions};
+use weft_testbed::{Consul, ConsulOptions, Gate, GateMode};
 
 use crate::{
     bed::{SOON, put, registry, start, write},
@@ -25,6 +25,7 @@ use crate::{
 const ALL: &str = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
 const WEB: &str = r#"service "web" { policy = "read" } node_prefix "" { policy = "read" }"#;
 const NO_NODES: &str = r#"service_prefix "" { policy = "read" }"#;
+const BUT_N2: &str = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" } node "n2" { policy = "deny" }"#;
 const BUT_API: &str = r#"service_prefix "" { policy = "read" } service "api" { policy = "deny" } node_prefix "" { policy = "read" }"#;
 
 fn with_acl() -> Option<Consul> {
@@ -37,6 +38,31 @@ fn with_acl() -> Option<Consul> {
 
 fn token(consul: &Consul, rules: &str) -> weft_testbed::AclToken {
     block_in_place(|| consul.create_token(rules)).unwrap()
+}
+
+/// Writes the rules of the policy `agent`, which a token may have already.
+fn rule(consul: &Consul, rules: &str) {
+    let known = block_in_place(|| consul.call("GET", "/v1/acl/policy/name/agent", "")).unwrap();
+    let path = match known.is_success() {
+        true => format!("/v1/acl/policy/{}", known.json()["ID"].as_str().unwrap()),
+        false => "/v1/acl/policy".into(),
+    };
+    put(consul, &path, &json!({ "Name": "agent", "Rules": rules }));
+}
+
+/// A token with the policy `agent`.
+fn ruled(consul: &Consul) -> String {
+    let body = json!({ "Policies": [{ "Name": "agent" }] }).to_string();
+    let made = block_in_place(|| consul.call("PUT", "/v1/acl/token", body)).unwrap();
+    made.success("a token").unwrap().json()["SecretID"].as_str().unwrap().to_owned()
+}
+
+/// What is told of the registry as a whole.
+fn notices(view: &View<'_>) -> Vec<String> {
+    let origins: Vec<_> =
+        view.seen.snapshot.scopes.values().flat_map(|it| it.origins.values().cloned()).collect();
+    let faults = origins.iter().flat_map(|origin| &origin.faults);
+    faults.filter(|fault| fault.place == "the registry").map(|fault| fault.message.clone()).collect()
 }
 
 fn deregister(consul: &Consul, host: u8, service: &str) {
@@ -79,6 +105,93 @@ async fn a_shorter_list_is_no_proof_whatever_shortened_it() {
         follower.until("all is shown again", SOON, back).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
         assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new(), "{rules}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_narrowed_while_it_is_used_takes_nothing_away_and_the_right_is_named() {
+    let Some(consul) = with_acl() else { return };
+    rule(&consul, ALL);
+    let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
+    let mut follower = with_file(&consul, &file);
+    follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+    assert_eq!(follower.view(notices), Vec::<String>::new());
+    for (rules, service, right) in [
+        (WEB, "api", "the token lacks service_prefix \"\" read"),
+        (BUT_API, "api", "service \"api\" read"),
+        (NO_NODES, "web", "node_prefix \"\" read"),
+        (BUT_N2, "web", "node \"n2\" read"),
+    ] {
+        rule(&consul, rules);
+        let hides = |view: &View<'_>| {
+            view.seen.completeness == Some(Completeness::Filtered)
+                && unconfirmed(view, service)
+                && notices(view).iter().any(|notice| notice.contains(right))
+        };
+        follower.until(right, SOON, hides).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
+        // What happens meanwhile elsewhere takes nothing away either.
+        write(&consul, "n1", 9, "late", json!({}));
+        let commits = follower.view(|view| view.seen.commits);
+        follower.until("more words", SOON, |view| view.seen.commits > commits).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
+        rule(&consul, ALL);
+        let back = |view: &View<'_>| {
+            view.seen.completeness == Some(Completeness::Full)
+                && !unconfirmed(view, service)
+                && notices(view).is_empty()
+        };
+        follower.until("all is shown again", SOON, back).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
+    }
+    assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
+}
+
+/// A question that waits is answered by the rights that it began with, which may be less than those of now.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_a_time_with_fewer_rights_takes_nothing_away() {
+    let Some(consul) = with_acl() else { return };
+    rule(&consul, ALL);
+    let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
+    let section = format!("token_file = {file:?}\nwait = \"60s\"\n");
+    let mut follower = Follower::new(registry(&consul.url(), &section), None);
+    follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+    for round in 0..3_u8 {
+        // These questions have all rights; those that follow them have fewer.
+        rule(&consul, BUT_API);
+        write(&consul, "n1", 10 + round, "late", json!({}));
+        let told = |number: usize| move |view: &View<'_>| view.count("late") == number;
+        follower.until("a write", SOON, told(usize::from(round) * 2 + 1)).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "round {round}");
+        rule(&consul, ALL);
+        write(&consul, "n1", 20 + round, "late", json!({}));
+        follower.until("another write", SOON, told(usize::from(round) * 2 + 2)).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "round {round}");
+    }
+}
+
+/// Who comes back is not shown what it was shown before, and believes it no more than if it had stayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_narrowed_during_an_outage_takes_nothing_away() {
+    let Some(consul) = with_acl() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let all = token(&consul, ALL);
+    let gate = Gate::before(&consul.url()).unwrap();
+    for rules in [WEB, NO_NODES, BUT_API] {
+        fs::write(&file, &all.secret).unwrap();
+        let section = format!("token_file = {file:?}\nwait = \"2s\"\n");
+        let mut follower = Follower::new(registry(&gate.url(), &section), None);
+        follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
+        gate.set(GateMode::Cut).unwrap();
+        follower.until("the outage", SOON, |view| !view.seen.errors.is_empty()).await.unwrap();
+        fs::write(&file, &token(&consul, rules).secret).unwrap();
+        gate.set(GateMode::Open).unwrap();
+        let hides = |view: &View<'_>| {
+            view.seen.completeness == Some(Completeness::Filtered) && unconfirmed(view, "api")
+        };
+        follower.until("that something is hidden", SOON, hides).await.unwrap();
+        assert_eq!(follower.view(counts), (2, 1), "{rules}");
     }
 }
 
@@ -187,7 +300,8 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     put(&consul, "/v1/acl/binding-rule", &binding);
     fs::write(&file, web_token(&rcgen::KeyPair::generate().unwrap())).unwrap();
     let login = format!("login = {{ method = \"weft\", token_file = {file:?} }}\nwait = \"1s\"\n");
-    let mut follower = Follower::new(registry(&consul.url(), &login), None);
+    let registry = registry(&consul.url(), &login);
+    let mut follower = Follower::new(registry.clone(), None);
     let refused = |view: &View<'_>| view.seen.errors.iter().any(|it| it.contains("/v1/acl/login"));
     follower.until("that the login is refused", SOON, refused).await.unwrap();
     fs::write(&file, web_token(&key)).unwrap();
@@ -208,4 +322,14 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     follower.until("that all is true", SOON, |view| view.seen.commits > commits).await.unwrap();
     assert!(first != given());
     assert_eq!(follower.view(|view| view.seen.errors.len()), errors);
+
+    // Nobody follows it any more, and what was given is given back.
+    drop(follower);
+    registry.close().await;
+    assert_eq!(given(), Vec::<String>::new());
+    let again = registry.rights().await.unwrap_err().to_string();
+    assert!(again.contains("given back"), "{again}");
+    let other = crate::bed::registry(&consul.url(), &login);
+    let probe = weft_registries::probe::probe(&*other, SOON).await;
+    assert!(probe.is_well() && given().is_empty(), "a look leaves nothing behind: {probe:?}");
 }

@@ -90,3 +90,44 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     let refused = registry.register(instance("web.other")).unwrap_err();
     assert!(matches!(&refused, RegisterError::Unfit(why) if why.contains("web.other")), "{refused}");
 }
+
+/// An authority, and a certificate of it for this host.
+fn authority() -> (String, String, String) {
+    let key = || rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = rcgen::CertifiedIssuer::self_signed(params, key()).unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let own = key();
+    (root.pem(), leaf.signed_by(&own, &root).unwrap().pem(), own.serialize_pem())
+}
+
+/// Files are renewed under a running agent: what is announced reads them again, as what is followed does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announcement_that_failed_is_tried_with_the_certificates_of_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let ((root, certificate, key), (other, ..)) = (authority(), authority());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let https = serde_json::json!({
+        "cert_file": file("server.pem", &certificate), "key_file": file("server.key", &key), "verify_incoming": false,
+    });
+    let configuration = serde_json::json!({ "ports": { "https": port }, "tls": { "https": https } });
+    let Some(consul) = start(ConsulOptions { configuration, ..ConsulOptions::default() }) else { return };
+    let authorities = file("ca.pem", &other);
+    let registry = registry(&format!("https://127.0.0.1:{port}"), &format!("ca_file = {authorities:?}\n"));
+    let lease = registry.register(instance("web")).unwrap();
+    let mut state = lease.state();
+    let failed = tokio::time::timeout(SOON, state.wait_for(|state| state.fault.is_some())).await.unwrap();
+    let fault = failed.unwrap().fault.clone().unwrap();
+    assert!(fault.contains("certificate"), "{fault}");
+    file("ca.pem", &root);
+    let confirmed = state.wait_for(|state| state.confirmed.is_some() && state.fault.is_none());
+    tokio::time::timeout(SOON, confirmed).await.unwrap().unwrap();
+    lease.withdraw().await;
+    assert_eq!(ids(&consul), Vec::<String>::new());
+}

@@ -102,6 +102,14 @@ async fn routers_splitters_and_resolvers_are_one_route() {
     for word in ["Failover", "QueryParam", "subset odd", "service-router web, route 1"] {
         assert!(told.iter().any(|fault| fault.contains(word)), "{word}: {told:#?}");
     }
+    let redirect = json!({ "Kind": "service-resolver", "Name": "api", "Redirect": { "Service": "nowhere" } });
+    entry(&consul, redirect);
+    let absent = |view: &View<'_>| {
+        faults(view).iter().any(|fault| fault.starts_with("\"service-resolver api\": it leads to nowhere"))
+    };
+    follower.until("that a redirect leads nowhere", SOON, absent).await.unwrap();
+    write(&consul, "n1", 3, "nowhere", json!({}));
+    follower.until("that it leads somewhere now", SOON, |view| !absent(view)).await.unwrap();
     tokio::task::block_in_place(|| consul.call("DELETE", "/v1/config/service-router/web", "")).unwrap();
     let shorter = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 1);
     follower.until("the route without the router", SOON, shorter).await.unwrap();

@@ -106,3 +106,65 @@ async fn a_quiet_catalog_is_confirmed_with_few_questions() {
     eprintln!("{sent} bytes were asked in {:?}", began.elapsed());
     assert!(sent < 3_000, "{sent}");
 }
+
+/// Who comes back knows what was there, and asks for what changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_only_what_changed_is_read() {
+    const SERVICES: u8 = 60;
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    for number in 0..SERVICES {
+        write(&consul, &format!("n{}", number % 5), number % 5, &format!("s{number}"), json!({}));
+    }
+    let gate = Gate::before(&consul.url()).unwrap();
+    let mut follower = Follower::new(registry(&gate.url(), ""), None);
+    let all = |view: &View<'_>| (0..SERVICES).all(|number| view.count(&format!("s{number}")) == 1);
+    follower.until("all services", SOON, all).await.unwrap();
+    let first = gate.counts().requests;
+    for round in 1..4_u8 {
+        let before = follower.view(errors);
+        gate.set(GateMode::Cut).unwrap();
+        follower.until("the outage", SOON, |view| errors(view) > before).await.unwrap();
+        let (more, less) = (format!("s{round}"), format!("s{}", 30 + round));
+        write(&consul, "n2", 2, &more, json!({ "ID": format!("{more}-more") }));
+        let gone = json!({ "Node": format!("n{}", (30 + round) % 5), "ServiceID": format!("{less}-{}", (30 + round) % 5) });
+        put(&consul, "/v1/catalog/deregister", &gone);
+        let before = gate.counts().requests;
+        gate.set(GateMode::Open).unwrap();
+        let changed = |view: &View<'_>| view.count(&more) == 2 && view.count(&less) == 0;
+        follower.until("what happened meanwhile", SOON, changed).await.unwrap();
+        let asked = gate.counts().requests - before;
+        eprintln!("{first} questions at first, {asked} after outage {round}");
+        assert!(asked < u64::from(SERVICES) / 2, "{asked} questions");
+    }
+    write(&consul, "n3", 3, "s50", json!({ "ID": "s50-more" }));
+    follower.until("a change after it", SOON, |view| view.count("s50") == 2).await.unwrap();
+}
+
+/// A server may come back with an older state, and have gone beyond the index that was known when anybody asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_restored_during_an_outage_is_told_though_its_index_is_higher() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    for host in 1..6 {
+        write(&consul, &format!("n{host}"), host, "base", json!({}));
+    }
+    let snapshot = block_in_place(|| consul.snapshot()).unwrap();
+    for host in 1..6 {
+        write(&consul, &format!("n{host}"), host, "web", json!({}));
+    }
+    let gate = Gate::before(&consul.url()).unwrap();
+    let mut follower = Follower::new(registry(&gate.url(), ""), None);
+    follower.until("five instances", SOON, |view| view.count("web") == 5).await.unwrap();
+    gate.set(GateMode::Cut).unwrap();
+    follower.until("the outage", SOON, |view| errors(view) > 0).await.unwrap();
+    block_in_place(|| consul.restore(snapshot)).unwrap();
+    for host in [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2] {
+        write(&consul, &format!("n{host}"), host, "other", json!({}));
+    }
+    write(&consul, "n2", 2, "web", json!({ "Address": "10.9.9.9" }));
+    gate.set(GateMode::Open).unwrap();
+    let told = |view: &View<'_>| {
+        let web = view.endpoints("web").unwrap_or_default();
+        web.len() == 1 && web[0].address.to_string() == "10.9.9.9:8080" && view.count("other") == 2
+    };
+    follower.until("what is there now", SOON, told).await.unwrap();
+}

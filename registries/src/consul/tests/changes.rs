@@ -148,16 +148,25 @@ proptest! {
 
     #[test]
     fn every_service_that_changed_is_read_again(
-        rounds in prop::collection::vec(prop::collection::vec(write(), 1..4), 1..20),
+        rounds in prop::collection::vec((prop::collection::vec(write(), 1..4), prop::option::of(0..3_usize)), 1..20),
         by_nodes in any::<bool>(),
     ) {
         let sweep = if by_nodes { Sweep::Nodes } else { Sweep::Services };
         let (mut catalog, mut known) = (Catalog::default(), Known::default());
         let mut held: BTreeMap<u8, String> = BTreeMap::new();
-        for writes in rounds {
+        for (writes, fails_after) in rounds {
             writes.iter().for_each(|write| catalog.apply(write));
             catalog.tell(&mut known, sweep);
-            for name in known.take_dirty() {
+            let dirty = known.take_dirty();
+            if let Some(read) = fails_after {
+                // The server is lost in the middle of it: nothing of this is told.
+                for name in dirty.iter().take(read).filter(|name| known.has(name)).cloned().collect::<Vec<_>>() {
+                    known.read(&name, &catalog.entries(name[1..].parse().unwrap()));
+                }
+                known.doubt(dirty);
+                continue;
+            }
+            for name in dirty {
                 let service: u8 = name[1..].parse().unwrap();
                 if known.has(&name) {
                     let entries = catalog.entries(service);
@@ -174,4 +183,24 @@ proptest! {
             }
         }
     }
+}
+
+/// A server that begins again counts from the beginning, and may have come as far as the one that is known.
+#[test]
+fn nodes_tell_one_catalog_from_another() {
+    let node = |name: &str, id: &str, made: u64, written: u64| -> Node {
+        let fields = json!({ "Node": name, "ID": id, "CreateIndex": made, "ModifyIndex": written });
+        serde_json::from_value(fields).unwrap()
+    };
+    let mut known = Known::default();
+    let entry = json!({ "Node": { "Node": "n3" }, "Service": { "ID": "web-1", "Service": "web" } });
+    known.services(&BTreeMap::from([("web".to_owned(), Vec::new())]));
+    known.read("web", &[serde_json::from_value(entry).unwrap()]);
+    known.nodes(&[node("server", "a", 5, 5), node("n2", "", 9, 9)]);
+    let is_another = |list: &[Node]| known.is_another(list);
+    let grown = [node("server", "a", 5, 70), node("n2", "", 9, 80), node("n4", "d", 90, 90)];
+    assert!(!is_another(&grown));
+    assert!(is_another(&grown[..1]), "a node is gone");
+    assert!(is_another(&[node("server", "b", 5, 5), node("n2", "", 9, 9)]), "a server was made anew");
+    assert!(is_another(&[node("server", "a", 5, 5), node("n2", "", 12, 12)]));
 }

@@ -12,6 +12,7 @@ use crate::told::{Listing, Words};
 
 fn tell(configured: &mut Configured) -> Result<(Listing, Vec<String>), RegistryError> {
     let (listing, gone) = configured.tell(Some(&TrustDomain::new("test.mesh").unwrap()))?;
+    configured.note_told();
     Ok((listing, gone.iter().map(ToString::to_string).collect()))
 }
 
@@ -54,6 +55,22 @@ fn a_service_that_left_the_catalog_stays_closed() {
     hear(&mut configured, Part::Intentions, json!([]));
     let (listing, gone) = tell(&mut configured).unwrap();
     assert_eq!((policies(&listing), gone), (Vec::new(), vec!["intentions/orders".to_owned()]));
+}
+
+#[test]
+fn what_was_not_told_after_all_is_said_again() {
+    let trust_domain = TrustDomain::new("test.mesh").unwrap();
+    let mut configured = Configured::new(Understood::default(), None);
+    configured.note("orders", Some(&nothing()));
+    hear(&mut configured, Part::Intentions, all_denied());
+    tell(&mut configured).unwrap();
+    hear(&mut configured, Part::Intentions, json!([]));
+    for _ in 0..2 {
+        let (_, gone) = configured.tell(Some(&trust_domain)).unwrap();
+        assert!(configured.is_changed() && gone.len() == 1, "{gone:?}");
+    }
+    configured.note_told();
+    assert!(!configured.is_changed() && tell(&mut configured).unwrap().1.is_empty());
 }
 
 #[test]
