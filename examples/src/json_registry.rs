@@ -131,7 +131,8 @@ fn convert_instance(
     let ip = read_ip(&instance.address)?;
     let address = endpoint_address(ip, instance.port, around.rules.allow_loopback)?;
     let record = |key: &str| instance.meta.get(key).map(String::as_str);
-    let known = Instance { service, address: &address, platform: None, record: &record, words: &[] };
+    let known =
+        Instance { service, address: &address, platform: None, record: &record, unread: None, words: &[] };
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     let recorded = Recorded::read(&record);
     let told = speaks.faults.into_iter().chain(recorded.faults);

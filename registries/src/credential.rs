@@ -3,8 +3,13 @@
 //! Only where it lies is configured, never the token itself: the configuration is shown to operators and kept in
 //! version control. It appears in no error, no log and no debug output.
 
-use std::{env, fmt, path::PathBuf};
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use tokio::{io::AsyncReadExt, time::timeout};
 use weft_core::{
     config::{Fault, Section},
     registry::RegistryError,
@@ -12,6 +17,8 @@ use weft_core::{
 
 /// The longest token, in bytes: service account tokens of Kubernetes have about one thousand.
 const MAX_TOKEN: usize = 64 << 10;
+/// How long a token may take to be read.
+const READ: Duration = Duration::from_secs(5);
 
 /// Where a token lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +112,11 @@ impl Credential {
             Self::None => return Ok(None),
             Self::File(path) => {
                 let place = path.display().to_string();
-                let text = tokio::fs::read_to_string(path).await;
+                // A file may lie on another host, or be none at all.
+                let text = timeout(READ, read(path)).await.unwrap_or_else(|_| {
+                    let why = format!("it cannot be read within {} s", READ.as_secs());
+                    Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
+                });
                 (text.map_err(|error| denied(place.clone(), error.to_string()))?, place)
             }
             Self::Variable(name) => {
@@ -115,6 +126,14 @@ impl Credential {
         };
         Token::new(text.trim()).map(Some).map_err(|why| denied(place, why.into()))
     }
+}
+
+/// Reads no more than shows that it is no token.
+async fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(MAX_TOKEN as u64 + 2).read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -139,6 +158,8 @@ mod tests {
             let error = credential.token().await.unwrap_err().to_string();
             assert!(wrong.trim().is_empty() || !error.contains(wrong), "{error}");
         }
+        std::fs::write(&path, "x".repeat(MAX_TOKEN + 1)).unwrap();
+        assert!(credential.token().await.unwrap_err().to_string().contains("longer than 64 KiB"));
         assert_eq!(Credential::None.token().await, Ok(None));
         assert!(Credential::Variable("WEFT_NO_SUCH_VARIABLE".into()).token().await.is_err());
     }

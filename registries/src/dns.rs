@@ -19,7 +19,7 @@ mod replay;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use weft_core::{
-    name::RegistryName,
+    name::{OriginName, RegistryName},
     registry::{Capabilities, Event, Registry, RegistryError, Resume, Scope},
 };
 
@@ -51,8 +51,44 @@ impl Registry for DnsRegistry {
         Capabilities::default()
     }
 
+    fn asks_for(&self, origin: &OriginName) -> bool {
+        let is_name = |followed: &Followed| convert::origin(followed) == *origin;
+        *origin == watch::notices() || self.settings.followed.iter().any(is_name)
+    }
+
     /// Always begins with a full list: a name's whole answer is one packet.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
         watch::follow(self.settings.clone(), scope, self.memory.clone()).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_core::locality::Locality;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_configuration_lacks_is_asked_for_no_more() {
+        let followed = |service: &str| Followed {
+            service: service.parse().unwrap(),
+            source: Source::Host("db.example".into(), 5432),
+            mode: Mode::Strict,
+            locality: Locality::default(),
+        };
+        let (kept, removed) = (followed("db.default"), followed("old.default"));
+        let settings = DnsSettings {
+            resolvers: Vec::new(),
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(300),
+            followed: vec![kept.clone()],
+            rules: crate::speaking::Rules::default(),
+            trust_domain: None,
+        };
+        let registry = DnsRegistry::new(RegistryName::new("dns").unwrap(), settings);
+        assert!(registry.asks_for(&convert::origin(&kept)) && registry.asks_for(&watch::notices()));
+        assert!(!registry.asks_for(&convert::origin(&removed)));
     }
 }

@@ -9,7 +9,7 @@ use weft_core::{
 };
 
 /// Reads a service's name as another platform writes it. Upper case becomes lower case: DNS, by which these platforms
-/// find services too, knows no difference.
+/// find services too, knows no difference. Not so in a namespace: two that differ in nothing else have other owners.
 ///
 /// # Errors
 /// Says which rule the name breaks.
@@ -17,7 +17,7 @@ pub fn service_name(name: &str, namespace: &str) -> Result<ServiceName, OriginFa
     if name.contains('.') {
         return Err(fault(name, "a service whose name has a dot in it cannot be told from its namespace"));
     }
-    let text = format!("{}.{}", name.to_ascii_lowercase(), namespace.to_ascii_lowercase());
+    let text = format!("{}.{}", name.to_ascii_lowercase(), namespace);
     ServiceName::new(&text).map_err(|error| fault(name, error.reason))
 }
 
@@ -30,11 +30,17 @@ pub fn port_name(name: &str) -> Result<PortName, OriginFault> {
     PortName::new(if lower.is_empty() { "http" } else { &lower }).map_err(|error| fault(name, error.reason))
 }
 
-/// The origin of what another platform calls `parts`, joined by slashes. What no origin may be called is hashed, so
-/// that whatever stands there is one origin, and always the same one.
+/// The origin of what another platform calls `parts`, joined by slashes; those in all parts but the last are escaped, so
+/// that no two things are one. What no origin may be called is hashed, so that whatever stands there is one origin, and
+/// always the same one.
 #[must_use]
 pub fn origin_name(parts: &[&str]) -> OriginName {
-    let text = parts.join("/");
+    let last = parts.len().saturating_sub(1);
+    let escaped = |(index, part): (usize, &&str)| match index == last {
+        true => (*part).to_owned(),
+        false => part.replace('%', "%25").replace('/', "%2F"),
+    };
+    let text = parts.iter().enumerate().map(escaped).collect::<Vec<_>>().join("/");
     OriginName::new(&text).unwrap_or_else(|_| {
         let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -75,6 +81,7 @@ mod tests {
             assert!(fault.message.contains(reason), "{fault:?}");
             assert!(!fault.place.contains('\n') && fault.place.len() < 100, "{fault:?}");
         }
+        assert!(service_name("web", "Prod").is_err());
         assert_eq!(port_name("").unwrap().as_str(), "http");
         assert_eq!(port_name("HTTP").unwrap().as_str(), "http");
         assert!(port_name("a b").is_err());
@@ -83,6 +90,8 @@ mod tests {
     #[test]
     fn every_origin_has_a_name_of_its_own() {
         assert_eq!(origin_name(&["default", "web"]).as_str(), "default/web");
+        let alike = [["a/b", "c"], ["a", "b/c"], ["a%2Fb", "c"]].map(|parts| origin_name(&parts));
+        assert_eq!(alike.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{alike:?}");
         let odd = origin_name(&["default", "a\nb"]);
         assert_eq!(odd, origin_name(&["default", "a\nb"]));
         assert_ne!(odd, origin_name(&["default", "a\tb"]));

@@ -68,6 +68,8 @@ pub struct Instance<'a> {
     pub platform: Option<&'a SpiffeId>,
     /// Its record: the value of a key.
     pub record: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// What could not be read that may name its mesh port, as the middle of a sentence; none when all was read.
+    pub unread: Option<&'a str>,
     /// What a rule's template may name, such as `job`, `node` or `account`; `service` and `namespace` are always known.
     pub words: &'a [(&'a str, &'a str)],
 }
@@ -159,6 +161,13 @@ impl Rules {
             _ => None,
         };
         faults.extend(halved.map(str::to_owned));
+        if tls == TlsRule::Preferred && faults.is_empty() && mesh_address.is_none() && identity.is_some() {
+            faults.extend(
+                instance.unread.map(|what| {
+                    format!("{what}, which may name the mesh port: it is not called in plaintext")
+                }),
+            );
+        }
         let meshed = mesh_address.is_some() && identity.is_some();
         if tls == TlsRule::Preferred && !meshed && faults.is_empty() {
             let plain = IdentityFrom::Declared;

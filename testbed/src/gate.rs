@@ -39,6 +39,9 @@ pub enum GateMode {
     SilentToServer,
     /// The server hears everything; nothing that it sends arrives.
     SilentFromServer,
+    /// Nothing is delivered, and what was sent is lost for good: a connection that anything was sent on, or that was made,
+    /// stays silent when the door is open again, as when the kernel's next try is minutes away.
+    Lost,
 }
 
 impl GateMode {
@@ -50,7 +53,7 @@ impl GateMode {
         !matches!(
             (self, direction),
             // A connection that is about to be reset must not say what was held back.
-            (Self::Silent | Self::Cut, _)
+            (Self::Silent | Self::Cut | Self::Lost, _)
                 | (Self::SilentToServer, Direction::ToServer)
                 | (Self::SilentFromServer, Direction::FromServer)
         )
@@ -246,7 +249,8 @@ impl Shared {
     /// Until that direction passes; false when the connection was reset meanwhile.
     fn await_passage(&self, connection: &Connection, direction: Direction) -> bool {
         let mut state = held(&self.state);
-        while !connection.is_reset() && !state.mode.passes(direction) {
+        while !connection.is_reset() && (connection.is_lost() || !state.mode.passes(direction)) {
+            connection.lost.fetch_or(state.mode == GateMode::Lost, Ordering::SeqCst);
             state = self.wait(state);
         }
         !connection.is_reset()
@@ -295,15 +299,21 @@ struct Connection {
     client: TcpStream,
     server: Mutex<Option<Arc<TcpStream>>>,
     reset: AtomicBool,
+    /// Whether something that was sent on it never arrives.
+    lost: AtomicBool,
 }
 
 impl Connection {
     fn new(client: TcpStream) -> Self {
-        Self { client, server: Mutex::new(None), reset: AtomicBool::new(false) }
+        Self { client, server: Mutex::new(None), reset: AtomicBool::default(), lost: AtomicBool::default() }
     }
 
     fn is_reset(&self) -> bool {
         self.reset.load(Ordering::SeqCst)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     /// Wakes both threads, which then close their sockets; closing sends a reset, not an end.

@@ -17,6 +17,15 @@ use crate::{
     process::{Process, Scratch, held, run_tool},
 };
 
+/// What a server was asked so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnotCounts {
+    /// Questions.
+    pub queries: u64,
+    /// Bytes of questions and answers, without the headers of what carries them.
+    pub bytes: u64,
+}
+
 /// A running server. It answers for `test.` and refuses all else.
 #[derive(Debug)]
 pub struct Knot {
@@ -71,7 +80,7 @@ impl Knot {
         let serial = self.serial.fetch_add(1, Ordering::SeqCst) + 1;
         records.clone_into(&mut held(&self.records));
         self.scratch.write("test.zone", zone(serial, records))?;
-        self.control(&["-b", "zone-reload", "test."])
+        self.control(&["-b", "zone-reload", "test."]).map(drop)
     }
 
     /// Loses the zone: it fails (`SERVFAIL`) until [`Knot::set`].
@@ -80,7 +89,7 @@ impl Knot {
     ///
     /// [`Error::Refused`].
     pub fn lose_zone(&self) -> Result<(), Error> {
-        self.control(&["-f", "-b", "zone-purge", "test."])
+        self.control(&["-f", "-b", "zone-purge", "test."]).map(drop)
     }
 
     /// Has it refuse the zone (`REFUSED`), or not any more.
@@ -90,7 +99,25 @@ impl Knot {
     /// [`Error::Refused`], [`Error::System`].
     pub fn refuse(&self, refuses: bool) -> Result<(), Error> {
         self.scratch.write("knot.conf", configuration(&self.scratch, &self.port, !refuses))?;
-        self.control(&["reload"])
+        self.control(&["reload"]).map(drop)
+    }
+
+    /// What it was asked so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn counts(&self) -> Result<KnotCounts, Error> {
+        let text = self.control(&["stats"])?;
+        let sum = |names: &[&str]| {
+            let lines = text.lines().filter_map(|line| line.split_once(" = "));
+            let counted = lines.filter(|(name, _)| names.contains(name));
+            counted.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+        };
+        Ok(KnotCounts {
+            queries: sum(&["mod-stats.server-operation[query]"]),
+            bytes: sum(&["mod-stats.request-bytes[query]", "mod-stats.response-bytes[reply]"]),
+        })
     }
 
     /// The process, to be killed or paused: a paused one is silent.
@@ -117,10 +144,12 @@ impl Knot {
         })
     }
 
-    fn control(&self, arguments: &[&str]) -> Result<(), Error> {
+    /// Gives what it says.
+    fn control(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut command = Command::new(&self.control);
         command.arg("-s").arg(self.scratch.path().join("knot.sock")).args(arguments);
-        run_tool(&format!("knotc {}", arguments.join(" ")), &mut command, b"").map(drop)
+        let said = run_tool(&format!("knotc {}", arguments.join(" ")), &mut command, b"")?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 }
 
@@ -134,7 +163,7 @@ fn configuration(scratch: &Scratch, port: &Port, has_zone: bool) -> String {
     format!(
         "server:\n    listen: 127.0.0.1@{number}\n    rundir: \"{folder}\"\n    udp-workers: 1\n    tcp-workers: 1\n    \
          background-workers: 1\ndatabase:\n    storage: \"{folder}\"\ncontrol:\n    listen: \"{folder}/knot.sock\"\n\
-         log:\n  - target: stderr\n    any: info\n{}",
+         log:\n  - target: stderr\n    any: info\ntemplate:\n  - id: default\n    global-module: mod-stats\n{}",
         if has_zone { &*zone } else { "" }
     )
 }

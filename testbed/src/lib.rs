@@ -39,7 +39,7 @@ pub use eureka::{Eureka, EurekaClient, EurekaOptions};
 pub use gate::{Gate, GateCounts, GateMode};
 pub use home::{Home, Kind, NotInstalled, installed, required};
 pub use http::{Answer, Call};
-pub use knot::Knot;
+pub use knot::{Knot, KnotCounts};
 pub use kubernetes::{Kubernetes, KubernetesOptions};
 pub use nomad::{Nomad, NomadOptions};
 pub use ports::Port;

@@ -1,4 +1,4 @@
-//! Nomad: one server, and clients whose jobs really run on this machine.
+//! Nomad: one server or several, and clients whose jobs really run on this machine.
 
 use std::{
     fs,
@@ -32,21 +32,23 @@ pub struct NomadOptions {
     pub acl: bool,
     /// One client each: more of Nomad's configuration for it, such as `datacenter = "east"`; may be empty.
     pub clients: Vec<String>,
-    /// More of Nomad's configuration for the server; it wins over the rest.
+    /// More of Nomad's configuration for the servers; it wins over the rest.
     pub server: String,
+    /// How many servers; a leader needs a majority of them.
+    pub servers: usize,
 }
 
 impl Default for NomadOptions {
     fn default() -> Self {
-        Self { acl: false, clients: vec![String::new()], server: String::new() }
+        Self { acl: false, clients: vec![String::new()], server: String::new(), servers: 1 }
     }
 }
 
-/// A running server with its clients. Dropping it ends their tasks too, which outlive a client by design.
+/// Running servers with their clients. Dropping it ends their tasks too, which outlive a client by design.
 #[derive(Debug)]
 pub struct Nomad {
     program: PathBuf,
-    server: Agent,
+    servers: Vec<Agent>,
     clients: Vec<Agent>,
     token: Option<String>,
     scratch: Scratch,
@@ -56,7 +58,7 @@ pub struct Nomad {
 struct Agent {
     http: Port,
     rpc: Port,
-    _serf: Port,
+    serf: Port,
     _jobs: Option<JobPorts>,
     process: Process,
 }
@@ -74,17 +76,23 @@ impl Nomad {
         let scratch = Scratch::new("nomad")?;
         let program = home.program("nomad");
         let acl = if options.acl { ACL } else { "" };
-        let files = [SERVER, acl, &options.server];
-        let server = Agent::start(&scratch, &program, "server", &files, None)?;
-        let mut nomad = Self { program, server, clients: Vec::new(), token: None, scratch };
+        let mut servers: Vec<Agent> = Vec::new();
+        for index in 0..options.servers {
+            let others = servers.first().map(|first| first.serf.number());
+            let cluster = cluster(options.servers, others);
+            let files = [SERVER, acl, &cluster, &options.server];
+            servers.push(Agent::start(&scratch, &program, &server_name(index), &files, &[])?);
+        }
+        let mut nomad = Self { program, servers, clients: Vec::new(), token: None, scratch };
         nomad.await_server()?;
         if options.acl {
             nomad.token = Some(nomad.bootstrap()?);
         }
+        let rpc: Vec<u16> = nomad.servers.iter().map(|server| server.rpc.number()).collect();
         // Not earlier: a client that finds no leader tries again after half a minute.
         for (index, more) in options.clients.iter().enumerate() {
-            let (name, rpc) = (client_name(index), Some(nomad.server.rpc.number()));
-            let client = Agent::start(&nomad.scratch, &nomad.program, &name, &[CLIENT, acl, more], rpc)?;
+            let name = client_name(index);
+            let client = Agent::start(&nomad.scratch, &nomad.program, &name, &[CLIENT, acl, more], &rpc)?;
             nomad.clients.push(client);
         }
         let processes: Vec<&Process> = nomad.clients.iter().map(|client| &client.process).collect();
@@ -96,10 +104,10 @@ impl Nomad {
         Ok(nomad)
     }
 
-    /// Where the server's API is, without a path.
+    /// Where the API of the first server is, without a path.
     #[must_use]
     pub fn url(&self) -> String {
-        self.server.url()
+        self.servers[0].url()
     }
 
     /// Where the API of a client is; they count from 0.
@@ -204,25 +212,71 @@ impl Nomad {
         Ok(addresses)
     }
 
-    /// Ends the server as a crash would. Clients and tasks go on.
+    /// Ends all servers as a crash would. Clients and tasks go on.
     pub fn kill_server(&self) {
-        self.server.process.kill();
+        for server in &self.servers {
+            server.process.kill();
+        }
     }
 
-    /// Starts the server again, on its ports and with its state, and waits until it leads (2 s).
+    /// Starts the servers again that do not run, on their ports and with their state, and waits until one leads (2 s).
     ///
     /// # Errors
     ///
     /// [`Error::NotReady`].
     pub fn restart_server(&self) -> Result<(), Error> {
-        self.server.process.start_again()?;
+        for server in &self.servers {
+            server.process.start_again()?;
+        }
         self.await_server()
     }
 
-    /// The server's process, to be paused for example.
+    /// The process of the first server, to be paused for example.
     #[must_use]
     pub fn server(&self) -> &Process {
-        &self.server.process
+        self.member(0)
+    }
+
+    /// The process of a server; they count from 0.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such server.
+    #[must_use]
+    pub fn member(&self, index: usize) -> &Process {
+        &self.servers[index].process
+    }
+
+    /// Has another server lead. Returns when the leader was told to step back, or cannot now.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such server.
+    pub fn hand_over_to(&self, index: usize) {
+        let address = format!("127.0.0.1:{}", self.servers[index].rpc.number());
+        // Refused while an election is under way.
+        drop(self.nomad(&["operator", "raft", "transfer-leadership", "-peer-address", &address], ""));
+    }
+
+    /// Waits, at most a minute, until a server that runs leads, and says which.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`].
+    pub fn await_leader(&self) -> Result<usize, Error> {
+        let mut leader = None;
+        until("Nomad has a leader that runs", LIMIT, || {
+            leader = self.leader().filter(|&index| self.member(index).is_running());
+            leader.is_some()
+        })?;
+        leader.ok_or_else(|| Error::TimedOut { what: "a leader".into(), limit: LIMIT })
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let answer = self.call("GET", "/v1/status/leader", "").ok()?;
+        let address = answer.json().as_str()?.to_owned();
+        let port: u16 = address.rsplit(':').next()?.parse().ok()?;
+        self.servers.iter().position(|server| server.rpc.number() == port)
     }
 
     /// A client's process; they count from 0.
@@ -284,7 +338,8 @@ impl Nomad {
     }
 
     fn await_server(&self) -> Result<(), Error> {
-        self.scratch.await_ready("Nomad has a leader", &[&self.server.process], || {
+        let processes: Vec<&Process> = self.servers.iter().map(|server| &server.process).collect();
+        self.scratch.await_ready("Nomad has a leader", &processes, || {
             self.call("GET", "/v1/status/leader", "").is_ok_and(|answer| answer.text().contains(':'))
         })
     }
@@ -325,7 +380,7 @@ impl Nomad {
 
 impl Drop for Nomad {
     fn drop(&mut self) {
-        self.server.process.kill();
+        self.kill_server();
         for client in &self.clients {
             client.process.kill();
         }
@@ -336,13 +391,13 @@ impl Drop for Nomad {
 }
 
 impl Agent {
-    /// `files` are configuration, the later winning; `server` is the RPC port of the server that a client joins.
+    /// `files` are configuration, the later winning; `servers` are the RPC ports of the servers that a client joins.
     fn start(
         scratch: &Scratch,
         program: &Path,
         name: &str,
         files: &[&str],
-        server: Option<u16>,
+        servers: &[u16],
     ) -> Result<Self, Error> {
         let (http, rpc, serf) = (Port::free()?, Port::free()?, Port::free()?);
         let mut ports = format!(
@@ -351,7 +406,7 @@ impl Agent {
             rpc.number(),
             serf.number()
         );
-        let jobs = if server.is_some() { Some(JobPorts::free()?) } else { None };
+        let jobs = if servers.is_empty() { None } else { Some(JobPorts::free()?) };
         if let Some(JobPorts { first, last, .. }) = &jobs {
             ports += &format!("client {{\n  min_dynamic_port = {first}\n  max_dynamic_port = {last}\n}}\n");
         }
@@ -363,17 +418,33 @@ impl Agent {
         }
         command.arg(format!("-data-dir={}", scratch.path().join(name).join("data").display()));
         command.arg(format!("-node={name}"));
-        if let Some(rpc) = server {
-            command.arg(format!("-servers=127.0.0.1:{rpc}"));
-        }
+        command.args(servers.iter().map(|rpc| format!("-servers=127.0.0.1:{rpc}")));
         // What is set for a cloud's client library makes a client exit.
         command.env_remove("AWS_CA_BUNDLE");
         let process = scratch.start(name, command)?;
-        Ok(Self { http, rpc, _serf: serf, _jobs: jobs, process })
+        Ok(Self { http, rpc, serf, _jobs: jobs, process })
     }
 
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http.number())
+    }
+}
+
+/// What a server's configuration says of the others: how many there are, and where one of them is found.
+fn cluster(servers: usize, serf: Option<u16>) -> String {
+    let join = serf.map(|port| {
+        format!(
+            "  server_join {{\n    retry_join = [\"127.0.0.1:{port}\"]\n    retry_interval = \"1s\"\n  }}\n"
+        )
+    });
+    format!("server {{\n  bootstrap_expect = {servers}\n{}}}\n", join.unwrap_or_default())
+}
+
+/// The first one's is the same whether there are others or not: it is also the name of its log.
+fn server_name(index: usize) -> String {
+    match index {
+        0 => "server".into(),
+        other => format!("server-{}", other + 1),
     }
 }
 

@@ -165,6 +165,25 @@ fn silence_to_the_server_keeps_the_way_back() {
 }
 
 #[test]
+fn what_is_lost_never_arrives_and_what_comes_after_it_does() {
+    let gate = gate();
+    let (idle, busy) = (connect(&gate), connect(&gate));
+    echoes(&idle, "before");
+    echoes(&busy, "before");
+    gate.set(GateMode::Lost).unwrap();
+    let new = connect(&gate);
+    for stream in [&busy, &new] {
+        (&*stream).write_all(b"lost").unwrap();
+        receives_nothing(stream);
+    }
+    gate.set(GateMode::Open).unwrap();
+    receives_nothing(&busy);
+    receives_nothing(&new);
+    echoes(&idle, "nothing was sent on it");
+    echoes(&connect(&gate), "new");
+}
+
+#[test]
 fn a_cut_ends_silent_connections_too() {
     let gate = gate();
     gate.set(GateMode::Silent).unwrap();

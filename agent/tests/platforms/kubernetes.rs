@@ -8,8 +8,8 @@ use weft_agent::announcer::own_address;
 use weft_testbed::{Gate, Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::{
-    outage,
-    platform::{Instance, Platform, SERVICE},
+    outage::{self, CONVERGED, load, nothing_failed},
+    platform::{self, Instance, Platform, SERVICE},
     support::until_within,
 };
 
@@ -153,4 +153,47 @@ fn an_agent_starts_while_kubernetes_is_away() {
 fn a_kubernetes_that_comes_and_goes_costs_no_call() {
     let Some(world) = world() else { return };
     outage::a_server_that_comes_and_goes_costs_no_call(world);
+}
+
+/// Without its store the API server is there and knows nothing new.
+#[test]
+fn without_its_store_kubernetes_costs_no_call() {
+    let Some(world) = world() else { return };
+    let mut world = platform::World::new(world, 2);
+    let load = load(&world);
+    let before = world.warnings();
+    world.platform.kubernetes.kill_etcd();
+    until_within(Duration::from_secs(60), "it is noticed", || {
+        (world.registry()["state"] != "connected").then_some(())
+    });
+    outage::lasts(Duration::from_secs(10));
+    assert_eq!(world.eligible(), 2, "endpoints went with the store");
+    world.platform.kubernetes.restart_etcd().unwrap();
+    world.is("connected");
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    assert_eq!(world.warnings() - before, 1, "one warning");
+    nothing_failed(load);
+}
+
+/// An old copy of the store takes all versions back: what it does not have is gone as soon as the server says so, and what
+/// changes after it is seen.
+#[test]
+fn an_old_backup_of_kubernetes_costs_no_call() {
+    let Some(world) = world() else { return };
+    let world = platform::World::new(world, 2);
+    let copy = world.platform.kubernetes.copy_etcd("backup").unwrap();
+    world.is("connected");
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    let load = load(&world);
+    world.platform.kubernetes.restore_etcd(&copy).unwrap();
+    let back = std::time::Instant::now();
+    world.sees(2);
+    assert!(back.elapsed() < CONVERGED, "what the backup lacks was called for {:?}", back.elapsed());
+    world.platform.withdraw(&world.instances[0]);
+    world.sees(1);
+    world.platform.announce(&world.instances[2]);
+    world.sees(2);
+    nothing_failed(load);
 }

@@ -1,14 +1,15 @@
 //! Nomad with access control, and a token of the agent's that may only read. An instance is a job: its task does nothing,
 //! its port is that of the test's own application.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use weft_testbed::{Gate, Kind, Nomad, NomadOptions, installed, required};
 
 use crate::{
-    outage,
-    platform::{Instance, Platform, SERVICE},
+    outage::{self, load, nothing_failed},
+    platform::{self, Instance, Platform, SERVICE},
+    support::{until, until_within},
 };
 
 const POLICY: &str = "namespace \"*\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n";
@@ -58,8 +59,13 @@ impl World {
 }
 
 fn world() -> Option<World> {
+    world_of(1)
+}
+
+/// With so many servers, of which the agent asks the first.
+fn world_of(servers: usize) -> Option<World> {
     let home = required(installed(Kind::Nomad))?;
-    let options = NomadOptions { acl: true, ..NomadOptions::default() };
+    let options = NomadOptions { acl: true, servers, ..NomadOptions::default() };
     let nomad = Nomad::start(&home, options).unwrap();
     nomad.nomad(&["acl", "policy", "apply", "weft", "-"], POLICY).unwrap();
     let gate = Gate::before(&nomad.url()).unwrap();
@@ -87,7 +93,7 @@ impl Platform for World {
             .replace("IDENTITY", &instance.identity());
         self.nomad.run_job(&job, &[]).unwrap();
         // The service is in the catalog before the task runs; who calls waits for the task.
-        crate::support::until("Nomad runs the task", || {
+        until("Nomad runs the task", || {
             let path = format!("/v1/job/{}/allocations", instance.name);
             let allocations = self.nomad.call("GET", &path, "").ok()?.json();
             let mut states = allocations.as_array()?.iter().map(|it| it["ClientStatus"].clone());
@@ -153,4 +159,64 @@ fn an_agent_starts_while_nomad_is_away() {
 fn a_nomad_that_comes_and_goes_costs_no_call() {
     let Some(world) = world() else { return };
     outage::a_server_that_comes_and_goes_costs_no_call(world);
+}
+
+/// First the leader is killed, then all but the server that the agent asks: nobody leads, and it goes on to answer.
+#[test]
+fn without_a_leader_and_without_a_quorum_of_nomad_no_call_is_lost() {
+    let Some(world) = world_of(3) else { return };
+    let mut world = platform::World::new(world, 2);
+    until("another server leads", || {
+        let leader = world.platform.nomad.await_leader().unwrap();
+        if leader == 0 {
+            world.platform.nomad.hand_over_to(1);
+        }
+        (leader != 0).then_some(())
+    });
+    let leader = world.platform.nomad.await_leader().unwrap();
+    let load = load(&world);
+    let before = world.warnings();
+    world.platform.nomad.member(leader).kill();
+    let next = world.platform.nomad.await_leader().unwrap();
+    assert_ne!(next, leader);
+    outage::lasts(Duration::from_secs(8));
+    world.is("connected");
+    assert_eq!(world.eligible(), 2);
+    // Whether the agent noticed an election depends on when it asked; no quorum it must notice.
+    assert!(world.warnings() - before <= 1);
+    let before = world.warnings();
+    world.platform.nomad.member(3 - leader).kill();
+    until_within(Duration::from_secs(60), "it is noticed that nobody leads", || {
+        (world.registry()["state"] != "connected").then_some(())
+    });
+    outage::lasts(Duration::from_secs(10));
+    assert_eq!(world.eligible(), 2, "endpoints went because nobody leads");
+    world.platform.restart();
+    world.is("connected");
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    assert_eq!(world.warnings() - before, 1, "one warning");
+    nothing_failed(load);
+}
+
+/// A snapshot of before takes the index back: what it does not have is gone as soon as the server says so, and changes
+/// after it are seen.
+#[test]
+fn an_old_snapshot_of_nomad_costs_no_call() {
+    let Some(world) = world() else { return };
+    let world = platform::World::new(world, 2);
+    let file = world.platform.nomad.scratch().path().join("snapshot");
+    let file = file.to_str().unwrap();
+    world.platform.nomad.nomad(&["operator", "snapshot", "save", file], "").unwrap();
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    let load = load(&world);
+    world.platform.nomad.nomad(&["operator", "snapshot", "restore", file], "").unwrap();
+    world.sees(2);
+    world.platform.withdraw(&world.instances[0]);
+    world.sees(1);
+    world.platform.announce(&world.instances[2]);
+    world.sees(2);
+    world.is("connected");
+    nothing_failed(load);
 }

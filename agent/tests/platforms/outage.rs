@@ -18,7 +18,7 @@ const LONG_CUT: Duration = Duration::from_secs(60);
 const FLAPS: usize = 8;
 const FLAP: Duration = Duration::from_millis(900);
 /// How soon everything is as the server says after it is back.
-const CONVERGED: Duration = Duration::from_secs(5);
+pub(crate) const CONVERGED: Duration = Duration::from_secs(5);
 
 pub(crate) fn load<P: Platform>(world: &World<P>) -> Load {
     let load = Load::paced(world.outbound(), &format!("{SERVICE}.default.mesh"), 16, PER_SECOND);
@@ -64,6 +64,7 @@ pub(crate) fn an_outage_costs_no_call<P: Platform>(platform: P) {
         Some(GateMode::Silent),
         Some(GateMode::SilentToServer),
         Some(GateMode::SilentFromServer),
+        Some(GateMode::Lost),
         Some(GateMode::Cut),
     ] {
         let before = world.warnings();

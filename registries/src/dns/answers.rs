@@ -163,13 +163,24 @@ impl Answers {
         }
     }
 
-    /// Whether some of what is followed was never answered, and all else is as it was first answered: then what was
-    /// known of the service before is worth more than a part of it.
+    /// Whether something that is followed was never answered, and all else is as it was first answered: then what was
+    /// known of the service before is worth more than a part of it. A name that has addresses of one family is answered:
+    /// many servers of names say nothing to questions for the other.
     pub(super) fn is_partial(&self, followed: &Followed) -> bool {
+        let stands = |name: &str, kind| self.known.get(&(name.to_owned(), kind))?.stands.as_ref();
+        let has_addresses = |name: &str, kind| matches!(stands(name, kind), Some(Answer::Addresses(addresses)) if !addresses.is_empty());
+        let is_unheard = |(name, kind): &Question| {
+            let other = match kind {
+                Kind::A => Some(Kind::Aaaa),
+                Kind::Aaaa => Some(Kind::A),
+                Kind::Srv => None,
+            };
+            stands(name, *kind).is_none() && !other.is_some_and(|other| has_addresses(name, other))
+        };
         let wanted = self.wanted(std::slice::from_ref(followed));
-        let known: Vec<_> = wanted.iter().map(|question| self.known.get(question)).collect();
-        let is_unheard = |known: &Option<&Known>| known.is_none_or(|known| known.stands.is_none());
-        known.iter().any(is_unheard) && !known.iter().flatten().any(|known| known.has_changed)
+        let has_changed =
+            |question: &Question| self.known.get(question).is_some_and(|known| known.has_changed);
+        wanted.iter().any(is_unheard) && !wanted.iter().any(has_changed)
     }
 
     /// What is known of a name's addresses.

@@ -245,6 +245,7 @@ fn endpoint(
         address: &address,
         platform: None,
         record: &|_| None,
+        unread: None,
         words: &[("host", &place.host)],
     };
     let speaks = rules.speaks(instance, trust_domain);

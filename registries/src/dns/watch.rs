@@ -27,16 +27,17 @@ use super::{
     settings::{DnsSettings, Mode},
 };
 use crate::{
-    http_client::jittered,
+    http_client::{growing_pause, jittered},
     names,
     told::{Listing, Told, Words},
 };
 
 /// How many questions are asked at once.
 const AT_ONCE: usize = 16;
+/// How many of them may be such as brought nothing the last time.
+const FAILING_AT_ONCE: usize = 8;
 /// How soon a question is asked again that brought nothing, the first time and at most.
-const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long silence lasts, after its first sign, before it is taken for the server's.
 const SILENT: Duration = Duration::from_secs(2);
 /// How many questions that were answered are asked again when one meets silence.
@@ -45,7 +46,6 @@ const WITNESSES: usize = 3;
 const CONFIRM: Duration = Duration::from_secs(8);
 /// How long answers that come together are gathered.
 const GATHER: Duration = Duration::from_millis(10);
-/// The origin of what concerns names that are gone.
 const NOTICES: &str = "dns";
 
 /// What is remembered over all watches of a registry: an outage ends a stream, and takes nothing away. Clones are one.
@@ -124,11 +124,16 @@ impl Follow {
             queue: VecDeque::new(),
             settings,
         };
+        // Each question once: what is not answered now is asked again beside all others.
+        let mut asked_once = BTreeSet::new();
         loop {
             follow.want();
-            follow.ask_those_due();
+            follow.ask_those_due(|question| asked_once.insert(question.clone()));
             let Some(asked) = follow.asked.next().await else { break };
             follow.take(asked);
+            if follow.silent_since.is_some() {
+                follow.is_outage()?;
+            }
         }
         follow.is_outage()?;
         follow.tell();
@@ -140,9 +145,7 @@ impl Follow {
             if let Some(event) = self.queue.pop_front() {
                 return Ok(event);
             }
-            self.ask_those_due();
-            let due = self.next.values().flatten().min().copied();
-            let due = due.filter(|_| self.asked.len() < AT_ONCE).unwrap_or(self.confirm_at);
+            let due = self.ask_those_due(|_| true).unwrap_or(self.confirm_at);
             tokio::select! {
                 Some(asked) = self.asked.next() => self.hear(asked).await?,
                 () = sleep_until(due.min(self.confirm_at)) => {}
@@ -167,7 +170,7 @@ impl Follow {
         let until = Instant::now() + GATHER;
         loop {
             self.want();
-            self.ask_those_due();
+            self.ask_those_due(|_| true);
             tokio::select! {
                 Some(asked) = self.asked.next() => self.take(asked),
                 () = sleep_until(until) => break,
@@ -182,13 +185,11 @@ impl Follow {
 
     /// Whether nothing was learnt but that it is still so.
     fn says_the_same_as(&self, before: &BTreeMap<Question, Known>) -> bool {
-        let says = |known: &Known| (known.stands.clone(), known.failure.clone());
+        let is_same = |((one, known), (other, was)): ((&Question, &Known), (&Question, &Known))| {
+            one == other && known.stands == was.stands && known.failure == was.failure
+        };
         let now = &self.answers.known;
-        now.len() == before.len()
-            && now
-                .iter()
-                .zip(before)
-                .all(|((one, known), (other, was))| one == other && says(known) == says(was))
+        now.len() == before.len() && now.iter().zip(before).all(is_same)
     }
 
     fn take(&mut self, (question, said, ttl): Asked) {
@@ -199,7 +200,7 @@ impl Follow {
         let wait = if known.failure.is_some() {
             let times = self.failed.entry(question.clone()).or_default();
             *times = times.saturating_add(1);
-            jittered(AGAIN * 2_u32.pow((*times - 1).min(5))).min(AGAIN_AT_MOST)
+            growing_pause(AGAIN, *times - 1)
         } else {
             self.failed.remove(&question);
             // A little later than its time: whoever keeps answers has a new one then.
@@ -254,21 +255,45 @@ impl Follow {
         }
     }
 
-    fn ask_those_due(&mut self) {
-        let now = Instant::now();
-        for (question, next) in &mut self.next {
-            if self.asked.len() >= AT_ONCE {
-                return;
-            }
-            if next.is_some_and(|next| next <= now) {
-                *next = None;
-                let (resolver, question) = (self.resolver.clone(), question.clone());
-                self.asked.push(Box::pin(async move {
-                    let (said, ttl) = resolver.ask(&question).await;
-                    (question, said, ttl)
-                }));
-            }
+    /// Asks what is due and may be asked, what waited longest first. Those that are never answered do not hold up others.
+    /// Returns when to come again, none when that is up to an answer.
+    fn ask_those_due(&mut self, mut may_be_asked: impl FnMut(&Question) -> bool) -> Option<Instant> {
+        if self.asked.len() >= AT_ONCE {
+            return None;
         }
+        let now = Instant::now();
+        let is_asked = |(question, next): &(&Question, &Option<Instant>)| {
+            next.is_none() && self.failed.contains_key(*question)
+        };
+        let mut failing = self.next.iter().filter(is_asked).count();
+        let mut due: Vec<_> =
+            self.next.iter_mut().filter(|(_, next)| next.is_some_and(|next| next <= now)).collect();
+        // Names of one zone stand side by side, and a zone falls silent as a whole.
+        fastrand::shuffle(&mut due);
+        due.sort_by_key(|(_, next)| **next);
+        for (question, next) in due {
+            if self.asked.len() >= AT_ONCE {
+                break;
+            }
+            let has_failed = self.failed.contains_key(question);
+            if (has_failed && failing >= FAILING_AT_ONCE) || !may_be_asked(question) {
+                continue;
+            }
+            failing += usize::from(has_failed);
+            *next = None;
+            let (resolver, question) = (self.resolver.clone(), question.clone());
+            self.asked.push(Box::pin(async move {
+                let (said, ttl) = resolver.ask(&question).await;
+                (question, said, ttl)
+            }));
+        }
+        if self.asked.len() >= AT_ONCE {
+            return None;
+        }
+        let all_failing = failing >= FAILING_AT_ONCE;
+        let others =
+            self.next.iter().filter(|(question, _)| !(all_failing && self.failed.contains_key(*question)));
+        others.filter_map(|(_, next)| *next).min()
     }
 
     /// Queues what is new, and a commit.
@@ -298,10 +323,14 @@ impl Follow {
             }
         }
         self.used = used;
-        let notices: OriginName = names::origin_name(&[NOTICES]);
-        listing.insert(notices, Words::new(Vec::new(), gone));
+        listing.insert(notices(), Words::new(Vec::new(), gone));
         self.queue.extend(self.told.tell(listing, Completeness::Full, std::time::Instant::now()));
     }
+}
+
+/// The origin of what concerns names that are gone.
+pub(super) fn notices() -> OriginName {
+    names::origin_name(&[NOTICES])
 }
 
 fn addresses(words: &Words) -> impl Iterator<Item = IpAddr> {

@@ -8,13 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use weft_core::registry::OriginFault;
+use weft_core::{name::ServiceName, registry::OriginFault};
 
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
     configured::{self, Ground, Meaning, Verdict},
     convert::{Conversion, ServiceView, SliceView, Words},
-    objects::{self, Configured, Kind, Object, Unreadable},
+    objects::{self, Condition, Configured, Kind, Meta, Object, Unreadable},
 };
 
 /// Something that has words.
@@ -50,11 +50,15 @@ pub(super) struct Catalog {
     pods: HashMap<Uid, PodEntry>,
     nodes: HashMap<Key, Node>,
     configured: BTreeMap<(Kind, Key), Meaning>,
+    /// Of the same: which object it is, and what was told of it.
+    told: BTreeMap<(Kind, Key), (Meta, Vec<Condition>)>,
     faults: HashMap<Key, OriginFault>,
     texts: Texts,
     due: BTreeSet<Source>,
-    /// What is to be written into objects of ours.
-    verdicts: Vec<Verdict>,
+    /// Routes and policies of which it is to be told how they are understood.
+    unjudged: BTreeSet<(Kind, Key)>,
+    /// Whether services came or went since routes were judged.
+    services_moved: bool,
 }
 
 impl Catalog {
@@ -66,10 +70,12 @@ impl Catalog {
             pods: HashMap::new(),
             nodes: HashMap::new(),
             configured: BTreeMap::new(),
+            told: BTreeMap::new(),
             faults: HashMap::new(),
             texts: Texts::default(),
             due: BTreeSet::new(),
-            verdicts: Vec::new(),
+            unjudged: BTreeSet::new(),
+            services_moved: false,
         }
     }
 
@@ -178,9 +184,35 @@ impl Catalog {
         std::mem::take(&mut self.due)
     }
 
-    /// What is to be written into objects of ours since the last call.
+    /// What is to be written into objects of ours since the last call. Only while all is listed: which services a route
+    /// lacks is not known before.
     pub(super) fn take_verdicts(&mut self) -> Vec<Verdict> {
-        std::mem::take(&mut self.verdicts)
+        if std::mem::take(&mut self.services_moved) {
+            let routes = self.told.keys().filter(|(kind, _)| *kind == Kind::Routes);
+            self.unjudged.extend(routes.cloned());
+        }
+        let unjudged = std::mem::take(&mut self.unjudged);
+        unjudged.iter().filter_map(|subject| self.verdict(subject)).collect()
+    }
+
+    fn verdict(&self, subject: &(Kind, Key)) -> Option<Verdict> {
+        let ((meta, said), meaning) = (self.told.get(subject)?, self.configured.get(subject)?);
+        let refusal = meaning.refusal.as_deref();
+        let looks = subject.0 == Kind::Routes && refusal.is_none();
+        let missing = looks.then(|| self.missing_backends(meaning));
+        Verdict::new(subject.0, meta, said, refusal, missing.as_deref())
+    }
+
+    /// The services of a route's backends that are not there. What is not followed may be.
+    fn missing_backends(&self, meaning: &Meaning) -> Vec<String> {
+        let is_missing = |service: &&ServiceName| {
+            let Some((name, namespace)) = service.as_str().split_once('.') else { return false };
+            let key: Key = format!("{namespace}/{name}").into();
+            let is_there = self.services.get(&key).is_some_and(|entry| entry.service.is_some());
+            !is_there && self.conversion.follows(&key)
+        };
+        let missing: BTreeSet<_> = meaning.backends().filter(is_missing).collect();
+        missing.into_iter().map(ToString::to_string).collect()
     }
 
     /// Everything that has words; nothing is due any more.
@@ -249,6 +281,7 @@ impl Catalog {
         if entry.service.as_ref() != Some(&view) {
             self.due.insert(Source::Service(key.clone()));
             self.due.extend(entry.slices.iter().cloned().map(Source::Slice));
+            self.services_moved |= entry.service.is_none();
             entry.service = Some(view);
         }
         self.readable_named(Kind::Services, &key);
@@ -258,6 +291,7 @@ impl Catalog {
     fn remove_service(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if entry.service.take().is_some() {
+            self.services_moved = true;
             self.due.insert(Source::Service(key.clone()));
             self.due.extend(entry.slices.iter().cloned().map(Source::Slice));
         }
@@ -388,7 +422,9 @@ impl Catalog {
             trust_domain: &self.conversion.trust_domain,
         };
         let meaning = configured::convert(kind, &key, object, &ground);
-        self.verdicts.extend(Verdict::new(kind, object, meaning.refusal.as_deref()));
+        let said = object.status.conditions.clone().unwrap_or_default();
+        self.told.insert((kind, key.clone()), (object.metadata.clone(), said));
+        self.unjudged.insert((kind, key.clone()));
         self.change_configured(kind, key.clone(), Some(meaning));
         Id::Named(key)
     }
@@ -397,7 +433,10 @@ impl Catalog {
         let entry = (kind, key.clone());
         let before = match &meaning {
             Some(meaning) => self.configured.insert(entry, meaning.clone()),
-            None => self.configured.remove(&entry),
+            None => {
+                self.told.remove(&entry);
+                self.configured.remove(&entry)
+            }
         };
         if before != meaning {
             self.due.insert(Source::Configured(kind, key));

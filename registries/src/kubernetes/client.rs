@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
 use super::objects::Status;
-use crate::http_client::causes;
+use crate::http_client::{causes, first_answer};
 
 pub use config::{Access, connect};
 
@@ -88,6 +88,20 @@ impl Client {
             Ok((status, collect(what, response.into_body(), MAX_PAGE).await?))
         };
         timeout(ANSWER, whole).await.map_err(|_| late(what, ANSWER))?
+    }
+
+    /// Waits until there is anybody who answers, whatever it is.
+    ///
+    /// # Errors
+    /// When nobody does in time.
+    pub(super) async fn await_answer(&self) -> Result<(), RegistryError> {
+        let what = "get version";
+        let ask = || async {
+            let asked = Request::get("/version").body(Vec::new());
+            let asked = asked.map_err(|error| RegistryError::Malformed(format!("{what}: {error}")))?;
+            self.answer(what, asked).await.map(drop)
+        };
+        first_answer(ANSWER, ask, || late(what, ANSWER)).await
     }
 
     /// The lines of a watch.

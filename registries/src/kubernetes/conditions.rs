@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use weft_core::registry::RegistryError;
 
 use super::{client::Client, configured::Verdict, objects::Kind};
-use crate::http_client::jittered;
+use crate::http_client::growing_pause;
 
 /// How long to wait after a failure, longer with each in a row, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
@@ -71,9 +71,8 @@ impl Conditions {
             self.failures = 0;
             return None;
         };
-        let pause = PAUSE.0 * 2_u32.saturating_pow(self.failures.min(8));
+        self.not_before = Instant::now() + growing_pause(PAUSE, self.failures);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Instant::now() + jittered(pause.min(PAUSE.1));
         // What the server calls invalid stays so. All else is said later, unless there is a newer word by then.
         if !matches!(error, RegistryError::Malformed(_)) {
             self.wanted.entry(subject(&verdict)).or_insert(verdict);

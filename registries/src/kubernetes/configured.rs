@@ -21,11 +21,13 @@ use weft_core::{
 
 use super::{
     compact::Key,
-    objects::{Condition, Configured, Kind, Place},
+    objects::{Condition, Configured, Kind, Meta, Place},
 };
 
 /// The condition that says whether an object counts as it is written.
 const ACCEPTED: &str = "Accepted";
+/// The condition that says whether there is all that a route names, as Gateway API has it.
+const RESOLVED: &str = "ResolvedRefs";
 /// The longest message of a condition, in characters; Kubernetes takes 32768.
 const MAX_MESSAGE: usize = 1024;
 
@@ -57,7 +59,7 @@ pub(super) struct Meaning {
     pub(super) refusal: Option<String>,
 }
 
-/// How an object was understood: its condition `Accepted`.
+/// How an object was understood: its condition `Accepted`, and `ResolvedRefs` of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) place: Place,
@@ -68,34 +70,67 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// None where the object says so already. The time of a change is left to who writes it.
-    pub(super) fn new(kind: Kind, object: &Configured, refusal: Option<&str>) -> Option<Self> {
-        let meta = &object.metadata;
-        let mut accepted = Condition {
-            kind: ACCEPTED.to_owned(),
-            status: if refusal.is_none() { "True" } else { "False" }.to_owned(),
-            observed_generation: meta.generation,
-            last_transition_time: String::new(),
-            reason: if refusal.is_none() { "Accepted" } else { "Invalid" }.to_owned(),
-            message: refusal.unwrap_or_default().chars().take(MAX_MESSAGE).collect(),
+    /// None where the object says so already. The time of a change is left to who writes it. `missing` are the services
+    /// that a route sends calls to and that are not there; none where nobody looked.
+    pub(super) fn new(
+        kind: Kind,
+        meta: &Meta,
+        said: &[Condition],
+        refusal: Option<&str>,
+        missing: Option<&[String]>,
+    ) -> Option<Self> {
+        let accepted = match refusal {
+            None => condition(ACCEPTED, true, "Accepted", ""),
+            Some(why) => condition(ACCEPTED, false, "Invalid", why),
         };
-        let mut conditions = object.status.conditions.clone().unwrap_or_default();
-        if let Some(at) = conditions.iter().position(|condition| condition.kind == ACCEPTED) {
-            let before = conditions.remove(at);
-            if before.status == accepted.status {
-                accepted.last_transition_time.clone_from(&before.last_transition_time);
+        let resolved = missing.map(|missing| match missing {
+            [] => condition(RESOLVED, true, RESOLVED, ""),
+            [one] => condition(RESOLVED, false, "BackendNotFound", &format!("there is no service {one}")),
+            several => {
+                let message = format!("there are no services {}", several.join(", "));
+                condition(RESOLVED, false, "BackendNotFound", &message)
             }
-            if before == accepted {
-                return None;
+        });
+        let mut conditions = said.to_vec();
+        let mut is_news = false;
+        for mut wanted in [Some(accepted), resolved].into_iter().flatten() {
+            wanted.observed_generation = meta.generation;
+            let before = conditions.iter().position(|condition| condition.kind == wanted.kind);
+            let before = before.map(|at| conditions.remove(at));
+            if let Some(before) = before.as_ref().filter(|before| before.status == wanted.status) {
+                wanted.last_transition_time.clone_from(&before.last_transition_time);
             }
+            is_news |= before.as_ref() != Some(&wanted);
+            conditions.push(wanted);
         }
-        conditions.push(accepted);
-        Some(Self {
+        is_news.then(|| Self {
             place: Place { kind, namespace: Some(meta.namespace.clone()) },
             name: meta.name.clone(),
             resource_version: meta.resource_version.clone(),
             conditions,
         })
+    }
+}
+
+fn condition(kind: &str, is_so: bool, reason: &str, message: &str) -> Condition {
+    Condition {
+        kind: kind.to_owned(),
+        status: if is_so { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.chars().take(MAX_MESSAGE).collect(),
+        ..Condition::default()
+    }
+}
+
+impl Meaning {
+    /// The services that calls are sent to, beside the route's own.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &ServiceName> {
+        let routes = self.resources.iter().filter_map(|resource| match resource {
+            Resource::Route(route) => Some(route),
+            _ => None,
+        });
+        let backends = routes.flat_map(|route| &route.rules).flat_map(|rule| &rule.backends);
+        backends.filter_map(|backend| backend.service.as_ref())
     }
 }
 

@@ -322,6 +322,7 @@ impl Conversion {
                 address: &address,
                 platform: joined.identity.as_ref(),
                 record: &|key| joined.record.and_then(|record| record.get(key)),
+                unread: None,
                 words: &known,
             },
             Some(&self.trust_domain),

@@ -8,6 +8,10 @@
 //!
 //! A server that is away for a moment, or that asks to be left alone, is asked again for what comes after the version that
 //! was read last: a list of everything is the dearest question there is, and what a server that is just back needs least.
+//!
+//! It may be back with an old copy of its store. Its versions are lower then than the one that was read last, and a watch
+//! from there on would say nothing until they have caught up. So before a watch is taken up that ended too soon, the server
+//! is asked where it is.
 
 use std::{
     sync::{
@@ -24,14 +28,17 @@ use kube::{
     api::{ListParams, WatchParams},
     core::Request as Path,
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
 use weft_core::registry::RegistryError;
 
 use super::{
     client::{Client, Lines, Refusal, meaning},
     objects::{Line, List, Mark, Object, Place, Status, Unreadable},
 };
-use crate::http_client::jittered;
+use crate::http_client::{growing_pause, jittered};
 
 /// How long a watch is asked to last, before it is spread.
 const LASTS: Duration = Duration::from_secs(230);
@@ -85,6 +92,9 @@ pub(super) struct Feed {
     pub(super) selector: Selector,
     /// Whether the server can begin a watch with a list; feeds of one server share what they learn.
     pub(super) streams_lists: Arc<AtomicBool>,
+    /// Rung for all feeds of one server when it answers again after a silence: what was written into it may be on its way
+    /// for as long again as the silence lasted, so watches are taken up on new connections.
+    pub(super) is_back: Arc<Notify>,
 }
 
 /// Which objects of a kind are followed; all where nothing is said.
@@ -106,11 +116,12 @@ enum State {
 
 struct Open {
     lines: Lines,
+    /// When it is to end by itself.
+    ends: Instant,
     /// None while the list goes on that it began with.
     version: Option<String>,
     opened: Instant,
     heard: Instant,
-    until: Instant,
 }
 
 struct Following {
@@ -122,6 +133,8 @@ struct Following {
     refusals: Option<Refusals>,
     /// Whether it was told that the server is away.
     away: bool,
+    /// Whether the server may have gone back in time since it was last heard.
+    doubted: bool,
 }
 
 /// Refusals in a row.
@@ -157,8 +170,15 @@ impl State {
 impl Feed {
     /// Follows until an error.
     pub(super) fn follow(self, client: Client) -> impl Stream<Item = Result<Vec<Word>, RegistryError>> {
-        let following =
-            Following { feed: self, client, state: State::Begin, brief: 0, refusals: None, away: false };
+        let following = Following {
+            feed: self,
+            client,
+            state: State::Begin,
+            brief: 0,
+            refusals: None,
+            away: false,
+            doubted: false,
+        };
         futures_util::stream::unfold(following, |mut following| async move {
             if matches!(following.state, State::Failed) {
                 return None;
@@ -225,6 +245,7 @@ impl Following {
             let done = match state {
                 State::Begin => {
                     words.push(Word::Listing);
+                    self.doubted = false;
                     self.begin().await
                 }
                 State::Page(token) => self.page(token, &mut words).await,
@@ -247,6 +268,7 @@ impl Following {
                 Err(refusal) => {
                     let again = asked.filter(|asked| asked.outlives(&refusal.error));
                     let Some(again) = again else { return Err(refusal.error) };
+                    self.doubted |= matches!(refusal.error, RegistryError::Unreachable(_));
                     self.rest(refusal, &mut words)?;
                     again
                 }
@@ -267,8 +289,7 @@ impl Following {
         }
         tracing::debug!(error = %refusal.error, "it is asked again");
         // All whom it refused at once come back at different times.
-        let own = REST.1.min(REST.0 * 2_u32.saturating_pow(refusals.count.min(8)));
-        refusals.not_before = now + wanted + jittered(own);
+        refusals.not_before = now + wanted + growing_pause(REST, refusals.count);
         refusals.since += wanted;
         refusals.count += 1;
         self.refusals = Some(refusals);
@@ -318,7 +339,20 @@ impl Following {
         if self.brief > 0 {
             sleep(jittered(Duration::from_millis(200) * self.brief)).await;
         }
+        if self.doubted && self.is_before(&version).await? {
+            return Ok(State::Begin);
+        }
+        self.doubted = false;
         self.open(Some(version)).await
+    }
+
+    /// Whether the server is at an earlier version than this.
+    async fn is_before(&mut self, version: &str) -> Result<bool, Refusal> {
+        let what = self.feed.place.describe("list");
+        let answer = self.client.page(&what, self.feed.list(&what, 1, None)?).await?;
+        let malformed = |error| RegistryError::Malformed(format!("{what}: {error}"));
+        let list: List<'_> = serde_json::from_slice(&answer).map_err(malformed)?;
+        Ok(is_older(&list.metadata.resource_version, version))
     }
 
     async fn open(&mut self, version: Option<String>) -> Result<State, Refusal> {
@@ -327,8 +361,7 @@ impl Following {
         let request = self.feed.watch(&what, version.as_deref(), lasts)?;
         let lines = self.client.watch(&what, request).await?;
         let opened = Instant::now();
-        let until = opened + lasts + GRACE;
-        Ok(State::Open(Box::new(Open { lines, version, opened, heard: opened, until })))
+        Ok(State::Open(Box::new(Open { lines, ends: opened + lasts, version, opened, heard: opened })))
     }
 
     /// Reads the next line, and those that came with it.
@@ -344,7 +377,12 @@ impl Following {
             }
         } else {
             // A watch may be dead although the server answers others: it is another connection, or another server.
-            match timeout_at(open.until.min(open.heard + QUIET), open.lines.next()).await {
+            let line = timeout_at((open.ends + GRACE).min(open.heard + QUIET), open.lines.next());
+            let line = tokio::select! {
+                line = line => line,
+                () = self.feed.is_back.notified() => Ok(Ok(None)),
+            };
+            match line {
                 // A connection that broke is like one that was ended: what matters is whether it can be taken up.
                 Ok(Err(RegistryError::Unreachable(_))) | Err(_) => None,
                 Ok(line) => line?,
@@ -352,6 +390,7 @@ impl Following {
         };
         let Some(line) = line else {
             let brief = self.was_brief(&open);
+            self.doubted |= Instant::now() + GRACE < open.ends;
             let Some(version) = open.version else {
                 return Err(RegistryError::Unreachable(format!("{what}: it ended within the list")));
             };
@@ -418,8 +457,13 @@ impl Following {
             if open.version.is_none() && marks.contains_key("k8s.io/initial-events-end") {
                 words.push(Word::Listed);
                 open.version = Some(version.ok_or_else(|| no_version(what))?);
-            } else if open.version.is_some() {
-                open.version = version.or(open.version.take());
+            } else if let (Some(known), Some(version)) = (&mut open.version, version) {
+                if is_older(&version, known) {
+                    return Err(RegistryError::Gap(format!(
+                        "{what}: it went back from version {known} to {version}"
+                    )));
+                }
+                *known = version;
             }
             return Ok(());
         }
@@ -437,6 +481,12 @@ impl Following {
         });
         Ok(())
     }
+}
+
+/// Whether one version is before another. They are numbers wherever Kubernetes keeps them; of others nobody knows.
+fn is_older(version: &str, than: &str) -> bool {
+    let number = |version: &str| version.parse::<u64>().ok();
+    number(version).zip(number(than)).is_some_and(|(version, than)| version < than)
 }
 
 fn no_version(what: &str) -> RegistryError {

@@ -195,7 +195,7 @@ impl Object {
 }
 
 /// What every object has.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Meta {
     pub(super) name: String,

@@ -10,6 +10,7 @@ use http::Request;
 use kube::core::{Request as Path, params::PostParams};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::Notify;
 use weft_core::registry::{RegistryError, Right};
 
 use super::{
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 4;
 
 /// Everything that is followed.
 pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
-    let streams_lists = Arc::new(AtomicBool::new(true));
+    let (streams_lists, is_back) = (Arc::new(AtomicBool::new(true)), Arc::<Notify>::default());
     let mut feeds = Vec::new();
     let mut add = |kind, namespace: Option<&str>, labels: Option<String>| {
         // A pod that has run to its end is no endpoint.
@@ -34,6 +35,7 @@ pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
             place: Place { kind, namespace: namespace.map(str::to_owned) },
             selector: Selector { labels, fields },
             streams_lists: streams_lists.clone(),
+            is_back: is_back.clone(),
         });
     };
     add(Kind::Nodes, None, None);
@@ -102,8 +104,10 @@ async fn review(
         Some(namespace) => format!("{what} in namespace {namespace}"),
         None => what,
     };
+    // Without nodes all else is followed. Conditions are asked for by who has them written.
+    let optional = place.kind == Kind::Nodes;
     let needed_for = if subresource.is_empty() { needed_for(place.kind) } else { "conditions in objects" };
-    Ok(Right { name, given, needed_for: needed_for.into() })
+    Ok(Right { name, given, needed_for: needed_for.into(), optional })
 }
 
 fn question(place: &Place, verb: &str, subresource: &str) -> Result<Request<Vec<u8>>, RegistryError> {

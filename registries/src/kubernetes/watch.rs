@@ -83,6 +83,8 @@ struct Following {
     /// Which feed is asked for next.
     turn: usize,
     answered: Instant,
+    /// Whether it was silent when it was asked last.
+    was_silent: bool,
     renew_at: Pin<Box<Sleep>>,
 }
 
@@ -117,6 +119,7 @@ impl Following {
         scope: Scope,
     ) -> Result<Self, RegistryError> {
         let client = connect(&settings.access()).await?;
+        client.await_answer().await?;
         let mut following = Self {
             scope,
             catalog: Catalog::new(conversion),
@@ -129,6 +132,7 @@ impl Following {
             client,
             turn: 0,
             answered: Instant::now(),
+            was_silent: false,
             renew_at: Box::pin(sleep(jittered(RENEW))),
         };
         for (index, feed) in feeds(&settings).into_iter().enumerate() {
@@ -246,13 +250,12 @@ impl Following {
 
     /// Decides what is to be told of what was taken in.
     fn settle(&mut self) {
-        let verdicts = self.catalog.take_verdicts();
-        if let Some(conditions) = &mut self.conditions {
-            conditions.want(verdicts);
-        }
         if !self.feeds.iter().all(|followed| followed.ready && followed.listing.is_none()) {
             // Until a list is whole, what is missing from it is not known. What others say waits that long.
             return;
+        }
+        if let Some(conditions) = &mut self.conditions {
+            conditions.want(self.catalog.take_verdicts());
         }
         if std::mem::take(&mut self.listed) {
             self.telling.push_back(Telling::Reset);
@@ -291,6 +294,9 @@ impl Following {
         let pause = match answer.map_err(|refusal| refusal.error) {
             Ok(()) => {
                 self.answered = Instant::now();
+                if std::mem::take(&mut self.was_silent) {
+                    self.feeds[index].feed.is_back.notify_waiters();
+                }
                 if self.feeds[index].feed.place.kind == Kind::Nodes {
                     self.catalog.set_fault(&NO_NODES.into(), None);
                 }
@@ -308,7 +314,10 @@ impl Following {
             }
             Err(RegistryError::Denied(why)) => return Err(RegistryError::Denied(why)),
             Err(error) if self.answered.elapsed() > PATIENCE => return Err(error),
-            Err(_) => ASK_AGAIN,
+            Err(error) => {
+                self.was_silent = matches!(error, RegistryError::Unreachable(_));
+                ASK_AGAIN
+            }
         };
         self.asking = Asking::Wait(Box::pin(sleep(rest.min(MAX_REST) + jittered(pause))));
         Ok(())

@@ -35,9 +35,32 @@ pub(super) struct Catalog {
     /// Who names an allocation, or a node.
     naming: BTreeMap<String, BTreeSet<Name>>,
     changed: BTreeSet<Name>,
+    /// What checks said before the stream began, of allocations that were not read yet.
+    remembered: Verdicts,
 }
 
+/// What the checks of allocations said last, by their IDs.
+pub(super) type Verdicts = BTreeMap<String, Checks>;
+
 impl Catalog {
+    /// Knows nothing but what checks said: the stream that broke off takes no verdict with it.
+    pub(super) fn remembering(remembered: Verdicts) -> Self {
+        Self { remembered, ..Self::default() }
+    }
+
+    /// What checks said, for the next stream.
+    pub(super) fn verdicts(&mut self) -> Verdicts {
+        let mut verdicts = mem::take(&mut self.remembered);
+        let known = self.allocations.iter().filter(|(_, known)| matches!(known.checks, Checks::Known(_)));
+        verdicts.extend(known.map(|(id, known)| (id.clone(), known.checks.clone())));
+        verdicts
+    }
+
+    /// Forgets what checks said of allocations that no service names: all are read.
+    pub(super) fn forget_others(&mut self) {
+        self.remembered.clear();
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
         self.services.keys()
     }
@@ -116,6 +139,9 @@ impl Catalog {
             before.is_some_and(|before| before.allocation.job_version != allocation.job_version);
         let mut known = before.cloned().unwrap_or_default();
         known.allocation = allocation;
+        if let Some(verdict) = self.remembered.remove(&id).filter(|_| known.checks == Checks::Unknown) {
+            known.checks = verdict;
+        }
         let begins = known.runs() && (!ran || changed_job);
         if begins && !is_first_list && known.checks == Checks::Unknown {
             known.checks = Checks::Awaited;
@@ -262,4 +288,45 @@ fn is_id(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::nomad::health::CheckResult;
+
+    const ID: &str = "8fa01a58-64d0-942d-a3fd-2793b923be52";
+
+    /// What a stream knows that begins with these verdicts.
+    fn begun(verdicts: Verdicts) -> Catalog {
+        let mut catalog = Catalog::remembering(verdicts);
+        let registration = json!({
+            "ID": "one", "ServiceName": "web", "Namespace": "default", "Address": "10.0.0.1", "Port": 8080,
+            "AllocID": ID, "NodeID": "node",
+        });
+        catalog.set_service(&("default".into(), "web".into()), Instances::read(vec![registration]));
+        let allocation = json!({
+            "ID": ID, "ClientStatus": "running", "DesiredStatus": "run", "TaskStates": { "app": { "State": "running" } },
+        });
+        catalog.set_allocation(serde_json::from_value(allocation).unwrap(), true);
+        catalog
+    }
+
+    #[test]
+    fn a_new_stream_begins_with_what_checks_said_before() {
+        let failed = || Checks::Known([("web".to_owned(), CheckResult::Failure)].into());
+        let mut first = begun(Verdicts::default());
+        assert_eq!(first.verdicts(), Verdicts::default(), "nobody asked yet");
+        first.allocations.get_mut(ID).unwrap().checks = failed();
+        let mut second = begun(first.verdicts());
+        assert_eq!(second.allocations[ID].checks, failed());
+        // A stream that breaks off before it has read an allocation passes on what it was told of it.
+        let mut broken = Catalog::remembering(second.verdicts());
+        assert_eq!(broken.verdicts(), [(ID.to_owned(), failed())].into());
+        let mut third = Catalog::remembering([(ID.to_owned(), failed())].into());
+        third.forget_others();
+        assert_eq!(third.verdicts(), Verdicts::default());
+    }
 }

@@ -208,6 +208,11 @@ impl Client {
         Ok(ruled)
     }
 
+    /// Waits until there is anybody who answers, whatever it is.
+    pub(super) async fn await_answer(&self) -> Result<(), RegistryError> {
+        self.http.first_answer(self.call("/v1/regions", &[]).await?).await.map(drop)
+    }
+
     /// The regions of the cluster; open to all.
     pub(super) async fn regions(&self) -> Result<Vec<String>, RegistryError> {
         self.get("/v1/regions", &[]).await?.ok()?.json()

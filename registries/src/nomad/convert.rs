@@ -12,7 +12,7 @@ use weft_core::{
     locality::Locality,
     name::{InstanceName, OriginName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     address, names,
-    speaking::{Instance, Recorded, Rules, Speaks, keys},
+    speaking::{Instance, Recorded, Rules, keys},
     told::Words,
 };
 
@@ -171,9 +171,10 @@ fn endpoint(
         address: &address,
         platform: None,
         record: &|key| record(registration, joined, key),
+        unread: node.is_none().then_some("its node cannot be read"),
         words: &words,
     };
-    let speaks = speaks(instance, node.is_some(), joined);
+    let speaks = joined.rules.speaks(instance, joined.trust_domain);
     let mut faults = speaks.faults;
     let canary = known.is_some_and(|known| known.allocation.deployment_status.is_some_and(|it| it.canary));
     let locality = recorded.locality.clone().map_or_else(|| locality(registration, node, joined), Ok);
@@ -200,23 +201,6 @@ fn endpoint(
         address,
     };
     Ok((endpoint, faults))
-}
-
-/// How an instance is reached. The meta of its node may say that it speaks mesh: where the node cannot be read and nothing
-/// else decides, an instance that has an identity is not called in plaintext.
-fn speaks(instance: Instance<'_>, node_is_known: bool, joined: &Joined<'_>) -> Speaks {
-    let speaks = joined.rules.speaks(instance, joined.trust_domain);
-    if node_is_known || speaks.tls != TlsMode::Off {
-        return speaks;
-    }
-    let record = |key: &str| if key == keys::MESH_PORT { Some("1") } else { (instance.record)(key) };
-    let if_it_did = joined.rules.speaks(Instance { record: &record, ..instance }, joined.trust_domain);
-    if if_it_did.tls == TlsMode::Off || if_it_did.identity.is_none() {
-        return speaks;
-    }
-    let unknown = "its node cannot be read, whose meta may name the mesh port: it is not called in plaintext";
-    let faults = [if_it_did.faults, vec![unknown.to_owned()]].concat();
-    Speaks { mesh_address: None, faults, ..if_it_did }
 }
 
 fn instance_name(id: &str) -> Result<InstanceName, String> {

@@ -17,19 +17,21 @@ pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, Registry
     match &settings.namespaces {
         Namespaces::All => {
             let given = Some(may_read_all(&client).await?);
-            rights.push(Right { name: right("*"), given, needed_for: needed_for.into() });
+            rights.push(Right { name: right("*"), given, needed_for: needed_for.into(), optional: false });
             if given == Some(true) {
                 rights.extend(hidden(&client).await?.iter().map(|namespace| Right {
                     name: right(namespace),
                     given: Some(false),
                     needed_for: format!("{needed_for}: a rule of its own hides them"),
+                    optional: false,
                 }));
             }
         }
         Namespaces::These(namespaces) => {
             for namespace in namespaces {
                 let given = Some(client.may_read_services(namespace).await?);
-                rights.push(Right { name: right(namespace), given, needed_for: needed_for.into() });
+                let needed_for = needed_for.into();
+                rights.push(Right { name: right(namespace), given, needed_for, optional: false });
             }
         }
     }
@@ -37,6 +39,7 @@ pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, Registry
         name: "node { policy = \"read\" }".into(),
         given: Some(client.may_read_nodes().await?),
         needed_for: "mesh ports in the meta of nodes, node names and classes".into(),
+        optional: true,
     });
     if let Some(place) = &settings.variables {
         let probe = format!("{}{}", place.prefix, variables::NO_VARIABLE);
@@ -44,6 +47,7 @@ pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, Registry
             name: variables::right(place),
             given: Some(client.may_read_variable(&place.namespace, &probe).await?),
             needed_for: "routes and policies".into(),
+            optional: false,
         });
     }
     Ok(rights)

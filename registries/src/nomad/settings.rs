@@ -17,6 +17,8 @@ use crate::{
     speaking::Rules,
 };
 
+/// Where Nomad's own tools find a token when nobody says more.
+const TOKEN_VARIABLE: &str = "NOMAD_TOKEN";
 /// Where Nomad's own tools look when nobody says where the server is.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
 /// How often a check's result is asked for when the file does not say.
@@ -80,7 +82,11 @@ impl Readable for NamespaceName {
 #[must_use]
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let server = ServerSettings::read(section, &address(section));
-    let credential = Credential::read(section, "NOMAD_TOKEN");
+    let credential = Credential::read(section, TOKEN_VARIABLE);
+    if let (Some(server), Some(Credential::File(_) | Credential::Variable(_))) = (&server, &credential) {
+        let keys = ["token_file", "token_env"];
+        ServerSettings::warn_of_overheard(section, [server], &keys, TOKEN_VARIABLE);
+    }
     let namespaces = namespaces(section);
     let region = match section.get("region") {
         Some(value) => Some(value.parse("a region, such as \"global\"", |text| {
@@ -208,6 +214,14 @@ mod tests {
         assert!(shown.contains("\"weft/mesh/\"") && shown.contains("\"ops\""), "{shown}");
         assert!(read_text("namespaces = \"*\"").unwrap().contains("All"));
         assert!(read_text("identity = \"ns/{namespace}/sa/{job}\"").is_ok());
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_is_warned_of() {
+        let source =
+            SourceFile::new("weft.toml", "address = \"http://nomad.example:4646\"\ntoken_env = \"T\"\n");
+        let faults = read_file(&source, |root| read(root)).faults;
+        assert!(faults[0].message.contains("`token_env`") && !faults[0].is_error(), "{faults:?}");
     }
 
     #[test]

@@ -213,13 +213,13 @@ mod tests {
             move |origin: &str| listing[&origin.parse::<OriginName>().unwrap()].clone()
         };
         let of = say("nonsense");
-        let (a, b, c) = (of("variable/weft/a/x"), of("variable/weft/b/y"), of("variable/weft/c/z"));
+        let (a, b, c) = (of("variable/weft%2Fa/x"), of("variable/weft%2Fb/y"), of("variable/weft%2Fc/z"));
         assert_eq!((a.resources.len(), a.faults.len()), (1, 0), "{a:?}");
         assert!(b.resources.is_empty() && b.faults[0].message.contains("defined by two"), "{b:?}");
         assert!(c.resources.is_empty() && c.faults[0].keeps_last_good, "{c:?}");
         assert!(c.faults[0].place.starts_with("nomad variable weft/c z"), "{c:?}");
         let _ = say(&ROUTE.replace("\"r\"", "\"third\""));
-        let c = say("nonsense")("variable/weft/c/z");
+        let c = say("nonsense")("variable/weft%2Fc/z");
         assert!(c.resources.len() == 1 && c.faults[0].keeps_last_good, "what it said stands: {c:?}");
     }
 

@@ -8,17 +8,19 @@ mod reading;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_core::Stream;
 use futures_util::{TryFutureExt, stream::try_unfold};
 use tokio::time::{Instant, sleep_until, timeout};
-use weft_core::registry::{Completeness, Event, OriginFault, RegistryError, Scope};
+use weft_core::registry::{Completeness, Event, RegistryError, Scope};
 
 use super::{
     access::{self, Seen},
-    catalog::{Catalog, Joining, Name},
+    catalog::{Catalog, Joining, Name, Verdicts},
     client::Client,
     link::{Heard, Link},
     objects::StreamEvent,
@@ -28,8 +30,7 @@ use super::{
 };
 use crate::{
     http_client::jittered,
-    names,
-    told::{Listing, Told, Words},
+    told::{Listing, Told, notices},
 };
 
 /// How often names and index are asked for. What is true is confirmed so often.
@@ -43,8 +44,6 @@ const RENEW: Duration = Duration::from_secs(300);
 const FIRST_CHECKS: Duration = Duration::from_secs(2);
 /// A stream that lived shorter is no better than none.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
-/// The origin of what concerns no service.
-const NOTICES: &str = "nomad";
 
 /// Follows Nomad until its consumer has enough.
 pub(super) fn follow(
@@ -64,6 +63,7 @@ pub(super) fn follow(
 pub(super) struct Memory {
     understood: Understood,
     seen: Seen,
+    verdicts: Arc<Mutex<Verdicts>>,
 }
 
 /// What hinders and does not prevent, once each.
@@ -74,6 +74,16 @@ enum Notice {
     Region,
     Stream,
     Checks,
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        *held(&self.verdicts) = self.catalog.verdicts();
+    }
+}
+
+fn held(verdicts: &Mutex<Verdicts>) -> MutexGuard<'_, Verdicts> {
+    verdicts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Follow {
@@ -91,6 +101,8 @@ struct Follow {
     completeness: Completeness,
     /// Namespaces that had services at the last look.
     seen: Seen,
+    /// Where what checks said goes when the stream ends.
+    verdicts: Arc<Mutex<Verdicts>>,
     /// Allocations and nodes that the server does not know.
     unknown: BTreeSet<String>,
     notices: BTreeMap<Notice, String>,
@@ -106,10 +118,11 @@ impl Follow {
     /// Reads everything and queues the full list.
     async fn begin(settings: NomadSettings, scope: Scope, memory: Memory) -> Result<Self, RegistryError> {
         let now = Instant::now();
+        let verdicts = mem::take(&mut *held(&memory.verdicts));
         let mut follow = Self {
             client: Client::new(&settings)?,
             told: Told::new(scope),
-            catalog: Catalog::default(),
+            catalog: Catalog::remembering(verdicts),
             polls: Polls::new(settings.health_interval),
             link: Link::Down,
             variables: None,
@@ -118,6 +131,7 @@ impl Follow {
             may_read_nodes: false,
             completeness: Completeness::Filtered,
             seen: memory.seen,
+            verdicts: memory.verdicts,
             unknown: BTreeSet::new(),
             notices: BTreeMap::new(),
             noticed: false,
@@ -127,6 +141,7 @@ impl Follow {
             queue: VecDeque::new(),
             settings,
         };
+        follow.client.await_answer().await?;
         if let Some(place) = follow.settings.variables.clone() {
             follow.variables = Some(Variables::begin(&follow.client, place, memory.understood).await?);
         }
@@ -135,6 +150,7 @@ impl Follow {
         follow.judge(&names).await?;
         follow.read_all(&names).await?;
         follow.complete(true).await?;
+        follow.catalog.forget_others();
         follow.first_checks().await;
         follow.open_link();
         follow.tell(true);
@@ -164,7 +180,10 @@ impl Follow {
     /// Takes a wake-up.
     async fn hear(&mut self, heard: Heard) -> Result<(), RegistryError> {
         match heard {
-            Heard::Opened => self.notice(Notice::Stream, None),
+            Heard::Opened => {
+                self.notice(Notice::Stream, None);
+                self.catch_up().await?;
+            }
             Heard::Events(events) => self.read_what_changed(events).await?,
             Heard::Anything => self.sweep().await?,
             Heard::Index(index) => {
@@ -227,6 +246,19 @@ impl Follow {
             // A rebuilt cluster counts from the beginning: the stream would wait for what was long ago.
             self.open_link();
         }
+        self.tell(false);
+        Ok(())
+    }
+
+    /// Reads what happened before the stream was open. The server keeps a hundred events of all kinds: where the one that
+    /// was asked for is no longer among them, it begins with the next that it has, and does not say so.
+    async fn catch_up(&mut self) -> Result<(), RegistryError> {
+        let names = access::list(&self.client, &self.settings.namespaces).await?;
+        if names.index != self.index {
+            return self.sweep().await;
+        }
+        self.read_allocations_again().await?;
+        self.complete(false).await?;
         self.tell(false);
         Ok(())
     }
@@ -351,7 +383,7 @@ impl Follow {
         };
         self.noticed = false;
         let now = std::time::Instant::now();
-        let notices = (names::origin_name(&[NOTICES]), notices(&self.notices));
+        let notices = notices(self.notices.values().cloned());
         // What is gone from a list that may hide something is not known to be gone.
         let is_certain = self.completeness == Completeness::Full
             && self.told.completeness() == Some(Completeness::Full)
@@ -380,13 +412,4 @@ async fn woken(variables: &mut Option<Variables>, client: &Client) -> Result<boo
         Some(variables) => variables.woken(client).await,
         None => std::future::pending().await,
     }
-}
-
-fn notices(notices: &BTreeMap<Notice, String>) -> Words {
-    let fault = |message: &String| OriginFault {
-        message: message.clone(),
-        place: "the registry".into(),
-        keeps_last_good: false,
-    };
-    Words::new(Vec::new(), notices.values().map(fault).collect())
 }

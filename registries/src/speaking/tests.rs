@@ -34,6 +34,7 @@ fn speaks(rules: &Rules, platform: Option<&str>, record: &[(&str, &str)]) -> Spe
         address: &address,
         platform: platform.as_ref(),
         record: &|key| record.get(key).copied(),
+        unread: None,
         words: &[("node", "n1")],
     };
     rules.speaks(instance, Some(&TrustDomain::new("demo.mesh").unwrap()))
@@ -112,6 +113,7 @@ fn what_a_platform_puts_into_a_word_cannot_change_the_form() {
             address: &address,
             platform: None,
             record: &|_| None,
+            unread: None,
             words: &words,
         };
         let spoken = rules.speaks(instance, Some(&TrustDomain::new("demo.mesh").unwrap()));

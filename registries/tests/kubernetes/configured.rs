@@ -51,11 +51,16 @@ fn policies(view: &View<'_>) -> Vec<Policy> {
     partitions.flat_map(|partition| partition.policies.values()).map(|policy| (**policy).clone()).collect()
 }
 
-/// The condition `Accepted` of an object: its status, reason, message and whether it is of the object as it stands.
-fn accepted(kubernetes: &Kubernetes, kind: &str, name: &str) -> Option<(String, String, String)> {
+/// A condition of an object: its status, reason, message; none while it is not of the object as it stands.
+fn condition(
+    kubernetes: &Kubernetes,
+    kind: &str,
+    name: &str,
+    condition: &str,
+) -> Option<(String, String, String)> {
     let arguments = ["get", kind, name, "-n", "shop", "-o", "json"];
     let object: Value = serde_json::from_str(&kubernetes.kubectl(&arguments, "").unwrap()).unwrap();
-    let condition = object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == "Accepted")?;
+    let condition = object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == condition)?;
     assert!(condition["lastTransitionTime"].as_str().unwrap().ends_with('Z'), "{condition}");
     if condition["observedGeneration"] != object["metadata"]["generation"] {
         return None;
@@ -65,9 +70,18 @@ fn accepted(kubernetes: &Kubernetes, kind: &str, name: &str) -> Option<(String, 
 }
 
 async fn until_accepted(kubernetes: &Kubernetes, kind: &str, name: &str, status: &str) -> (String, String) {
+    until_condition(kubernetes, (kind, name), "Accepted", status).await
+}
+
+async fn until_condition(
+    kubernetes: &Kubernetes,
+    (kind, name): (&str, &str),
+    wanted: &str,
+    status: &str,
+) -> (String, String) {
     let end = tokio::time::Instant::now() + SOON;
     loop {
-        match block_in_place(|| accepted(kubernetes, kind, name)) {
+        match block_in_place(|| condition(kubernetes, kind, name, wanted)) {
             Some((is, reason, message)) if is == status => return (reason, message),
             other => assert!(tokio::time::Instant::now() < end, "{kind} {name} is {other:?}"),
         }
@@ -148,6 +162,21 @@ async fn objects_are_routes_and_policies_and_say_whether_they_count() {
     });
     until_accepted(kubernetes, "meshroute", "canary", "True").await;
     follower.until("they are gone", SOON, |view| policies(view).is_empty()).await.unwrap();
+
+    // A backend that is not there.
+    let resolved = async |status: &str| {
+        until_condition(kubernetes, ("meshroute", "canary"), "ResolvedRefs", status).await
+    };
+    resolved("True").await;
+    let next = "{apiVersion: v1, kind: Service, metadata: {name: next, namespace: shop}, spec: {ports: [{port: 80}]}}";
+    block_in_place(|| {
+        kubernetes.apply(&route("{service: web, rules: [{backends: [{service: next}]}]}")).unwrap();
+    });
+    let (reason, message) = resolved("False").await;
+    assert!(reason == "BackendNotFound" && message.contains("next.shop"), "{reason}: {message}");
+    until_accepted(kubernetes, "meshroute", "canary", "True").await;
+    block_in_place(|| kubernetes.apply(next).unwrap());
+    resolved("True").await;
 
     // A mesh-wide policy of a tenant is none.
     block_in_place(|| kubernetes.apply(&policy("wide", "{target: {mesh: true}, action: Deny}")).unwrap());

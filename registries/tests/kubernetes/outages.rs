@@ -31,6 +31,13 @@ fn another(kubernetes: &Kubernetes, number: u8) {
         .unwrap();
 }
 
+/// A follower, and what it must pass to reach the API server.
+fn behind_a_gate(kubernetes: &Kubernetes) -> (Gate, Follower) {
+    let gate = Gate::before(&kubernetes.url()).unwrap();
+    let kubeconfig = through(kubernetes, &kubernetes.admin_kubeconfig(), gate.address().port());
+    (gate, Follower::new(by(&kubeconfig, ""), None))
+}
+
 fn both(view: &View<'_>) -> bool {
     view.count("web") == 1 && view.count("orders") == 1
 }
@@ -73,9 +80,7 @@ async fn nothing_goes_with_the_server_and_all_is_seen_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
     let Some(kubernetes) = block_in_place(start) else { return };
-    let gate = Gate::before(&kubernetes.url()).unwrap();
-    let kubeconfig = through(&kubernetes, &kubernetes.admin_kubeconfig(), gate.address().port());
-    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    let (gate, mut follower) = behind_a_gate(&kubernetes);
     follower.until("the first list", SOON, both).await.unwrap();
     // Nobody hears anything; meanwhile things happen, and the server forgets them.
     gate.set(GateMode::Silent).unwrap();
@@ -95,9 +100,7 @@ async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_for_a_moment_is_not_asked_for_everything_again() {
     let Some(kubernetes) = block_in_place(start) else { return };
-    let gate = Gate::before(&kubernetes.url()).unwrap();
-    let kubeconfig = through(&kubernetes, &kubernetes.admin_kubeconfig(), gate.address().port());
-    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    let (gate, mut follower) = behind_a_gate(&kubernetes);
     follower.until("the first list", SOON, both).await.unwrap();
     gate.set(GateMode::Cut).unwrap();
     block_in_place(|| another(&kubernetes, 8));

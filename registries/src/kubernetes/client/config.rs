@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper_util::{
-    client::legacy::{Client as Http, connect::HttpConnector},
+    client::legacy::Client as Http,
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
@@ -25,13 +25,10 @@ use tower::{BoxError, ServiceExt};
 use weft_core::registry::RegistryError;
 
 use super::Client;
+use crate::http_client::connector;
 
 /// How long reading the kubeconfig and asking its credential plugin may take.
 const CREDENTIALS: Duration = Duration::from_secs(30);
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long a connection may be silent before the kernel asks whether there is still somebody, and then how often.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 /// How long a connection may be idle and be used again.
 const IDLE: Duration = Duration::from_secs(60);
 const UNFIT_TOKEN: &str = "the token is more than visible ASCII characters";
@@ -101,14 +98,7 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
         kube::Error::Auth(error) => no_credential(&error),
         error => unusable(&error.to_string()),
     };
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(CONNECT));
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE.0));
-    tcp.set_keepalive_interval(Some(KEEPALIVE.1));
-    tcp.set_keepalive_retries(Some(KEEPALIVE.2));
-    let tls = config.rustls_https_connector_with_connector(tcp).map_err(unusable)?;
+    let tls = config.rustls_https_connector_with_connector(connector()).map_err(unusable)?;
     let http: Http<_, Body> =
         Http::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(tls);
     let auth = config.auth_layer().map_err(unusable)?;

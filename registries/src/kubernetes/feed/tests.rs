@@ -32,6 +32,15 @@ enum Answer {
 struct Script {
     answers: VecDeque<Answer>,
     asked: Vec<(Instant, String)>,
+    /// Where the server says that it is.
+    version: u32,
+}
+
+impl Script {
+    /// Whether the next answer is a refusal, to whatever is asked.
+    fn refuses(&self) -> bool {
+        matches!(self.answers.front(), Some(Answer::Refusal(..) | Answer::Broken))
+    }
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -52,6 +61,10 @@ fn body(lines: Vec<Value>, is_over: bool) -> BoxBody<Bytes, Infallible> {
 
 fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infallible>>, BoxError> {
     let mut script = held(script);
+    if asked.contains("limit=1") && !script.refuses() {
+        let list = json!({ "metadata": { "resourceVersion": script.version.to_string() } });
+        return Ok(Response::new(body(vec![list], true)));
+    }
     script.asked.push((Instant::now(), asked));
     // The last one is for whoever asks again and again.
     let answer =
@@ -74,13 +87,18 @@ fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infa
 /// What a feed says, one letter a word, and the error that it ends with.
 struct Heard {
     script: Shared,
+    is_back: Arc<Notify>,
     said: mpsc::Receiver<Result<Vec<Word>, RegistryError>>,
 }
 
 impl Heard {
     fn of(answers: &[Answer]) -> Self {
-        let script = Shared::default();
-        held(&script).answers = answers.iter().cloned().collect();
+        Self::of_a_server_at(1000, answers)
+    }
+
+    fn of_a_server_at(version: u32, answers: &[Answer]) -> Self {
+        let answers = answers.iter().cloned().collect();
+        let script = Shared::new(Mutex::new(Script { answers, version, ..Script::default() }));
         let asked = script.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let answered = answer(&asked, request.uri().to_string());
@@ -90,7 +108,9 @@ impl Heard {
             place: Place { kind: Kind::Services, namespace: None },
             selector: Selector::default(),
             streams_lists: Arc::new(AtomicBool::new(true)),
+            is_back: Arc::default(),
         };
+        let is_back = feed.is_back.clone();
         let (sender, said) = mpsc::channel(64);
         tokio::spawn(async move {
             let mut words = feed.follow(Client::scripted(kube::Client::new(service, "default"))).boxed();
@@ -100,7 +120,7 @@ impl Heard {
                 }
             }
         });
-        Self { script, said }
+        Self { script, is_back, said }
     }
 
     /// All that is said until that many questions were put and an hour went by, or until the end.
@@ -163,6 +183,20 @@ async fn a_watch_that_says_nothing_is_taken_up_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_silence_a_watch_is_taken_up_on_another_connection() {
+    let heard = Heard::of(&[Answer::Silence(list()), Answer::Silence(vec![line("MODIFIED", "web", 11)])]);
+    let is_back = heard.is_back.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_secs(5)).await;
+        is_back.notify_waiters();
+    });
+    let (said, error, asked) = heard.all(2).await;
+    assert_eq!((said.as_str(), error), ("[+]+", None));
+    assert_eq!(asked[1].0 - asked[0].0, Duration::from_secs(5));
+    assert!(asked[1].1.contains("resourceVersion=10"), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_rest_gets_it_and_is_not_asked_for_everything_again() {
     let heard = Heard::of(&[
         Answer::End(list()),
@@ -175,7 +209,8 @@ async fn who_asks_for_rest_gets_it_and_is_not_asked_for_everything_again() {
     assert_eq!((said.as_str(), error), ("[+](+)".replace("+)", ")+").as_str(), None));
     let rest = asked[2].0 - asked[1].0;
     assert!(rest > Duration::from_secs(7) && rest < Duration::from_secs(8), "{rest:?}");
-    assert!(asked[1..].iter().all(|(_, asked)| asked.contains("resourceVersion=10")), "{asked:?}");
+    assert!(asked[1..].iter().all(|(_, asked)| !asked.contains("sendInitialEvents=true")), "{asked:?}");
+    assert!(asked[4].1.contains("resourceVersion=10"), "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,4 +244,16 @@ async fn who_refuses_for_long_is_away() {
     assert!(said.is_empty() && matches!(error, Some(RegistryError::Unreachable(_))), "{said} {error:?}");
     let heard = Heard::of(&[Answer::Refusal(429, Some("1")), Answer::Silence(list())]);
     assert_eq!(heard.all(2).await.0, "[([)+]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_went_back_in_time_is_listed() {
+    let restored = [Answer::End(list()), Answer::Broken, Answer::Silence(list())];
+    let (said, error, asked) = Heard::of_a_server_at(9, &restored).all(3).await;
+    assert_eq!((said.as_str(), error), ("[+]([)+]", None));
+    assert!(asked[2].1.contains("sendInitialEvents=true"), "{asked:?}");
+    // Nobody was cut off: another server answers behind the same address.
+    let mark = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}});
+    let heard = Heard::of(&[Answer::Silence([list(), vec![mark]].concat()), Answer::Silence(list())]);
+    assert_eq!(heard.all(2).await.0, "[+][+]");
 }

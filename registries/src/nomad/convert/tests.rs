@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use weft_core::config::{SourceFile, read};
+use weft_core::{
+    config::{SourceFile, read},
+    resource::TlsMode,
+};
 
 use super::{super::objects::Allocation, *};
 
