@@ -153,7 +153,11 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 
 /// Runs a verb that asks a running process: one thread is enough.
 fn reading(verb: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(verb);
+    // What hangs, such as a credential plugin, has been given up: it must not hold the process.
+    runtime.shutdown_background();
+    ended
 }
 
 /// `weft tap | head` is no fault.

@@ -5,7 +5,7 @@
 
 pub mod hub;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,12 +147,29 @@ pub struct Service {
     pub name: String,
     /// Every host name that leads to it.
     pub hosts: Vec<String>,
-    /// `name:number/protocol`.
-    pub ports: Vec<String>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
     /// How many endpoints it has.
     pub endpoints: usize,
     /// How many of them are healthy.
     pub healthy: usize,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Its name.
+    pub name: String,
+    /// At which number it is called.
+    pub port: u16,
+    /// What is spoken there, as a file of resources says it.
+    pub protocol: String,
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.name, self.port, self.protocol)
+    }
 }
 
 /// One row of `GET /endpoints`.

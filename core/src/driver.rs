@@ -10,6 +10,7 @@ mod state;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
+use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -37,6 +38,8 @@ pub enum Told {
         /// Scopes with uncommitted words.
         uncommitted: Vec<Scope>,
     },
+    /// Something was found out about what was committed, beside the stream ([`Registry::asides`]).
+    Aside(Vec<Event>),
 }
 
 /// A driver's word with the position of the registry in the list of those that are followed.
@@ -57,10 +60,15 @@ pub struct Counters {
     pub commits: u64,
     /// Full lists that began.
     pub resets: u64,
-    /// Streams that ended, for whatever reason.
+    /// Outages: streams that had committed something, and ended.
     pub disconnects: u64,
+    /// Attempts that ended before anything was committed: those within an outage, and a registry that never was there.
+    pub failed_attempts: u64,
     /// Streams that ended because words were lost.
     pub gaps: u64,
+    /// Whether the registry was there when it was heard last.
+    #[serde(skip)]
+    was_there: bool,
 }
 
 impl Counters {
@@ -69,14 +77,18 @@ impl Counters {
         match told {
             Told::Event(event) => {
                 self.events += 1;
-                self.commits += u64::from(matches!(event, Event::Commit { .. }));
+                let is_commit = matches!(event, Event::Commit { .. });
+                self.commits += u64::from(is_commit);
+                self.was_there |= is_commit;
                 self.resets += u64::from(matches!(event, Event::Reset { .. }));
             }
             Told::Ended { error, .. } => {
-                self.disconnects += 1;
+                let count = if self.was_there { &mut self.disconnects } else { &mut self.failed_attempts };
+                *count += 1;
+                self.was_there = false;
                 self.gaps += u64::from(matches!(error, RegistryError::Gap(_)));
             }
-            Told::ListedAnew { .. } => {}
+            Told::ListedAnew { .. } | Told::Aside(_) => {}
         }
     }
 }
@@ -175,8 +187,10 @@ impl Driver {
 
     /// Follows until nobody listens any more.
     pub async fn run(mut self, telling: mpsc::Sender<Message>) {
+        let registry = self.registry.clone();
+        let mut asides = registry.asides();
         loop {
-            let (told, pause) = match self.follow(&telling).await {
+            let (told, pause) = match self.follow(&telling, &mut asides).await {
                 End::Unheard => return,
                 End::Wanted => (Told::ListedAnew { uncommitted: self.position.begin_anew() }, Duration::ZERO),
                 End::Failed(error) => {
@@ -185,20 +199,37 @@ impl Driver {
                     (Told::Ended { uncommitted, error }, pause)
                 }
             };
-            if telling.send(Message { source: self.source, told }).await.is_err() {
-                return;
+            let mut told = Some(told);
+            let end = tokio::time::Instant::now() + pause;
+            while let Some(word) = told {
+                if telling.send(Message { source: self.source, told: word }).await.is_err() {
+                    return;
+                }
+                told = tokio::select! {
+                    () = tokio::time::sleep_until(end) => None,
+                    Some(aside) = asides.next() => Some(Told::Aside(aside)),
+                };
             }
-            tokio::time::sleep(pause).await;
         }
     }
 
     /// One stream, from its beginning to its end.
-    async fn follow(&mut self, telling: &mpsc::Sender<Message>) -> End {
+    async fn follow(
+        &mut self,
+        telling: &mpsc::Sender<Message>,
+        asides: &mut BoxStream<'_, Vec<Event>>,
+    ) -> End {
         let scope = Scope::whole(self.registry.name().clone());
         let mut stream = self.registry.watch(scope, self.position.resume.clone());
         loop {
             let next = tokio::select! {
                 next = stream.next() => next,
+                Some(aside) = asides.next() => {
+                    if telling.send(Message { source: self.source, told: Told::Aside(aside) }).await.is_err() {
+                        return End::Unheard;
+                    }
+                    continue;
+                }
                 () = self.wanted.notified() => return End::Wanted,
                 () = telling.closed() => return End::Unheard,
             };
@@ -215,5 +246,27 @@ impl Driver {
                 return End::Unheard;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::testing::{commit, reset, scope};
+
+    #[test]
+    fn an_outage_is_counted_once_however_often_it_is_tried() {
+        let mut counters = Counters::default();
+        let (reset, commit) = (|| Told::Event(reset(&scope("x"))), || Told::Event(commit(&scope("x"))));
+        let ended = || Told::Ended { uncommitted: Vec::new(), error: RegistryError::Unreachable("x".into()) };
+        let anew = Told::ListedAnew { uncommitted: Vec::new() };
+        for told in [ended(), reset(), commit(), anew, ended(), ended(), reset(), ended()] {
+            counters.count(&told);
+        }
+        assert_eq!((counters.disconnects, counters.failed_attempts), (1, 3));
+        for told in [commit(), ended()] {
+            counters.count(&told);
+        }
+        assert_eq!((counters.disconnects, counters.failed_attempts), (2, 3));
     }
 }

@@ -5,11 +5,14 @@
 //! while it runs; each is known by a number that is never given twice.
 
 mod drivers;
+mod faults;
 mod followed;
 mod handle;
+mod outdated;
 mod owners;
 mod registries;
 mod status;
+mod words;
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +33,7 @@ pub use handle::{FlowHandle, Registries};
 pub use status::{RegistryStatus, ScopeStatus, Status};
 
 use drivers::{Drivers, Heard};
-use followed::{Followed, committed_scope};
+use followed::Followed;
 use handle::Command;
 use owners::{Claim, Owners};
 
@@ -38,7 +41,7 @@ use crate::{
     compile::{CompileConfig, Compiler, Join},
     driver::{Backoff, Message, StateFile, Told},
     locality::Locality,
-    merge::{Applied, Merge, Snapshot},
+    merge::{Merge, Snapshot},
     name::RegistryName,
     publish::{Publisher, Reader},
     registry::{Event, Registry, Scope},
@@ -247,8 +250,8 @@ impl Flow {
                 Some(Ok((source, outcome))) = saves.join_next() => self.saved(source, outcome),
             }
         }
-        self.drivers.stop();
-        self.save_all(saves).await;
+        let closed = self.drivers.stop();
+        tokio::join!(self.save_all(saves), closed);
     }
 
     /// Gives a registry its number and its file.
@@ -261,9 +264,13 @@ impl Flow {
     fn restore(&mut self, at: usize, now: SystemTime) {
         let saved = self.followed[at].restore(now);
         self.merge.restore_required_tls(saved.required_tls);
-        for scope in saved.scopes {
+        let registry = self.followed[at].registry.clone();
+        for mut scope in saved.scopes {
+            scope.origins.retain(|origin| registry.asks_for(&origin.name));
             if self.may_say(at, &scope.scope) {
+                let name = scope.scope.clone();
                 self.merge.restore(scope, now);
+                faults::tell(&name, None, self.merge.snapshot().scopes.get(&name));
             }
         }
         self.pending.snapshot = true;
@@ -308,12 +315,7 @@ impl Flow {
                 if may_rank_anew && self.followed[source].note_relayed() {
                     self.rank();
                 }
-                let committed = committed_scope(&event);
-                let applied = self.merge.apply(event, now);
-                if let Some(scope) = committed {
-                    let state = self.merge.snapshot().scopes.get(&scope);
-                    self.followed[source].committed(state, applied == Applied::Changed);
-                    self.pending.snapshot = true;
+                if self.apply(source, event, now) {
                     self.lack_unlisted(source, now);
                 }
             }
@@ -322,6 +324,7 @@ impl Flow {
                 self.abandon(source, &uncommitted);
             }
             Told::ListedAnew { uncommitted } => self.abandon(source, &uncommitted),
+            Told::Aside(events) => self.take_aside(source, events, now),
         }
     }
 

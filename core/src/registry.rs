@@ -136,6 +136,8 @@ impl Event {
 pub struct Capabilities {
     /// Goes on after a disconnect without a full list.
     pub resume: bool,
+    /// The same within one process only: what it knows dies with that, and from a point of another one it lists anew.
+    pub returns: bool,
     /// Knows whether instances are healthy.
     pub health: bool,
     /// Local instances can be announced.
@@ -156,6 +158,9 @@ pub struct Right {
     pub given: Option<bool>,
     /// What is missing without it, in a few words.
     pub needed_for: String,
+    /// Whether all else is as well without it: who does not want what it is needed for need not give it.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// A catalog that is followed. Object-safe: the agent holds a list of them.
@@ -177,6 +182,18 @@ pub trait Registry: Send + Sync {
     /// begins with [`Event::Reset`].
     fn watch(&self, scope: Scope, resume: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>>;
 
+    /// Words that no stream brings: what is found out, while its server is away, about what it committed before. Each of
+    /// them is whole, ends with a commit of the age of what it is about, and comes while no stream has uncommitted words.
+    fn asides(&self) -> BoxStream<'_, Vec<Event>> {
+        Box::pin(futures_util::stream::empty())
+    }
+
+    /// Whether its configuration asks for an origin. What an earlier one asked for and this one does not is gone by the
+    /// operator's word, whether its server answers or not.
+    fn asks_for(&self, _origin: &OriginName) -> bool {
+        true
+    }
+
     /// The rights that it needs at its server, asked for one by one: what a person is told who looks why services are
     /// missing. Empty where a server knows none.
     ///
@@ -193,5 +210,11 @@ pub trait Registry: Send + Sync {
     /// When the platform does not allow it, or has no words for this instance.
     fn register(&self, _instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
         Err(RegisterError::Unsupported)
+    }
+
+    /// Gives back what it holds at its server for us, such as a login: it is followed no more. Waits, not for long, for
+    /// what is still announced through it.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }

@@ -52,6 +52,11 @@ pub trait Place: Send {
         instance: &LocalInstance,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send;
 
+    /// Whether somebody else says already that the platform is away: what all announcements share is said once.
+    fn is_known_away(&self) -> bool {
+        false
+    }
+
     /// Ends when there is reason to announce anew at once: a connection was made again. May be dropped at any time.
     fn stirred(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -60,7 +65,7 @@ pub trait Place: Send {
 
 /// Keeps an instance announced until its lease ends. To be spawned.
 pub async fn keep(mut keeper: Keeper, mut place: impl Place) {
-    let (mut backoff, mut known) = (Backoff::default(), false);
+    let (mut backoff, mut known, mut is_said) = (Backoff::default(), false, false);
     loop {
         let wanted = keeper.wanted();
         let (said, next) = {
@@ -75,15 +80,17 @@ pub async fn keep(mut keeper: Keeper, mut place: impl Place) {
                 if !was_known {
                     tracing::info!(instance = %wanted.endpoint.instance, "announced in {}", place.name());
                 }
-                known = true;
+                (known, is_said) = (true, false);
                 keeper.confirm();
                 backoff.succeeded();
                 jittered(place.renewed_every())
             }
             Err(error) => {
                 let instance = &wanted.endpoint.instance;
-                if keeper.failed(error.to_string()) {
+                keeper.failed(error.to_string());
+                if !is_said && !place.is_known_away() {
                     tracing::warn!(%instance, %error, "{} does not take an announcement; tried again", place.name());
+                    is_said = true;
                 }
                 match error {
                     RegistryError::Denied(_) | RegistryError::Malformed(_) => jittered(place.refused_pause()),

@@ -5,7 +5,8 @@
 //! left, and so a check that is wrong, or a network that only the checks do not get through, never takes all of a service
 //! away. An endpoint is as its registry says until it was asked often enough; what its registry calls unhealthy stays so.
 //!
-//! A change of health is told between the registry's own commits, as the origin's words once more. The wrapped registry
+//! A change of health is told between the registry's own commits, as the origin's words once more, and while the registry is
+//! away as an aside of the age that its words have by then. The wrapped registry
 //! is always listed in full, because the origins must be known here.
 
 mod findings;
@@ -13,12 +14,12 @@ mod looking;
 mod rules;
 mod walk;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::{StreamExt, stream};
 use weft_core::{
-    name::RegistryName,
+    name::{OriginName, RegistryName},
     registry::{
         Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
         Scope,
@@ -30,7 +31,7 @@ pub use findings::{EndpointKey, Finding, Findings};
 pub use rules::CheckRules;
 
 use looking::Verdicts;
-use walk::Walk;
+use walk::{Left, Walk};
 
 /// The wrapper.
 pub struct Checked {
@@ -41,6 +42,8 @@ pub struct Checked {
     findings: Findings,
     /// What was found so far: it outlasts a stream.
     verdicts: Mutex<Verdicts>,
+    /// The endpoints that are looked after while no stream speaks.
+    left: Left,
 }
 
 impl Checked {
@@ -52,7 +55,11 @@ impl Checked {
         tls: Option<Arc<TlsContext>>,
         findings: Findings,
     ) -> Self {
-        Self { inner, rules, tls, findings, verdicts: Mutex::default() }
+        Self { inner, rules, tls, findings, verdicts: Mutex::default(), left: Left::default() }
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +69,7 @@ impl Registry for Checked {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { health: true, resume: false, ..self.inner.capabilities() }
+        Capabilities { health: true, resume: false, returns: false, ..self.inner.capabilities() }
     }
 
     fn relayed(&self) -> Arc<[RegistryName]> {
@@ -78,12 +85,25 @@ impl Registry for Checked {
         words.flatten().boxed()
     }
 
+    /// What is found while the registry is away.
+    fn asides(&self) -> BoxStream<'_, Vec<Event>> {
+        stream::unfold((), async |()| Some((self.left.next(self).await, ()))).boxed()
+    }
+
+    fn asks_for(&self, origin: &OriginName) -> bool {
+        self.inner.asks_for(origin)
+    }
+
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
         self.inner.rights()
     }
 
     fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {
         self.inner.register(instance)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The HTTP client of every registry that is asked over HTTP: hyper's pooled one, with bounds.
 //!
 //! Every call has a deadline and every answer a greatest size; what a server says in an error is cut and escaped before
-//! a person sees it, and a secret that it was sent is not among it: proxies before a server send whole requests back. A client is made when a registry is watched, so certificates are read anew after a failure.
+//! a person sees it, and a secret that it was sent is not among it: proxies before a server send whole requests back. A
+//! client is made when a registry is watched, so certificates are read anew after a failure.
 
+mod patience;
 mod settings;
 
 use std::{sync::Arc, time::Duration};
@@ -20,10 +22,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
-pub use settings::{ServerSettings, ServerUrl, jittered};
+pub(crate) use patience::{CONNECT, connector, end_when_dead, first_answer};
+pub use settings::{ServerSettings, ServerUrl, growing_pause, jittered};
 
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may be idle and be used again: less than the keep-alive of common servers.
 const IDLE: Duration = Duration::from_secs(20);
 /// How long a secret is at least, in bytes, that is looked for in answers.
@@ -159,12 +160,7 @@ impl HttpClient {
     /// # Errors
     /// When one cannot be read.
     pub fn new(server: &Arc<ServerSettings>) -> Result<Self, RegistryError> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_keepalive(Some(Duration::from_secs(15)));
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        let connector = server.connector(tcp)?;
+        let connector = server.connector(connector())?;
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -199,8 +195,17 @@ impl HttpClient {
             let (status, headers) = (head.status, head.headers);
             Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into(), secrets })
         };
-        let late = || RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()));
-        timeout(within, whole).await.unwrap_or_else(|_| Err(late()))
+        timeout(within, whole).await.unwrap_or_else(|_| Err(late(&what, within)))
+    }
+
+    /// The whole answer to a question that costs the server nothing, put again while it is not answered: the first of a
+    /// client that does not know whether there is anybody.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn first_answer(&self, call: Call) -> Result<Answer, RegistryError> {
+        let late = || late(&call.what(), call.within);
+        first_answer(call.within, || self.send(call.clone()), late).await
     }
 
     /// The head of the answer to a call, with the body to follow; the call's deadline is the caller's to keep.
@@ -281,6 +286,10 @@ impl Answer {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+fn late(what: &str, within: Duration) -> RegistryError {
+    RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()))
 }
 
 /// An error with all its causes: hyper's own says little.

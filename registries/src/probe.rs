@@ -10,12 +10,15 @@ use std::{
 
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
     name::{OriginName, ServiceName},
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
     resource::{Endpoint, Resource},
 };
+
+/// How long a registry may take to give back what the look was given at its server.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,10 +46,10 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Whether nothing stands in the way: it was listed, and no right is known to be missing.
+    /// Whether nothing stands in the way: it was listed, and no right is known to be missing but such as may be.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.error.is_none() && self.rights.iter().all(|right| right.given != Some(false))
+        self.error.is_none() && self.rights.iter().all(|right| right.optional || right.given != Some(false))
     }
 
     fn failed(&mut self, error: &RegistryError) {
@@ -78,6 +81,8 @@ pub async fn probe(registry: &dyn Registry, within: Duration) -> Probe {
     }
     listed.count(&mut probe);
     probe.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // What it holds ends by itself where it cannot be given back in time.
+    let _closed = timeout(CLOSING, registry.close()).await;
     probe
 }
 
@@ -135,4 +140,19 @@ impl Listed {
 
 fn usable(endpoint: &Endpoint) -> bool {
     endpoint.unusable().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_may_be_missing_is_no_fault() {
+        let with = |given, optional| {
+            let right = Right { name: "list nodes".into(), given, needed_for: "regions".into(), optional };
+            Probe { rights: vec![right], ..Probe::default() }.is_well()
+        };
+        assert!(with(Some(false), true) && with(None, false) && with(Some(true), false));
+        assert!(!with(Some(false), false));
+    }
 }

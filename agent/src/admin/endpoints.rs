@@ -54,8 +54,7 @@ pub fn endpoints(
             let age_s = age_s(&key, entry, &confirmed, now);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
-                let mut row = row(&key, entry, endpoint, upstream.map(|found| found.upstream), age_s, clock);
-                row.last_resort = row.ejected_for_s.is_none() && upstream.is_some_and(|it| it.last_resort);
+                let mut row = row(&key, entry, endpoint, upstream, age_s, clock);
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
                 if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
                     let Upstream { registry, endpoint, .. } = &***twin;
@@ -104,14 +103,14 @@ fn row(
     key: &ServiceKey,
     entry: &ServiceEntry,
     endpoint: &Endpoint,
-    upstream: Option<&Arc<Upstream>>,
+    used: Option<&Used<'_>>,
     age_s: Option<u64>,
     clock: u64,
 ) -> view::Endpoint {
-    let state = upstream.and_then(|upstream| upstream.state.peek());
+    let state = used.and_then(|used| used.upstream.state.peek());
     let ejected_until = state.map_or(0, |state| state.ejected_until.load(Ordering::Relaxed));
     let ejected_for_s = (ejected_until > clock).then(|| (ejected_until - clock) as f64 / 1e3);
-    let reason = match upstream {
+    let reason = match used {
         None => Some(left_out(entry, endpoint)),
         Some(_) => spared(endpoint, ejected_for_s),
     };
@@ -133,7 +132,7 @@ fn row(
         ejected_for_s,
         eligible: reason.is_none(),
         reason,
-        last_resort: false,
+        last_resort: ejected_for_s.is_none() && used.is_some_and(|used| used.last_resort),
         age_s,
     }
 }

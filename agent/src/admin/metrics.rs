@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use weft_core::flow;
+use weft_core::{driver::Counters, flow};
 
 /// The lines that begin a metric.
 ///
@@ -45,10 +45,26 @@ pub fn registries(text: &mut impl Write, status: &flow::Status, now: SystemTime)
             writeln!(text, "weft_registry_age_seconds{{scope=\"{scope}\"}} {age:.3}")?;
         }
     }
-    head(text, "weft_registry_disconnects_total", "counter", "How often a registry's stream ended.")?;
+    head(text, "weft_registry_faults", "gauge", "What a scope says that could not be taken over, in parts.")?;
+    for scope in status.registries.iter().flat_map(|registry| &registry.scopes) {
+        let count: usize = scope.faults.iter().map(|(_, faults)| faults.len()).sum();
+        writeln!(text, "weft_registry_faults{{scope=\"{}\"}} {count}", scope.scope)?;
+    }
+    let name = "weft_registry_disconnects_total";
+    counter(text, (name, "How often a registry was lost."), status, |counters| counters.disconnects)?;
+    let name = "weft_registry_failed_attempts_total";
+    counter(text, (name, "How often one was sought in vain."), status, |counters| counters.failed_attempts)
+}
+
+fn counter(
+    text: &mut impl Write,
+    (name, help): (&str, &str),
+    status: &flow::Status,
+    count: impl Fn(&Counters) -> u64,
+) -> Result {
+    head(text, name, "counter", help)?;
     for registry in &status.registries {
-        let count = registry.counters.disconnects;
-        writeln!(text, "weft_registry_disconnects_total{{registry=\"{}\"}} {count}", registry.name)?;
+        writeln!(text, "{name}{{registry=\"{}\"}} {}", registry.name, count(&registry.counters))?;
     }
     Ok(())
 }

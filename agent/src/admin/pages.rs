@@ -35,7 +35,7 @@ pub fn services(table: &Table) -> Vec<view::Service> {
                 registry: destination.key.registry.to_string(),
                 name: destination.key.service.to_string(),
                 hosts,
-                ports: destination.ports.iter().map(|port| port_text(port)).collect(),
+                ports: destination.ports.iter().map(|port| service_port(port)).collect(),
                 endpoints: endpoints.len(),
                 healthy: endpoints
                     .iter()
@@ -139,8 +139,9 @@ pub(super) fn endpoints_of(destination: &Destination) -> Vec<(&Arc<Upstream>, &E
         .collect()
 }
 
-fn port_text(port: &DestinationPort) -> String {
-    format!("{}:{}/{}", port.name, port.number, format!("{:?}", port.protocol).to_lowercase())
+fn service_port(port: &DestinationPort) -> view::ServicePort {
+    let protocol = format!("{:?}", port.protocol).to_lowercase();
+    view::ServicePort { name: port.name.to_string(), port: port.number, protocol }
 }
 
 fn route(port: &DestinationPort, rule: &CompiledRouteRule) -> view::Route {

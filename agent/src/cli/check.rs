@@ -1,6 +1,7 @@
 //! `weft check`: says all that is wrong with files before anything runs with them, and with the registries they name.
 
 mod registries;
+mod store;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -27,8 +28,8 @@ pub(super) struct Args {
     /// Take every file named for this kind instead of guessing it
     #[arg(long, value_enum, value_name = "KIND")]
     kind: Option<FileKind>,
-    /// Also look at the registries that the files name, or at the one of this name: whether it is there, the token good,
-    /// which rights are missing, what is seen and what is left out
+    /// Also look at the registries that the files name, and at the store that hubs share, or at the registry of this name:
+    /// whether it is there, the token good, which rights are missing, what is seen and what is left out
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     registry: Option<String>,
     /// How long a registry may take to be listed
@@ -45,7 +46,7 @@ struct Report<'f> {
     errors: usize,
     warnings: usize,
     files: &'f [CheckedFile],
-    /// What was found at the registries; missing when nobody asked.
+    /// What was found at the registries, and at the store that hubs share; missing when nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     registries: Option<Vec<Looked>>,
 }

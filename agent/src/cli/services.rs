@@ -29,7 +29,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         table.row([
             service.name,
             service.registry,
-            service.ports.join(","),
+            service.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             format!("{}/{}", service.healthy, service.endpoints),
             service.hosts.join(","),
         ]);

@@ -106,12 +106,19 @@ fn etcd(section: &Section<'_>) -> Option<SharedStore> {
         section.report(fault.expected("expected both or none"));
         return None;
     }
+    if let (Some(servers), Some(_)) = (&servers, &password) {
+        ServerSettings::warn_of_overheard(section, servers, &["password_file"], "password_file");
+    }
     Some(SharedStore::Etcd { servers: servers?, login: user.zip(password) })
 }
 
 fn consul(section: &Section<'_>) -> Option<SharedStore> {
     let servers = ServerSettings::read_several(section, "http://127.0.0.1:8500");
     let credential = Credential::read(section, "CONSUL_HTTP_TOKEN");
+    if let (Some(servers), Some(Credential::File(_) | Credential::Variable(_))) = (&servers, &credential) {
+        let keys = ["token_file", "token_env"];
+        ServerSettings::warn_of_overheard(section, servers, &keys, "CONSUL_HTTP_TOKEN");
+    }
     Some(SharedStore::Consul { servers: servers?, credential: credential? })
 }
 

@@ -73,3 +73,41 @@ fn an_endpoint_that_fails_its_check_is_left_out_and_the_reason_is_told() {
     let answer = client::get(mesh.outbound("web"), "reviews.default.mesh", "/").unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
 }
+
+#[test]
+fn who_dies_while_the_registry_is_away_is_left_out_until_it_is_back() {
+    let applications: Vec<_> = ["one", "two"].map(Application::start).into();
+    let mut mesh = Mesh::new();
+    mesh.caller("near", "web");
+    for (application, name) in applications.iter().zip(["one", "two"]) {
+        mesh.serve(name, "reviews", name, application.address, "http");
+    }
+    let folder = mesh.sandbox.path("mesh.d");
+    mesh.follow(
+        "near",
+        &format!(
+            "[[registry]]\nkind = \"static\"\npath = {folder:?}\nallow_loopback = true\n\
+             [registry.check]\nkind = \"tcp\"\ninterval = \"500ms\"\n"
+        ),
+    );
+    mesh.start();
+    assert!(left(&mesh, 2).is_empty());
+    let away = mesh.sandbox.path("away.d");
+    std::fs::rename(&folder, &away).unwrap();
+    let is = |mesh: &Mesh, state: &str| {
+        let now = || mesh.ask("near", "status")["registries"][0]["state"].clone();
+        until_within(SECONDS, &format!("the registry is {state}"), || (now() == state).then_some(()));
+    };
+    is(&mesh, "away");
+    mesh.process("two").kill();
+    let [reason] = left(&mesh, 1).try_into().unwrap();
+    assert!(reason.contains("its check fails"), "{reason}");
+    mesh.spawn("two");
+    mesh.ready("two");
+    assert!(left(&mesh, 2).is_empty());
+    let row = mesh.ask("near", "status")["registries"][0].clone();
+    assert!(row["state"] == "away" && row["age_s"].as_u64().unwrap() >= 1, "{row}");
+    std::fs::rename(&away, &folder).unwrap();
+    is(&mesh, "connected");
+    assert!(left(&mesh, 2).is_empty());
+}

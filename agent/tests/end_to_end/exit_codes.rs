@@ -74,6 +74,26 @@ fn a_port_that_is_taken_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_credential_plugin_that_hangs_holds_no_check() {
+    let sandbox = Sandbox::new();
+    let exec = "exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: [\"60\"], interactiveMode: Never}";
+    sandbox.write(
+        "kubeconfig",
+        &format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: \"https://127.0.0.1:1\"}}}}]\n\
+             users: [{{name: u, user: {{{exec}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+        ),
+    );
+    sandbox.write("weft.toml", "[[registry]]\nkind = \"kubernetes\"\nkubeconfig = \"kubeconfig\"\n");
+    let began = std::time::Instant::now();
+    let output = sandbox.run(&["check", "--registry", "--within", "1s", "weft.toml"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(1) && text.contains("within 1 s"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+}
+
+#[test]
 fn a_service_that_nobody_knows_is_an_error() {
     let application = Application::start("echo");
     let mut mesh = echo_mesh(application.address);

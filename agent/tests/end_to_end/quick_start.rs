@@ -130,6 +130,30 @@ pub(crate) fn socket(node: &str) -> String {
 }
 
 #[test]
+fn a_hub_for_certificates_alone_shows_none_of_its_registries() {
+    let applications = [Application::start("one"), Application::start("two")];
+    let mut start = Start::new();
+    start.write(&applications);
+    let config = std::fs::read_to_string(start.sandbox.path("web.toml")).unwrap();
+    let own = "[[registry]]\nkind = \"static\"\nname = \"own\"\npath = \"mesh.d\"\nallow_loopback = true\n";
+    let relay = "[[registry]]\nkind = \"hub\"\nname = \"hub\"\n";
+    assert!(config.contains(relay));
+    start.sandbox.write("web.toml", &config.replace(relay, own));
+    start.up();
+    let status = |node: &str| start.sandbox.json("status", &socket(node));
+    until("the hub has told how its registries are", || {
+        let scopes = status("reviews")["registries"].to_string();
+        (scopes.contains("static") && status("web")["hub"]["link"] == "connected").then_some(())
+    });
+    let status = status("web");
+    let rows = status["registries"].as_array().unwrap();
+    assert!(rows.len() == 1 && rows[0]["scope"] == "own", "{rows:?}");
+    let services = start.sandbox.json("services", &socket("web"));
+    let ports = serde_json::json!([{ "name": "http", "port": 80, "protocol": "http" }]);
+    assert_eq!((&services[0]["registry"], &services[0]["ports"]), (&"own".into(), &ports), "{services}");
+}
+
+#[test]
 fn by_hand_as_the_readme_says() {
     let applications = [Application::start("reviews v1"), Application::start("reviews v2")];
     let mut start = Start::new();

@@ -1,18 +1,23 @@
 //! The tasks that follow registries: begun, ended, and begun anew when one breaks.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
+use futures_util::future::join_all;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, Id, JoinError, JoinSet},
+    time::timeout,
 };
 
 use super::followed::Followed;
 use crate::{
     driver::{Driver, Message},
-    registry::RegistryError,
+    registry::{Registry, RegistryError},
 };
+
+/// How long a registry that is followed no more may take to give back what it holds at its server.
+const CLOSING: Duration = Duration::from_secs(8);
 
 /// What the flow hears.
 pub(super) enum Heard {
@@ -26,9 +31,14 @@ pub(super) enum Heard {
 pub(super) struct Drivers {
     tasks: JoinSet<()>,
     /// The task of each registry that is followed, by its number.
-    running: HashMap<usize, AbortHandle, RandomState>,
+    running: HashMap<usize, Running, RandomState>,
     telling: mpsc::Sender<Message>,
     told: mpsc::Receiver<Message>,
+}
+
+struct Running {
+    task: AbortHandle,
+    registry: Arc<dyn Registry>,
 }
 
 impl Drivers {
@@ -52,7 +62,7 @@ impl Drivers {
 
     fn spawn(&mut self, followed: &mut Followed, pause: Option<std::time::Duration>) {
         let (registry, resume) = (followed.registry.clone(), followed.position.resume.clone());
-        let driver = Driver::new(registry, followed.number, followed.backoff.clone(), resume);
+        let driver = Driver::new(registry.clone(), followed.number, followed.backoff.clone(), resume);
         followed.hang(driver.bell());
         let telling = self.telling.clone();
         let task = self.tasks.spawn(async move {
@@ -61,19 +71,22 @@ impl Drivers {
             }
             driver.run(telling).await;
         });
-        self.running.insert(followed.number, task);
+        self.running.insert(followed.number, Running { task, registry });
     }
 
     /// Follows a registry no more.
     pub(super) fn end(&mut self, number: usize) {
-        if let Some(task) = self.running.remove(&number) {
+        if let Some(Running { task, registry }) = self.running.remove(&number) {
             task.abort();
+            tokio::spawn(close(registry));
         }
     }
 
-    /// Follows none any more.
-    pub(super) fn stop(&mut self) {
+    /// Follows none any more. What is returned ends when all have given back what they hold, or have had time enough.
+    pub(super) fn stop(&mut self) -> impl Future<Output = ()> + use<> {
         self.tasks.abort_all();
+        let closing: Vec<_> = self.running.drain().map(|(_, running)| close(running.registry)).collect();
+        async move { drop(join_all(closing).await) }
     }
 
     /// Waits for the next news. May be dropped at any time.
@@ -99,10 +112,15 @@ impl Drivers {
     }
 
     fn broken(&mut self, error: &JoinError) -> Option<usize> {
-        let has_id = |task: &AbortHandle, id: Id| task.id() == id;
-        let number =
-            self.running.iter().find(|(_, task)| has_id(task, error.id())).map(|(number, _)| *number)?;
+        let has_id = |running: &Running, id: Id| running.task.id() == id;
+        let number = self.running.iter().find(|(_, it)| has_id(it, error.id())).map(|(number, _)| *number)?;
         self.running.remove(&number);
         error.is_panic().then_some(number)
+    }
+}
+
+async fn close(registry: Arc<dyn Registry>) {
+    if timeout(CLOSING, registry.close()).await.is_err() {
+        tracing::warn!(registry = %registry.name(), "what it holds at its server could not be given back in time");
     }
 }

@@ -12,11 +12,12 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Source,
+    outdated::Outdated,
     status::{RegistryStatus, ScopeStatus},
 };
 use crate::{
     driver::{Backoff, Counters, Position, Saved, StateFile, Summary, Told},
-    merge::{BELIEVED_AFTER, RequiredTls, ScopeState, Snapshot},
+    merge::{Applied, BELIEVED_AFTER, RequiredTls, ScopeState, Snapshot},
     name::RegistryName,
     registry::{Event, Registry, RegistryError, Scope},
 };
@@ -44,6 +45,8 @@ pub(super) struct Followed {
     /// The scopes that a stream which began without a point to go on from lists; none when it went on, or when all of
     /// them are committed.
     listed: Option<BTreeSet<Scope>>,
+    /// Of a relay: the lists that were passed over.
+    outdated: Outdated,
     /// Of a relay: the registries it speaks for, most authoritative first.
     relayed: Arc<[RegistryName]>,
     /// Which identities it may name, as a text.
@@ -105,6 +108,7 @@ impl Followed {
             ready: false,
             refused_list: false,
             listed: Some(BTreeSet::new()),
+            outdated: Outdated::default(),
             relayed: Arc::default(),
             limits,
             rules: String::new(),
@@ -163,6 +167,7 @@ impl Followed {
             limits,
             position: Position::default(),
             listed: Some(BTreeSet::new()),
+            outdated: Outdated::default(),
             connected: false,
             ..self
         }
@@ -238,6 +243,7 @@ impl Followed {
                 self.begin_stream();
                 self.note_disconnected(error, now);
             }
+            Told::Aside(_) => {}
             Told::ListedAnew { .. } => {
                 self.position.begin_anew();
                 self.begin_stream();
@@ -247,15 +253,20 @@ impl Followed {
 
     fn begin_stream(&mut self) {
         self.listed = self.position.resume.is_none().then(BTreeSet::new);
+        if self.listed.is_some() {
+            self.outdated = Outdated::default();
+        }
     }
 
-    /// The scopes that a full list of all of them lacks, once it is committed.
+    /// The scopes that a full list of all of them lacks, once it is committed. Those of a registry that the relay still
+    /// names are not among them: it has not heard from that one, which proves nothing.
     pub(super) fn unlisted(&mut self) -> Vec<Scope> {
         if !self.position.is_whole() || self.listed.as_ref().is_none_or(BTreeSet::is_empty) {
             return Vec::new();
         }
         let listed = self.listed.take().unwrap_or_default();
-        self.scopes.difference(&listed).cloned().collect()
+        let unlisted = self.scopes.difference(&listed);
+        unlisted.filter(|scope| !self.relayed.contains(&scope.registry)).cloned().collect()
     }
 
     /// Speaks no more of a scope.
@@ -271,7 +282,7 @@ impl Followed {
 
     /// Whether it may say all it has any moment, for the first time.
     pub(super) fn is_awaited(&self) -> bool {
-        !self.ready && self.counters.disconnects == 0
+        !self.ready && self.counters.disconnects + self.counters.failed_attempts == 0
     }
 
     /// What a relay may not say need not be waited for: it is ready when all else was said, too.
@@ -302,12 +313,14 @@ impl Followed {
     }
 
     /// Takes note of a commit after it was applied.
-    pub(super) fn committed(&mut self, state: Option<&ScopeState>, changed: bool) {
+    pub(super) fn committed(&mut self, scope: &Scope, state: Option<&ScopeState>, applied: Applied) {
+        let committed_at = state.and_then(|state| state.committed_at);
+        self.outdated.note(scope, committed_at, applied, self.own_patience);
         if self.position.is_whole() && state.is_some_and(|state| state.completeness.is_some()) {
             self.note_ready();
         }
         self.unsaved = match self.unsaved {
-            _ if changed => Unsaved::Change,
+            _ if applied == Applied::Changed => Unsaved::Change,
             Unsaved::Nothing => Unsaved::Confirmation(Instant::now() + CONFIRM_EVERY),
             pending => pending,
         };
@@ -347,8 +360,11 @@ impl Followed {
     }
 
     /// Has the registry list everything again when something has been unconfirmed for so long that a list which still
-    /// lacks it is believed; no registry lists by itself while nothing breaks.
+    /// lacks it is believed, and when its last list was passed over; no registry lists by itself while nothing breaks.
     pub(super) fn settle_unconfirmed(&mut self, snapshot: &Snapshot, now: SystemTime) {
+        if self.connected && self.outdated.take_due() {
+            return self.list_anew();
+        }
         let believed_after = BELIEVED_AFTER + self.own_patience;
         let rested = self.asked_at.is_none_or(|at| at.elapsed() >= believed_after);
         if !self.connected || !rested {
@@ -395,7 +411,8 @@ impl Followed {
             snapshot: snapshot.clone(),
             scopes: self.scopes.iter().cloned().collect(),
             summary: Summary {
-                resume: self.position.resume.clone(),
+                // What was passed over lies behind the point.
+                resume: self.position.resume.clone().filter(|_| self.outdated.is_empty()),
                 ready: self.ready,
                 relayed: self.relayed.to_vec(),
                 rules: self.rules.clone(),
@@ -428,6 +445,7 @@ impl Followed {
             name: self.name().clone(),
             connected: self.connected,
             carries_configuration: self.carries_configuration(),
+            is_relay: self.is_relay(),
             ready: self.ready,
             restored_age: self.restored_age,
             last_error: self.last_error.clone(),

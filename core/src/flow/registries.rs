@@ -6,7 +6,8 @@
 use super::{CompileConfig, Flow, Followed, Registries, Source};
 use crate::{
     driver::{Message, Told},
-    registry::RegistryError,
+    name::OriginName,
+    registry::{Event, RegistryError, Version},
 };
 
 impl Flow {
@@ -93,7 +94,9 @@ impl Flow {
                 self.drivers.end(old.number);
                 self.owners.succeed(old.number, followed.number);
                 old.scopes.iter().for_each(|scope| self.merge.abandon(scope));
-                Some(old.followed_as(followed))
+                let mut followed = old.followed_as(followed);
+                self.let_go(&mut followed);
+                Some(followed)
             }
             other => {
                 if let Some(old) = other {
@@ -104,6 +107,28 @@ impl Flow {
                 Some(followed)
             }
         }
+    }
+
+    /// What a registry is asked for no more goes at once. All else is as old as it was.
+    fn let_go(&mut self, followed: &mut Followed) {
+        let now = (self.now)();
+        for scope in &followed.scopes {
+            let Some(state) = self.merge.snapshot().scopes.get(scope) else { continue };
+            let Some(committed_at) = state.committed_at else { continue };
+            let is_unasked = |name: &&OriginName| !followed.registry.asks_for(name);
+            let unasked: Vec<_> = state.origins.keys().filter(is_unasked).cloned().collect();
+            if unasked.is_empty() {
+                continue;
+            }
+            for origin in unasked {
+                let (scope, version) = (scope.clone(), Version("gone".into()));
+                let (resources, faults) = (Vec::new(), Vec::new());
+                self.merge.apply(Event::Replace { scope, origin, version, resources, faults }, now);
+            }
+            let age = now.duration_since(committed_at).unwrap_or_default();
+            self.merge.apply(Event::Commit { scope: scope.clone(), resume: None, age }, now);
+        }
+        followed.save_soon();
     }
 
     /// Forgets all that a registry said.

@@ -38,6 +38,8 @@ pub struct RegistryStatus {
     pub connected: bool,
     /// Whether routes and policies come from it: inbound stays closed until it is ready.
     pub carries_configuration: bool,
+    /// Whether it speaks for others.
+    pub is_relay: bool,
     /// Whether a full list was committed, or one was restored from disk.
     pub ready: bool,
     /// How old the state was with which this process began; none when there was none.

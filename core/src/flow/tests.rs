@@ -349,3 +349,77 @@ async fn a_driver_that_breaks_is_begun_anew() {
     running.status(|status| status.registries[1].connected).await;
     running.stop().await;
 }
+
+/// Asks for one origin alone.
+struct Narrowed {
+    inner: Arc<crate::registry::scripted::Scripted>,
+    origin: &'static str,
+}
+
+impl Registry for Narrowed {
+    fn name(&self) -> &RegistryName {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn asks_for(&self, origin: &crate::name::OriginName) -> bool {
+        origin.as_str() == self.origin
+    }
+
+    fn watch(
+        &self,
+        scope: Scope,
+        resume: Option<Resume>,
+    ) -> futures_core::stream::BoxStream<'_, Result<Event, RegistryError>> {
+        self.inner.watch(scope, resume)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_configuration_asks_for_no_more_goes_though_its_registry_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(Some(folder.path().into()));
+    let scope = scope("static");
+    let said = ["kept", "removed"].map(|name| replace(&scope, name, "1", origin_of_endpoints(name, 1)));
+    let [kept, removed] = said;
+    running.say([reset(&scope), kept, removed, ready(&scope), commit(&scope)]).await;
+    running.table(|table| table.destination("removed.default.mesh").is_some()).await;
+    let status = running.status(|status| !status.registries[0].scopes.is_empty()).await;
+    let committed = status.registries[0].scopes[0].committed_at;
+    let narrowed = || {
+        let capabilities = Capabilities { configuration: true, ..Capabilities::default() };
+        let (inner, script) = scripted(RegistryName::new("static").unwrap(), capabilities);
+        (Arc::new(Narrowed { inner, origin: "kept" }), script)
+    };
+    let (registry, _silent) = narrowed();
+    running.handle.set_registries(registries(&["static"], vec![registry])).await.unwrap();
+    let table = running.tables.load_full();
+    assert!(table.destination("removed.default.mesh").is_none(), "its registry says nothing any more");
+    assert!(table.destination("kept.default.mesh").is_some());
+    let status = running.statuses.load_full();
+    let age = |at: Option<SystemTime>| at.unwrap().duration_since(committed.unwrap()).unwrap_or_default();
+    assert!(
+        age(status.registries[0].scopes[0].committed_at) < Duration::from_millis(50),
+        "it is as old as it was"
+    );
+    running.stop().await;
+
+    // A process that begins with what an earlier configuration left on disk.
+    let state_dir = tempfile::tempdir().unwrap();
+    let running = start(Some(state_dir.path().into()));
+    let said = ["kept", "removed"].map(|name| replace(&scope, name, "1", origin_of_endpoints(name, 1)));
+    let [kept, removed] = said;
+    running.say([reset(&scope), kept, removed, ready(&scope), commit(&scope)]).await;
+    running.table(|table| table.destination("removed.default.mesh").is_some()).await;
+    running.stop().await;
+    let (registry, script) = narrowed();
+    let config = FlowConfig::new(vec![Source::new(registry)]);
+    let running = run(script, FlowConfig { state_dir: Some(state_dir.path().into()), ..config });
+    let table = running.tables.load_full();
+    assert!(table.destination("kept.default.mesh").is_some());
+    assert!(table.destination("removed.default.mesh").is_none());
+    running.stop().await;
+}

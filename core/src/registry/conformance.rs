@@ -55,7 +55,7 @@ impl Contract {
         Self {
             name: registry.name().clone(),
             capabilities,
-            resumed: resume.is_some() && capabilities.resume,
+            resumed: resume.is_some() && (capabilities.resume || capabilities.returns),
             begun: BTreeSet::new(),
             listing: BTreeSet::new(),
         }
@@ -85,7 +85,8 @@ impl Contract {
             }
             Event::Ready { .. } => holds(self.listing.remove(scope), Breach::NotListing)?,
             Event::Commit { resume, age, .. } => {
-                holds(self.capabilities.resume || resume.is_none(), Breach::Resume)?;
+                let resumes = self.capabilities.resume || self.capabilities.returns;
+                holds(resumes || resume.is_none(), Breach::Resume)?;
                 holds(self.capabilities.relay || age.is_zero(), Breach::Age)?;
             }
         }

@@ -21,8 +21,14 @@ fuzz_target!(|bytes: &[u8]| {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (api, snapshot, listeners) = (Api::default(), Snapshot::default(), Listeners::new());
     let eureka = BTreeSet::new();
-    let source =
-        Source { snapshot: &snapshot, order: &[], joins: &[], eureka: &eureka, listeners: &listeners };
+    let source = Source {
+        snapshot: &snapshot,
+        order: &[],
+        joins: &[],
+        eureka: &eureka,
+        listeners: &listeners,
+        lacks: false,
+    };
     let at = |milliseconds| Moment { wall: milliseconds, steady: milliseconds };
     let question = Question {
         method: &method,

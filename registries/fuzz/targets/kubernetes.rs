@@ -19,6 +19,8 @@ fuzz_target!(|text: &str| {
                 assert!(endpoint.labels.len() <= 64 && !endpoint.address.socket().ip().is_loopback());
             }
         }
-        assert!(words.faults.iter().all(|fault| !fault.message.contains('\n') && fault.message.len() < 2_000));
+        assert!(
+            words.faults.iter().all(|fault| !fault.message.contains('\n') && fault.message.len() < 2_000)
+        );
     }
 });

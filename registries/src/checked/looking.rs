@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -42,7 +43,7 @@ pub(super) enum Place {
     Mesh(Box<MeshTarget>),
 }
 
-/// The tasks of one stream; they end with it.
+/// The tasks of one stream; they end when the next one has said all.
 pub(super) struct Looking {
     tasks: JoinSet<()>,
     running: BTreeMap<EndpointKey, (Target, AbortHandle)>,
@@ -60,16 +61,15 @@ impl Looking {
         Self { tasks: JoinSet::new(), running: BTreeMap::new(), slots, tls, findings, telling, told }
     }
 
-    /// The next judgement that changed. May be dropped at any time.
-    pub(super) async fn next(&mut self) -> (EndpointKey, bool) {
-        loop {
-            tokio::select! {
-                // We keep a sender, so it never ends.
-                Some(told) = self.told.recv() => return told,
-                // Only what was ended ends.
-                Some(_) = self.tasks.join_next() => {}
-            }
+    /// The next judgement that changed.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(EndpointKey, bool)> {
+        // We keep a sender, so it never ends.
+        if let Poll::Ready(Some(told)) = self.told.poll_recv(context) {
+            return Poll::Ready(told);
         }
+        // Only what was ended ends.
+        while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(context) {}
+        Poll::Pending
     }
 
     /// Asks this endpoint from here on; `known` is what was found before.

@@ -220,6 +220,47 @@ async fn what_is_found_while_a_list_is_under_way_waits_for_its_commit() {
     assert_eq!(last, Some(("one".to_owned(), Health::Unhealthy)));
 }
 
+/// The health of the one endpoint that the next aside tells of, and how old that aside says its words are.
+async fn aside(asides: &mut BoxStream<'_, Vec<Event>>) -> (Health, Duration) {
+    let words = timeout(SOON, asides.next()).await.expect("an aside in time").unwrap();
+    let [Event::Replace { resources, .. }, Event::Commit { age, .. }] = &words[..] else {
+        panic!("{words:?}");
+    };
+    let health = resources.iter().find_map(|resource| match resource {
+        Resource::Endpoint(endpoint) => Some(endpoint.health),
+        _ => None,
+    });
+    (health.unwrap(), *age)
+}
+
+#[tokio::test]
+async fn who_dies_and_comes_back_while_the_registry_is_away_is_noticed() {
+    let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = alive.local_addr().unwrap();
+    let (checked, say, _) =
+        checked("check = { kind = \"tcp\", interval = \"100ms\", failures = 1, successes = 1 }");
+    let mut asides = checked.asides();
+    let mut words = checked.watch(scope(), None);
+    let said = vec![service("web"), endpoint("web", "one", place)];
+    list(said).into_iter().for_each(|it| say.try_send(it).unwrap());
+    assert_eq!(committed(&mut words).await.0, [("one".to_owned(), Health::Healthy)]);
+    let committed_at = std::time::Instant::now();
+    // What was not committed does not count.
+    say.try_send(replace("new", vec![endpoint("web", "two", place)])).unwrap();
+    let uncommitted = timeout(SOON, words.next()).await.unwrap();
+    assert!(matches!(uncommitted, Some(Ok(Event::Replace { .. }))), "{uncommitted:?}");
+    drop(words);
+    drop(alive);
+    let (health, age) = aside(&mut asides).await;
+    assert_eq!(health, Health::Unhealthy);
+    assert!(
+        age > Duration::ZERO && age <= committed_at.elapsed(),
+        "as old as the registry's own words: {age:?}"
+    );
+    let _back = TcpListener::bind(place).await.unwrap();
+    assert_eq!(aside(&mut asides).await.0, Health::Healthy);
+}
+
 #[test]
 fn the_first_check_that_fits_a_service_counts() {
     let read = |text: &str| read(&SourceFile::new("weft.toml", text), |section| CheckRules::read(section));

@@ -1,15 +1,20 @@
 //! The wrapped registry's words with what the checks found in them.
+//!
+//! The endpoints are asked on when a stream has ended, until the next one has committed something: who dies while the
+//! registry is away is noticed, and so is who comes back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use weft_core::{
     name::{OriginName, PortName, ServiceName},
     registry::{Event, OriginFault, RegistryError, Scope, Version},
@@ -29,6 +34,13 @@ type Words = Vec<Result<Event, RegistryError>>;
 pub(super) struct Walk<'a> {
     checked: &'a Checked,
     inner: BoxStream<'a, Result<Event, RegistryError>>,
+    rounds: Rounds,
+    /// Whether it has committed anything.
+    has_committed: bool,
+}
+
+/// What a stream told, and who is looked after.
+pub(super) struct Rounds {
     looking: Looking,
     scopes: BTreeMap<Scope, Told>,
     /// Where each endpoint that is looked after was told.
@@ -63,25 +75,94 @@ struct Origin {
 impl<'a> Walk<'a> {
     pub(super) fn new(checked: &'a Checked, inner: BoxStream<'a, Result<Event, RegistryError>>) -> Self {
         let looking = Looking::new(checked.tls.clone(), checked.findings.clone());
-        Self { checked, inner, looking, scopes: BTreeMap::new(), places: BTreeMap::new() }
+        let rounds = Rounds { looking, scopes: BTreeMap::new(), places: BTreeMap::new() };
+        Self { checked, inner, rounds, has_committed: false }
     }
 
     /// The next words; none when the wrapped stream has ended.
     pub(super) async fn next(&mut self) -> Option<Words> {
         tokio::select! {
             word = self.inner.next() => match word? {
-                Ok(event) => Some(self.pass_on(event)),
+                Ok(event) => {
+                    self.has_committed |= matches!(event, Event::Commit { .. });
+                    self.checked.left.succeed(self.has_committed);
+                    Some(self.rounds.pass_on(self.checked, event))
+                }
                 Err(error) => Some(vec![Err(error)]),
             },
-            (key, healthy) = self.looking.next() => Some(self.judged(&key, healthy)),
+            (key, healthy) = poll_fn(|context| self.rounds.looking.poll_next(context)) => {
+                let words = self.rounds.judged(self.checked, &key, healthy, true);
+                Some(words.into_iter().map(Ok).collect())
+            }
+        }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        let empty = Looking::new(None, self.checked.findings.clone());
+        let empty = Rounds { looking: empty, scopes: BTreeMap::new(), places: BTreeMap::new() };
+        let mut rounds = std::mem::replace(&mut self.rounds, empty);
+        rounds.forget_uncommitted();
+        self.checked.left.leave(self.has_committed.then_some(rounds));
+    }
+}
+
+/// The rounds that a stream left behind when it ended, which are walked on meanwhile.
+#[derive(Default)]
+pub(super) struct Left {
+    rounds: Mutex<(Option<Rounds>, bool)>,
+    changed: Notify,
+}
+
+impl Left {
+    /// A stream has ended; it leaves its rounds where it has committed anything.
+    fn leave(&self, rounds: Option<Rounds>) {
+        let mut left = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = (rounds.or_else(|| left.0.take()), true);
+        self.changed.notify_one();
+    }
+
+    /// A stream has said something: from its first word on nobody else speaks, and from its first commit on nobody else is
+    /// needed.
+    fn succeed(&self, has_committed: bool) {
+        let mut left = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        left.1 = false;
+        if has_committed {
+            left.0 = None;
         }
     }
 
-    fn verdicts(&self) -> MutexGuard<'a, Verdicts> {
-        self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is found while no stream speaks.
+    pub(super) async fn next(&self, checked: &Checked) -> Vec<Event> {
+        let found = |context: &mut Context<'_>| {
+            let mut left = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+            let (Some(rounds), true) = &mut *left else { return Poll::Pending };
+            let (key, healthy) = std::task::ready!(rounds.looking.poll_next(context));
+            Poll::Ready(rounds.judged(checked, &key, healthy, false))
+        };
+        loop {
+            tokio::select! {
+                words = poll_fn(found) => if !words.is_empty() {
+                    return words;
+                },
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+impl Rounds {
+    /// Words that no commit followed never count.
+    fn forget_uncommitted(&mut self) {
+        for told in self.scopes.values_mut() {
+            let uncommitted = std::mem::take(&mut told.unseen);
+            told.origins.retain(|name, _| !uncommitted.contains(name));
+            (told.is_open, told.unlisted) = (false, None);
+        }
     }
 
-    fn pass_on(&mut self, event: Event) -> Words {
+    fn pass_on(&mut self, checked: &Checked, event: Event) -> Words {
         let scope = event.scope().clone();
         let told = self.scopes.entry(scope.clone()).or_default();
         told.is_open = true;
@@ -94,7 +175,7 @@ impl<'a> Walk<'a> {
                 told.changed.remove(&origin);
                 told.unseen.insert(origin.clone());
                 told.note(&resources);
-                let verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                let verdicts = checked.verdicts();
                 let looked_after = told.origins.remove(&origin).map(|before| before.looked_after);
                 let looked_after = looked_after.unwrap_or_default();
                 let words = Origin { version, resources, faults, looked_after };
@@ -115,20 +196,20 @@ impl<'a> Walk<'a> {
                 }
             }
             Event::Commit { age, .. } => {
-                let mut words = self.retell(&scope);
-                self.look_after(&scope);
+                let mut words = self.retell(checked, &scope);
+                self.look_after(checked, &scope);
                 let told = self.scopes.entry(scope.clone()).or_default();
                 (told.is_open, told.committed) = (false, Some((Instant::now(), age)));
-                words.push(Ok(Event::Commit { scope, resume: None, age }));
-                return words;
+                words.push(Event::Commit { scope, resume: None, age });
+                return words.into_iter().map(Ok).collect();
             }
         }
         vec![Ok(event)]
     }
 
-    /// A check has come to another judgement.
-    fn judged(&mut self, key: &EndpointKey, healthy: bool) -> Words {
-        let before = self.verdicts().insert(key.clone(), healthy);
+    /// A check has come to another judgement, while the registry is there or is not.
+    fn judged(&mut self, checked: &Checked, key: &EndpointKey, healthy: bool, is_there: bool) -> Vec<Event> {
+        let before = checked.verdicts().insert(key.clone(), healthy);
         // Who was not asked before was taken for well.
         if before.unwrap_or(true) == healthy {
             return Vec::new();
@@ -138,45 +219,46 @@ impl<'a> Walk<'a> {
         if healthy {
             tracing::info!(%registry, %service, %port, %instance, "answers its check");
         } else {
-            let finding = self.checked.findings.of(key);
+            let finding = checked.findings.of(key);
             let reason = finding.map(|it| format!("{}: {}", it.question, it.reason)).unwrap_or_default();
             tracing::warn!(%registry, %service, %port, %instance, reason, "fails its check");
         }
         let Some(told) = self.scopes.get_mut(&scope) else { return Vec::new() };
         told.changed.insert(origin);
         let Some((at, age)) = told.committed.filter(|_| !told.is_open) else { return Vec::new() };
-        let is_relay = self.checked.inner.capabilities().relay;
-        let age = if is_relay { age + at.elapsed() } else { Duration::ZERO };
-        let mut words = self.retell(&scope);
+        // What the registry itself does not say now is as old as it was.
+        let is_told = is_there && !checked.inner.capabilities().relay;
+        let age = if is_told { Duration::ZERO } else { age + at.elapsed() };
+        let mut words = self.retell(checked, &scope);
         if !words.is_empty() {
-            words.push(Ok(Event::Commit { scope, resume: None, age }));
+            words.push(Event::Commit { scope, resume: None, age });
         }
         words
     }
 
     /// The words of origins whose endpoints were judged otherwise.
-    fn retell(&mut self, scope: &Scope) -> Words {
-        let verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+    fn retell(&mut self, checked: &Checked, scope: &Scope) -> Vec<Event> {
+        let verdicts = checked.verdicts();
         let Some(told) = self.scopes.get_mut(scope) else { return Vec::new() };
         let changed = std::mem::take(&mut told.changed);
         let again = |name: OriginName| {
             let origin = told.origins.get(&name).filter(|origin| !origin.resources.is_empty())?;
-            Some(Ok(origin.replace(scope, &name, &verdicts)))
+            Some(origin.replace(scope, &name, &verdicts))
         };
         changed.into_iter().filter_map(again).collect()
     }
 
     /// Looks after the endpoints of what was told since the last commit, and no more after what is gone. What one origin
     /// lacks now and another one has is the same endpoint: what was found of it stands.
-    fn look_after(&mut self, scope: &Scope) {
+    fn look_after(&mut self, checked: &Checked, scope: &Scope) {
         let Some(told) = self.scopes.get_mut(scope) else { return };
-        let mut verdicts = self.checked.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = checked.verdicts();
         let mut left = Vec::new();
         for name in std::mem::take(&mut told.unseen) {
             let Some(origin) = told.origins.get(&name) else { continue };
             let targets: BTreeMap<_, _> = origin
                 .endpoints()
-                .filter_map(|endpoint| Some((key(scope, endpoint), told.target(self.checked, endpoint)?)))
+                .filter_map(|endpoint| Some((key(scope, endpoint), told.target(checked, endpoint)?)))
                 .collect();
             let is_gone = origin.resources.is_empty();
             let here = (scope.clone(), name);
@@ -201,7 +283,7 @@ impl<'a> Walk<'a> {
             self.looking.leave(&key);
             self.places.remove(&key);
             verdicts.remove(&key);
-            self.checked.findings.set(&key, None);
+            checked.findings.set(&key, None);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -69,6 +70,15 @@ impl ServerUrl {
             return Err("its path holds more than visible ASCII characters".into());
         }
         Ok(Self { secure, authority, base: if base.is_empty() { String::new() } else { format!("/{base}") } })
+    }
+
+    /// Whether others on the way read what is sent to it: plain HTTP to another host.
+    #[must_use]
+    pub fn is_overheard(&self) -> bool {
+        let host = self.authority.host.as_str();
+        let is_name = host == "localhost" || host.ends_with(".localhost");
+        let is_here = is_name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+        !self.secure && !is_here
     }
 
     /// The whole address of a path below the base.
@@ -155,6 +165,27 @@ impl ServerSettings {
         Some(urls.into_iter().map(settings).collect())
     }
 
+    /// Warns of a secret that goes to one of these servers over plain HTTP. It is named by the first of `keys` that is
+    /// written, else by the `variable` of the environment that holds it.
+    pub fn warn_of_overheard<'s>(
+        section: &Section<'_>,
+        servers: impl IntoIterator<Item = &'s Self>,
+        keys: &[&'static str],
+        variable: &str,
+    ) {
+        let Some(server) = servers.into_iter().find(|server| server.url.is_overheard()) else { return };
+        let key = keys.iter().find(|key| section.has(key));
+        let (place, name) =
+            key.map_or_else(|| (section.place(), variable), |key| (section.key_place(key), key));
+        let message = format!(
+            "the secret of `{name}` goes over plain HTTP to {}: whoever is on the way can read and use it",
+            server.url
+        );
+        section.report(
+            Fault::warning(place, message).help("say https:// in the address, or ask an agent on this host"),
+        );
+    }
+
     pub(super) fn connector(
         &self,
         tcp: HttpConnector,
@@ -224,4 +255,25 @@ fn unusable(what: &str, why: impl fmt::Display) -> RegistryError {
 #[must_use]
 pub fn jittered(time: Duration) -> Duration {
     time.mul_f64(0.75 + fastrand::f64() / 2.0)
+}
+
+/// The pause after so many failures in a row before this one: the first, doubled with each, the longest at most, spread.
+#[must_use]
+pub fn growing_pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    jittered(longest.min(first.saturating_mul(2_u32.saturating_pow(failures.min(8)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_are_spread() {
+        let second = Duration::from_secs(1);
+        for (failures, pause) in [(0, 1), (1, 2), (3, 8), (4, 10), (u32::MAX, 10)] {
+            let drawn = growing_pause((second, 10 * second), failures);
+            let spread = (second * pause).mul_f64(0.75)..=(second * pause).mul_f64(1.25);
+            assert!(spread.contains(&drawn), "{failures}: {drawn:?}");
+        }
+    }
 }

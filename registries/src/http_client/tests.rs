@@ -62,6 +62,26 @@ async fn statuses_mean_what_they_say_and_answers_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_connection_that_nobody_takes_up_is_given_up_soon() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    // Whoever comes when the queue is full is not answered at all.
+    let short = Duration::from_millis(300);
+    let queue = std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, short).ok());
+    let _queue: Vec<_> = queue.take(16).collect();
+    let url = ServerUrl::parse(&format!("http://{address}")).unwrap();
+    let server =
+        ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 };
+    let began = std::time::Instant::now();
+    let fault = HttpClient::new(&server.into()).unwrap().send(Call::get("/")).await.unwrap_err();
+    assert!(began.elapsed() < CONNECT + Duration::from_secs(1), "{:?}: {fault}", began.elapsed());
+    assert_eq!(fault.label(), "unreachable");
+}
+
+#[tokio::test]
 async fn a_secret_that_comes_back_is_shown_to_nobody() {
     let token = "6ca2b0f4-1d0c-4a5e-9b3c-0f3f5f0c7e11";
     let body = format!("{}x-token: {token}, authorization: Bearer {token}.", token.repeat(20));
@@ -97,5 +117,43 @@ fn addresses_of_servers() {
         ["127.0.0.1:8500", "ftp://x", "http://u:p@x", "http://x?y", "http://", "http://x:0", "http://x/a b"]
     {
         assert!(ServerUrl::parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_secret_that_goes_over_plain_http_to_another_host_is_warned_of_by_its_key() {
+    use weft_core::config::{SourceFile, read};
+    let warnings = |text: &str| {
+        let source = SourceFile::new("weft.toml", text.to_owned());
+        let outcome = read(&source, |section| {
+            let server = ServerSettings::read(section, "http://127.0.0.1:8500")?;
+            let _known: [Option<String>; 2] = [section.read("token_file"), section.read("token_env")];
+            let keys = ["token_file", "token_env"];
+            ServerSettings::warn_of_overheard(section, [&server], &keys, "SOME_TOKEN");
+            Some(())
+        });
+        assert!(outcome.value.is_some() && outcome.faults.iter().all(|fault| !fault.is_error()));
+        outcome.faults.iter().map(|fault| format!("{} {}", fault.place, fault.message)).collect::<Vec<_>>()
+    };
+    let [warning] = &warnings("address = \"http://consul.example:8500\"\ntoken_file = \"/t\"\n")[..] else {
+        panic!("one warning");
+    };
+    assert!(
+        warning.starts_with("weft.toml:2:1 the secret of `token_file` goes over plain HTTP to"),
+        "{warning}"
+    );
+    assert!(warning.contains("http://consul.example:8500"), "{warning}");
+    for (address, count) in [
+        ("http://10.0.0.1", 1),
+        ("http://[2001:db8::1]:8500", 1),
+        ("http://localhost.example", 1),
+        ("https://consul.example", 0),
+        ("http://127.0.0.2:8500", 0),
+        ("http://[::1]:8500", 0),
+        ("http://localhost:8500", 0),
+    ] {
+        let told = warnings(&format!("address = \"{address}\"\n"));
+        assert_eq!(told.len(), count, "{address}");
+        assert!(told.iter().all(|warning| warning.contains("`SOME_TOKEN`")), "{told:?}");
     }
 }

@@ -3,14 +3,29 @@
 use super::*;
 use crate::{
     identity::TrustDomain,
-    merge::testing::{endpoint, service},
+    merge::{
+        BELIEVED_AFTER,
+        testing::{endpoint, service},
+    },
     resource::{Endpoint, Resource},
 };
 
-const RELAY: Capabilities =
-    Capabilities { resume: true, health: true, register: false, configuration: true, relay: true };
-const LOCAL: Capabilities =
-    Capabilities { resume: true, health: false, register: false, configuration: true, relay: false };
+const RELAY: Capabilities = Capabilities {
+    resume: true,
+    health: true,
+    register: false,
+    configuration: true,
+    relay: true,
+    returns: false,
+};
+const LOCAL: Capabilities = Capabilities {
+    resume: true,
+    health: false,
+    register: false,
+    configuration: true,
+    relay: false,
+    returns: false,
+};
 
 fn name(text: &str) -> RegistryName {
     RegistryName::new(text).unwrap()
@@ -208,10 +223,12 @@ async fn what_was_refused_is_asked_for_again_when_it_would_be_taken_over() {
 async fn a_registry_that_its_relay_speaks_of_no_more_is_doubted_and_goes() {
     let folder = tempfile::tempdir().unwrap();
     let (relay, script) = hub();
+    script.relay(&names(&["static", "apps"]));
     let config = |relay| FlowConfig { now: paused_now, ..config(vec![relay], Some(&folder)) };
     let running = run(script, config(relay));
     running.say(lists(&[("static", "web"), ("apps", "orders")], resume("1"))).await;
     running.status(Status::is_ready).await;
+    running.script.relay(&names(&["vms", "apps"]));
     running.script.fail(RegistryError::Gap("renamed".into())).await;
     running.script.watched_times(2).await;
     running.say(lists(&[("vms", "web"), ("apps", "orders")], resume("2"))).await;
@@ -233,6 +250,67 @@ async fn a_registry_that_its_relay_speaks_of_no_more_is_doubted_and_goes() {
     let (relay, script) = hub();
     let running = run(script, config(relay));
     assert_eq!(of_static(&running.statuses.load()), None, "it does not come back from disk");
+    running.stop().await;
+}
+
+/// A hub that was begun anew has no state of its own, and one of its registries is away.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_its_relay_names_and_has_not_heard_from_is_kept() {
+    let (relay, script) = hub();
+    script.relay(&names(&["platform", "catalog"]));
+    let running = run(script, FlowConfig { now: paused_now, ..config(vec![relay], None) });
+    running.say(lists(&[("platform", "web"), ("catalog", "orders")], resume("1"))).await;
+    running.status(Status::is_ready).await;
+    running.script.fail(RegistryError::Gap("another hub".into())).await;
+    running.script.watched_times(2).await;
+    running.say(lists(&[("platform", "inventory")], resume("2"))).await;
+    running.table(|table| table.destination("inventory").is_some()).await;
+    tokio::time::sleep(BELIEVED_AFTER * 2).await;
+    assert_eq!(running.script.watched().len(), 2, "nothing is doubted, so nothing is asked for");
+    let status = running.statuses.load_full();
+    assert!(status.registries[0].scopes.iter().all(|scope| scope.unconfirmed.is_empty()), "{status:?}");
+    assert_eq!(owner(&running.tables.load(), "orders"), Some(name("catalog")));
+    running.stop().await;
+}
+
+/// Of two hubs one was cut off from its registry long ago, and the other one is restarted.
+#[tokio::test(start_paused = true)]
+async fn the_older_list_of_another_hub_takes_nothing_back_and_is_asked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = |relay| FlowConfig { now: paused_now, ..config(vec![relay], Some(&folder)) };
+    let aged = |mut events: Vec<Event>, minutes: u64| {
+        if let Some(Event::Commit { age, .. }) = events.last_mut() {
+            *age = Duration::from_secs(60 * minutes);
+        }
+        events
+    };
+    let (relay, script) = hub();
+    let running = run(script, begin(relay));
+    running.say(lists(&[("platform", "web")], resume("1"))).await;
+    running.status(Status::is_ready).await;
+    running.script.fail(RegistryError::Gap("another hub".into())).await;
+    running.script.watched_times(2).await;
+    running.say(aged(lists(&[("platform", "old")], resume("2")), 40)).await;
+    running.status(|status| status.registries[0].counters.commits == 2).await;
+    let is_as_before =
+        |table: &Table| table.destination("web").is_some() && table.destination("old").is_none();
+    assert!(is_as_before(&running.tables.load()), "it was true forty minutes ago");
+    tokio::time::sleep(BELIEVED_AFTER * 2).await;
+    assert_eq!(running.script.watched().len(), 2, "that hub knows no more than before");
+    running.stop().await;
+
+    let (relay, script) = hub();
+    let running = run(script, begin(relay));
+    running.script.watched_times(1).await;
+    assert_eq!(running.script.watched(), [None], "the list that was passed over lies behind the point");
+    running.say(aged(lists(&[("platform", "old")], resume("3")), 60)).await;
+    running.status(|status| status.registries[0].counters.commits == 1).await;
+    assert!(is_as_before(&running.tables.load()));
+    // It hears from its registry again, and what is new to it says not all that differs here.
+    running.say([commit(&scope("platform"))]).await;
+    running.script.watched_times(2).await;
+    running.say(lists(&[("platform", "old")], resume("4"))).await;
+    running.table(|table| table.destination("web").is_none() && table.destination("old").is_some()).await;
     running.stop().await;
 }
 

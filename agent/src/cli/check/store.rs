@@ -1,0 +1,118 @@
+//! A look at the store that several hubs share: what a hub does with it is done once, with a record of no meaning.
+
+use std::{future::Future, time::Duration};
+
+use data_encoding::HEXLOWER;
+use tokio::time::{Instant, timeout_at};
+use weft_core::{
+    identity::TrustDomain,
+    registry::{RegistryError, Right},
+};
+use weft_registries::probe::Probe;
+
+use crate::{
+    config::SharedStore,
+    hub::{
+        store::{self, Expected, LeaseId, Put, Store, StoreError},
+        token::random,
+    },
+};
+
+/// How long the record stays at most when the look is interrupted.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// What the store is called in a configuration.
+pub(super) fn kind(server: &SharedStore) -> &'static str {
+    match server {
+        SharedStore::Etcd { .. } => "etcd",
+        SharedStore::Consul { .. } => "consul",
+        SharedStore::Kubernetes { .. } => "kubernetes",
+    }
+}
+
+/// Looks at a store for at most `within`. Must be called within a runtime.
+pub(super) async fn look(
+    (prefix, server): (&str, &SharedStore),
+    mesh: &TrustDomain,
+    within: Duration,
+) -> Probe {
+    let began = Instant::now();
+    let mut look = Look { probe: Probe::default(), deadline: began + within, within };
+    match store::shared(prefix, server, mesh) {
+        // A step that fails ends the look: those after it would fail alike.
+        Ok(store) => drop(look.steps(&*store).await),
+        Err(error) => look.failed(&error),
+    }
+    look.probe.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    look.probe
+}
+
+struct Look {
+    probe: Probe,
+    deadline: Instant,
+    within: Duration,
+}
+
+impl Look {
+    async fn steps(&mut self, store: &dyn Store) -> Option<()> {
+        let key = format!("check/{}", HEXLOWER.encode(&random::<8>()));
+        let listed = self.step("list keys", "all that hubs share", store.list("check/")).await;
+        let lease = self.step("keep leases", "which hub holds which stream", store.grant(LASTS)).await;
+        let written = self.write(store, &key, lease.clone()).await;
+        if let Some(lease) = lease {
+            self.step("end leases", "hubs that leave in order", store.revoke(&lease)).await?;
+        }
+        listed.and(written)
+    }
+
+    /// Makes the record, changes it, and removes it.
+    async fn write(&mut self, store: &dyn Store, key: &str, lease: Option<LeaseId>) -> Option<()> {
+        let put = || Some(Put { lease: lease.clone(), ..Put::durable("weft check") });
+        let needed_for = "joins, tokens and announcements";
+        self.step("create keys", needed_for, store.swap(key, Expected::Absent, put())).await?;
+        let entry = self.step("read keys", needed_for, store.get(key)).await??;
+        let changed = store.swap(key, Expected::Version(entry.version), put());
+        self.step("change keys", needed_for, changed).await?;
+        self.step("remove keys", needed_for, store.swap(key, Expected::Any, None)).await.map(drop)
+    }
+
+    /// One step. What the store denies is a missing right, all else a fault.
+    async fn step<T>(
+        &mut self,
+        name: &str,
+        needed_for: &str,
+        step: impl Future<Output = Result<T, StoreError>>,
+    ) -> Option<T> {
+        if self.probe.error.is_some() {
+            return None;
+        }
+        let late = |_| Err(StoreError::Unreachable(format!("no answer within {} s", self.within.as_secs())));
+        let done = timeout_at(self.deadline, step).await.unwrap_or_else(late);
+        let given = match &done {
+            Ok(_) => true,
+            Err(StoreError::Denied(_)) => false,
+            Err(error) => {
+                self.failed(error);
+                return None;
+            }
+        };
+        let why = done.as_ref().err().map(|error| format!(" ({error})")).unwrap_or_default();
+        self.probe.rights.push(Right {
+            name: name.into(),
+            given: Some(given),
+            needed_for: format!("{needed_for}{why}"),
+            optional: false,
+        });
+        done.ok()
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Denied(_) => RegistryError::Denied(String::new()),
+            StoreError::Unreachable(_) => RegistryError::Unreachable(String::new()),
+            _ => RegistryError::Malformed(String::new()),
+        };
+        self.probe.error = Some(error.to_string());
+        self.probe.error_kind = Some(kind.label());
+    }
+}
