@@ -1,6 +1,7 @@
 //! What is asked of every registry, and of each how it is filled, changed and counted.
 
 mod consul;
+mod dns;
 mod eureka;
 mod kubernetes;
 mod nomad;
@@ -54,8 +55,12 @@ trait Backend: Sync {
 }
 
 /// Measures one.
-pub(crate) fn measure(options: &Options, kind: Kind, services: usize) -> anyhow::Result<Row> {
-    eprintln!("{kind}, {services} services of {ENDPOINTS}");
+pub(crate) fn measure(
+    options: &Options,
+    (name, kind): (&'static str, Kind),
+    services: usize,
+) -> anyhow::Result<Row> {
+    eprintln!("{name}, {services} services of {ENDPOINTS}");
     let home = installed(kind)?;
     let place = Place::new(&options.weft_bin)?;
     let backend: Box<dyn Backend> = match kind {
@@ -63,9 +68,9 @@ pub(crate) fn measure(options: &Options, kind: Kind, services: usize) -> anyhow:
         Kind::Nomad => Box::new(nomad::start(&home)?),
         Kind::Kubernetes => Box::new(kubernetes::start(&home, place.scratch())?),
         Kind::Eureka => Box::new(eureka::start(&home)?),
-        Kind::Knot => bail!("names of DNS are listed in the agent's file: there is nothing to fill"),
+        Kind::Knot => Box::new(dns::start(&home)?),
     };
-    let mut row = Row { backend: kind.name(), services, endpoints: services * ENDPOINTS, ..Row::default() };
+    let mut row = Row { backend: name, services, endpoints: services * ENDPOINTS, ..Row::default() };
     let idle = {
         let agent = place.start("idle", &backend.section())?;
         agent.until(0)?;

@@ -20,10 +20,20 @@ use report::Row;
 /// How many endpoints each service has.
 const ENDPOINTS: usize = 10;
 
+/// What can be measured, each with its server.
+const BACKENDS: [(&str, Option<Kind>); 6] = [
+    ("kubernetes", Some(Kind::Kubernetes)),
+    ("consul", Some(Kind::Consul)),
+    ("nomad", Some(Kind::Nomad)),
+    ("eureka", Some(Kind::Eureka)),
+    ("dns", Some(Kind::Knot)),
+    ("hub", None),
+];
+
 /// What following a registry costs: time, memory, traffic.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure: kubernetes, consul, nomad, eureka, hub; all that are installed when none is named
+    /// What to measure: kubernetes, consul, nomad, eureka, dns, hub; all that are installed when none is named
     backends: Vec<String>,
     /// Services of ten endpoints each
     #[arg(long, default_value_t = 1000)]
@@ -66,9 +76,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, services) in wanted(options)? {
-        rows.push(match Kind::PLATFORMS.into_iter().find(|kind| kind.name() == name) {
-            Some(kind) => backends::measure(options, kind, services)?,
+    for (name, server, services) in wanted(options)? {
+        rows.push(match server {
+            Some(kind) => backends::measure(options, (name, kind), services)?,
             None => hub::measure(options)?,
         });
     }
@@ -76,18 +86,18 @@ fn run(options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 /// What is to be measured, with how many services.
-fn wanted(options: &Options) -> anyhow::Result<Vec<(String, usize)>> {
-    let known = ["kubernetes", "consul", "nomad", "eureka", "hub"];
+fn wanted(options: &Options) -> anyhow::Result<Vec<(&'static str, Option<Kind>, usize)>> {
+    let known = BACKENDS.map(|(name, _)| name);
     if let Some(unknown) = options.backends.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("there is no backend {unknown}: {} are known", known.join(", "));
     }
     let mut wanted = Vec::new();
-    for name in known {
+    for (name, server) in BACKENDS {
         let named = options.backends.iter().any(|backend| backend == name);
         if !named && !options.backends.is_empty() {
             continue;
         }
-        if let Some(kind) = Kind::PLATFORMS.into_iter().find(|kind| kind.name() == name)
+        if let Some(kind) = server
             && let Err(not) = installed(kind)
         {
             if named {
@@ -96,9 +106,9 @@ fn wanted(options: &Options) -> anyhow::Result<Vec<(String, usize)>> {
             eprintln!("SKIPPED: {not}");
             continue;
         }
-        wanted.push((name.to_owned(), options.services));
-        if options.large && ["kubernetes", "consul"].contains(&name) {
-            wanted.push((name.to_owned(), 10_000));
+        wanted.push((name, server, options.services));
+        if options.large && [Some(Kind::Kubernetes), Some(Kind::Consul)].contains(&server) {
+            wanted.push((name, server, 10_000));
         }
     }
     Ok(wanted)
