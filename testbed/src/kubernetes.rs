@@ -263,19 +263,24 @@ impl Kubernetes {
     }
 
     /// Makes everything as it was when etcd lay as it was copied: for tests of a restore from an old backup. The API
-    /// server is killed before and started again after.
+    /// server and the controllers are killed before and started again after, as Kubernetes' guide to a restore has it:
+    /// controllers whose caches are ahead of the store overlook what is written after.
     ///
     /// # Errors
     ///
     /// [`Error::System`] when the copy cannot be read, [`Error::NotReady`].
     pub fn restore_etcd(&self, copy: &Path) -> Result<(), Error> {
+        if let Some(controllers) = &self.controllers {
+            controllers.kill();
+        }
         self.kill_api_server();
         self.kill_etcd();
         let data = self.etcd_data();
         fs::remove_dir_all(&data).map_err(Error::system("remove the data of etcd"))?;
         copy_folder(copy, &data)?;
         self.etcd.restart()?;
-        self.restart_api_server()
+        self.restart_api_server()?;
+        self.controllers.as_ref().map_or(Ok(()), Process::start_again)
     }
 
     /// Copies the data of etcd into a folder of that name in the scratch folder. etcd is killed before, started again after.
