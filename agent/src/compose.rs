@@ -19,7 +19,7 @@ use tokio::{
 use weft_core::{
     flow::{Flow, FlowConfig, FlowHandle, Registries, Source},
     identity::TrustDomain,
-    merge::Snapshot,
+    merge::{Limits, Snapshot},
     name::RegistryName,
     publish::{Publisher, Reader},
     registry::Registry,
@@ -264,10 +264,10 @@ fn sources(
     };
     let Checks { tls, findings } = checks.clone();
     let trust_domain = trust_domain.cloned();
-    let environment = Environment { hub, trust_domain, tls: Some(tls), findings, may_name: None };
+    let environment = Environment { hub, trust_domain, tls: Some(tls), findings, limits: Limits::default() };
     let source = |plan: &Plan| {
         let registry = plan.build(&environment)?;
-        Ok(Source { may_name: plan.may_name.clone(), ..Source::new(registry) })
+        Ok(Source { limits: plan.limits.clone(), ..Source::new(registry) })
     };
     plans.iter().map(source).collect()
 }

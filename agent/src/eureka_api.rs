@@ -23,7 +23,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
-use weft_core::{flow, merge::Snapshot, name::RegistryName, publish::Reader};
+use weft_core::{flow, merge::Snapshot, name::RegistryName, publish::Reader, table::Table};
 use weft_registries::{
     Plan,
     eureka::api::{Api, Listeners, MAX_BODY, Moment, Question, Reply, Source},
@@ -97,6 +97,17 @@ impl Surroundings {
     }
 }
 
+/// What the registries say, and what was made of it.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// What each registry says.
+    pub snapshots: Reader<Snapshot>,
+    /// How the registries are.
+    pub statuses: Reader<flow::Status>,
+    /// Where each name leads.
+    pub tables: Reader<Table>,
+}
+
 /// The served API. Dropping it closes its socket and every connection.
 #[derive(Debug)]
 pub struct EurekaApi {
@@ -110,19 +121,13 @@ impl EurekaApi {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub async fn serve(
-        listen: SocketAddr,
-        snapshots: Reader<Snapshot>,
-        statuses: Reader<flow::Status>,
-        surroundings: Surroundings,
-    ) -> io::Result<Self> {
+    pub async fn serve(listen: SocketAddr, said: Said, surroundings: Surroundings) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let (surroundings, followed) = watch::channel(surroundings);
         let served = Served {
             api: Api::default(),
-            snapshots,
-            statuses,
+            said,
             surroundings: followed,
             turns: Semaphore::new(1),
             began: Instant::now(),
@@ -152,8 +157,7 @@ impl Drop for EurekaApi {
 
 struct Served {
     api: Api,
-    snapshots: Reader<Snapshot>,
-    statuses: Reader<flow::Status>,
+    said: Said,
     surroundings: watch::Receiver<Surroundings>,
     /// One answer is made at a time: making one may take a processor, and those that wait then share it.
     turns: Semaphore,
@@ -194,12 +198,13 @@ impl Served {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Moment { wall: millis(wall), steady: millis(self.began.elapsed()) };
-        let (snapshot, status) = (self.snapshots.load_full(), self.statuses.load_full());
+        let (snapshot, status) = (self.said.snapshots.load_full(), self.said.statuses.load_full());
         let surroundings = self.surroundings.borrow().clone();
         let source = Source {
             snapshot: &snapshot,
             order: &status.precedence,
             joins: &status.joins,
+            table: &self.said.tables.load_full(),
             eureka: &surroundings.eureka,
             listeners: &surroundings.listeners,
             lacks: status.registries.iter().any(|registry| !registry.ready),

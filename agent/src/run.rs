@@ -18,7 +18,7 @@ use crate::{
     admin::Admin,
     compose::{Inbound, Parts, proxy_config},
     config::{AgentConfig, ListenAddress, Overrides, load_agent},
-    eureka_api::{EurekaApi, Surroundings},
+    eureka_api::{EurekaApi, Said, Surroundings},
     gates::Gates,
     inspect::{Full, Inspect, ReadOnly},
     lifecycle::{Lifecycle, Phase, Request, Signals},
@@ -274,8 +274,8 @@ async fn admin(config: &AgentConfig, inspect: &Arc<Inspect>) -> anyhow::Result<A
 async fn eureka_api(config: &AgentConfig, parts: &Parts) -> anyhow::Result<Option<EurekaApi>> {
     let Some(api) = config.eureka_api else { return Ok(None) };
     let (snapshots, statuses) = (parts.snapshots.clone(), parts.statuses.clone());
-    let surroundings = Surroundings::of_agent(config);
-    let served = EurekaApi::serve(api.listen, snapshots, statuses, surroundings).await;
+    let said = Said { snapshots, statuses, tables: parts.tables.clone() };
+    let served = EurekaApi::serve(api.listen, said, Surroundings::of_agent(config)).await;
     served.map(Some).with_context(|| format!("the address of Eureka's API {}", api.listen))
 }
 

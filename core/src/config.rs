@@ -11,6 +11,7 @@
 //! The keys that a section asks for are its schema, so registries read theirs without this module knowing them.
 
 mod fault;
+mod mask;
 mod suggest;
 mod render;
 mod source;

@@ -15,7 +15,6 @@ mod status;
 mod words;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     future::Future,
     path::PathBuf,
@@ -41,11 +40,10 @@ use crate::{
     compile::{CompileConfig, Compiler, Join},
     driver::{Backoff, Message, StateFile, Told},
     locality::Locality,
-    merge::{Merge, Snapshot},
+    merge::{Limits, Merge, Snapshot},
     name::RegistryName,
     publish::{Publisher, Reader},
     registry::{Event, Registry, Scope},
-    resource::PrincipalMatch,
     table::Table,
     workload::Workload,
 };
@@ -63,17 +61,17 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 pub struct Source {
     /// The registry.
     pub registry: Arc<dyn Registry>,
-    /// Which identities it may name, and of a relay all that it speaks for; none means any.
-    pub may_name: Option<Vec<PrincipalMatch>>,
+    /// Of what it may speak, and of a relay all that it speaks for.
+    pub limits: Limits,
     /// How it is tried again.
     pub backoff: Backoff,
 }
 
 impl Source {
-    /// A registry that may name any identity, tried again as usual.
+    /// A registry without limits, tried again as usual.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry, may_name: None, backoff: Backoff::default() }
+        Self { registry, limits: Limits::default(), backoff: Backoff::default() }
     }
 }
 
@@ -150,11 +148,9 @@ impl Flow {
     #[must_use]
     pub fn new(config: FlowConfig) -> Self {
         let now = (config.now)();
-        let may_name = config
-            .sources
-            .iter()
-            .filter_map(|source| Some((source.registry.name().clone(), source.may_name.clone()?)));
-        let merge = Merge::new(may_name.collect::<BTreeMap<_, _>>());
+        let limits =
+            config.sources.iter().map(|source| (source.registry.name().clone(), source.limits.clone()));
+        let merge = Merge::new(limits.collect());
         let (sender, commands) = mpsc::channel(16);
         let (joins, workloads) = (config.joins, config.workloads);
         let mut flow = Self {
@@ -440,6 +436,10 @@ impl Flow {
         let now = (self.now)();
         for followed in &mut self.followed {
             followed.settle_unconfirmed(self.merge.snapshot(), now);
+        }
+        if self.merge.free_names(now) {
+            self.pending.snapshot = true;
+            self.publish(false);
         }
         self.tables.sweep();
         self.snapshots.sweep();

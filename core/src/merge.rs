@@ -9,7 +9,9 @@
 //! - what a commit costs depends on what it changes, not on how much is held.
 
 mod absence;
+mod departed;
 mod intake;
+mod limits;
 mod order;
 mod partition;
 mod snapshot;
@@ -27,7 +29,9 @@ use foldhash::fast::RandomState;
 use imbl::OrdSet;
 
 pub use absence::{BELIEVED_AFTER, DOUBTED_FROM, OLDER_BY};
+pub use departed::{Departed, KEPT};
 pub use intake::RequiredTls;
+pub use limits::Limits;
 pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snapshot};
 
 use absence::{Absence, Fate, is_outdated};
@@ -39,7 +43,7 @@ use crate::{
     diagnostic::Diagnostic,
     name::{OriginName, PortName, RegistryName, ServiceKey},
     registry::{Completeness, Event, Scope},
-    resource::{Endpoint, Health, PrincipalMatch, Resource, ResourceKey},
+    resource::{Endpoint, Health, Resource, ResourceKey},
 };
 
 /// How old a restored scope may be for its plaintext endpoints to be used.
@@ -101,11 +105,10 @@ pub struct SavedScope {
 }
 
 impl Merge {
-    /// Starts empty. `may_name` limits which identities a registry, and whatever comes through it, may name; a registry
-    /// that is missing there may name any.
+    /// Starts empty. `limits` are of a registry and of whatever comes through it; one that is missing there has none.
     #[must_use]
-    pub fn new(may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>) -> Self {
-        Self { intake: Intake::new(may_name), ..Self::default() }
+    pub fn new(limits: BTreeMap<RegistryName, Limits>) -> Self {
+        Self { intake: Intake::new(limits), ..Self::default() }
     }
 
     /// Takes one event in. `now` is the time at which it came. A commit of what is older than
@@ -137,7 +140,7 @@ impl Merge {
         self.abandon(scope);
         let Some(state) = self.snapshot.scopes.get(scope).cloned() else { return };
         let gone = state.origins.keys().map(|name| (name.clone(), None)).collect();
-        self.install(scope, state, gone, false);
+        self.install(scope, state, gone, false, None);
         self.snapshot.scopes.remove(scope);
         if self.snapshot.scopes.keys().all(|other| other.registry != scope.registry) {
             self.snapshot.partitions.remove(&scope.registry);
@@ -150,7 +153,7 @@ impl Merge {
     pub fn lack(&mut self, scope: &Scope, now: SystemTime) -> bool {
         let Some(state) = self.snapshot.scopes.get(scope).cloned() else { return true };
         let changes = absent(&state, Absence::of_scope(), |_| true, now);
-        self.install(scope, state, changes, false);
+        self.install(scope, state, changes, false, Some(now));
         if self.snapshot.scopes.get(scope).is_some_and(|state| !state.origins.is_empty()) {
             return false;
         }
@@ -158,12 +161,12 @@ impl Merge {
         true
     }
 
-    /// Replaces which identities a registry may name, from its next words on.
-    pub fn set_may_name(&mut self, registry: &RegistryName, allowed: Option<Vec<PrincipalMatch>>) {
-        self.intake.set_may_name(registry, allowed);
+    /// Replaces of what a registry may speak, from its next words on.
+    pub fn set_limits(&mut self, registry: &RegistryName, limits: Limits) {
+        self.intake.limits.insert(registry.clone(), limits);
     }
 
-    /// From here on, what is said of `registry` comes through `relay`, whose `may_name` rules it; with none it speaks for
+    /// From here on, what is said of `registry` comes through `relay`, whose limits rule it; with none it speaks for
     /// itself.
     pub fn set_relay(&mut self, registry: &RegistryName, relay: Option<&RegistryName>) {
         match relay {
@@ -193,7 +196,7 @@ impl Merge {
         // Which ports stay in TLS was kept with the state. The state itself says it no more: part of it is what was
         // made of the registry's words.
         let required_tls = self.intake.required_tls.clone();
-        self.install(&saved.scope, state, changes, false);
+        self.install(&saved.scope, state, changes, false, Some(now));
         self.intake.required_tls = required_tls;
     }
 
@@ -219,8 +222,10 @@ impl Merge {
         self.intake.required_tls.len() < before
     }
 
-    /// Drops the unconfirmed origins of a registry, or of all: the operator's word that they are gone. Returns how many.
+    /// Drops the unconfirmed origins of a registry, or of all: the operator's word that they are gone. Returns how many. What
+    /// services that departed there kept of their names is free, too.
     pub fn drop_unconfirmed(&mut self, only: Option<&RegistryName>) -> usize {
+        self.free(|registry, _| only.is_none_or(|only| only == registry));
         let unconfirmed = self.snapshot.unconfirmed();
         let mut dropped = 0;
         let is_meant = |scope: &Scope| only.is_none_or(|registry| *registry == scope.registry);
@@ -228,7 +233,7 @@ impl Merge {
             dropped += origins.len();
             let state = self.snapshot.scopes.get(&scope).cloned().unwrap_or_default();
             let changes = origins.into_iter().map(|(name, _)| (name, None)).collect();
-            self.install(&scope, state, changes, false);
+            self.install(&scope, state, changes, false, None);
         }
         dropped
     }
@@ -292,17 +297,23 @@ impl Merge {
         let stale = age > PLAINTEXT_FROM_STATE || (listing && state.stale);
         state.restored &= listing;
         let judged_anew = std::mem::replace(&mut state.stale, stale) != stale;
-        if self.install(scope, state, changes, judged_anew) { Applied::Changed } else { Applied::Confirmed }
+        if self.install(scope, state, changes, judged_anew, Some(now)) {
+            Applied::Changed
+        } else {
+            Applied::Confirmed
+        }
     }
 
     /// Replaces origins of a scope and brings everything derived from them up to date. `all` asks to derive every
-    /// service of the scope anew. Returns whether anything changed.
+    /// service of the scope anew. What goes `now` by its registry's word keeps its names for a while. Returns whether anything
+    /// changed.
     fn install(
         &mut self,
         scope: &Scope,
         mut state: ScopeState,
         changes: Vec<(OriginName, Option<Arc<Origin>>)>,
         all: bool,
+        now: Option<SystemTime>,
     ) -> bool {
         let mut touched = Touched::default();
         let mut any = false;
@@ -332,7 +343,7 @@ impl Merge {
             return false;
         }
         self.snapshot.generation += 1;
-        self.derive(&scope.registry, touched);
+        self.derive(&scope.registry, touched, now);
         true
     }
 }

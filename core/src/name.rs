@@ -4,9 +4,13 @@
 //! reference-counted strings, so that thousands of endpoints share one `reviews`; only instances, which share nothing,
 //! own theirs, and save the counters.
 
+mod pattern;
+
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+pub use pattern::ServicePattern;
 
 use crate::intern::Pool;
 

@@ -124,6 +124,9 @@ pub struct Service {
     /// of their own region (Kubernetes' `trafficDistribution`).
     #[serde(default)]
     pub nearest: bool,
+    /// Whether its instances are all that it is known by, so that whoever may register one declares it, with its host names.
+    #[serde(default)]
+    pub implied: bool,
 }
 
 /// A port of a service as callers know it.

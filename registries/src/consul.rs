@@ -114,7 +114,7 @@ impl ConsulRegistry {
         let around = Surroundings {
             rules: settings.rules.clone(),
             trust_domain: environment.trust_domain.clone(),
-            may_name: environment.may_name.clone(),
+            may_name: environment.limits.may_name.clone(),
             domain: settings.domain.clone(),
             datacenter: settings.datacenter.clone(),
             peer: settings.peer.clone(),

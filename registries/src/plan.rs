@@ -7,11 +7,11 @@ use std::{
 };
 
 use weft_core::{
-    config::{Located, Section, read_principal},
+    config::{Fault, Located, Readable, Section, read_principal},
     identity::TrustDomain,
-    name::{RegistryName, ServiceName},
+    merge::Limits,
+    name::{RegistryName, ServiceName, ServicePattern},
     registry::Registry,
-    resource::PrincipalMatch,
     tls::TlsContext,
 };
 
@@ -27,8 +27,8 @@ pub struct Environment {
     pub hub: Option<HubFactory>,
     /// The trust domain of the identities that rules and platforms name without one.
     pub trust_domain: Option<TrustDomain>,
-    /// Which identities the registry that is built may name: [`Plan::build`] says so from its section. None means any.
-    pub may_name: Option<Vec<PrincipalMatch>>,
+    /// Of what the registry that is built may speak: [`Plan::build`] says so from its section.
+    pub limits: Limits,
     /// With what endpoints of the mesh are checked; none in a process without a part in the mesh.
     pub tls: Option<Arc<TlsContext>>,
     /// Where is shown what checks find.
@@ -119,8 +119,8 @@ pub struct Plan {
     pub kind: &'static str,
     /// Its name, unique in the file.
     pub name: Located<RegistryName>,
-    /// Which identities it may name; none means any.
-    pub may_name: Option<Vec<PrincipalMatch>>,
+    /// Of what it may speak.
+    pub limits: Limits,
     /// How its endpoints are looked after.
     pub checks: CheckRules,
     /// What is its kind's own.
@@ -137,21 +137,32 @@ impl Plan {
         let kind = section.require_value("kind", "what it is, such as kind = \"static\"");
         let kind = kind.and_then(|value| value.word(&words));
         let name: Option<Located<RegistryName>> = match section.get("name") {
-            Some(value) => weft_core::config::Readable::read(&value),
+            Some(value) => Readable::read(&value),
             None => kind.and_then(|kind| {
                 let name = RegistryName::new(&format!("{prefix}{}", kind.word)).ok()?;
                 Some(Located { value: name, place: section.place() })
             }),
         };
         let may_name = section.list("may_name", read_principal);
+        let may_own = section.list("may_own", ServicePattern::read);
         let checks = CheckRules::read(section);
         let Some(kind) = kind else {
             section.ignore_unknown();
             return None;
         };
-        let settings = (kind.read)(section)?;
-        let may_name = may_name.filter(|patterns| !patterns.is_empty());
-        Some(Self { kind: kind.word, name: name?, may_name, checks: checks?, settings })
+        let faults_before = section.faults_so_far();
+        let Some(settings) = (kind.read)(section) else {
+            // A section that is left out without a word would be a registry less, and its policies.
+            if section.faults_so_far() == faults_before {
+                section.report_missing(Fault::error(section.place(), "this section cannot be used"));
+            }
+            return None;
+        };
+        let limits = Limits {
+            may_name: may_name.filter(|patterns| !patterns.is_empty()),
+            may_own: may_own.filter(|patterns| !patterns.is_empty()),
+        };
+        Some(Self { kind: kind.word, name: name?, limits, checks: checks?, settings })
     }
 
     /// Makes the registry.
@@ -159,7 +170,7 @@ impl Plan {
     /// # Errors
     /// When the environment lacks what it needs.
     pub fn build(&self, environment: &Environment) -> Result<Arc<dyn Registry>, BuildError> {
-        let environment = &Environment { may_name: self.may_name.clone(), ..environment.clone() };
+        let environment = &Environment { limits: self.limits.clone(), ..environment.clone() };
         let registry = self.settings.build(&self.name.value, environment)?;
         if self.checks.is_empty() {
             return Ok(registry);
@@ -174,7 +185,7 @@ impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
         let settings = |plan: &Self| format!("{:?}", plan.settings);
         let common =
-            |plan: &Self| (plan.kind, plan.name.value.clone(), plan.may_name.clone(), plan.checks.clone());
+            |plan: &Self| (plan.kind, plan.name.value.clone(), plan.limits.clone(), plan.checks.clone());
         common(self) == common(other) && settings(self) == settings(other)
     }
 }

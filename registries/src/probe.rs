@@ -4,15 +4,16 @@
 //! what is shown is what an agent would see, read by the same code.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
-    name::{OriginName, ServiceName},
+    merge::{Limits, Merge, ScopeState},
+    name::ServiceName,
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
     resource::{Endpoint, Resource},
 };
@@ -58,8 +59,8 @@ impl Probe {
     }
 }
 
-/// Looks at a registry for at most `within`.
-pub async fn probe(registry: &dyn Registry, within: Duration) -> Probe {
+/// Looks at a registry of which `limits` are declared for at most `within`.
+pub async fn probe(registry: &dyn Registry, limits: &Limits, within: Duration) -> Probe {
     let began = Instant::now();
     let deadline = began + within;
     let mut probe = Probe::default();
@@ -70,7 +71,7 @@ pub async fn probe(registry: &dyn Registry, within: Duration) -> Probe {
             probe.failed(&RegistryError::Unreachable(format!("no answer within {} s", within.as_secs())))
         }
     }
-    let mut listed = Listed::default();
+    let mut listed = Listed::new(registry, limits);
     // A server that could not be asked for rights may still be listed, and the other way round.
     match timeout_at(deadline, listed.listen(registry)).await {
         Ok(Ok(())) => {}
@@ -86,55 +87,56 @@ pub async fn probe(registry: &dyn Registry, within: Duration) -> Probe {
     probe
 }
 
-/// What was heard until the first list was whole.
-#[derive(Default)]
+/// What was heard until the first list was whole, as an agent would take it in.
 struct Listed {
-    origins: BTreeMap<(Scope, OriginName), (Vec<Resource>, Vec<OriginFault>)>,
+    merge: Merge,
     listing: BTreeSet<Scope>,
-    filtered: bool,
     whole: bool,
 }
 
 impl Listed {
+    fn new(registry: &dyn Registry, limits: &Limits) -> Self {
+        let merge = Merge::new([(registry.name().clone(), limits.clone())].into());
+        Self { merge, listing: BTreeSet::new(), whole: false }
+    }
+
     async fn listen(&mut self, registry: &dyn Registry) -> Result<(), RegistryError> {
         let mut words = registry.watch(Scope::whole(registry.name().clone()), None);
         while let Some(word) = words.next().await {
-            match word? {
-                Event::Reset { scope } => drop(self.listing.insert(scope)),
-                Event::Replace { scope, origin, resources, faults, .. } => {
-                    self.origins.insert((scope, origin), (resources, faults));
-                }
-                Event::Ready { scope, completeness } => {
-                    self.listing.remove(&scope);
-                    self.filtered |= completeness == Completeness::Filtered;
-                }
-                Event::Commit { .. } if self.listing.is_empty() => {
-                    self.whole = true;
-                    return Ok(());
-                }
-                Event::Commit { .. } => {}
+            let word = word?;
+            match &word {
+                Event::Reset { scope } => drop(self.listing.insert(scope.clone())),
+                Event::Ready { scope, .. } => drop(self.listing.remove(scope)),
+                Event::Commit { .. } => self.whole = self.listing.is_empty(),
+                Event::Replace { .. } => {}
+            }
+            self.merge.apply(word, SystemTime::now());
+            if self.whole {
+                return Ok(());
             }
         }
         Err(RegistryError::Unreachable("the stream ended".into()))
     }
 
     fn count(self, probe: &mut Probe) {
-        let mut services: BTreeSet<ServiceName> = BTreeSet::new();
-        for (resources, faults) in self.origins.into_values() {
-            probe.skipped.extend(faults);
-            for resource in resources {
+        let mut services: BTreeSet<&ServiceName> = BTreeSet::new();
+        let scopes = &self.merge.snapshot().scopes;
+        for origin in scopes.values().flat_map(|state| state.origins.values()) {
+            probe.skipped.extend(origin.faults.iter().cloned());
+            for resource in &origin.resources {
                 match resource {
-                    Resource::Service(service) => drop(services.insert(service.name.clone())),
+                    Resource::Service(service) => drop(services.insert(&service.name)),
                     Resource::Endpoint(endpoint) => {
                         probe.endpoints += 1;
-                        probe.usable += usize::from(usable(&endpoint));
+                        probe.usable += usize::from(usable(endpoint));
                     }
                     Resource::Route(_) | Resource::Policy(_) => probe.rules += 1,
                 }
             }
         }
         probe.services = services.len();
-        probe.complete = self.whole.then_some(!self.filtered);
+        let is_filtered = |state: &ScopeState| state.completeness == Some(Completeness::Filtered);
+        probe.complete = self.whole.then(|| !scopes.values().any(is_filtered));
     }
 }
 

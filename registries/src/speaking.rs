@@ -20,13 +20,12 @@ use std::borrow::Cow;
 use weft_core::{
     config::Section,
     identity::{SpiffeId, TrustDomain},
-    name::ServiceName,
+    name::{ServiceName, ServicePattern},
     resource::{Address, AppProtocol, IdentityFrom, TlsMode},
 };
 
 pub use rule::{Template, TlsRule};
 
-pub(crate) use rule::Pattern;
 use rule::Rule;
 
 /// The keys of an instance's record, the same on every platform: service meta, tags `key=value`, annotations, metadata.
@@ -52,7 +51,7 @@ pub struct Rules {
     /// For all services.
     registry: Rule,
     /// For some; the first whose pattern fits a service is asked.
-    services: Vec<(Pattern, Rule)>,
+    services: Vec<(ServicePattern, Rule)>,
     /// Whether endpoints may be this very host.
     pub allow_loopback: bool,
 }
@@ -100,7 +99,7 @@ impl Rules {
             .iter()
             .map(|service| {
                 let expected = "the services it is for, such as name = \"web.default\" or \"*.default\"";
-                let pattern: Option<Pattern> = service.require("name", expected);
+                let pattern: Option<ServicePattern> = service.require("name", expected);
                 let rule = Rule::read(service, words);
                 Some((pattern?, rule?))
             })

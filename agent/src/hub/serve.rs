@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 use weft_core::{
-    flow::{Flow, FlowConfig, Source, Status},
+    flow::{Flow, FlowConfig, Source},
     identity::{SpiffeId, TrustDomain},
     merge::Snapshot,
     publish::Reader,
@@ -42,7 +42,7 @@ use super::{
 use crate::{
     admin::Admin,
     config::{EurekaApiConfig, HubConfig, StoreConfig, operator_socket},
-    eureka_api::{EurekaApi, Surroundings},
+    eureka_api::{EurekaApi, Said, Surroundings},
     files::{FileError, make_private_folder},
 };
 
@@ -154,7 +154,10 @@ impl Hub {
         let door = Door { config: config_of_tls, trust_domain: trust_domain.to_string(), shared };
 
         let began = Instant::now();
-        let eureka_api = eureka_api(config, &snapshots, &statuses).await?;
+        let eureka_api = {
+            let (snapshots, statuses, tables) = (snapshots.clone(), statuses.clone(), tables.clone());
+            eureka_api(config, Said { snapshots, statuses, tables }).await?
+        };
         let gone = roster.clone();
         let page = Page {
             folder,
@@ -253,7 +256,7 @@ fn flow(config: &HubConfig, registries: Vec<Arc<dyn Registry>>) -> Result<Flow, 
     make_private_folder(&state_dir)?;
     let source = |registry: Arc<dyn Registry>| {
         let plan = config.registries.iter().find(|plan| plan.name.value == *registry.name());
-        Source { may_name: plan.and_then(|plan| plan.may_name.clone()), ..Source::new(registry) }
+        Source { limits: plan.map(|plan| plan.limits.clone()).unwrap_or_default(), ..Source::new(registry) }
     };
     let sources = registries.into_iter().map(source).collect();
     Ok(Flow::new(FlowConfig { state_dir: Some(state_dir), ..FlowConfig::new(sources) }))
@@ -278,14 +281,10 @@ async fn follow(mut relay: Relay, mut snapshots: Reader<Snapshot>) {
     }
 }
 
-async fn eureka_api(
-    config: &HubConfig,
-    snapshots: &Reader<Snapshot>,
-    statuses: &Reader<Status>,
-) -> Result<Option<EurekaApi>, HubError> {
+async fn eureka_api(config: &HubConfig, said: Said) -> Result<Option<EurekaApi>, HubError> {
     let Some(EurekaApiConfig { listen }) = config.eureka_api else { return Ok(None) };
     let surroundings = Surroundings::of_registries(&config.registries);
-    let served = EurekaApi::serve(listen, snapshots.clone(), statuses.clone(), surroundings).await;
+    let served = EurekaApi::serve(listen, said, surroundings).await;
     served.map(Some).map_err(|source| HubError::Listen { what: listen.to_string(), source })
 }
 

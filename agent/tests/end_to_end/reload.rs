@@ -155,6 +155,50 @@ fn a_route_of_a_registry_that_comes_first_counts_for_services_of_the_next() {
 }
 
 #[test]
+fn a_registry_that_may_own_some_names_takes_no_other_over() {
+    let applications = [Application::start("platform"), Application::start("tenant")];
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", applications[0].address, "http");
+    mesh.serve("evil", "tool", "v1", applications[1].address, "http");
+    mesh.caller("near", "client");
+    let tenant = |name: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nports = [{{ name = \"main\", number = 80, protocol = \"http\" }}]\n\
+             [[service.endpoint]]\ninstance = \"tool\"\nport = \"main\"\naddress = \"{}\"\nmesh = \"{}\"\n\
+             identity = \"{}\"\n",
+            applications[1].address,
+            mesh.inbound("evil"),
+            identity("tool")
+        )
+    };
+    let text = tenant("tool.team") + &tenant("echo.default");
+    mesh.sandbox.write("tenant.d/services.toml", &text);
+    let [own, first] = ["mesh", "tenant"].map(|name| {
+        let path = mesh.sandbox.path(&format!("{name}.d"));
+        format!(
+            "[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
+        )
+    });
+    // Whoever comes first has the name, unless it may not own it.
+    mesh.follow("near", &format!("{first}{own}"));
+    mesh.start();
+    let call = |mesh: &Mesh, host: &str| client::get(mesh.outbound("client"), host, "/").unwrap();
+    let is_platform = |mesh: &Mesh| call(mesh, "echo.default.mesh").body.contains("platform");
+    assert!(!is_platform(&mesh), "the first registry has the name");
+    mesh.follow("near", &format!("{first}may_own = [\"*.team\"]\n{own}"));
+    mesh.write_config("near", "");
+    until("the name is the platform's", || is_platform(&mesh).then_some(()));
+    let told = "may not own the service echo.default";
+    status_when(&mesh, "it is told", |status| status["registries"].to_string().contains(told));
+    let services = mesh.ask("near", "services");
+    let tenants = services.as_array().unwrap().iter().filter(|row| row["registry"] == "tenant");
+    assert_eq!(tenants.map(|row| &row["service"]).collect::<Vec<_>>(), ["tool.team"], "{services}");
+    let config = mesh.sandbox.path("near/weft.toml");
+    let looked = mesh.sandbox.ok(&["check", "--registry", config.to_str().unwrap()]);
+    assert!(looked.contains(told), "{looked}");
+}
+
+#[test]
 fn registries_come_move_and_go_under_load() {
     let application = Application::start("echo");
     let mut mesh = Mesh::new();

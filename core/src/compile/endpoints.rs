@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
+    merge::ServiceEntry,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
     table::{EndpointKey, EndpointSet, LazyState, Upstream},
@@ -64,11 +65,12 @@ pub(super) fn sets(
     let proved = proved(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
         let others = proved.as_ref().filter(|(first, _)| *first != registry);
-        if let Some(foreign) = others.and_then(|(_, proved)| proved.foreign(&entry.endpoints)) {
+        let is_joined = |endpoint: &Endpoint| others.is_none_or(|(_, proved)| proved.admits(endpoint));
+        if let Some(foreign) = entry.endpoints.iter().find(|endpoint| !is_joined(endpoint)) {
             diagnostics.push(refused_join(group, registry, foreign));
-            continue;
         }
-        let usable = entry.endpoints.iter().filter(|endpoint| match endpoint.unusable() {
+        let joined = entry.endpoints.iter().filter(|endpoint| is_joined(endpoint));
+        let usable = joined.filter(|endpoint| match endpoint.unusable() {
             Some(reason) => {
                 withheld.note(reason, endpoint);
                 false
@@ -158,13 +160,19 @@ fn upstream(candidate: &Candidate, previous: &Previous) -> Arc<Upstream> {
     }
 }
 
-/// The most authoritative member of a joined service that has endpoints, with the identities that these prove. None
-/// where nothing is joined, and nothing need be equal.
+/// The most authoritative member of a joined service that has endpoints, or had until a short while ago, with the identities
+/// that these prove. None where nothing is joined, and nothing need be equal.
 fn proved(group: &Group) -> Option<(&RegistryName, Proved<'_>)> {
-    let mut speaking = group.entries().filter(|(_, entry)| !entry.endpoints.is_empty());
+    let speaks =
+        |registry, entry: &ServiceEntry| !entry.endpoints.is_empty() || group.departed(registry).is_some();
+    let mut speaking = group.entries().filter(|(registry, entry)| speaks(registry, entry));
     let (registry, first) = speaking.next()?;
     speaking.next()?;
-    Some((registry, Proved::by(&first.endpoints)))
+    let proved = match group.departed(registry) {
+        Some(departed) => Proved::before(&departed.identities),
+        None => Proved::by(&first.endpoints),
+    };
+    Some((registry, proved))
 }
 
 fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {

@@ -18,9 +18,10 @@ use crate::{
 /// Declarations of one service, most authoritative first.
 type Declarations = [(RegistryName, Arc<Service>)];
 
-/// What decides between claims on a name: a service's own name before any alias, whoever's that is; then the registry's
-/// declared precedence, then what kind of alias it is, then the key. Lower wins. So no registry takes the name of
-/// another's service by a list of host names, which nobody proves.
+/// What decides between claims on a name: a service's own name before an alias that whoever registers an instance may
+/// choose; then the registry's declared precedence, then what kind of name it is, then the key. Lower wins. So no registry
+/// takes the name of another's service by a list of host names, which nobody proves; and a host name that an operator
+/// declares is not another's because somebody called a service so. A mesh host name is nobody's alias.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     is_alias: bool,
@@ -86,20 +87,28 @@ impl Hosts {
         let mut names: Vec<(HostName, Claim)> = Vec::new();
         let Some((first, _)) = declared.first() else { return names };
         let precedence = self.precedence_of(first);
-        let mut add = |name: Result<HostName, NameError>, kind| {
+        let is_alias = |name: &HostName, kind: Kind, implied: bool| match kind {
+            Kind::Own => false,
+            Kind::Platform => implied || !name.as_str().contains('.') || name.as_str().ends_with(".mesh"),
+            Kind::Bare => true,
+        };
+        let mut add = |name: Result<HostName, NameError>, kind, implied| {
             if let Ok(name) = name
                 && !names.iter().any(|(known, _)| *known == name)
             {
-                names.push((name, Claim { is_alias: kind != Kind::Own, precedence, kind, key: key.clone() }));
+                let is_alias = is_alias(&name, kind, implied);
+                names.push((name, Claim { is_alias, precedence, kind, key: key.clone() }));
             }
         };
-        add(HostName::new(&key.service.mesh_host()), Kind::Own);
-        add(Ok(key.service.host()), Kind::Own);
-        for host in declared.iter().flat_map(|(_, service)| &service.hosts) {
-            add(Ok(host.clone()), Kind::Platform);
+        add(HostName::new(&key.service.mesh_host()), Kind::Own, false);
+        add(Ok(key.service.host()), Kind::Own, false);
+        for (_, service) in declared {
+            for host in &service.hosts {
+                add(Ok(host.clone()), Kind::Platform, service.implied);
+            }
         }
         if key.service.namespace() == DEFAULT_NAMESPACE {
-            add(HostName::new(key.service.label()), Kind::Bare);
+            add(HostName::new(key.service.label()), Kind::Bare, false);
         }
         names
     }

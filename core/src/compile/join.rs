@@ -1,6 +1,9 @@
 //! Which services of different registries are one.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,8 @@ use crate::{
 
 /// A declaration that services of the same name in several registries are one. They need equal identities, proved by
 /// mutual TLS: what only one of them names would let that registry add endpoints to another's service. The measure is
-/// the most authoritative registry that has endpoints at the time: while it has none, the next one serves the name alone.
+/// the most authoritative registry that has endpoints at the time, or had some until a short while ago: then the next one
+/// serves the name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The registries, most authoritative first: it names the service, its ports and its routes. At least two.
@@ -67,12 +71,16 @@ impl<'a> Proved<'a> {
         Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
     }
 
-    /// The first of these endpoints that proves none of the identities.
+    /// By endpoints that are gone.
     #[must_use]
-    pub fn foreign<'e>(&self, endpoints: &'e [Arc<Endpoint>]) -> Option<&'e Endpoint> {
-        let is_foreign =
-            |endpoint: &&Endpoint| !proved(endpoint).is_some_and(|identity| self.0.contains(identity));
-        endpoints.iter().map(|endpoint| &**endpoint).find(is_foreign)
+    pub fn before(identities: &'a BTreeSet<SpiffeId>) -> Self {
+        Self(identities.iter().collect())
+    }
+
+    /// Whether an endpoint proves one of the identities.
+    #[must_use]
+    pub fn admits(&self, endpoint: &Endpoint) -> bool {
+        proved(endpoint).is_some_and(|identity| self.0.contains(identity))
     }
 }
 

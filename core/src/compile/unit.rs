@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    merge::{ServiceEntry, Snapshot},
+    merge::{Departed, ServiceEntry, Snapshot},
     name::{PortName, RegistryName, RuleName, ServiceKey, ServiceName},
     resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, RouteRule, Service, ServicePort},
     table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
@@ -26,6 +26,8 @@ pub(super) struct Group {
     entries: Vec<(RegistryName, Arc<ServiceEntry>)>,
     /// Routes of registries that rank before all of these and have no service of that name, most authoritative first.
     above: Vec<(RegistryName, Arc<ServiceEntry>)>,
+    /// Those of these registries whose own instances are gone, and whose service keeps its names.
+    departed: Vec<(RegistryName, Arc<Departed>)>,
 }
 
 impl Group {
@@ -40,18 +42,32 @@ impl Group {
             let entry = snapshot.service(&key)?.clone();
             Some((key.registry, entry))
         };
-        let entries: Vec<_> = members(joins, key).into_iter().filter_map(entry).collect();
+        let mut departed = Vec::new();
+        let member = |key: ServiceKey| {
+            let gone = snapshot.partitions.get(&key.registry)?.departed.get(&key.service);
+            let Some(gone) = gone else { return entry(key) };
+            departed.push((key.registry.clone(), gone.clone()));
+            let said = snapshot.service(&key).map(|entry| ServiceEntry::clone(entry)).unwrap_or_default();
+            let kept = ServiceEntry { service: Some(gone.service.clone()), ..said };
+            Some((key.registry, Arc::new(kept)))
+        };
+        let entries: Vec<_> = members(joins, key).into_iter().filter_map(member).collect();
         let before = ranked.iter().position(|registry| entries.iter().any(|(member, _)| member == registry));
         let above = ranked[..before.unwrap_or_default()].iter();
         let above = above.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
         let routing =
             |(_, entry): &(_, Arc<ServiceEntry>)| entry.service.is_none() && !entry.routes.is_empty();
         let above = above.filter_map(entry).filter(routing).collect();
-        Self { key: key.clone(), entries, above }
+        Self { key: key.clone(), entries, above, departed }
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (&RegistryName, &Arc<ServiceEntry>)> {
         self.entries.iter().map(|(registry, entry)| (registry, entry))
+    }
+
+    /// What is kept of the service of a registry whose own instances are gone.
+    pub(super) fn departed(&self, registry: &RegistryName) -> Option<&Departed> {
+        self.departed.iter().find(|(of, _)| of == registry).map(|(_, departed)| &**departed)
     }
 
     /// The declarations, most authoritative first.

@@ -40,6 +40,11 @@ impl<'s> Collector<'s> {
         }
     }
 
+    /// How many faults there are so far; some are left out where a syntax error may be their cause.
+    pub(super) fn count(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
     /// All faults in the order of the file; at one place, in the order of reading.
     pub(super) fn into_faults(self) -> Vec<Fault> {
         let mut faults = self.faults.into_inner();

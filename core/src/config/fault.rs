@@ -36,7 +36,7 @@ pub struct Place {
     pub column: u32,
     /// How many characters are meant, at least 1 within a line.
     pub width: u32,
-    /// The text of the line, without its end.
+    /// The text of the line, without its end, secrets starred out.
     #[serde(skip)]
     pub line_text: Arc<str>,
 }

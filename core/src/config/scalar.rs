@@ -17,7 +17,7 @@ use crate::{
     locality::Locality,
     name::{
         HostName, InstanceName, Namespace, PortName, RegistryName, RuleName, ServiceLabel, ServiceName,
-        WorkloadName,
+        ServicePattern, WorkloadName,
     },
 };
 
@@ -108,6 +108,7 @@ read_text! {
     RuleName, "a name, such as \"split\"", RuleName::new;
     HostName, "a host name in lower case, such as \"reviews.example\"", HostName::new;
     ServiceName, "a service, such as \"reviews.default\"", ServiceName::new;
+    ServicePattern, "services, such as \"web.default\", \"*.default\" or \"*\"", str::parse::<ServicePattern>;
     TrustDomain, "a trust domain, such as \"demo.mesh\"", TrustDomain::new;
     SpiffeId, "an identity, such as \"spiffe://demo.mesh/ns/default/sa/web\"", SpiffeId::parse;
     Locality, "a locality, such as \"eu/a\"", Locality::new;

@@ -138,6 +138,12 @@ impl<'a> Section<'a> {
         self.collector.push_missing(fault);
     }
 
+    /// How many faults of the file were found so far.
+    #[must_use]
+    pub fn faults_so_far(&self) -> usize {
+        self.collector.count()
+    }
+
     /// Says that its other keys cannot be judged, because what they belong to is itself unknown.
     pub fn ignore_unknown(&mut self) {
         self.ignore_unknown = true;
@@ -153,7 +159,9 @@ impl Drop for Section<'_> {
         for (key, _) in self.table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
             let written = key.get_ref().as_ref();
             let fault = Fault::error(self.collector.place(key.span()), format!("unknown key `{written}`"));
-            let nearest = nearest(written, known.iter().copied());
+            // A secret belongs into a file of its own.
+            let in_a_file = || known.iter().copied().find(|key| key.strip_suffix("_file") == Some(written));
+            let nearest = nearest(written, known.iter().copied()).or_else(in_a_file);
             let expected = match nearest {
                 None if known.len() <= MAX_LISTED => {
                     format!("expected one of {}", quoted(known.iter().copied()))

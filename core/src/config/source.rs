@@ -2,7 +2,10 @@
 
 use std::{ops::Range, path::Path, sync::Arc};
 
-use super::fault::{Fault, Place};
+use super::{
+    fault::{Fault, Place},
+    mask::masked,
+};
 
 /// The longest file that is read, in bytes. Far above any written by hand; keeps a mistaken path from eating memory.
 pub const MAX_FILE: u64 = 16 << 20;
@@ -85,7 +88,7 @@ impl SourceFile {
             line: to_u32(index + 1),
             column: to_u32(count(line_start, start) + 1),
             width: to_u32(count(start, end).max(1)),
-            line_text: line.into(),
+            line_text: masked(line).into(),
         }
     }
 

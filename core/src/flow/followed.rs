@@ -96,7 +96,7 @@ impl Save {
 
 impl Followed {
     pub(super) fn new(number: usize, source: Source, state_file: Option<StateFile>) -> Self {
-        let limits = format!("{:?}", source.may_name);
+        let limits = format!("{:?}", source.limits);
         Self {
             number,
             backoff: source.backoff,

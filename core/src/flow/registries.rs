@@ -6,6 +6,7 @@
 use super::{CompileConfig, Flow, Followed, Registries, Source};
 use crate::{
     driver::{Message, Told},
+    merge::Limits,
     name::OriginName,
     registry::{Event, RegistryError, Version},
 };
@@ -86,7 +87,7 @@ impl Flow {
     ) -> Option<Followed> {
         let Some(source) = new else { return old };
         let name = source.registry.name().clone();
-        self.merge.set_may_name(&name, source.may_name.clone());
+        self.merge.set_limits(&name, source.limits.clone());
         let followed = self.begin(source);
         match old {
             // Its words stay until the new list is whole.
@@ -139,6 +140,6 @@ impl Flow {
             self.merge.forget(scope);
             self.merge.set_relay(&scope.registry, None);
         }
-        self.merge.set_may_name(gone.name(), None);
+        self.merge.set_limits(gone.name(), Limits::default());
     }
 }

@@ -131,7 +131,7 @@ async fn simulate(seed: u64) {
         oldest: random.usize(0..20),
     });
     let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200), seed);
-    let source = Source { registry: registry.clone(), may_name: None, backoff };
+    let source = Source { registry: registry.clone(), limits: Limits::default(), backoff };
     let flow = Flow::new(FlowConfig::new(vec![source]));
     let (mut snapshots, tables) = (flow.snapshots(), flow.tables());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -4,13 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::OrdSet;
 
-use super::{order, snapshot::Origin};
+use super::{Limits, order, snapshot::Origin};
 use crate::{
-    identity::SpiffeId,
     intern::Pool,
     name::{PortName, RegistryName, ServiceKey},
     registry::OriginFault,
-    resource::{Endpoint, PrincipalMatch, Resource, Service, ServicePort, TlsMode},
+    resource::{Endpoint, Resource, ResourceKey, Service, ServicePort, TlsMode},
 };
 
 /// Services whose port was once seen to require TLS on every endpoint.
@@ -19,8 +18,8 @@ pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;
 /// The rules by which a registry's words are taken in.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// Which identities each followed registry may name; one that is missing here may name any.
-    may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>,
+    /// Of what each followed registry may speak; one that is missing here may speak of anything.
+    pub(super) limits: BTreeMap<RegistryName, Limits>,
     /// Through which followed registry others come.
     pub(super) relays: BTreeMap<RegistryName, RegistryName>,
     /// Ports whose endpoints stay in TLS whatever the registry says now: a lost tag is never a downgrade.
@@ -29,15 +28,8 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(may_name: BTreeMap<RegistryName, Vec<PrincipalMatch>>) -> Self {
-        Self { may_name, ..Self::default() }
-    }
-
-    pub(super) fn set_may_name(&mut self, registry: &RegistryName, allowed: Option<Vec<PrincipalMatch>>) {
-        match allowed {
-            Some(allowed) => drop(self.may_name.insert(registry.clone(), allowed)),
-            None => drop(self.may_name.remove(registry)),
-        }
+    pub(super) fn new(limits: BTreeMap<RegistryName, Limits>) -> Self {
+        Self { limits, ..Self::default() }
     }
 
     /// The origin as it stands after `words`, of which equal resources are those of `old`.
@@ -151,11 +143,32 @@ impl Intake {
         from.take_while(|(held, _)| held == service).cloned().collect()
     }
 
-    /// Whether the registry may say this at all; a port that was once TLS only stays so.
+    /// Whether the registry may say this; a port that was once TLS only stays so.
     fn admit(&self, registry: &RegistryName, resource: &mut Resource, faults: &mut Vec<OriginFault>) -> bool {
+        let limits = self.limits_of(registry);
+        let service = match resource {
+            Resource::Service(service) => Some(&service.name),
+            Resource::Endpoint(endpoint) => Some(&endpoint.service),
+            Resource::Route(route) => Some(&route.service),
+            Resource::Policy(_) => None,
+        };
+        if let Some(service) = service
+            && limits.is_some_and(|limits| !limits.admit_service(service))
+        {
+            // One word for a service and all of its endpoints: there may be thousands.
+            let fault = OriginFault {
+                message: format!("refused: registry \"{registry}\" may not own the service {service}"),
+                place: ResourceKey::Service(service.clone()).describe(),
+                keeps_last_good: false,
+            };
+            if faults.last() != Some(&fault) {
+                faults.push(fault);
+            }
+            return false;
+        }
         let Resource::Endpoint(endpoint) = resource else { return true };
         if let Some(identity) = &endpoint.identity
-            && !self.may_name(registry, identity)
+            && limits.is_some_and(|limits| !limits.admit_identity(identity))
         {
             let message =
                 format!("endpoint refused: registry \"{registry}\" may not name the identity {identity}");
@@ -178,9 +191,8 @@ impl Intake {
         true
     }
 
-    fn may_name(&self, registry: &RegistryName, identity: &SpiffeId) -> bool {
-        let followed = self.relays.get(registry).unwrap_or(registry);
-        PrincipalMatch::admits(self.may_name.get(followed).map(Vec::as_slice), identity)
+    fn limits_of(&self, registry: &RegistryName) -> Option<&Limits> {
+        self.limits.get(self.relays.get(registry).unwrap_or(registry))
     }
 
     fn share(&mut self, resource: &mut Resource) {

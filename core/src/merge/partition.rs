@@ -1,6 +1,6 @@
 //! Keeps each registry's partition equal to what its origins say, touching only what a commit touches.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use super::{
     Merge,
@@ -64,10 +64,10 @@ impl Touched {
 
 impl Merge {
     /// Brings one registry's partition up to date.
-    pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched) {
+    pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched, now: Option<SystemTime>) {
         let mut partition = self.snapshot.partitions.get(registry).cloned().unwrap_or_default();
         for (name, origins) in touched.services {
-            self.derive_service(&mut partition, registry, name, origins);
+            self.derive_service(&mut partition, registry, (name, origins), now);
         }
         for (key, origin, resource) in touched.rules {
             self.derive_rule(&mut partition, registry, key, origin, resource);
@@ -79,10 +79,11 @@ impl Merge {
         &mut self,
         partition: &mut Partition,
         registry: &RegistryName,
-        name: ServiceName,
-        changes: Vec<(OriginKey, bool)>,
+        (name, changes): (ServiceName, Vec<(OriginKey, bool)>),
+        now: Option<SystemTime>,
     ) {
-        let old = partition.services.get(&name);
+        let old = partition.services.get(&name).cloned();
+        let old = old.as_deref();
         let mut origins = old.map_or_else(Vec::new, |entry| entry.origins.to_vec());
         for (origin, speaks) in changes {
             match (origins.binary_search(&origin), speaks) {
@@ -120,7 +121,9 @@ impl Merge {
         };
         let filtered = endpoints.len() < said;
         let entry = ServiceEntry { service, endpoints, filtered, routes, origins: origins.into() };
-        if old.is_none_or(|old| **old != entry) {
+        let was = old.map_or((None, &[][..]), |old| (old.service.as_ref(), &old.endpoints));
+        partition.note_departure(&key, was, entry.service.as_ref(), now);
+        if old.is_none_or(|old| *old != entry) {
             self.set_entry(partition, key, entry);
         }
     }
@@ -188,14 +191,18 @@ impl Merge {
     }
 
     /// Remembers ports that are all TLS: from here on, plaintext needs the operator's word. Where all of `old` were TLS,
-    /// that was remembered then, and the operator's word since stands.
+    /// that was remembered then, and the operator's word since stands. Where none is known to speak TLS, it is only what
+    /// nobody said otherwise.
     fn note_required_tls(&mut self, service: &ServiceKey, old: &[Arc<Endpoint>], new: &[Arc<Endpoint>]) {
-        let all_required = |endpoints: &[Arc<Endpoint>]| endpoints.iter().all(|e| e.tls == TlsMode::Required);
-        for port in new.chunk_by(|a, b| a.port_name == b.port_name).filter(|port| all_required(port)) {
+        let are_tls = |endpoints: &[Arc<Endpoint>]| {
+            endpoints.iter().all(|endpoint| endpoint.tls == TlsMode::Required)
+                && endpoints.iter().any(|endpoint| endpoint.is_mutual())
+        };
+        for port in new.chunk_by(|a, b| a.port_name == b.port_name).filter(|port| are_tls(port)) {
             let Some(name) = port.first().map(|endpoint| &endpoint.port_name) else { continue };
             let start = old.partition_point(|endpoint| endpoint.port_name < *name);
             let length = old[start..].partition_point(|endpoint| endpoint.port_name == *name);
-            if length == 0 || !all_required(&old[start..start + length]) {
+            if !are_tls(&old[start..start + length]) {
                 self.intake.required_tls.insert((service.clone(), name.clone()));
             }
         }

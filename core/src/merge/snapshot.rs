@@ -8,6 +8,7 @@ use std::{
 
 use imbl::{OrdMap, OrdSet, Vector};
 
+use super::Departed;
 use crate::{
     name::{OriginName, RegistryName, RuleName, ServiceKey, ServiceName},
     registry::{Completeness, OriginFault, Scope, Version},
@@ -67,6 +68,8 @@ pub struct Origin {
 pub struct Partition {
     /// Everything about each service, whichever origins say it.
     pub services: SharedMap<ServiceName, Arc<ServiceEntry>>,
+    /// Services whose last instance is gone, and whose names stay their own for a while.
+    pub departed: OrdMap<ServiceName, Arc<Departed>>,
     /// Routes by name.
     pub routes: OrdMap<RuleName, Arc<Route>>,
     /// Policies by name.

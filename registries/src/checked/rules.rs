@@ -2,14 +2,14 @@
 
 use weft_core::{
     config::{OneOrMany, Section, Value},
-    name::ServiceName,
+    name::{ServiceName, ServicePattern},
 };
 
-use crate::{check::CheckSettings, speaking::Pattern};
+use crate::check::CheckSettings;
 
 /// The checks of one registry; the first that fits a service counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckRules(Vec<(Vec<Pattern>, Option<CheckSettings>)>);
+pub struct CheckRules(Vec<(Vec<ServicePattern>, Option<CheckSettings>)>);
 
 impl CheckRules {
     /// Reads `check` of a registry's section: one for all services, or several with `services`. None when it has faults.
@@ -30,15 +30,16 @@ impl CheckRules {
 
     /// How a service's endpoints are checked; none when they are not.
     pub(super) fn of(&self, service: &ServiceName) -> Option<&CheckSettings> {
-        let fits =
-            |patterns: &Vec<Pattern>| patterns.is_empty() || patterns.iter().any(|it| it.fits(service));
+        let fits = |patterns: &Vec<ServicePattern>| {
+            patterns.is_empty() || patterns.iter().any(|it| it.fits(service))
+        };
         self.0.iter().find(|(patterns, _)| fits(patterns)).and_then(|(_, check)| check.as_ref())
     }
 }
 
-fn rule(value: &Value<'_>) -> Option<(Vec<Pattern>, Option<CheckSettings>)> {
+fn rule(value: &Value<'_>) -> Option<(Vec<ServicePattern>, Option<CheckSettings>)> {
     let section = Section::open(value, "what is asked, such as { kind = \"tcp\" }")?;
-    let services: OneOrMany<Pattern> = section.read_or("services", OneOrMany::default());
+    let services: OneOrMany<ServicePattern> = section.read_or("services", OneOrMany::default());
     let check = CheckSettings::read(&section, &CheckSettings::default())?;
     Some((services.0, check))
 }

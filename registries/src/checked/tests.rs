@@ -66,7 +66,9 @@ fn endpoint(service: &str, instance: &str, address: SocketAddr) -> Resource {
 fn service(name: &str) -> Resource {
     let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http };
     let name = name.parse().unwrap();
-    Resource::Service(Service { name, ports: vec![port], hosts: Vec::new(), nearest: false }.into())
+    Resource::Service(
+        Service { name, ports: vec![port], hosts: Vec::new(), nearest: false, implied: false }.into(),
+    )
 }
 
 fn replace(origin: &str, resources: Vec<Resource>) -> Event {

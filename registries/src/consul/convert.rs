@@ -76,6 +76,28 @@ pub fn checked_name(service: &str) -> Result<ServiceName, Words> {
     names::service_name(service, DEFAULT_NAMESPACE).map_err(|fault| Words::new(Vec::new(), vec![fault]))
 }
 
+/// Consul answers for a name with the instances of all that are written like it but for the case, and whoever may register
+/// one of these need not be who may register another. The name in lower case stands, or the one nearest to it.
+fn leave_out_others(name: &ServiceName, entries: &mut Vec<&Entry>, faults: &mut Faults) {
+    let is_meant = |entry: &Entry| {
+        let own = &entry.service.name;
+        own == name.label() || names::service_name(own, name.namespace()).is_ok_and(|own| own == *name)
+    };
+    let standing =
+        entries.iter().filter(|entry| is_meant(entry)).map(|entry| &entry.service.name).max().cloned();
+    entries.retain(|entry| {
+        let own = &entry.service.name;
+        let stands = Some(own) == standing.as_ref();
+        if !stands {
+            let as_which = standing.as_deref().unwrap_or(name.label());
+            let message =
+                format!("an instance of it is listed as one of {}, and is left out", names::quoted(as_which));
+            faults.add(own, &message);
+        }
+        stands
+    });
+}
+
 /// What a service says: `entries` are all its instances, `declared` is what Consul's config entries say that it speaks.
 #[must_use]
 pub fn service(
@@ -91,6 +113,7 @@ pub fn service(
     let mut entries: Vec<&Entry> = entries.iter().collect();
     // The oldest decides where instances contradict each other: it is the one that callers know.
     entries.sort_by_key(|it| (it.service.create_index, &it.node.name, &it.service.id));
+    leave_out_others(name, &mut entries, &mut faults);
     let proxies = entries.iter().filter(|it| it.service.kind != objects::TYPICAL).count();
     entries.retain(|it| it.service.kind == objects::TYPICAL);
     if proxies > 0 {
@@ -129,6 +152,7 @@ pub fn service(
             ports,
             hosts,
             nearest: false,
+            implied: true,
         })));
         resources.extend(endpoints.into_values().map(Resource::Endpoint));
     }

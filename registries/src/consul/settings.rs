@@ -19,6 +19,7 @@ use crate::{
 /// Where Consul's own tools look when nobody says more.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
 /// Where Consul's own tools find a token when nobody says more.
+const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
 const TOKEN_VARIABLE: &str = "CONSUL_HTTP_TOKEN";
 /// How long a question waits for a change, before jitter. Consul allows ten minutes; a question that is answered twice a
 /// minute shows an outage that the server hides, and costs eight answers a minute for all four.
@@ -76,7 +77,7 @@ impl Readable for Word {
 /// Reads the section.
 #[must_use]
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
-    let server = ServerSettings::read(section, &default_address());
+    let server = ServerSettings::read_or_from(section, ADDRESS_VARIABLE, &default_address());
     let login = section.get("login").map(|value| LoginSettings::read(&value));
     let credential = Credential::read(section, TOKEN_VARIABLE);
     let datacenter = section.read("datacenter").map(|Word(word)| word);
@@ -138,9 +139,9 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     }))
 }
 
-/// `CONSUL_HTTP_ADDR` may lack the scheme, which `CONSUL_HTTP_SSL` then decides.
+/// The variable may lack the scheme, which `CONSUL_HTTP_SSL` then decides.
 fn default_address() -> String {
-    let address = env::var("CONSUL_HTTP_ADDR").unwrap_or_default();
+    let address = env::var(ADDRESS_VARIABLE).unwrap_or_default();
     if address.is_empty() {
         return DEFAULT_ADDRESS.into();
     }

@@ -216,8 +216,13 @@ fn words(
         Source::Service(_) => (ANY_PORT, None),
     };
     let ports = vec![ServicePort { name: port_name.clone(), number, protocol }];
-    let service =
-        Service { name: followed.service.clone(), ports, hosts: host.into_iter().collect(), nearest: false };
+    let service = Service {
+        name: followed.service.clone(),
+        ports,
+        hosts: host.into_iter().collect(),
+        nearest: false,
+        implied: false,
+    };
     let mut resources = vec![Resource::Service(service.into())];
     for place in places {
         let endpoint = endpoint(followed, &place, rules, trust_domain, &mut faults);

@@ -130,7 +130,13 @@ pub(super) fn application<'a>(
         return Words::new(Vec::new(), faults);
     }
     Words::new(
-        vec![Resource::Service(Arc::new(Service { name: service, ports, hosts: taken, nearest: false }))],
+        vec![Resource::Service(Arc::new(Service {
+            name: service,
+            ports,
+            hosts: taken,
+            nearest: false,
+            implied: true,
+        }))],
         faults,
     )
 }

@@ -57,8 +57,13 @@ impl ServerUrl {
             (_, Some(rest)) => (true, rest),
             _ => return Err("it begins with neither http:// nor https://".into()),
         };
-        if rest.contains(['@', '?', '#']) {
-            return Err("it holds a user, a query or a fragment".into());
+        if rest.contains('@') {
+            return Err(
+                "it holds a user or a password, which have keys of their own where they are taken".into()
+            );
+        }
+        if rest.contains(['?', '#']) {
+            return Err("it holds a query or a fragment".into());
         }
         let (authority, base) = rest.split_once('/').unwrap_or((rest, ""));
         let port = if secure { 443 } else { 80 };
@@ -116,6 +121,20 @@ impl ServerSettings {
             None => ServerUrl::parse(address).ok(),
         };
         Self::read_at(section, vec![url?])?.pop()
+    }
+
+    /// The same where a variable of the environment, which says `address`, may stand in for the file. What it says is told
+    /// when it cannot be used.
+    #[must_use]
+    pub fn read_or_from(section: &Section<'_>, variable: &str, address: &str) -> Option<Self> {
+        if !section.has("address")
+            && let Err(why) = ServerUrl::parse(address)
+        {
+            let fault =
+                Fault::error(section.place(), format!("the variable {variable} cannot be used: {why}"));
+            section.report(fault.help("say where the server is: address = \"http://…\""));
+        }
+        Self::read(section, address)
     }
 
     /// The same with `addresses`, one or several, of servers that prove themselves alike.

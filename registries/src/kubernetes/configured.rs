@@ -85,9 +85,11 @@ impl Verdict {
         };
         let resolved = missing.map(|missing| match missing {
             [] => condition(RESOLVED, true, RESOLVED, ""),
-            [one] => condition(RESOLVED, false, "BackendNotFound", &format!("there is no service {one}")),
+            [one] => {
+                condition(RESOLVED, false, "BackendNotFound", &format!("this cluster has no service {one}"))
+            }
             several => {
-                let message = format!("there are no services {}", several.join(", "));
+                let message = format!("this cluster has no services {}", several.join(", "));
                 condition(RESOLVED, false, "BackendNotFound", &message)
             }
         });

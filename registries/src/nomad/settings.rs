@@ -12,12 +12,13 @@ use weft_core::{
 use super::NomadRegistry;
 use crate::{
     credential::Credential,
-    http_client::{ServerSettings, ServerUrl},
+    http_client::ServerSettings,
     plan::{BuildError, Environment, Settings},
     speaking::Rules,
 };
 
 /// Where Nomad's own tools find a token when nobody says more.
+const ADDRESS_VARIABLE: &str = "NOMAD_ADDR";
 const TOKEN_VARIABLE: &str = "NOMAD_TOKEN";
 /// Where Nomad's own tools look when nobody says where the server is.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";
@@ -81,7 +82,7 @@ impl Readable for NamespaceName {
 /// Reads the section.
 #[must_use]
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
-    let server = ServerSettings::read(section, &address(section));
+    let server = ServerSettings::read_or_from(section, ADDRESS_VARIABLE, &default_address());
     let credential = Credential::read(section, TOKEN_VARIABLE);
     if let (Some(server), Some(Credential::File(_) | Credential::Variable(_))) = (&server, &credential) {
         let keys = ["token_file", "token_env"];
@@ -113,18 +114,9 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     }))
 }
 
-/// The server when the file names none. What the environment says is told when it cannot be used.
-fn address(section: &Section<'_>) -> String {
-    let Some(address) = env::var("NOMAD_ADDR").ok().filter(|address| !address.is_empty()) else {
-        return DEFAULT_ADDRESS.to_owned();
-    };
-    if !section.has("address")
-        && let Err(why) = ServerUrl::parse(&address)
-    {
-        let fault = Fault::error(section.place(), format!("the variable NOMAD_ADDR cannot be used: {why}"));
-        section.report(fault.help("say where the server is: address = \"http://127.0.0.1:4646\""));
-    }
-    address
+fn default_address() -> String {
+    let named = env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
+    named.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())
 }
 
 /// Where routes and policies are: the outer none where that is wrong, the inner one where there are none.

@@ -5,7 +5,6 @@ use std::fmt;
 use weft_core::{
     config::{Fault, Port, Readable, Section, Value},
     identity::{SpiffeId, TrustDomain},
-    name::ServiceName,
     resource::AppProtocol,
 };
 
@@ -69,47 +68,6 @@ fn written<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         None => Some(None),
         Some(read) => read.map(Some),
-    }
-}
-
-/// Which services a rule is for: `web.default`, `*.default`, `web.*` or `*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern {
-    label: Option<String>,
-    namespace: Option<String>,
-}
-
-impl Pattern {
-    pub(crate) fn fits(&self, service: &ServiceName) -> bool {
-        let is = |wanted: &Option<String>, part: &str| wanted.as_ref().is_none_or(|wanted| wanted == part);
-        is(&self.label, service.label()) && is(&self.namespace, service.namespace())
-    }
-
-    /// Whether it is for this service and no other.
-    pub(crate) fn is_exactly(&self, service: &ServiceName) -> bool {
-        self.label.is_some() && self.namespace.is_some() && self.fits(service)
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        if text == "*" {
-            return Ok(Self { label: None, namespace: None });
-        }
-        // Whatever stands for a star makes the rest a name that can be checked.
-        let (label, namespace) = text.split_once('.').unwrap_or((text, weft_core::name::DEFAULT_NAMESPACE));
-        let part = |part: &str| (part != "*").then(|| part.to_owned());
-        let checked = format!("{}.{}", label.replace('*', "x"), namespace.replace('*', "x"));
-        let starred = |part: &str| part.contains('*') && part != "*";
-        if starred(label) || starred(namespace) {
-            return Err(format!("`{text}` has a star within a name"));
-        }
-        ServiceName::new(&checked).map_err(|error| error.to_string())?;
-        Ok(Self { label: part(label), namespace: part(namespace) })
-    }
-}
-
-impl Readable for Pattern {
-    fn read(value: &Value<'_>) -> Option<Self> {
-        value.parse("services, such as \"web.default\", \"*.default\" or \"*\"", Self::parse)
     }
 }
 

@@ -14,7 +14,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use serde_json::json;
 use tokio::task::block_in_place;
-use weft_core::{registry::Completeness, resource::Health};
+use weft_core::{merge::Limits, registry::Completeness, resource::Health};
 use weft_testbed::{Consul, ConsulOptions, Gate, GateMode};
 
 use crate::{
@@ -330,6 +330,6 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     let again = registry.rights().await.unwrap_err().to_string();
     assert!(again.contains("given back"), "{again}");
     let other = crate::bed::registry(&consul.url(), &login);
-    let probe = weft_registries::probe::probe(&*other, SOON).await;
+    let probe = weft_registries::probe::probe(&*other, &Limits::default(), SOON).await;
     assert!(probe.is_well() && given().is_empty(), "a look leaves nothing behind: {probe:?}");
 }

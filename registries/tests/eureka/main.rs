@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use weft_core::{
     config::{SourceFile, read},
-    merge::{Merge, Snapshot},
+    merge::{Limits, Merge, Snapshot},
     name::{RegistryName, ServiceKey},
     registry::{Completeness, Event, Registry, conformance::held},
     resource::{Endpoint, Health},
@@ -198,16 +198,17 @@ async fn a_look_says_what_is_seen_and_what_is_not() {
     let mut odd = instance("odd", 1);
     odd["instance"]["ipAddr"] = "169.254.169.254".into();
     eureka.register(&odd).unwrap();
-    let found = probe(&*registry(&format!("address = \"{}\"\n", eureka.url())), SOON).await;
+    let found =
+        probe(&*registry(&format!("address = \"{}\"\n", eureka.url())), &Limits::default(), SOON).await;
     assert_eq!((found.endpoints, found.complete, found.error.as_deref()), (1, Some(true), None), "{found:?}");
     assert!(
         found.is_well() && found.skipped.iter().any(|fault| fault.message.contains("address of the link"))
     );
     let base = eureka.url().replace("/eureka/", "/nowhere");
-    let found = probe(&*registry(&format!("address = \"{base}\"\n")), SOON).await;
+    let found = probe(&*registry(&format!("address = \"{base}\"\n")), &Limits::default(), SOON).await;
     assert!(found.error.unwrap().contains("ends in /eureka"));
     let gone = eureka.url();
     eureka.kill();
-    let found = probe(&*registry(&format!("address = \"{gone}\"\n")), SOON).await;
+    let found = probe(&*registry(&format!("address = \"{gone}\"\n")), &Limits::default(), SOON).await;
     assert_eq!(found.error_kind, Some("unreachable"));
 }

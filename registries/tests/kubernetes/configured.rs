@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 use tokio::task::block_in_place;
-use weft_core::resource::{Action, Policy, PolicyTarget};
+use weft_core::{
+    merge::Limits,
+    resource::{Action, Policy, PolicyTarget},
+};
 use weft_registries::probe::probe;
 use weft_testbed::{Error, Kubernetes};
 
@@ -227,7 +230,7 @@ fn not_taken(kubernetes: &Kubernetes) {
 
 /// Objects count although it cannot be written into them, which is told.
 async fn without_the_right_to_write(kubernetes: &Kubernetes, whole: &Path) {
-    let seen = probe(&*by(whole, ON), SOON).await;
+    let seen = probe(&*by(whole, ON), &Limits::default(), SOON).await;
     assert!(seen.is_well() && seen.rights.len() == 14, "{seen:?}");
     let role = role().replace("weft-all", "weft-no-status").replace("verbs: [patch]", "verbs: [get]");
     let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-no-status", &role).unwrap());

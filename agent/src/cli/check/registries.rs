@@ -119,13 +119,13 @@ fn subjects_of(file: &CheckedFile) -> Vec<Subject> {
 }
 
 async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looked {
-    // A hub's own domain is made when it first starts: what a look shows does not depend on which one it is.
-    let domain = domain.or_else(|| TrustDomain::new("unnamed.mesh").ok());
     let (name, kind) = (what.name(), what.kind());
     let (passed_over, probe) = match (what, domain) {
-        (What::Registry(plan), trust_domain) => {
+        (What::Registry(plan), domain) => {
+            // A hub's own domain is made when it first starts: what a registry shows does not depend on which one it is.
+            let trust_domain = domain.or_else(|| TrustDomain::new("unnamed.mesh").ok());
             match plan.build(&Environment { trust_domain, ..Environment::default() }) {
-                Ok(registry) => (None, Some(probe(&*registry, within).await)),
+                Ok(registry) => (None, Some(probe(&*registry, &plan.limits, within).await)),
                 Err(BuildError::NoHub(_)) => {
                     (Some("a running agent follows it: `weft status` says how it is".into()), None)
                 }
@@ -135,7 +135,10 @@ async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looke
         (What::Store { prefix, server }, Some(mesh)) => {
             (None, Some(store::look((&prefix, &server), &mesh, within).await))
         }
-        (What::Store { .. }, None) => (Some("the mesh has no name".into()), None),
+        (What::Store { .. }, None) => {
+            let why = "its keys lie under the name of the mesh, which the file leaves open: say trust_domain = \"…\"";
+            (Some(why.into()), None)
+        }
     };
     Looked { file, name, kind, passed_over, probe }
 }

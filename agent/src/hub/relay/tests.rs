@@ -53,7 +53,13 @@ fn endpoint(service: usize, instance: usize) -> Endpoint {
 fn service(service: usize) -> Resource {
     let port = ServicePort { name: PortName::new("http").unwrap(), number: 80, protocol: AppProtocol::Http };
     let name = ServiceName::new(&format!("service-{service}.default")).unwrap();
-    Resource::Service(Arc::new(Service { name, ports: vec![port], hosts: Vec::new(), nearest: false }))
+    Resource::Service(Arc::new(Service {
+        name,
+        ports: vec![port],
+        hosts: Vec::new(),
+        nearest: false,
+        implied: false,
+    }))
 }
 
 /// One file that says everything.

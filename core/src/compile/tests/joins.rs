@@ -1,7 +1,15 @@
 //! Services of several registries that are one: whose endpoints are preferred, which are the same, what contradicts.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
-use crate::resource::{Service, ServicePort};
+use crate::{
+    merge::KEPT,
+    resource::{Service, ServicePort},
+};
+
+/// When everything is said here.
+const START: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn joined(prefer: Prefer, here: &str) -> World {
     let joins =
@@ -128,7 +136,7 @@ fn whoever_writes_to_one_registry_takes_over_no_name_of_another() {
 fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
     let precedence = registries(&["consul", "kubernetes"]);
     let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
-    let mut claims = service("evil");
+    let mut claims = Service { implied: true, ..service("evil") };
     claims.hosts = ["web.default", "web.default.mesh", "web.alias"].map(|host| host.parse().unwrap()).into();
     world.say(
         &scope("consul"),
@@ -136,7 +144,7 @@ fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
         vec![Resource::Service(claims.into()), of(Endpoint { ..endpoint("evil", 9) })],
     );
     let mut said = origin_of_endpoints("web", 1);
-    let mut own = service("web");
+    let mut own = Service { implied: true, ..service("web") };
     own.hosts = vec!["web.alias".parse().unwrap()];
     said[0] = Resource::Service(own.into());
     let table = world.say(&scope("kubernetes"), "web", said);
@@ -150,6 +158,84 @@ fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
     );
     assert!(world.diagnosed("kubernetes/web.default has it, by its own name"));
     assert!(world.diagnosed("consul/evil.default has it, by the order of registries"));
+}
+
+#[test]
+fn a_host_name_that_an_operator_declares_is_not_another_services_own() {
+    let holder = |order: &[&str], host: &str| {
+        let precedence = registries(order);
+        let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+        let hosts = ["app.test", "app.test.mesh"].map(|host| host.parse().unwrap()).into();
+        let declared = Service { hosts, ..service("legacy") };
+        world.say(&scope("files"), "legacy", vec![Resource::Service(declared.into())]);
+        let table = world.say(&scope("hub"), "app", origin_of_endpoints("app.test", 1));
+        table.destination(host).unwrap().key.to_string()
+    };
+    assert_eq!(holder(&["files", "hub"], "app.test"), "files/legacy.default");
+    assert_eq!(holder(&["hub", "files"], "app.test"), "hub/app.test", "by the order");
+    assert_eq!(holder(&["files", "hub"], "app.test.mesh"), "hub/app.test", "a mesh host name is its own");
+}
+
+/// A service that is known by its instances alone.
+fn by_instances(name: &str, numbers: &[u8]) -> Vec<Resource> {
+    let service = Service { implied: true, hosts: vec!["web.alias".parse().unwrap()], ..service(name) };
+    let endpoints = numbers.iter().map(|number| of(endpoint(name, *number)));
+    [Resource::Service(service.into())].into_iter().chain(endpoints).collect()
+}
+
+fn foreign(number: u8) -> Resource {
+    let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/other").ok();
+    of(Endpoint { identity, ..endpoint("web", number) })
+}
+
+#[test]
+fn a_service_whose_last_instance_is_gone_keeps_its_names_for_a_while() {
+    let precedence = registries(&["consul", "eureka"]);
+    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
+    world.say(&scope("consul"), "web", by_instances("web", &[1]));
+    let tenants = vec![declared("web"), foreign(9)];
+    world.say(&scope("eureka"), "web", tenants.clone());
+    let owner = |table: &Table| {
+        let destination = table.destination("web.default.mesh").unwrap();
+        (destination.key.registry.to_string(), instances(destination, 0, 0))
+    };
+    let table = world.say(&scope("consul"), "web", Vec::new());
+    assert_eq!(owner(&table), ("consul".into(), Vec::new()));
+    assert!(table.destination("web.alias").is_some());
+    // Who was not there at the time gets it no more than who was.
+    world.say(&scope("eureka"), "web", Vec::new());
+    assert_eq!(owner(&world.say(&scope("eureka"), "web", tenants)).0, "consul");
+    // It comes back, and goes again.
+    assert_eq!(owner(&world.say(&scope("consul"), "web", by_instances("web", &[2]))).1, ["web-2"]);
+    world.say(&scope("consul"), "web", Vec::new());
+    assert!(!world.merge.free_names(START + KEPT - Duration::from_secs(1)));
+    assert_eq!(owner(&world.compile()).0, "consul");
+    assert!(world.merge.free_names(START + KEPT));
+    assert_eq!(owner(&world.compile()), ("eureka".into(), vec!["web-9".into()]));
+    // What an operator deletes is gone at once.
+    let mut world = World::new(world.compiler.config().clone());
+    world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
+    world.say(&scope("eureka"), "web", origin_of_endpoints("web", 1));
+    assert_eq!(owner(&world.say(&scope("consul"), "web", Vec::new())).0, "eureka");
+}
+
+#[test]
+fn a_joined_service_keeps_its_names_and_its_measure_when_the_first_registrys_last_instance_goes() {
+    let mut world = joined(Prefer::Any, "");
+    world.say(&scope("kubernetes"), "web", by_instances("web", &[1]));
+    let others = vec![declared("web"), of(endpoint("web", 2)), foreign(9)];
+    let table = world.say(&scope("consul"), "web", others);
+    assert_eq!(
+        ranked(&table).0,
+        named(&[("web-1", 0), ("web-2", 0)]),
+        "one odd endpoint costs the others nothing"
+    );
+    assert!(world.diagnosed("not joined with kubernetes/web.default: its endpoint web-9 names"));
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
+    assert!(table.destination("web.alias").is_some());
+    world.merge.free_names(START + KEPT);
+    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
 }
 
 fn leads(service: &str, to: &str) -> Resource {

@@ -43,6 +43,7 @@ fn everything() -> Vec<Resource> {
             protocol: AppProtocol::Grpc,
         }],
         nearest: false,
+        implied: true,
         hosts: vec![HostName::new("reviews.service.consul").unwrap()],
     };
     let value = |value| HeaderMatch { name: "x-canary".to_owned(), value };

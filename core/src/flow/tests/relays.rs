@@ -7,7 +7,7 @@ use crate::{
         BELIEVED_AFTER,
         testing::{endpoint, service},
     },
-    resource::{Endpoint, Resource},
+    resource::{Endpoint, PrincipalMatch, Resource},
 };
 
 const RELAY: Capabilities = Capabilities {
@@ -70,7 +70,7 @@ fn owner(table: &Table, host: &str) -> Option<RegistryName> {
 #[tokio::test(start_paused = true)]
 async fn the_section_of_a_relay_limits_what_comes_through_it() {
     let (mut source, script) = hub();
-    source.may_name = Some(vec![PrincipalMatch::TrustDomain(TrustDomain::new("demo.mesh").unwrap())]);
+    source.limits.may_name = Some(vec![PrincipalMatch::TrustDomain(TrustDomain::new("demo.mesh").unwrap())]);
     let running = run(script, config(vec![source], None));
     let scope = scope("platform");
     let evil = Endpoint {
@@ -212,7 +212,7 @@ async fn what_was_refused_is_asked_for_again_when_it_would_be_taken_over() {
 
     // Identities count, too.
     let (mut relay, script) = hub();
-    relay.may_name = Some(Vec::new());
+    relay.limits.may_name = Some(Vec::new());
     let running = run(script, config(vec![relay], Some(&folder)));
     running.script.watched_times(1).await;
     assert_eq!(running.script.watched(), [None]);

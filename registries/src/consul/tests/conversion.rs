@@ -40,6 +40,32 @@ fn endpoints(words: &Words) -> Vec<Arc<Endpoint>> {
     words.resources.iter().filter_map(endpoint).collect()
 }
 
+#[test]
+fn only_instances_of_the_name_in_lower_case_stand_for_it() {
+    let of = |spellings: &[&str]| {
+        let entry = |(index, name): (usize, &&str)| {
+            json!({
+                "Node": { "Node": "n", "Address": "10.0.0.1" },
+                "Service": { "ID": format!("{index}"), "Service": name, "Port": 80, "CreateIndex": index },
+            })
+        };
+        let entries: Vec<Value> = spellings.iter().enumerate().map(entry).collect();
+        let words = told(&serde_json::from_value::<Vec<Entry>>(Value::from(entries)).unwrap());
+        let taken: Vec<_> = endpoints(&words).iter().map(|it| it.instance.to_string()).collect();
+        (taken, words.faults.into_iter().map(|it| (it.place, it.message)).collect::<Vec<_>>())
+    };
+    let left_out = |name: &str, of: &str| {
+        (name.to_owned(), format!("an instance of it is listed as one of \"{of}\", and is left out"))
+    };
+    assert_eq!(
+        of(&["WEB", "web", "legacy"]),
+        (vec!["n/1".into()], vec![left_out("WEB", "web"), left_out("legacy", "web")],)
+    );
+    assert_eq!(of(&["WEB", "Web"]), (vec!["n/1".into()], vec![left_out("WEB", "Web")]));
+    assert_eq!(of(&["WEB"]), (vec!["n/0".into()], Vec::new()));
+    assert_eq!(of(&["zzz"]), (Vec::new(), vec![left_out("zzz", "web")]));
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z]{1,8}",

@@ -9,8 +9,9 @@ use std::{
 use weft_core::{
     compile::{Join, Proved},
     merge::{ServiceEntry, Snapshot},
-    name::{DEFAULT_NAMESPACE, PortName, RegistryName, ServiceName},
+    name::{DEFAULT_NAMESPACE, HostName, PortName, RegistryName, ServiceKey, ServiceName},
     resource::{Endpoint, Health},
+    table::Table,
 };
 
 use super::registrations::Key;
@@ -31,6 +32,8 @@ pub struct Source<'a> {
     pub order: &'a [RegistryName],
     /// Which services of different registries are one.
     pub joins: &'a [Join],
+    /// To whom each host name leads: a service is not listed under one that is another's.
+    pub table: &'a Table,
     /// The registries that are Eureka's own.
     pub eureka: &'a BTreeSet<RegistryName>,
     /// Listeners that are listed instead of their services' instances.
@@ -91,18 +94,20 @@ pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
     let mut named: BTreeSet<&ServiceName> = BTreeSet::new();
     for registry in in_order(source) {
         let Some(partition) = source.snapshot.partitions.get(registry) else { continue };
+        // Whose last instance is gone keeps its name; of a joined service the others go on.
+        named.extend(partition.departed.keys().filter(|name| join(source, registry, name).is_none()));
         for (name, entry) in partition.services.iter().filter(|(_, entry)| entry.service.is_some()) {
             let members = members(source, registry, name, entry);
             if members.iter().any(|(registry, _)| !source.eureka.contains(*registry)) {
-                let blank = blank(name, entry);
-                served.taken.extend(names(&blank));
+                let all = Speaking { registry, entry, endpoints: Vec::new() };
+                served.taken.extend(names(&blank(source, name, &all)));
             }
-            let speaking = speaking(&members);
-            let Some((_, first)) = speaking.first().filter(|_| !named.contains(name)) else { continue };
+            let speaking = speaking(source, name, &members);
+            let Some(first) = speaking.first().filter(|_| !named.contains(name)) else { continue };
             named.insert(name);
             let instances = match source.listeners.get(name) {
-                Some(listener) => vec![through(name, first, &speaking, *listener)],
-                None => instances(&blank(name, first), &speaking, left, &mut served.left),
+                Some(listener) => vec![through(name, blank(source, name, first), &speaking, *listener)],
+                None => instances(&blank(source, name, first), &speaking, left, &mut served.left),
             };
             for instance in instances {
                 served.instances.entry((instance.app.clone(), instance.id.clone())).or_insert(instance);
@@ -128,9 +133,7 @@ fn members<'a>(
     name: &ServiceName,
     entry: &'a ServiceEntry,
 ) -> Vec<Member<'a>> {
-    let Some(join) = source.joins.iter().find(|join| join.covers(registry, name)) else {
-        return vec![(registry, entry)];
-    };
+    let Some(join) = join(source, registry, name) else { return vec![(registry, entry)] };
     let member = |registry: &'a RegistryName| {
         let entry = source.snapshot.partitions.get(registry)?.services.get(name)?;
         entry.service.is_some().then_some((registry, &**entry))
@@ -138,13 +141,40 @@ fn members<'a>(
     join.registries.iter().filter_map(member).collect()
 }
 
-/// Those of them that have endpoints: the first one, and whose endpoints prove the identities of that one's.
-fn speaking<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
-    let mut all = members.iter().copied().filter(|(_, entry)| !entry.endpoints.is_empty());
-    let Some(first) = all.next() else { return Vec::new() };
-    let proved = Proved::by(&first.1.endpoints);
-    let others = all.filter(|(_, entry)| proved.foreign(&entry.endpoints).is_none());
-    std::iter::once(first).chain(others).collect()
+fn join<'a>(source: &Source<'a>, registry: &RegistryName, name: &ServiceName) -> Option<&'a Join> {
+    let joins: &'a [Join] = source.joins;
+    joins.iter().find(|join| join.covers(registry, name))
+}
+
+/// What counts of one registry's part of a service.
+struct Speaking<'a> {
+    registry: &'a RegistryName,
+    entry: &'a ServiceEntry,
+    endpoints: Vec<&'a Endpoint>,
+}
+
+/// Those of them that have endpoints: all of the first one, and those that prove the identities of that one's. Where the
+/// first one had some until a short while ago, those of the others that prove what these proved.
+fn speaking<'a>(source: &Source<'a>, name: &ServiceName, members: &[Member<'a>]) -> Vec<Speaking<'a>> {
+    let departed = members.first().and_then(|(first, _)| {
+        let registries = join(source, first, name)?.registries.iter();
+        let mut before = registries.take_while(|registry| {
+            let has_endpoints = |(of, entry): &Member<'_>| of == registry && !entry.endpoints.is_empty();
+            !members.iter().any(has_endpoints)
+        });
+        before.find_map(|registry| source.snapshot.partitions.get(registry)?.departed.get(name))
+    });
+    let mut proved = departed.map(|departed| Proved::before(&departed.identities));
+    let mut found = Vec::new();
+    for (registry, entry) in members.iter().filter(|(_, entry)| !entry.endpoints.is_empty()) {
+        let admitted = |endpoint: &&Endpoint| proved.as_ref().is_none_or(|proved| proved.admits(endpoint));
+        let endpoints: Vec<_> = entry.endpoints.iter().map(|it| &**it).filter(admitted).collect();
+        if !endpoints.is_empty() {
+            found.push(Speaking { registry, entry, endpoints });
+        }
+        proved.get_or_insert_with(|| Proved::by(&entry.endpoints));
+    }
+    found
 }
 
 /// Those that are named, and then whatever else a relay brings, by name.
@@ -157,13 +187,12 @@ fn in_order<'a>(source: &Source<'a>) -> impl Iterator<Item = &'a RegistryName> {
 /// The only instance of a service that is reached through the agent.
 fn through(
     name: &ServiceName,
-    entry: &ServiceEntry,
-    speaking: &[Member<'_>],
+    mut instance: Instance,
+    speaking: &[Speaking<'_>],
     listener: SocketAddr,
 ) -> Instance {
     let takes = |endpoint: &Endpoint| matches!(endpoint.health, Health::Healthy | Health::Unconfirmed);
-    let up = speaking.iter().flat_map(|(_, entry)| &entry.endpoints).any(|endpoint| takes(endpoint));
-    let mut instance = blank(name, entry);
+    let up = speaking.iter().flat_map(|it| &it.endpoints).any(|endpoint| takes(endpoint));
     instance.id = format!("weft:{}:{}", name, listener.port());
     instance.status = if up { "UP" } else { "DOWN" }.into();
     instance.port = Port { number: listener.port().into(), enabled: true };
@@ -174,15 +203,15 @@ fn through(
 /// Of all that speak, without those that left, which are noted in `gone`. An address that several tell of is one instance.
 fn instances(
     blank: &Instance,
-    speaking: &[Member<'_>],
+    speaking: &[Speaking<'_>],
     left: &Left<'_>,
     gone: &mut BTreeSet<Key>,
 ) -> Vec<Instance> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
-    for (registry, entry) in speaking {
+    for Speaking { registry, entry, endpoints } in speaking {
         let mut by_id: BTreeMap<&str, Vec<&Endpoint>> = BTreeMap::new();
-        for endpoint in &entry.endpoints {
+        for endpoint in endpoints {
             by_id.entry(endpoint.instance.as_str()).or_default().push(endpoint);
         }
         let known: BTreeSet<(String, u64)> = seen.clone();
@@ -252,12 +281,18 @@ fn status(health: Health) -> &'static str {
     }
 }
 
-fn blank(name: &ServiceName, entry: &ServiceEntry) -> Instance {
+/// An instance of nothing but its names.
+fn blank(source: &Source<'_>, name: &ServiceName, named: &Speaking<'_>) -> Instance {
     let short = match name.namespace() {
         DEFAULT_NAMESPACE => name.label(),
         _ => name.as_str(),
     };
-    let hosts = entry.service.iter().flat_map(|service| &service.hosts).map(|host| host.as_str());
+    let first = join(source, named.registry, name).and_then(|join| join.registries.first());
+    let key = ServiceKey { registry: first.unwrap_or(named.registry).clone(), service: name.clone() };
+    let is_own =
+        |host: &&HostName| source.table.destination(host.as_str()).is_none_or(|leads| leads.key == key);
+    let hosts = named.entry.service.iter().flat_map(|service| &service.hosts).filter(is_own);
+    let hosts = hosts.map(|host| host.as_str());
     let mut names: Vec<&str> = vec![short];
     names.extend(hosts.filter(|host| *host != short).take(15));
     let vip = names.join(",");

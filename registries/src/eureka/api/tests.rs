@@ -7,11 +7,12 @@ use std::{collections::BTreeSet, time::SystemTime};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_core::{
-    compile::{Join, Prefer},
-    merge::{Merge, Snapshot},
-    name::{OriginName, RegistryName},
+    compile::{CompileConfig, Compiler, Join, Prefer},
+    merge::{Changes, Merge, Snapshot},
+    name::{OriginName, RegistryName, ServiceKey},
     registry::{Completeness, Event, Scope, Version},
     resource::{Endpoint, Health, Resource, Service, ServicePort, TlsMode},
+    table::Table,
 };
 
 use super::*;
@@ -24,7 +25,8 @@ fn service(name: &str, hosts: &[&str]) -> Resource {
     let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: Default::default() };
     let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
     Resource::Service(
-        Service { name: name.parse().unwrap(), ports: vec![port], hosts, nearest: false }.into(),
+        Service { name: name.parse().unwrap(), ports: vec![port], hosts, nearest: false, implied: false }
+            .into(),
     )
 }
 
@@ -99,6 +101,16 @@ fn bench() -> Bench {
 }
 
 impl Bench {
+    fn table(&self) -> Table {
+        let (precedence, joins) = (self.order.clone(), self.joins.clone());
+        let config = CompileConfig { precedence, joins, ..CompileConfig::default() };
+        let all = self.snapshot.partitions.iter().flat_map(|(registry, partition)| {
+            partition.services.keys().map(|name| (registry.clone(), name.clone()))
+        });
+        let services = all.map(|(registry, service)| ServiceKey { registry, service }).collect();
+        Compiler::new(config).compile(&self.snapshot, &Changes { services, policies: false })
+    }
+
     fn ask(&self, method: &Method, path: &str, accept: Option<&str>, body: &[u8], now: u64) -> Reply {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let content_type = Some(if body.starts_with(b"<") { "application/xml" } else { "application/json" });
@@ -115,6 +127,7 @@ impl Bench {
             snapshot: &self.snapshot,
             order: &self.order,
             joins: &self.joins,
+            table: &self.table(),
             eureka: &self.eureka,
             listeners: &self.listeners,
             lacks: self.lacks,
@@ -295,6 +308,28 @@ fn joined_services_are_listed_as_one() {
     assert_eq!(bench.get("/eureka/instances/b", NOW)["instance"]["vipAddress"], "pay,pay.first");
     bench.listeners.insert("pay".parse().unwrap(), ([127, 0, 0, 1], 9).into());
     assert_eq!(bench.ids(NOW)[2..], ["weft:pay.default:9=UP"], "somebody takes it");
+}
+
+#[test]
+fn no_instance_is_listed_under_the_names_of_another_registrys_service() {
+    let mut bench = bench();
+    bench.order = ["consul", "eureka"].map(|name| name.parse().unwrap()).to_vec();
+    let web = vec![service("web", &["web.service.consul"]), endpoint("web", "web-1", Health::Healthy)];
+    bench.snapshot = mesh(&mut bench.merge, "consul", web.clone());
+    let thief = service("thief", &["web", "web.service.consul", "web.default", "thief.example"]);
+    let thief = vec![thief, endpoint("thief", "thief-1", Health::Healthy)];
+    bench.snapshot = mesh(&mut bench.merge, "eureka", thief);
+    let of = |bench: &Bench, id: &str| bench.get(&format!("/eureka/instances/{id}"), NOW)["instance"].clone();
+    assert_eq!(of(&bench, "thief-1")["vipAddress"], "thief,thief.example");
+    assert_eq!(of(&bench, "web-1")["vipAddress"], "web,web.service.consul");
+    // Nor while the other's last instance is gone.
+    let [Resource::Service(declared), instance] = &web[..] else { panic!("no service") };
+    let implied = Resource::Service(Service { implied: true, ..Service::clone(declared) }.into());
+    mesh(&mut bench.merge, "consul", vec![implied, instance.clone()]);
+    bench.snapshot = mesh(&mut bench.merge, "consul", Vec::new());
+    let tenants = vec![service("web", &[]), endpoint("web", "web-9", Health::Healthy)];
+    bench.snapshot = mesh(&mut bench.merge, "eureka", tenants);
+    assert_eq!(bench.ids(NOW), Vec::<String>::new());
 }
 
 #[test]

@@ -333,7 +333,10 @@ fn a_route_says_which_of_its_backends_are_not_there() {
     let first = of(&mut catalog).unwrap();
     assert_eq!(
         told(&first),
-        ["Accepted True Accepted ", "ResolvedRefs False BackendNotFound there is no service gone.other"]
+        [
+            "Accepted True Accepted ",
+            "ResolvedRefs False BackendNotFound this cluster has no service gone.other"
+        ]
     );
     // As the API server has it then, there is nothing more to say.
     let written = serde_json::to_value(&first).unwrap();
