@@ -164,7 +164,7 @@ impl Follow {
             }
             tokio::select! {
                 heard = self.link.next() => self.hear(heard).await?,
-                answer = self.polls.next(&self.client) => self.take_checks(answer),
+                answer = self.polls.next(self.client.asking_for_checks()) => self.take_checks(answer),
                 are_new = woken(&mut self.variables, &self.client) => {
                     if let Some(variables) = self.variables.as_mut().filter(|_| matches!(are_new, Ok(true))) {
                         variables.read(&self.client).await?;
@@ -335,7 +335,7 @@ impl Follow {
     async fn first_checks(&mut self) {
         let answers = async {
             while !self.polls.are_idle() {
-                let answer = self.polls.next(&self.client).await;
+                let answer = self.polls.next(self.client.asking_for_checks()).await;
                 self.note_checks(answer);
             }
         };
