@@ -25,9 +25,9 @@ use super::{
 };
 
 /// The condition that says whether an object counts as it is written.
-const ACCEPTED: &str = "Accepted";
+pub(super) const ACCEPTED: &str = "Accepted";
 /// The condition that says whether there is all that a route names, as Gateway API has it.
-const RESOLVED: &str = "ResolvedRefs";
+pub(super) const RESOLVED: &str = "ResolvedRefs";
 /// The longest message of a condition, in characters; Kubernetes takes 32768.
 const MAX_MESSAGE: usize = 1024;
 
