@@ -257,10 +257,7 @@ impl Follow {
         if names.index != self.index {
             return self.sweep().await;
         }
-        self.read_allocations_again().await?;
-        self.complete(false).await?;
-        self.tell(false);
-        Ok(())
+        self.read_rest().await
     }
 
     /// Reads everything, and says what is different.
@@ -268,6 +265,11 @@ impl Follow {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
         self.judge(&names).await?;
         self.read_all(&names).await?;
+        self.read_rest().await
+    }
+
+    /// Reads what a list of services says nothing of, and says what is different.
+    async fn read_rest(&mut self) -> Result<(), RegistryError> {
         self.read_allocations_again().await?;
         self.complete(false).await?;
         self.tell(false);
