@@ -5,7 +5,7 @@
 //! so that one that is refused holds up no other.
 //!
 //! Others may write the same conditions and judge otherwise, being of another version or configured otherwise. Every word of
-//! one is news to the other, so what was written once is not written again for a while, whatever became of it.
+//! one is news to the other, so what was written once does not at once take the place of another word on the same object.
 
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::http_client::{growing_pause, jittered};
 /// How long to wait after a failure, longer with each in a row, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
-/// How long what was written is not written again, before it is spread.
+/// How long what was written is not written again over another word, before it is spread.
 const REST: Duration = Duration::from_secs(300);
 
 /// What a verdict is about.
@@ -40,7 +40,7 @@ type Subject = (Kind, Option<String>, String);
 pub(super) struct Conditions {
     client: Client,
     wanted: BTreeMap<Subject, Verdict>,
-    /// What was written last, and until when it is not written again.
+    /// What was written last, and until when it is not written again over another word.
     written: BTreeMap<Subject, (Vec<Condition>, Instant)>,
     writing: Option<Writing>,
     /// Whose turn it was last.
@@ -104,7 +104,8 @@ impl Conditions {
 
     /// When it may be written.
     fn due(&self, verdict: &Verdict) -> Instant {
-        let same = self.written.get(&subject(verdict)).filter(|(said, _)| *said == judgement(verdict));
+        let written = self.written.get(&subject(verdict)).filter(|_| verdict.is_disputed);
+        let same = written.filter(|(said, _)| *said == judgement(verdict));
         same.map_or(self.not_before, |(_, until)| self.not_before.max(*until))
     }
 
@@ -175,7 +176,7 @@ mod tests {
     fn verdict(name: &str, version: &str) -> Verdict {
         let place = Place { kind: Kind::Policies, namespace: Some("shop".into()) };
         let (name, resource_version) = (name.to_owned(), version.to_owned());
-        Verdict { place, name, resource_version, conditions: Vec::new() }
+        Verdict { place, name, resource_version, is_disputed: false, conditions: Vec::new() }
     }
 
     /// Answers with these, and notes which objects were patched.
@@ -227,11 +228,11 @@ mod tests {
         assert_eq!(patched.lock().unwrap().len(), 3);
     }
 
-    /// A verdict on "a" as it is at this version.
+    /// A verdict on "a" as it is at this version, of which all but the first say otherwise.
     fn judged(version: &str, status: &str) -> Verdict {
         let accepted = Condition { kind: ACCEPTED.into(), status: status.into(), ..Condition::default() };
         let other = Condition { kind: "Other".into(), reason: version.into(), ..Condition::default() };
-        Verdict { conditions: vec![other, accepted], ..verdict("a", version) }
+        Verdict { is_disputed: version != "1", conditions: vec![other, accepted], ..verdict("a", version) }
     }
 
     /// How long it takes until these are written.
@@ -256,6 +257,13 @@ mod tests {
         elsewhere.conditions.clone_from(&judged("1", "False").conditions);
         assert_eq!(written(&mut conditions, elsewhere).await, Duration::ZERO, "who rests holds up no other");
         assert_eq!(*patched.lock().unwrap(), ["a", "a", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_made_anew_is_told_at_once() {
+        let (mut conditions, _) = scripted(vec![200; 2]);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
