@@ -135,6 +135,33 @@ async fn a_connection_that_nobody_takes_up_is_given_up_soon() {
     assert_eq!(fault.label(), "unreachable");
 }
 
+/// What is sent and not taken is what is sent into a network that is cut: it stays unacknowledged, or unsent.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_that_takes_nothing_more_is_given_up_within_seconds() {
+    use tokio::io::AsyncWriteExt;
+    // The kernel makes the connections that nobody accepts, and takes what fits into its buffers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = ServerUrl::parse(&format!("http://{address}")).unwrap();
+    let server =
+        ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 };
+    let more_than_fits = Bytes::from(vec![0; 32 << 20]);
+    let call = Call::new(Method::PUT, "/").body("application/octet-stream", more_than_fits.clone());
+    let client = HttpClient::new(&server.into()).unwrap();
+    let asked = client.send(call.within(Duration::from_secs(60)));
+    let written = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        end_when_dead(&stream).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), stream.write_all(&more_than_fits)).await
+    };
+    let began = std::time::Instant::now();
+    let (asked, written) = tokio::join!(asked, written);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(asked.unwrap_err().label(), "unreachable");
+    assert_eq!(written.unwrap().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+}
+
 #[tokio::test]
 async fn a_secret_that_comes_back_is_shown_to_nobody() {
     let token = "6ca2b0f4-1d0c-4a5e-9b3c-0f3f5f0c7e11";
