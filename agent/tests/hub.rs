@@ -3,6 +3,8 @@
 
 #[path = "support/hub.rs"]
 mod hub_support;
+#[path = "support/scripted_agent.rs"]
+mod scripted_agent;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +15,7 @@ use std::{
 
 use futures_util::StreamExt;
 use hub_support::{Counter, Mesh, WorkloadList, eventually, workloads};
+use scripted_agent::ScriptedAgent;
 use weft_agent::{
     hub::token::Token,
     identity::{
@@ -21,7 +24,11 @@ use weft_agent::{
     },
 };
 use weft_core::{
-    control::message::RefusalCode,
+    control::{
+        WINDOW,
+        discovery::{self, Relayed},
+        message::{Acknowledge, ClientWord, RefusalCode, Subscribe},
+    },
     flow::{Flow, FlowConfig, Source},
     identity::SpiffeId,
     name::{RegistryName, ServiceName},
@@ -361,6 +368,43 @@ async fn heard(registry: &dyn Registry, resume: Option<Resume>) -> (Vec<Event>, 
             word => words.push(word),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_begins_anew_within_a_list_is_told_all_of_it() {
+    let services = 10_000;
+    let mesh = Mesh::with_services(LEAF, services).await;
+    mesh.join("one", &[]).await;
+    let mut agent = ScriptedAgent::open(&mesh.link_config("one", Duration::from_secs(3600))).await;
+    let subscribe = |subscription| ClientWord::Subscribe(Subscribe { subscription, ..Subscribe::default() });
+    agent.say(subscribe(1)).await;
+    // It acknowledges nothing of the first list, and the hub waits in the middle of it.
+    for number in 1..=WINDOW {
+        let (_, batch) = agent.batch().await;
+        assert_eq!(batch.subscription, 1, "batch {number}");
+    }
+    agent.say(subscribe(2)).await;
+    let mut told = 0;
+    loop {
+        let (sequence, batch) = agent.batch().await;
+        assert_eq!(batch.subscription, 2);
+        agent.say(ClientWord::Acknowledge(Acknowledge { sequence })).await;
+        let scope = discovery::read_scope(&batch).unwrap();
+        let mut is_over = false;
+        for encoded in &batch.events {
+            match discovery::read_event(&scope, encoded).unwrap() {
+                Relayed::Event(Event::Replace { resources, .. }) => {
+                    told += resources.iter().filter(|it| matches!(it, Resource::Service(_))).count();
+                }
+                Relayed::Commit { .. } => is_over = told > 0,
+                Relayed::Event(_) => {}
+            }
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert_eq!(told, services);
 }
 
 #[tokio::test(flavor = "multi_thread")]

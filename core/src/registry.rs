@@ -75,7 +75,7 @@ pub struct OriginFault {
     /// Where: a file with line and column, an object's field.
     pub place: String,
     /// Whether the origin's last good resources stay in force (a file that does not parse), or just the faulty part
-    /// was left out.
+    /// was left out. Of what such an origin says all the same, the health of endpoints counts that are among the last good.
     pub keeps_last_good: bool,
 }
 

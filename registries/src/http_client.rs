@@ -1,6 +1,6 @@
 //! The HTTP client of every registry that is asked over HTTP: hyper's pooled one, with bounds.
 //!
-//! Every call has a deadline and every answer a greatest size; what a server says in an error is cut and escaped before
+//! Every call has a deadline, by which its answer begins and after which it may not stop, and every answer a greatest size; what a server says in an error is cut and escaped before
 //! a person sees it, and a secret that it was sent is not among it: proxies before a server send whole requests back. A
 //! client is made when a registry is watched, so certificates are read anew after a failure.
 
@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
+use patience::{Broken, SILENCE, WHOLE, flowing};
 pub(crate) use patience::{CONNECT, connector, end_when_dead, first_answer};
 pub use settings::{ServerSettings, ServerUrl, growing_pause, jittered};
 
@@ -100,7 +101,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Call {
-    /// A call of `path`, with its query, below the server's base; ten seconds to answer.
+    /// A call of `path`, with its query, below the server's base; ten seconds to answer, see [`Call::within`].
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         let within = Duration::from_secs(10);
@@ -140,7 +141,8 @@ impl Call {
         self
     }
 
-    /// How long the whole answer may take.
+    /// How soon the answer to a GET begins, which may then take minutes where it is long and the link is slow, while more
+    /// and more of it comes; how long the whole answer may take to anything else.
     #[must_use]
     pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
@@ -182,20 +184,35 @@ impl HttpClient {
     pub async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
         let (what, within, secrets) = (call.what(), call.within, call.secrets.clone());
         let longest = self.server.max_answer;
+        // What is written is short, and who writes has to know by then.
+        let most = if call.method == Method::GET { within + WHOLE } else { within };
+        let silence = SILENCE.min(within);
         let whole = async {
-            let response = self.open(call).await?;
+            let response =
+                timeout(within, self.open(call)).await.unwrap_or_else(|_| Err(late(&what, within)))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, longest).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    let message = format!("{what}: the answer is longer than max_answer ({longest} bytes)");
-                    return RegistryError::Malformed(message);
-                }
-                RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(&*error)))
-            })?;
+            let body =
+                flowing(Limited::new(body, longest), silence).await.map_err(|broken| match broken {
+                    Broken::Silent => {
+                        let seconds = silence.as_secs_f32();
+                        RegistryError::Unreachable(format!(
+                            "{what}: the answer stopped: nothing of it came within {seconds} s"
+                        ))
+                    }
+                    Broken::Off(error) if error.is::<LengthLimitError>() => {
+                        let message =
+                            format!("{what}: the answer is longer than max_answer ({longest} bytes)");
+                        RegistryError::Malformed(message)
+                    }
+                    Broken::Off(error) => RegistryError::Unreachable(format!(
+                        "{what}: the answer broke off: {}",
+                        causes(&*error)
+                    )),
+                })?;
             let (status, headers) = (head.status, head.headers);
-            Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into(), secrets })
+            Ok(Answer { status, headers, body, what: what.as_str().into(), secrets })
         };
-        timeout(within, whole).await.unwrap_or_else(|_| Err(late(&what, within)))
+        timeout(most, whole).await.unwrap_or_else(|_| Err(late(&what, most)))
     }
 
     /// The whole answer to a question that costs the server nothing, put again while it is not answered: the first of a

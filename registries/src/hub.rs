@@ -5,6 +5,7 @@
 
 mod transport;
 pub mod join;
+mod sight;
 pub mod link;
 mod session;
 mod announce;

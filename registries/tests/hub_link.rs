@@ -20,13 +20,18 @@ use tokio::{task::JoinHandle, time};
 use weft_core::{
     control::{
         VERSIONS, discovery,
-        message::{Certificate, ClientWord, Discovery, JoinRequest, ServerWord, Subscribe},
+        message::{
+            Certificate, ClientWord, Discovery, JoinRequest, RegistryState, RegistryStates, ServerWord,
+            Subscribe,
+        },
     },
     name::RegistryName,
     registry::{Event, LocalInstance, Registry, RegistryError, Scope},
     resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
-use weft_registries::hub::{CertificateFault, HubLink, HubRegistry, JoinError, LinkState, join};
+use weft_registries::hub::{
+    CertificateFault, HubLink, HubRegistry, JoinError, LinkState, RelayedStates, join,
+};
 
 use authority::identity;
 use scripted_hub::{Call, DEADLINE, Hub, Mesh, Stream};
@@ -256,6 +261,58 @@ async fn a_watch_says_once_that_the_hub_is_away_and_then_comes_back_with_it() {
     };
     let (_hub, word) = tokio::join!(returns, time::timeout(DEADLINE, watch.next()));
     assert!(matches!(word, Ok(Some(Ok(Event::Reset { .. })))), "{word:?}");
+}
+
+/// Says how the hub's one registry is.
+async fn tell_state(stream: &mut Stream, down_for_ms: Option<u64>) {
+    let state = RegistryState { registry: "static".to_owned(), down_for_ms, ..RegistryState::default() };
+    stream.say(ServerWord::RegistryStates(RegistryStates { registries: vec![state] })).await;
+}
+
+/// Waits until the link knows whether the hub hears of its registry.
+async fn told(link: &HubLink, is_away: bool) {
+    let mut relayed = link.relayed();
+    let is_so = |known: &Option<Arc<RelayedStates>>| {
+        known.as_ref().is_some_and(|known| known.registries[0].down_for.is_some() == is_away)
+    };
+    time::timeout(DEADLINE, relayed.wait_for(is_so)).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_that_sees_nothing_is_left_for_another_one_and_that_one_is_kept() {
+    let mesh = Mesh::new();
+    let (mut blind, mut seeing) = (mesh.hub().await, mesh.hub().await);
+    let link = mesh.link_to(&[&blind.address, &seeing.address]);
+    let mut stream = blind.stream().await;
+    stream.welcome().await;
+    tell_state(&mut stream, Some(3_600_000)).await;
+    told(&link, true).await;
+    pass(20 * SECOND).await;
+    assert!(seeing.is_alone(), "what is short is borne");
+    tell_state(&mut stream, None).await;
+    told(&link, false).await;
+    pass(120 * SECOND).await;
+    assert!(seeing.is_alone(), "it sees again");
+    tell_state(&mut stream, Some(1)).await;
+    told(&link, true).await;
+    pass(51 * SECOND).await;
+    assert!(away(&link).await.contains("hears of none of its registries"));
+    pass(SECOND).await;
+    let mut next = seeing.stream().await;
+    next.welcome().await;
+    tell_state(&mut next, None).await;
+    told(&link, false).await;
+    pass(3600 * SECOND).await;
+    assert!(blind.is_alone(), "who sees is not left");
+}
+
+#[tokio::test]
+async fn an_only_hub_is_kept_whatever_it_sees() {
+    let (_hub, link, mut stream) = linked().await;
+    tell_state(&mut stream, Some(1)).await;
+    told(&link, true).await;
+    pass(3600 * SECOND).await;
+    assert!(matches!(*link.state().borrow(), LinkState::Connected { .. }));
 }
 
 #[tokio::test]

@@ -173,19 +173,24 @@ impl Mesh {
 
     /// A link to the hub with a certificate of the node's that is good for so long, and stays as it is.
     pub(crate) fn link(&self, node: &str, lifetime: Duration) -> HubLink {
+        HubLink::start(self.link_config(node, lifetime))
+    }
+
+    /// What such a link needs.
+    pub(crate) fn link_config(&self, node: &str, lifetime: Duration) -> LinkConfig {
         let (identity, key, chain) = self.forge(node, "node", lifetime);
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let roots = std::fs::read_to_string(self.folder("hub/ca/bundle.pem")).unwrap();
         let credentials = Credentials::default()
             .with_identity(Certificate::new(chain, key).unwrap())
             .with_bundle(Bundle::from_pem(identity.trust_domain(), &roots).unwrap());
-        HubLink::start(LinkConfig {
+        LinkConfig {
             addresses: [self.address.to_string()].into(),
             node: identity,
             node_name: node.to_owned(),
             tls: Arc::new(TlsContext::new(Publisher::new(credentials).reader())),
             report: watch::channel(NodeReport::default()).1,
-        })
+        }
     }
 
     fn forge(

@@ -53,7 +53,8 @@ impl Intake {
         if let Some(old) = old
             && faults.iter().any(|fault| fault.keeps_last_good)
         {
-            return Origin { version, faults, ..Origin::clone(old) };
+            let resources = with_health(&old.resources, &resources);
+            return Origin { version, faults, resources, ..Origin::clone(old) };
         }
         let old = old.map_or(&[][..], |old| &old.resources);
         for resource in &resources {
@@ -221,4 +222,21 @@ impl Intake {
             identity.intern(&mut self.pool);
         }
     }
+}
+
+/// Resources with the health that endpoints among them have in newer words: a fault in these is no reason not to hear who
+/// can be called. Whoever looks after endpoints says the good ones once more when he finds one of them changed.
+fn with_health(good: &[Resource], newer: &[Resource]) -> Box<[Resource]> {
+    let mut resources: Box<[Resource]> = good.into();
+    for resource in newer {
+        let Resource::Endpoint(newer) = resource else { continue };
+        let Ok(at) = good.binary_search_by(|known| order::compare(known, resource)) else { continue };
+        if let Resource::Endpoint(known) = &mut resources[at]
+            && known.address == newer.address
+            && known.health != newer.health
+        {
+            Arc::make_mut(known).health = newer.health;
+        }
+    }
+    resources
 }

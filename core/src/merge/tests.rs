@@ -3,7 +3,7 @@
 mod age;
 mod origins;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use proptest::prelude::*;
 
@@ -133,6 +133,36 @@ fn a_fault_keeps_the_last_good_words_and_goes_with_the_next_good_ones() {
     merge.apply(replace(&scope, "s0", "3", Vec::new()), START);
     merge.apply(commit(&scope), START);
     assert!(entry(&merge, "s0").is_none() && merge.snapshot().scopes[&scope].faulty.is_empty());
+}
+
+#[test]
+fn words_with_a_fault_tell_how_those_are_that_stand() {
+    let scope = scope("static");
+    let mut merge = merge_of(&scope, 1);
+    let fault = OriginFault { message: "no TOML".into(), place: "a.toml:1:1".into(), keeps_last_good: true };
+    let mut say = |version: &str, change: &dyn Fn(&mut Endpoint)| {
+        let mut resources = origin_of_endpoints("s0", 1);
+        for resource in &mut resources {
+            if let Resource::Endpoint(endpoint) = resource {
+                change(Arc::make_mut(endpoint));
+            }
+        }
+        let faults = vec![fault.clone()];
+        let (origin, version) = ("s0".parse().unwrap(), Version(version.into()));
+        let words = Event::Replace { scope: scope.clone(), origin, version, resources, faults };
+        merge.apply(words, START);
+        merge.apply(commit(&scope), START);
+        let endpoints = &entry(&merge, "s0").unwrap().endpoints;
+        assert_eq!(endpoints.len(), 1);
+        (endpoints[0].health, endpoints[0].weight)
+    };
+    assert_eq!(say("2", &|it| (it.health, it.weight) = (Health::Unhealthy, 7)), (Health::Unhealthy, 1));
+    assert_eq!(
+        say("3", &|it| it.address = SocketAddr::from(([10, 9, 9, 9], 1)).into()),
+        (Health::Unhealthy, 1),
+        "it is not this one"
+    );
+    assert_eq!(say("4", &|_| ()), (Health::Healthy, 1));
 }
 
 #[test]

@@ -3,8 +3,9 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use weft_core::{
     config::{SourceFile, read},
+    merge::Merge,
     name::{OriginName, ServiceKey},
-    registry::{Completeness, Version, conformance::held},
+    registry::{Completeness, OriginFault, Version, conformance::held},
     resource::{AppProtocol, Endpoint, Health, Resource, Service, ServicePort, TlsMode},
 };
 
@@ -261,6 +262,93 @@ async fn who_dies_and_comes_back_while_the_registry_is_away_is_noticed() {
     );
     let _back = TcpListener::bind(place).await.unwrap();
     assert_eq!(aside(&mut asides).await.0, Health::Healthy);
+}
+
+/// The words of an origin that makes no sense any more, so that what it said last stands.
+fn garbled(origin: &str) -> Event {
+    let fault = OriginFault { message: "no sense".into(), place: origin.into(), keeps_last_good: true };
+    let (origin, version) = (OriginName::new(origin).unwrap(), Version("2".into()));
+    Event::Replace { scope: scope(), origin, version, resources: Vec::new(), faults: vec![fault] }
+}
+
+/// Takes words in until the one endpoint that there is has this health.
+async fn merged(
+    words: &mut BoxStream<'_, Result<Event, RegistryError>>,
+    merge: &mut Merge,
+    expected: Health,
+) {
+    let now = std::time::SystemTime::now();
+    let seen = |merge: &Merge| {
+        let partition = merge.snapshot().partitions.get(&scope().registry)?;
+        let mut endpoints = partition.services.values().flat_map(|entry| &entry.endpoints);
+        endpoints.next().map(|endpoint| endpoint.health)
+    };
+    loop {
+        let word = timeout(SOON, words.next()).await;
+        let word = word.unwrap_or_else(|_| panic!("{expected:?} in time, not {:?}", seen(merge)));
+        let word = word.unwrap().unwrap();
+        let is_commit = matches!(word, Event::Commit { .. });
+        merge.apply(word, now);
+        if is_commit && seen(merge) == Some(expected) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_stands_because_newer_words_make_no_sense_is_looked_after_on() {
+    let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = alive.local_addr().unwrap();
+    let (checked, say, findings) =
+        checked("check = { kind = \"tcp\", interval = \"100ms\", failures = 1, successes = 1 }");
+    let (mut words, mut merge) = (held(&checked, None), Merge::default());
+    list(vec![service("web"), endpoint("web", "one", place)])
+        .into_iter()
+        .for_each(|it| say.try_send(it).unwrap());
+    merged(&mut words, &mut merge, Health::Healthy).await;
+    drop(alive);
+    merged(&mut words, &mut merge, Health::Unhealthy).await;
+    let key = (scope().registry, "web".parse().unwrap(), "http".parse().unwrap(), "one".parse().unwrap());
+    // It says what makes no sense, and what is known of the endpoint stands with what it said before.
+    [garbled("all"), commit()].into_iter().for_each(|it| say.try_send(it).unwrap());
+    merged(&mut words, &mut merge, Health::Unhealthy).await;
+    assert!(findings.of(&key).is_some());
+    let back = TcpListener::bind(place).await.unwrap();
+    merged(&mut words, &mut merge, Health::Healthy).await;
+    drop(back);
+    merged(&mut words, &mut merge, Health::Unhealthy).await;
+    let origins = &merge.snapshot().scopes[&scope()].origins;
+    assert!(origins.values().all(|origin| origin.faults[0].keeps_last_good), "and the fault as well");
+    // What is gone in good words is gone.
+    [replace("all", Vec::new()), commit()].into_iter().for_each(|it| say.try_send(it).unwrap());
+    while !matches!(timeout(SOON, words.next()).await.unwrap().unwrap().unwrap(), Event::Commit { .. }) {}
+    assert_eq!(findings.of(&key), None);
+}
+
+#[tokio::test]
+async fn what_stands_since_before_a_stream_broke_off_is_looked_after_on() {
+    let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = alive.local_addr().unwrap();
+    let (first, second) = (mpsc::channel(64), mpsc::channel(64));
+    let said = Arc::new(Said { name: scope().registry, words: Mutex::new(Some(first.1)) });
+    let section =
+        SourceFile::new("weft.toml", "check = { kind = \"tcp\", interval = \"100ms\", failures = 1 }");
+    let rules = read(&section, |section| CheckRules::read(section)).value.unwrap();
+    let checked = Checked::new(said.clone(), rules, None, Findings::default());
+    let mut merge = Merge::default();
+    let mut words = checked.watch(scope(), None);
+    let all = vec![service("web"), endpoint("web", "one", place)];
+    list(all).into_iter().for_each(|it| first.0.try_send(it).unwrap());
+    merged(&mut words, &mut merge, Health::Healthy).await;
+    drop(words);
+    *said.words.lock().unwrap() = Some(second.1);
+    let mut words = held(&checked, None);
+    let ready = Event::Ready { scope: scope(), completeness: Completeness::Full };
+    let faulty = [Event::Reset { scope: scope() }, garbled("all"), ready, commit()];
+    faulty.into_iter().for_each(|it| second.0.try_send(it).unwrap());
+    merged(&mut words, &mut merge, Health::Healthy).await;
+    drop(alive);
+    merged(&mut words, &mut merge, Health::Unhealthy).await;
 }
 
 #[test]

@@ -133,6 +133,13 @@ impl Left {
         }
     }
 
+    /// What an origin said to the stream before.
+    fn resources(&self, scope: &Scope, origin: &OriginName) -> Option<Vec<Resource>> {
+        let left = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = left.0.as_ref()?.scopes.get(scope)?;
+        told.origins.get(origin).map(|origin| origin.resources.clone())
+    }
+
     /// What is found while no stream speaks.
     pub(super) async fn next(&self, checked: &Checked) -> Vec<Event> {
         let found = |context: &mut Context<'_>| {
@@ -174,11 +181,19 @@ impl Rounds {
                 }
                 told.changed.remove(&origin);
                 told.unseen.insert(origin.clone());
-                told.note(&resources);
                 let verdicts = checked.verdicts();
-                let looked_after = told.origins.remove(&origin).map(|before| before.looked_after);
-                let looked_after = looked_after.unwrap_or_default();
+                let (before, looked_after) = match told.origins.remove(&origin) {
+                    Some(before) => (Some(before.resources), before.looked_after),
+                    None => (checked.left.resources(&scope, &origin), BTreeSet::new()),
+                };
+                let stands = resources.iter().any(|resource| resource.check().is_err())
+                    || faults.iter().any(|fault| fault.keeps_last_good);
+                let resources = match before.filter(|_| stands) {
+                    Some(before) => standing(before, resources),
+                    None => resources,
+                };
                 let words = Origin { version, resources, faults, looked_after };
+                told.note(&words.resources);
                 let replace = words.replace(&scope, &origin, &verdicts);
                 drop(verdicts);
                 // What is gone is kept until its endpoints are looked after no more.
@@ -323,9 +338,10 @@ impl Told {
 }
 
 impl Origin {
+    /// Those that nobody refuses to call.
     fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.resources.iter().filter_map(|resource| match resource {
-            Resource::Endpoint(endpoint) => Some(&**endpoint),
+            Resource::Endpoint(endpoint) if resource.check().is_ok() => Some(&**endpoint),
             _ => None,
         })
     }
@@ -353,6 +369,15 @@ impl Origin {
         let (scope, origin, faults) = (scope.clone(), name.clone(), self.faults.clone());
         Event::Replace { scope, origin, version, resources, faults }
     }
+}
+
+/// What an origin said before, which stands because of a fault in its newer words. It is looked after, and said along with the
+/// fault, so that what is found of it is heard; what will be refused of the newer words is among it, as that is the fault.
+fn standing(mut before: Vec<Resource>, mut newer: Vec<Resource>) -> Vec<Resource> {
+    before.retain(|resource| resource.check().is_ok());
+    newer.retain(|resource| resource.check().is_err());
+    before.append(&mut newer);
+    before
 }
 
 fn key(scope: &Scope, endpoint: &Endpoint) -> EndpointKey {

@@ -21,7 +21,7 @@ use weft_core::{
 };
 
 use super::{
-    answers::{Answers, Failure, Known, Question, Said},
+    answers::{Answers, Failure, Kind, Known, Question, Said},
     convert::{Outcome, View, convert, origin},
     resolver::Resolver,
     settings::{DnsSettings, Mode},
@@ -126,8 +126,8 @@ impl Follow {
         };
         // Each question once: what is not answered now is asked again beside all others.
         let mut asked_once = BTreeSet::new();
+        follow.want();
         loop {
-            follow.want();
             follow.ask_those_due(|question| asked_once.insert(question.clone()));
             let Some(asked) = follow.asked.next().await else { break };
             follow.take(asked);
@@ -169,7 +169,6 @@ impl Follow {
         self.take(asked);
         let until = Instant::now() + GATHER;
         loop {
-            self.want();
             self.ask_those_due(|_| true);
             tokio::select! {
                 Some(asked) = self.asked.next() => self.take(asked),
@@ -196,7 +195,10 @@ impl Follow {
         let is_silence = matches!(&said, Said::Failed(Failure { is_silence: true, .. }));
         let Some(next) = self.next.get_mut(&question) else { return };
         let known = self.answers.known.entry(question.clone()).or_default();
+        // Which hosts offer a service is all that more questions follow from.
+        let offered = (question.1 == Kind::Srv).then(|| known.stands.clone());
         known.take(said, Instant::now().into_std());
+        let offers_others = offered.is_some_and(|offered| offered != known.stands);
         let wait = if known.failure.is_some() {
             let times = self.failed.entry(question.clone()).or_default();
             *times = times.saturating_add(1);
@@ -220,6 +222,9 @@ impl Follow {
             for next in answered.filter_map(|(_, next)| next.as_mut()).take(WITNESSES) {
                 *next = (*next).min(now);
             }
+        }
+        if offers_others {
+            self.want();
         }
     }
 

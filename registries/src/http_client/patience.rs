@@ -3,14 +3,17 @@
 //! What is sent into a network that is cut is lost, and sent again by the kernel after pauses that double: when the cut is
 //! over, it may take as long again until the next try. So nobody waits for an old try where a new one may be quicker.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use hyper_util::client::legacy::connect::HttpConnector;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use weft_core::registry::RegistryError;
 
@@ -23,6 +26,10 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(7);
 /// How long a connection may be silent before the kernel asks whether there is still somebody, how often it then asks, and
 /// how many times: together as long as above.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(4), Duration::from_secs(1), 3);
+/// How long an answer that has begun may be silent. How long it is, and how fast the link, does not matter.
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take from its beginning, however little of it comes at a time: 64 MiB at 2 Mbit/s.
+pub(super) const WHOLE: Duration = Duration::from_secs(300);
 /// How soon a question that is not answered is put once more, before it is spread; spread, it is sooner than a connection
 /// is given up.
 const AGAIN: Duration = Duration::from_millis(1500);
@@ -53,6 +60,31 @@ pub(crate) fn end_when_dead(tcp: &TcpStream) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(())
+}
+
+/// Why there is no whole body.
+pub(super) enum Broken<E> {
+    /// Nothing of it came for too long.
+    Silent,
+    /// It broke off.
+    Off(E),
+}
+
+/// The whole of a body that is never silent for longer than this.
+///
+/// # Errors
+/// When it is, or breaks off.
+pub(super) async fn flowing<B: Body<Data = Bytes>>(
+    body: B,
+    silence: Duration,
+) -> Result<Bytes, Broken<B::Error>> {
+    let (mut body, mut whole) = (pin!(body), BytesMut::new());
+    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Broken::Silent)? {
+        if let Ok(data) = frame.map_err(Broken::Off)?.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
 }
 
 /// The first answer to a question that is put again and again, each time on a connection of its own, while there is none.

@@ -61,6 +61,60 @@ async fn statuses_mean_what_they_say_and_answers_are_bounded() {
     assert!(ask("SSH-2.0-x\r\n").await.is_err());
 }
 
+/// A server that answers each connection with so many bytes, one at a time with a pause before each.
+fn dripping(count: usize, pause: Duration) -> Arc<ServerSettings> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = ServerUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _head = stream.read(&mut [0; 4096]).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\n\r\n").unwrap();
+            let mut drops = (0..count).map(|_| {
+                thread::sleep(pause);
+                stream.write_all(b"x")
+            });
+            // Who has enough of it closes.
+            let _enough = drops.find(Result::is_err);
+        }
+    });
+    Arc::new(ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 })
+}
+
+#[tokio::test]
+async fn a_long_answer_may_take_longer_than_its_beginning_while_it_goes_on() {
+    let server = dripping(20, Duration::from_millis(50));
+    let client = HttpClient::new(&server).unwrap();
+    let within = Duration::from_millis(500);
+    let answer = client.send(Call::get("/").within(within)).await.unwrap();
+    assert_eq!(answer.body.len(), 20);
+    // What is written is short, and who writes has to know by then.
+    let late = client.send(Call::new(Method::PUT, "/").within(within)).await.unwrap_err();
+    assert_eq!(late.label(), "unreachable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_an_answer_and_its_length_does_not() {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    let body = |pauses: &'static [u64]| {
+        StreamBody::new(stream::iter(pauses).then(async |pause| {
+            tokio::time::sleep(Duration::from_secs(*pause)).await;
+            Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from_static(b"x")))
+        }))
+    };
+    assert!(matches!(flowing(body(&[9; 30]), SILENCE).await, Ok(whole) if whole.len() == 30));
+    assert!(matches!(flowing(body(&[9, 11, 9]), SILENCE).await, Err(Broken::Silent)));
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_is_given_up() {
+    let began = std::time::Instant::now();
+    let fault = ask("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(5) && fault.label() == "unreachable", "{fault}");
+}
+
 #[tokio::test]
 async fn a_connection_that_nobody_takes_up_is_given_up_soon() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -79,6 +133,33 @@ async fn a_connection_that_nobody_takes_up_is_given_up_soon() {
     let fault = HttpClient::new(&server.into()).unwrap().send(Call::get("/")).await.unwrap_err();
     assert!(began.elapsed() < CONNECT + Duration::from_secs(1), "{:?}: {fault}", began.elapsed());
     assert_eq!(fault.label(), "unreachable");
+}
+
+/// What is sent and not taken is what is sent into a network that is cut: it stays unacknowledged, or unsent.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_that_takes_nothing_more_is_given_up_within_seconds() {
+    use tokio::io::AsyncWriteExt;
+    // The kernel makes the connections that nobody accepts, and takes what fits into its buffers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = ServerUrl::parse(&format!("http://{address}")).unwrap();
+    let server =
+        ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 };
+    let more_than_fits = Bytes::from(vec![0; 32 << 20]);
+    let call = Call::new(Method::PUT, "/").body("application/octet-stream", more_than_fits.clone());
+    let client = HttpClient::new(&server.into()).unwrap();
+    let asked = client.send(call.within(Duration::from_secs(60)));
+    let written = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        end_when_dead(&stream).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), stream.write_all(&more_than_fits)).await
+    };
+    let began = std::time::Instant::now();
+    let (asked, written) = tokio::join!(asked, written);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(asked.unwrap_err().label(), "unreachable");
+    assert_eq!(written.unwrap().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
 }
 
 #[tokio::test]

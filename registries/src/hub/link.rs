@@ -24,7 +24,10 @@ use weft_core::{
     tls::{Bundle, TlsContext},
 };
 
-use super::session::{self, Ended};
+use super::{
+    session::{self, Ended},
+    sight::Sight,
+};
 use crate::narrow::Narrow;
 
 /// The first pause before connecting again; it doubles up to [`LONGEST_PAUSE`]. Of each, a part from a half on is taken at
@@ -260,10 +263,11 @@ impl HubLink {
 async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Outlets) {
     let mut pause = FIRST_PAUSE;
     let mut tried = 0;
-    // A hub is left when it fails, not because another one is there again.
+    let mut sight = Sight::default();
+    // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
         let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets).await;
+        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }

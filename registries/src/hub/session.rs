@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use rustls::pki_types::CertificateDer;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tonic::{Request, Status, Streaming, client::Grpc};
 use tonic_prost::ProstCodec;
@@ -35,6 +35,7 @@ use crate::narrow::Narrow;
 
 use super::{
     link::{CertificateFault, LinkConfig, LinkState, Outlets, RelayedStates, Said, Wish},
+    sight::Sight,
     transport::{Channel, connect},
 };
 
@@ -59,12 +60,14 @@ pub(super) async fn run(
     hub: &str,
     wanted: &mut mpsc::Receiver<Wish>,
     outlets: &Outlets,
+    sight: &mut Sight,
 ) -> Ended {
+    sight.begin();
     let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
         Err(reason) => return Ended { reason, welcomed: false },
     };
-    let reason = session.serve(wanted, outlets).await;
+    let reason = session.serve(wanted, outlets, sight, config.addresses.len() > 1).await;
     session.fail_all(&reason);
     Ended { reason, welcomed: true }
 }
@@ -192,12 +195,18 @@ impl Session {
     }
 
     /// Serves the stream; gives the reason of its end.
-    async fn serve(&mut self, wanted: &mut mpsc::Receiver<Wish>, outlets: &Outlets) -> String {
+    async fn serve(
+        &mut self,
+        wanted: &mut mpsc::Receiver<Wish>,
+        outlets: &Outlets,
+        sight: &mut Sight,
+        has_others: bool,
+    ) -> String {
         self.report.mark_changed();
         loop {
             let step = tokio::select! {
                 message = self.incoming.message() => match message {
-                    Ok(Some(message)) => self.hear(message, outlets).await,
+                    Ok(Some(message)) => self.hear(message, outlets, sight).await,
                     Ok(None) => Err("the hub ended the stream".to_owned()),
                     Err(status) => Err(status_fault(&status)),
                 },
@@ -213,6 +222,10 @@ impl Session {
                     Some(sequence) => self.acknowledge(sequence).await,
                     None => self.leave().await,
                 },
+                () = out_of_patience(sight.leave_at().filter(|_| has_others)) => {
+                    sight.leave();
+                    Err("the hub hears of none of its registries; another one may".to_owned())
+                }
             };
             if let Err(reason) = step {
                 return reason;
@@ -290,7 +303,12 @@ impl Session {
         }
     }
 
-    async fn hear(&mut self, message: ServerMessage, outlets: &Outlets) -> Result<(), String> {
+    async fn hear(
+        &mut self,
+        message: ServerMessage,
+        outlets: &Outlets,
+        sight: &mut Sight,
+    ) -> Result<(), String> {
         self.count(&message)?;
         match message.word.ok_or("the hub said a word that this agent does not know")? {
             ServerWord::Welcome(_) => return Err("the hub welcomed us twice".to_owned()),
@@ -300,7 +318,9 @@ impl Session {
             }
             ServerWord::RegistryStates(told) => {
                 let read = told.registries.into_iter().map(RelayedState::from_message);
-                let registries = read.collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
+                let registries: Vec<_> = read.collect::<Result<_, _>>().map_err(|fault| fault.to_string())?;
+                let is_away = |state: &RelayedState| state.down_for.is_some();
+                sight.note(registries.is_empty() || !registries.iter().all(is_away));
                 let states = RelayedStates { told_at: SystemTime::now(), registries };
                 outlets.relayed.send_replace(Some(Arc::new(states)));
             }
@@ -385,6 +405,14 @@ impl Session {
         if let Some(following) = self.following.take() {
             let _heard = following.events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));
         }
+    }
+}
+
+/// Ends then; never where there is no such time.
+async fn out_of_patience(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

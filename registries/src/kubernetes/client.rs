@@ -14,7 +14,7 @@ use kube::client::Body;
 use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
-use super::objects::Status;
+use super::objects::{List, Status};
 use crate::http_client::{causes, first_answer};
 
 pub use config::{Access, connect};
@@ -48,13 +48,34 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// A part of a list, as the server wrote it.
+pub(super) struct Page {
+    what: String,
+    answer: Bytes,
+}
+
+impl Page {
+    /// Its objects and its head.
+    ///
+    /// # Errors
+    /// Where it makes no sense.
+    pub(super) fn read(&self) -> Result<List<'_>, RegistryError> {
+        serde_json::from_slice(&self.answer).map_err(|error| self.malformed(error))
+    }
+
+    pub(super) fn malformed(&self, why: impl std::fmt::Display) -> RegistryError {
+        RegistryError::Malformed(format!("{}: {why}", self.what))
+    }
+}
+
 impl Client {
     /// A whole page of a list.
     ///
     /// # Errors
     /// What the refusal means.
-    pub(super) async fn page(&self, what: &str, request: Request<Vec<u8>>) -> Result<Bytes, Refusal> {
-        self.whole(what, request, PAGE, MAX_PAGE).await
+    pub(super) async fn page(&self, what: &str, request: Request<Vec<u8>>) -> Result<Page, Refusal> {
+        let answer = self.whole(what, request, PAGE, MAX_PAGE).await?;
+        Ok(Page { what: what.to_owned(), answer })
     }
 
     /// Whether a question is answered at all.

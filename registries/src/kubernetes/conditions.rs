@@ -3,6 +3,9 @@
 //! A patch names the version that it is about, so that nothing said meanwhile is undone: who was overtaken sees the newer
 //! object, and judges that. What cannot be written changes nothing of what is in force, and is tried again, each in its turn,
 //! so that one that is refused holds up no other.
+//!
+//! Others may write the same conditions and judge otherwise, being of another version or configured otherwise. Every word of
+//! one is news to the other, so what was written once does not at once take the place of another word on the same object.
 
 use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
@@ -17,11 +20,18 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use weft_core::registry::RegistryError;
 
-use super::{client::Client, configured::Verdict, objects::Kind};
-use crate::http_client::growing_pause;
+use super::{
+    client::Client,
+    configured::{ACCEPTED, RESOLVED, Verdict},
+    objects::{Condition, Kind},
+};
+use crate::http_client::{growing_pause, jittered};
 
 /// How long to wait after a failure, longer with each in a row, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// How long what was written is not written again over another word, before it is spread.
+const REST: Duration = Duration::from_secs(300);
 
 /// What a verdict is about.
 type Subject = (Kind, Option<String>, String);
@@ -30,6 +40,8 @@ type Subject = (Kind, Option<String>, String);
 pub(super) struct Conditions {
     client: Client,
     wanted: BTreeMap<Subject, Verdict>,
+    /// What was written last, and until when it is not written again over another word.
+    written: BTreeMap<Subject, (Vec<Condition>, Instant)>,
     writing: Option<Writing>,
     /// Whose turn it was last.
     last: Option<Subject>,
@@ -39,27 +51,30 @@ pub(super) struct Conditions {
 
 struct Writing {
     verdict: Verdict,
-    answer: BoxFuture<'static, Result<(), RegistryError>>,
+    /// Whether it was written.
+    answer: BoxFuture<'static, Result<bool, RegistryError>>,
 }
 
 impl Conditions {
     pub(super) fn new(client: Client) -> Self {
-        let not_before = Instant::now();
-        Self { client, wanted: BTreeMap::new(), writing: None, last: None, failures: 0, not_before }
+        let (wanted, written, not_before) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+        Self { client, wanted, written, writing: None, last: None, failures: 0, not_before }
     }
 
     /// Takes in what is to be written; of an object the last counts.
     pub(super) fn want(&mut self, verdicts: Vec<Verdict>) {
+        let now = Instant::now();
+        self.written.retain(|_, (_, until)| *until > now);
         self.wanted.extend(verdicts.into_iter().map(|verdict| (subject(&verdict), verdict)));
     }
 
     /// Waits until one was written, or could not be: then it says why. May be given up and called again.
     pub(super) async fn next(&mut self) -> Option<String> {
         if self.writing.is_none() {
-            if self.wanted.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            sleep_until(self.not_before).await;
+            let Some(due) = self.wanted.values().map(|verdict| self.due(verdict)).min() else {
+                return std::future::pending().await;
+            };
+            sleep_until(due).await;
             let verdict = self.take_next()?;
             let (client, copy) = (self.client.clone(), verdict.clone());
             self.writing =
@@ -67,9 +82,16 @@ impl Conditions {
         }
         let answer = (&mut self.writing.as_mut()?.answer).await;
         let Writing { verdict, .. } = self.writing.take()?;
-        let Err(error) = answer else {
-            self.failures = 0;
-            return None;
+        let error = match answer {
+            Ok(is_written) => {
+                self.failures = 0;
+                if is_written {
+                    let until = Instant::now() + jittered(REST);
+                    self.written.insert(subject(&verdict), (judgement(&verdict), until));
+                }
+                return None;
+            }
+            Err(error) => error,
         };
         self.not_before = Instant::now() + growing_pause(PAUSE, self.failures);
         self.failures = self.failures.saturating_add(1);
@@ -80,13 +102,22 @@ impl Conditions {
         Some(error.to_string())
     }
 
-    /// The one after the last.
+    /// When it may be written.
+    fn due(&self, verdict: &Verdict) -> Instant {
+        let written = self.written.get(&subject(verdict)).filter(|_| verdict.is_disputed);
+        let same = written.filter(|(said, _)| *said == judgement(verdict));
+        same.map_or(self.not_before, |(_, until)| self.not_before.max(*until))
+    }
+
+    /// The one after the last, of those that may be written.
     fn take_next(&mut self) -> Option<Verdict> {
-        let after = self.last.as_ref().and_then(|last| {
-            let mut later = self.wanted.range((Bound::Excluded(last), Bound::Unbounded));
-            later.next().map(|(subject, _)| subject)
-        });
-        let next = after.or_else(|| self.wanted.keys().next())?.clone();
+        let now = Instant::now();
+        let is_due = |(_, verdict): &(&Subject, &Verdict)| self.due(verdict) <= now;
+        let after = self
+            .last
+            .as_ref()
+            .and_then(|last| self.wanted.range((Bound::Excluded(last), Bound::Unbounded)).find(is_due));
+        let next = after.or_else(|| self.wanted.iter().find(is_due))?.0.clone();
         let verdict = self.wanted.remove(&next);
         self.last = Some(next);
         verdict
@@ -97,7 +128,14 @@ fn subject(verdict: &Verdict) -> Subject {
     (verdict.place.kind, verdict.place.namespace.clone(), verdict.name.clone())
 }
 
-async fn write(client: &Client, mut verdict: Verdict) -> Result<(), RegistryError> {
+/// What we say of an object, but for when it came to be so; what others say there is none of it.
+fn judgement(verdict: &Verdict) -> Vec<Condition> {
+    let ours = verdict.conditions.iter().filter(|condition| [ACCEPTED, RESOLVED].contains(&&*condition.kind));
+    ours.map(|condition| Condition { last_transition_time: String::new(), ..condition.clone() }).collect()
+}
+
+/// Returns whether it is written.
+async fn write(client: &Client, mut verdict: Verdict) -> Result<bool, RegistryError> {
     // To the second, as everybody else writes it.
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     for condition in verdict.conditions.iter_mut().filter(|it| it.last_transition_time.is_empty()) {
@@ -107,9 +145,9 @@ async fn write(client: &Client, mut verdict: Verdict) -> Result<(), RegistryErro
     match client.short(&what, request(&what, &verdict)?).await {
         // Somebody changed it meanwhile (409), or took it away (404).
         Err(RegistryError::Malformed(why)) if [": 409: ", ": 404: "].iter().any(|it| why.contains(it)) => {
-            Ok(())
+            Ok(false)
         }
-        answer => answer.map(drop),
+        answer => answer.map(|_| true),
     }
 }
 
@@ -138,7 +176,7 @@ mod tests {
     fn verdict(name: &str, version: &str) -> Verdict {
         let place = Place { kind: Kind::Policies, namespace: Some("shop".into()) };
         let (name, resource_version) = (name.to_owned(), version.to_owned());
-        Verdict { place, name, resource_version, conditions: Vec::new() }
+        Verdict { place, name, resource_version, is_disputed: false, conditions: Vec::new() }
     }
 
     /// Answers with these, and notes which objects were patched.
@@ -188,5 +226,50 @@ mod tests {
         );
         assert!(conditions.next().await.is_none());
         assert_eq!(patched.lock().unwrap().len(), 3);
+    }
+
+    /// A verdict on "a" as it is at this version, of which all but the first say otherwise.
+    fn judged(version: &str, status: &str) -> Verdict {
+        let accepted = Condition { kind: ACCEPTED.into(), status: status.into(), ..Condition::default() };
+        let other = Condition { kind: "Other".into(), reason: version.into(), ..Condition::default() };
+        Verdict { is_disputed: version != "1", conditions: vec![other, accepted], ..verdict("a", version) }
+    }
+
+    /// How long it takes until these are written.
+    async fn written(conditions: &mut Conditions, wanted: Verdict) -> Duration {
+        conditions.want(vec![wanted]);
+        let begin = Instant::now();
+        assert_eq!(conditions.next().await, None);
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_judge_differently_do_not_overwrite_each_other_for_ever() {
+        let (mut conditions, patched) = scripted(vec![200; 6]);
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
+        // Another one has judged otherwise since, which made version 2.
+        let pause = written(&mut conditions, judged("2", "True")).await;
+        assert!(pause > minutes(3) && pause < minutes(7), "{pause:?}");
+        assert_eq!(written(&mut conditions, judged("3", "False")).await, Duration::ZERO, "it is another one");
+        conditions.want(vec![judged("4", "False")]);
+        let mut elsewhere = verdict("b", "1");
+        elsewhere.conditions.clone_from(&judged("1", "False").conditions);
+        assert_eq!(written(&mut conditions, elsewhere).await, Duration::ZERO, "who rests holds up no other");
+        assert_eq!(*patched.lock().unwrap(), ["a", "a", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_made_anew_is_told_at_once() {
+        let (mut conditions, _) = scripted(vec![200; 2]);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_overtaken_was_not_written() {
+        let (mut conditions, _) = scripted(vec![409, 200]);
+        assert_eq!(written(&mut conditions, judged("1", "True")).await, Duration::ZERO);
+        assert_eq!(written(&mut conditions, judged("2", "True")).await, Duration::ZERO);
     }
 }

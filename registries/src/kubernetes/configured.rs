@@ -25,9 +25,9 @@ use super::{
 };
 
 /// The condition that says whether an object counts as it is written.
-const ACCEPTED: &str = "Accepted";
+pub(super) const ACCEPTED: &str = "Accepted";
 /// The condition that says whether there is all that a route names, as Gateway API has it.
-const RESOLVED: &str = "ResolvedRefs";
+pub(super) const RESOLVED: &str = "ResolvedRefs";
 /// The longest message of a condition, in characters; Kubernetes takes 32768.
 const MAX_MESSAGE: usize = 1024;
 
@@ -66,6 +66,8 @@ pub(super) struct Verdict {
     pub(super) name: String,
     /// The version of the object that it is about.
     pub(super) resource_version: String,
+    /// Whether somebody has said already, and otherwise, how the object was understood as it is.
+    pub(super) is_disputed: bool,
     pub(super) conditions: Vec<Condition>,
 }
 
@@ -94,7 +96,7 @@ impl Verdict {
             }
         });
         let mut conditions = said.to_vec();
-        let mut is_news = false;
+        let (mut is_news, mut is_disputed) = (false, false);
         for mut wanted in [Some(accepted), resolved].into_iter().flatten() {
             wanted.observed_generation = meta.generation;
             let before = conditions.iter().position(|condition| condition.kind == wanted.kind);
@@ -102,13 +104,17 @@ impl Verdict {
             if let Some(before) = before.as_ref().filter(|before| before.status == wanted.status) {
                 wanted.last_transition_time.clone_from(&before.last_transition_time);
             }
-            is_news |= before.as_ref() != Some(&wanted);
+            let is_other = before.as_ref() != Some(&wanted);
+            is_news |= is_other;
+            is_disputed |=
+                is_other && before.is_some_and(|before| before.observed_generation == meta.generation);
             conditions.push(wanted);
         }
         is_news.then(|| Self {
             place: Place { kind, namespace: Some(meta.namespace.clone()) },
             name: meta.name.clone(),
             resource_version: meta.resource_version.clone(),
+            is_disputed,
             conditions,
         })
     }

@@ -35,8 +35,8 @@ use tokio::{
 use weft_core::registry::RegistryError;
 
 use super::{
-    client::{Client, Lines, Refusal, meaning},
-    objects::{Line, List, Mark, Object, Place, Status, Unreadable},
+    client::{Client, Lines, Page, Refusal, meaning},
+    objects::{Line, Mark, Object, Place, Status, Unreadable},
 };
 use crate::http_client::{growing_pause, jittered};
 
@@ -314,10 +314,8 @@ impl Following {
     }
 
     async fn page(&mut self, token: Option<String>, words: &mut Vec<Word>) -> Result<State, Refusal> {
-        let what = self.feed.place.describe("list");
-        let answer = self.client.page(&what, self.feed.list(&what, PAGE, token)?).await?;
-        let malformed = |why: String| RegistryError::Malformed(format!("{what}: {why}"));
-        let list: List<'_> = serde_json::from_slice(&answer).map_err(|error| malformed(error.to_string()))?;
+        let page = self.listed(PAGE, token).await?;
+        let list = page.read()?;
         for item in list.items.iter().flatten() {
             words.push(match self.feed.place.kind.read(item) {
                 Ok(object) => Word::Put(Box::new(object)),
@@ -329,7 +327,7 @@ impl Following {
             return Ok(State::Page(Some(token)));
         }
         if list.metadata.resource_version.is_empty() {
-            return Err(malformed("the list has no version".into()).into());
+            return Err(page.malformed("the list has no version").into());
         }
         words.push(Word::Listed);
         Ok(State::At(list.metadata.resource_version))
@@ -348,11 +346,14 @@ impl Following {
 
     /// Whether the server is at an earlier version than this.
     async fn is_before(&mut self, version: &str) -> Result<bool, Refusal> {
+        let page = self.listed(1, None).await?;
+        Ok(is_older(&page.read()?.metadata.resource_version, version))
+    }
+
+    /// So many objects of the list, from where a token says.
+    async fn listed(&mut self, limit: u32, token: Option<String>) -> Result<Page, Refusal> {
         let what = self.feed.place.describe("list");
-        let answer = self.client.page(&what, self.feed.list(&what, 1, None)?).await?;
-        let malformed = |error| RegistryError::Malformed(format!("{what}: {error}"));
-        let list: List<'_> = serde_json::from_slice(&answer).map_err(malformed)?;
-        Ok(is_older(&list.metadata.resource_version, version))
+        self.client.page(&what, self.feed.list(&what, limit, token)?).await
     }
 
     async fn open(&mut self, version: Option<String>) -> Result<State, Refusal> {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_core::future::BoxFuture;
 use http::{HeaderName, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -29,6 +30,8 @@ const PAGE: u32 = 200;
 /// The most pages that are read, against a server that never comes to an end.
 const MAX_PAGES: u32 = 10_000;
 
+/// How long a node may take to answer what the server passes on to it.
+const NODE: Duration = Duration::from_secs(3);
 /// The most policies of a token that are read.
 const MAX_POLICIES: usize = 100;
 
@@ -126,8 +129,20 @@ impl Client {
     /// The results of an allocation's checks, which its node keeps; none when neither server nor node knows it.
     pub(super) async fn checks(&self, allocation: &str) -> Found<BTreeMap<String, Check>> {
         let path = format!("/v1/client/allocation/{}/checks", escaped(allocation));
-        let found: Option<Option<_>> = found(self.get(&path, &[]).await?)?;
+        let call = self.call(&path, &[]).await?.within(NODE);
+        let found: Option<Option<_>> = found(self.http.send(call).await?)?;
         Ok(found.map(Option::unwrap_or_default))
+    }
+
+    /// The same, of whatever allocation.
+    pub(super) fn asking_for_checks(
+        &self,
+    ) -> impl Fn(String) -> BoxFuture<'static, Found<BTreeMap<String, Check>>> + use<> {
+        let client = self.clone();
+        move |allocation| {
+            let client = client.clone();
+            Box::pin(async move { client.checks(&allocation).await })
+        }
     }
 
     /// A node.

@@ -61,6 +61,9 @@ pub(crate) struct Allocation {
     /// Its ID.
     #[serde(rename = "ID")]
     pub(crate) id: String,
+    /// The node that it is on.
+    #[serde(rename = "NodeID")]
+    pub(crate) node_id: String,
     /// `pending`, `running`, `complete`, `failed`, `lost` or `unknown`. `running` as soon as one of its tasks runs.
     pub(crate) client_status: String,
     /// `run`, `stop` or `evict`.

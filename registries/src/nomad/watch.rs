@@ -164,7 +164,7 @@ impl Follow {
             }
             tokio::select! {
                 heard = self.link.next() => self.hear(heard).await?,
-                answer = self.polls.next(&self.client) => self.take_checks(answer),
+                answer = self.polls.next(self.client.asking_for_checks()) => self.take_checks(answer),
                 are_new = woken(&mut self.variables, &self.client) => {
                     if let Some(variables) = self.variables.as_mut().filter(|_| matches!(are_new, Ok(true))) {
                         variables.read(&self.client).await?;
@@ -257,10 +257,7 @@ impl Follow {
         if names.index != self.index {
             return self.sweep().await;
         }
-        self.read_allocations_again().await?;
-        self.complete(false).await?;
-        self.tell(false);
-        Ok(())
+        self.read_rest().await
     }
 
     /// Reads everything, and says what is different.
@@ -268,6 +265,11 @@ impl Follow {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
         self.judge(&names).await?;
         self.read_all(&names).await?;
+        self.read_rest().await
+    }
+
+    /// Reads what a list of services says nothing of, and says what is different.
+    async fn read_rest(&mut self) -> Result<(), RegistryError> {
         self.read_allocations_again().await?;
         self.complete(false).await?;
         self.tell(false);
@@ -335,7 +337,7 @@ impl Follow {
     async fn first_checks(&mut self) {
         let answers = async {
             while !self.polls.are_idle() {
-                let answer = self.polls.next(&self.client).await;
+                let answer = self.polls.next(self.client.asking_for_checks()).await;
                 self.note_checks(answer);
             }
         };

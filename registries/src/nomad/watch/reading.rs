@@ -131,7 +131,7 @@ impl Follow {
         self.polls.keep(|id| catalog.allocations.get(id).is_some_and(Known::runs));
         for (id, known) in &self.catalog.allocations {
             if known.runs() && !self.polls.knows(id) {
-                self.polls.ask_now(id);
+                self.polls.ask_now(id, &known.allocation.node_id);
             }
         }
         Ok(())
@@ -158,9 +158,9 @@ impl Follow {
         for namespace in namespaces {
             let (catalog, polls) = (&mut self.catalog, &mut self.polls);
             let take = |allocation: Allocation| {
-                let id = allocation.id.clone();
+                let (id, node) = (allocation.id.clone(), allocation.node_id.clone());
                 if catalog.set_allocation(allocation, is_first_list) {
-                    polls.ask_now(&id);
+                    polls.ask_now(&id, &node);
                 }
             };
             match self.client.allocations(&namespace, take).await {
@@ -185,8 +185,9 @@ impl Follow {
         while let Some((id, found)) = answers.try_next().await? {
             match found {
                 Some(allocation) => {
+                    let node = allocation.node_id.clone();
                     if self.catalog.set_allocation(allocation, is_first_list) {
-                        self.polls.ask_now(&id);
+                        self.polls.ask_now(&id, &node);
                     }
                 }
                 None => {
