@@ -55,7 +55,7 @@ fn only_instances_of_the_name_in_lower_case_stand_for_it() {
         (taken, words.faults.into_iter().map(|it| (it.place, it.message)).collect::<Vec<_>>())
     };
     let left_out = |name: &str, of: &str| {
-        (name.to_owned(), format!("an instance of it is listed as one of \"{of}\", and is left out"))
+        (format!("{name:?}"), format!("an instance of it is listed as one of \"{of}\", and is left out"))
     };
     assert_eq!(
         of(&["WEB", "web", "legacy"]),
