@@ -6,12 +6,13 @@
 
 mod patience;
 mod settings;
+mod streamed;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -181,20 +182,7 @@ impl HttpClient {
     /// When there is none in time, or it is longer than the server may answer.
     pub async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
         let (what, within, secrets) = (call.what(), call.within, call.secrets.clone());
-        let longest = self.server.max_answer;
-        let whole = async {
-            let response = self.open(call).await?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, longest).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    let message = format!("{what}: the answer is longer than max_answer ({longest} bytes)");
-                    return RegistryError::Malformed(message);
-                }
-                RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(&*error)))
-            })?;
-            let (status, headers) = (head.status, head.headers);
-            Ok(Answer { status, headers, body: body.to_bytes(), what: what.as_str().into(), secrets })
-        };
+        let whole = async { self.whole(self.open(call).await?, &what, secrets).await };
         timeout(within, whole).await.unwrap_or_else(|_| Err(late(&what, within)))
     }
 
@@ -290,6 +278,14 @@ impl Answer {
 
 fn late(what: &str, within: Duration) -> RegistryError {
     RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()))
+}
+
+fn broken_off(what: &str, error: &(dyn std::error::Error + 'static)) -> RegistryError {
+    RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(error)))
+}
+
+fn too_long(what: &str, longest: usize) -> RegistryError {
+    RegistryError::Malformed(format!("{what}: the answer is longer than max_answer ({longest} bytes)"))
 }
 
 /// An error with all its causes: hyper's own says little.

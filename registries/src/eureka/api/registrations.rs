@@ -160,9 +160,11 @@ impl Registrations {
 
     fn register(&mut self, question: &Question<'_>, app: &str, now: Moment) -> Result<StatusCode, Refusal> {
         let document = document(question)?;
-        let object = document.get("instance").unwrap_or(&document);
+        let fields = document.get("instance").unwrap_or(&document).as_object();
+        let fields = fields.ok_or_else(|| wrong("the instance is no object"))?;
         let mut instance =
-            Instance::read(object, "").ok_or_else(|| wrong("Missing instanceId or appName"))?;
+            Instance::read(fields, "").ok_or_else(|| wrong("Missing instanceId or appName"))?;
+        instance.keep_rest(fields);
         if instance.host.is_empty() {
             return Err(wrong("Missing hostname"));
         }
