@@ -70,6 +70,9 @@ impl Default for Lease {
     }
 }
 
+/// About what any part of an instance takes beside its text: its place in a map, and what an allocation costs.
+const PART: usize = 64;
+
 /// Fields that a person or a program may want and the mesh does not: passed on as they came.
 const PASSED_ON: [&str; 9] = [
     "appGroupName",
@@ -121,6 +124,15 @@ impl Instance {
         self.rest = rest.filter(|(_, value)| !value.is_null()).collect();
     }
 
+    /// About how many bytes of memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [&self.id, &self.app, &self.host, &self.ip, &self.status, &self.overridden, &self.vip];
+        let texts = texts.into_iter().chain([&self.secure_vip, &self.zone, &self.action]);
+        let texts = texts.chain(self.metadata.iter().flat_map(|(key, value)| [key, value]));
+        let rest = self.rest.iter().map(|(key, value)| PART + key.len() + weight(value));
+        size_of::<Self>() + texts.map(|text| PART + text.len()).sum::<usize>() + rest.sum::<usize>()
+    }
+
     /// Whether nothing is different but times.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let plain = |it: &Self| {
@@ -168,6 +180,15 @@ impl Lease {
             renewed: is("lastRenewalTimestamp"),
             up_since: is("serviceUpTimestamp"),
         }
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    PART + match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| PART + key.len() + weight(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
