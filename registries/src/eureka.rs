@@ -6,14 +6,16 @@
 //! says something only of a server that remembers (the `catalog` module).
 //!
 //! ```text
-//!   watch (when to ask) ──> client ──> objects ──> catalog (+ convert) ──> told ──> events
+//!   watch (+ pace: when to ask) ──> client ──> list ──> objects ──> catalog (+ convert) ──> told ──> events
 //! ```
 
 mod objects;
+mod list;
 mod convert;
 mod catalog;
 mod settings;
 mod client;
+mod pace;
 mod watch;
 mod register;
 pub mod api;
@@ -57,8 +59,8 @@ impl EurekaRegistry {
 /// # Errors
 /// When it is no list at all.
 pub fn listing(document: &[u8]) -> Result<Listing, serde_json::Error> {
-    let (list, context) = (serde_json::from_slice(document)?, convert::Context::default());
-    Ok(catalog::Catalog::take(list, None, &context, 0).0.listing(&context))
+    let context = convert::Context::default();
+    catalog::Whole::take(&context, 0, |each| client::instances(document, each)).map(|whole| whole.listing)
 }
 
 impl Registry for EurekaRegistry {

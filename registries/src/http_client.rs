@@ -1,11 +1,13 @@
 //! The HTTP client of every registry that is asked over HTTP: hyper's pooled one, with bounds.
 //!
-//! Every call has a deadline, by which its answer begins and after which it may not stop, and every answer a greatest size; what a server says in an error is cut and escaped before
-//! a person sees it, and a secret that it was sent is not among it: proxies before a server send whole requests back. A
-//! client is made when a registry is watched, so certificates are read anew after a failure.
+//! Every call has a deadline, by which its answer begins and after which it may not stop, and every answer a greatest size;
+//! what a server says in an error is cut and escaped before a person sees it, and a secret that it was sent is not among
+//! it: proxies before a server send whole requests back. A client is made when a registry is watched, so certificates are
+//! read anew after a failure.
 
 mod patience;
 mod settings;
+mod streamed;
 
 use std::{sync::Arc, time::Duration};
 
@@ -183,34 +185,11 @@ impl HttpClient {
     /// When there is none in time, or it is longer than the server may answer.
     pub async fn send(&self, call: Call) -> Result<Answer, RegistryError> {
         let (what, within, secrets) = (call.what(), call.within, call.secrets.clone());
-        let longest = self.server.max_answer;
         // What is written is short, and who writes has to know by then.
         let most = if call.method == Method::GET { within + WHOLE } else { within };
-        let silence = SILENCE.min(within);
         let whole = async {
-            let response =
-                timeout(within, self.open(call)).await.unwrap_or_else(|_| Err(late(&what, within)))?;
-            let (head, body) = response.into_parts();
-            let body =
-                flowing(Limited::new(body, longest), silence).await.map_err(|broken| match broken {
-                    Broken::Silent => {
-                        let seconds = silence.as_secs_f32();
-                        RegistryError::Unreachable(format!(
-                            "{what}: the answer stopped: nothing of it came within {seconds} s"
-                        ))
-                    }
-                    Broken::Off(error) if error.is::<LengthLimitError>() => {
-                        let message =
-                            format!("{what}: the answer is longer than max_answer ({longest} bytes)");
-                        RegistryError::Malformed(message)
-                    }
-                    Broken::Off(error) => RegistryError::Unreachable(format!(
-                        "{what}: the answer broke off: {}",
-                        causes(&*error)
-                    )),
-                })?;
-            let (status, headers) = (head.status, head.headers);
-            Ok(Answer { status, headers, body, what: what.as_str().into(), secrets })
+            let response = self.begun(call, &what).await?;
+            self.whole(response, &what, SILENCE.min(within), secrets).await
         };
         timeout(most, whole).await.unwrap_or_else(|_| Err(late(&what, most)))
     }
@@ -223,6 +202,31 @@ impl HttpClient {
     pub async fn first_answer(&self, call: Call) -> Result<Answer, RegistryError> {
         let late = || late(&call.what(), call.within);
         first_answer(call.within, || self.send(call.clone()), late).await
+    }
+
+    /// The answer to a call once it has begun, by the call's deadline.
+    async fn begun(&self, call: Call, what: &str) -> Result<Response<Incoming>, RegistryError> {
+        let within = call.within;
+        timeout(within, self.open(call)).await.unwrap_or_else(|_| Err(late(what, within)))
+    }
+
+    /// The whole of an answer that has begun, which may be silent for so long.
+    async fn whole(
+        &self,
+        response: Response<Incoming>,
+        what: &str,
+        silence: Duration,
+        secrets: Secrets,
+    ) -> Result<Answer, RegistryError> {
+        let longest = self.server.max_answer;
+        let (head, body) = response.into_parts();
+        let body = flowing(Limited::new(body, longest), silence).await.map_err(|broken| match broken {
+            Broken::Silent => stopped(what, silence),
+            Broken::Off(error) if error.is::<LengthLimitError>() => too_long(what, longest),
+            Broken::Off(error) => broken_off(what, &*error),
+        })?;
+        let (status, headers) = (head.status, head.headers);
+        Ok(Answer { status, headers, body, what: what.into(), secrets })
     }
 
     /// The head of the answer to a call, with the body to follow; the call's deadline is the caller's to keep.
@@ -307,6 +311,19 @@ impl Answer {
 
 fn late(what: &str, within: Duration) -> RegistryError {
     RegistryError::Unreachable(format!("{what}: no answer within {} s", within.as_secs()))
+}
+
+fn stopped(what: &str, silence: Duration) -> RegistryError {
+    let seconds = silence.as_secs_f32();
+    RegistryError::Unreachable(format!("{what}: the answer stopped: nothing of it came within {seconds} s"))
+}
+
+fn broken_off(what: &str, error: &(dyn std::error::Error + 'static)) -> RegistryError {
+    RegistryError::Unreachable(format!("{what}: the answer broke off: {}", causes(error)))
+}
+
+fn too_long(what: &str, longest: usize) -> RegistryError {
+    RegistryError::Malformed(format!("{what}: the answer is longer than max_answer ({longest} bytes)"))
 }
 
 /// An error with all its causes: hyper's own says little.

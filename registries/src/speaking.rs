@@ -41,8 +41,12 @@ pub mod keys {
     /// Where it runs: `region/zone/subzone`.
     pub const LOCALITY: &str = "weft-locality";
 
+    /// Whether the instance's own agent had its registry take it out of service: then that agent may end it, and whoever
+    /// did so otherwise is not contradicted.
+    pub const DRAINING: &str = "weft-draining";
+
     /// All of them. They steer the mesh, so they are no labels.
-    pub const ALL: [&str; 5] = [MESH_PORT, IDENTITY, PROTOCOL, WEIGHT, LOCALITY];
+    pub const ALL: [&str; 6] = [MESH_PORT, IDENTITY, PROTOCOL, WEIGHT, LOCALITY, DRAINING];
 }
 
 /// What a registry's section says about its endpoints.

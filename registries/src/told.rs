@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{DefaultHasher, Hasher},
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     time::{Duration, Instant},
 };
@@ -45,6 +45,16 @@ impl Words {
         }
         Self { version: Version(format!("{:016x}", digest.0.finish()).into()), resources, faults }
     }
+
+    /// In which words of two versions or with other faults differ.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut digest = DefaultHasher::new();
+        self.version.0.hash(&mut digest);
+        for fault in &self.faults {
+            (&fault.message, &fault.place, fault.keeps_last_good).hash(&mut digest);
+        }
+        digest.finish()
+    }
 }
 
 struct Digest(DefaultHasher);
@@ -76,8 +86,8 @@ pub type Listing = BTreeMap<OriginName, Words>;
 #[derive(Debug)]
 pub struct Told {
     scope: Scope,
-    /// What each origin said last, as versions: the words themselves are kept by who was told.
-    versions: BTreeMap<OriginName, (Version, Vec<OriginFault>)>,
+    /// A digest of what each origin said last: the words themselves are kept by who was told.
+    said: BTreeMap<OriginName, u64>,
     completeness: Option<Completeness>,
     /// When a list was last told, and until when it is told again and again: while what it lacks may be held unconfirmed.
     doubt: Option<Doubt>,
@@ -89,21 +99,27 @@ struct Doubt {
     until: Instant,
 }
 
+impl Doubt {
+    fn is_due(self, now: Instant) -> bool {
+        now.duration_since(self.told_at) >= DOUBT_AGAIN
+    }
+}
+
 impl Told {
     /// Nothing was told yet.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        Self { scope, versions: BTreeMap::new(), completeness: None, doubt: None }
+        Self { scope, said: BTreeMap::new(), completeness: None, doubt: None }
     }
 
     /// The events that tell a listing: a full list the first time and whenever it is not to be believed at once, what
     /// is different otherwise. Always ends with a commit, for what is the same is confirmed.
     pub fn tell(&mut self, listing: Listing, completeness: Completeness, now: Instant) -> Vec<Event> {
         let gone: Vec<OriginName> =
-            self.versions.keys().filter(|origin| !listing.contains_key(*origin)).cloned().collect();
-        let implausible = self.versions.len() >= DOUBTED_FROM && gone.len() * 2 > self.versions.len();
+            self.said.keys().filter(|origin| !listing.contains_key(*origin)).cloned().collect();
+        let implausible = self.said.len() >= DOUBTED_FROM && gone.len() * 2 > self.said.len();
         self.doubt = self.doubt.filter(|doubt| now < doubt.until);
-        let due = self.doubt.is_some_and(|doubt| now.duration_since(doubt.told_at) >= DOUBT_AGAIN);
+        let due = self.doubt.is_some_and(|doubt| doubt.is_due(now));
         let hides = completeness != Completeness::Full || self.completeness == Some(Completeness::Filtered);
         let as_list = self.completeness.is_none() || hides || implausible || due;
         let mut events = Vec::new();
@@ -127,8 +143,8 @@ impl Told {
     /// catalog that knows what changed, and whose word it is that they are gone (none of them is merely hidden). None when
     /// only a whole listing may be told: at first, and where too much is gone to be believed at once.
     pub fn tell_changed(&mut self, changed: Listing, gone: Vec<OriginName>) -> Option<Vec<Event>> {
-        let gone: Vec<_> = gone.into_iter().filter(|origin| self.versions.contains_key(origin)).collect();
-        let implausible = self.versions.len() >= DOUBTED_FROM && gone.len() * 2 > self.versions.len();
+        let gone: Vec<_> = gone.into_iter().filter(|origin| self.said.contains_key(origin)).collect();
+        let implausible = self.said.len() >= DOUBTED_FROM && gone.len() * 2 > self.said.len();
         if self.completeness.is_none() || implausible {
             return None;
         }
@@ -144,6 +160,12 @@ impl Told {
         self.doubt.is_some_and(|doubt| now < doubt.until)
     }
 
+    /// Whether a whole listing is to be told again, so that what it lacks is believed in time.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.doubt.is_some_and(|doubt| now < doubt.until && doubt.is_due(now))
+    }
+
     /// How complete the last list was that was told; none before the first.
     #[must_use]
     pub fn completeness(&self) -> Option<Completeness> {
@@ -157,17 +179,17 @@ impl Told {
     }
 
     fn is_told(&self, listing: &Listing) -> bool {
-        self.versions.len() == listing.len() && listing.iter().all(|(origin, words)| self.said(origin, words))
+        self.said.len() == listing.len() && listing.iter().all(|(origin, words)| self.is_said(origin, words))
     }
 
-    fn said(&self, origin: &OriginName, words: &Words) -> bool {
-        self.versions
-            .get(origin)
-            .is_some_and(|(version, faults)| *version == words.version && *faults == words.faults)
+    fn is_said(&self, origin: &OriginName, words: &Words) -> bool {
+        self.said.get(origin) == Some(&words.digest())
     }
 
     fn list(&mut self, listing: Listing, completeness: Completeness, events: &mut Vec<Event>) {
-        self.versions.clear();
+        self.said.clear();
+        // With a reset and an end, and the commit that follows.
+        events.reserve_exact(listing.len() + 3);
         events.push(Event::Reset { scope: self.scope.clone() });
         for (origin, words) in listing {
             events.push(self.replace(origin, words));
@@ -178,7 +200,7 @@ impl Told {
 
     fn changes(&mut self, listing: Listing, gone: Vec<OriginName>, events: &mut Vec<Event>) {
         for origin in gone {
-            self.versions.remove(&origin);
+            self.said.remove(&origin);
             events.push(Event::Replace {
                 scope: self.scope.clone(),
                 origin,
@@ -188,15 +210,15 @@ impl Told {
             });
         }
         for (origin, words) in listing {
-            if !self.said(&origin, &words) {
+            if !self.is_said(&origin, &words) {
                 events.push(self.replace(origin, words));
             }
         }
     }
 
     fn replace(&mut self, origin: OriginName, words: Words) -> Event {
+        self.said.insert(origin.clone(), words.digest());
         let Words { version, resources, faults } = words;
-        self.versions.insert(origin.clone(), (version.clone(), faults.clone()));
         Event::Replace { scope: self.scope.clone(), origin, version, resources, faults }
     }
 }
@@ -265,6 +287,8 @@ mod tests {
         told.tell(listing(&["s1"]), Full, now);
         let after = |seconds| told.is_in_doubt(now + Duration::from_secs(seconds));
         assert_eq!((after(60), after(1000)), (true, false), "until such a list is believed");
+        let due = |seconds| told.is_due(now + Duration::from_secs(seconds));
+        assert_eq!((due(30), due(60), due(1000)), (false, true, false), "meanwhile it is told again");
     }
 
     #[test]

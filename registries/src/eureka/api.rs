@@ -16,6 +16,7 @@
 //! - Nobody registers with what Netflix's clients cannot read: they would lose the whole list for it.
 //! - No answer that says "not found" has a body: Netflix's client takes a body for an instance.
 
+mod recent;
 mod log;
 mod registrations;
 mod codec;
@@ -39,7 +40,7 @@ pub use served::{Listeners, Source};
 use super::objects::Instance;
 use documents::Format;
 use log::Log;
-use registrations::{Refusal, Registrations};
+use registrations::{MAX_INSTANCE, Refusal, Registrations};
 
 /// The largest body of a request, in bytes: an instance has one or two thousand.
 pub const MAX_BODY: usize = 64 << 10;
@@ -220,8 +221,12 @@ impl Refusal {
             Self::Unknown => Reply::empty(StatusCode::NOT_FOUND),
             Self::Wrong(reason) => Reply::refused(StatusCode::BAD_REQUEST, reason),
             Self::Form => Reply::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected JSON or XML"),
+            Self::TooLarge => Reply::refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("an instance may take {MAX_INSTANCE} bytes of memory here"),
+            ),
             Self::Full => {
-                Reply::refused(StatusCode::INSUFFICIENT_STORAGE, "too many instances are registered here")
+                Reply::refused(StatusCode::TOO_MANY_REQUESTS, "too many instances are registered here")
             }
             Self::NoSuchMethod => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
         }

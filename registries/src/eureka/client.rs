@@ -1,32 +1,42 @@
 //! What is asked of Eureka's servers, one after the other until one answers.
 
 use std::{
+    io::{BufReader, Read},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use data_encoding::BASE64;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use tokio::time::timeout;
 use weft_core::registry::RegistryError;
 
-use super::{objects::Applications, settings::EurekaSettings};
+use super::{
+    catalog::{Catalog, Changes, Whole},
+    convert::Context,
+    list::{self, Head},
+    objects::Instance,
+    settings::EurekaSettings,
+};
 use crate::http_client::{Answer, Call, HttpClient};
 
 /// The servers, and which of them is asked.
 pub(super) struct Client {
     settings: Arc<EurekaSettings>,
+    context: Arc<Context>,
     clients: Vec<HttpClient>,
     current: usize,
     /// Whether anybody answered yet.
     answered: bool,
 }
 
-/// A list, and when it was told.
-pub(super) struct Told {
-    pub(super) list: Applications,
-    /// The server's clock, in milliseconds; ours where it does not say.
+/// A list as it was told.
+pub(super) struct Told<T> {
+    pub(super) list: T,
+    /// When, by the server's clock, in milliseconds; by ours where it does not say.
     pub(super) at: u64,
+    /// How long the answer was, in bytes.
+    pub(super) length: usize,
 }
 
 impl Client {
@@ -36,8 +46,14 @@ impl Client {
     /// When one cannot be read.
     pub(super) fn new(settings: &Arc<EurekaSettings>, first: usize) -> Result<Self, RegistryError> {
         let clients = settings.servers.iter().map(HttpClient::new).collect::<Result<Vec<_>, _>>()?;
+        let context = Context {
+            rules: settings.rules.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            region: settings.region.clone(),
+        };
         Ok(Self {
             settings: settings.clone(),
+            context: context.into(),
             current: first % clients.len().max(1),
             clients,
             answered: false,
@@ -49,11 +65,16 @@ impl Client {
         self.current
     }
 
+    /// What is the same for all instances.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// All instances, from the first server that answers.
     ///
     /// # Errors
     /// That of the server that was asked first, when none does.
-    pub(super) async fn all(&mut self) -> Result<Told, RegistryError> {
+    pub(super) async fn all(&mut self) -> Result<Told<Whole>, RegistryError> {
         let mut first = None;
         for _ in 0..self.clients.len() {
             match self.whole().await {
@@ -70,20 +91,25 @@ impl Client {
         Err(first.unwrap_or_else(|| RegistryError::Unreachable("no server is named".into())))
     }
 
-    /// What changed in the last minutes, from the server that told all; none when it tells no changes.
+    /// What changed in the last minutes and `known` has not, from the server that told all; none when it tells no changes.
     ///
     /// # Errors
     /// When it does not answer.
-    pub(super) async fn changes(&self) -> Result<Option<Told>, RegistryError> {
-        let answer = self.get("/apps/delta").await?;
-        match answer.status {
+    pub(super) async fn changes(&self, known: &Arc<Catalog>) -> Result<Option<Told<Changes>>, RegistryError> {
+        let (known, context) = (known.clone(), self.context.clone());
+        let take =
+            move |at, body: &mut dyn Read| Changes::take(&known, &context, at, |each| instances(body, each));
+        match self.get("/apps/delta", take).await? {
+            Ok(told) => Ok(Some(told)),
             // Told not to: `eureka.server.disable-delta`.
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(None),
-            _ => told(&answer.ok()?).map(Some),
+            Err(answer) if [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&answer.status) => {
+                Ok(None)
+            }
+            Err(answer) => Err(answer.fault()),
         }
     }
 
-    async fn whole(&self) -> Result<Told, RegistryError> {
+    async fn whole(&self) -> Result<Told<Whole>, RegistryError> {
         if !self.answered {
             // What a list costs is asked of one that is there: nobody has this name.
             let nobody = self.with_credential(Call::get("/apps/-")).await?;
@@ -92,26 +118,42 @@ impl Client {
         self.list("/apps").await
     }
 
-    async fn list(&self, path: &str) -> Result<Told, RegistryError> {
-        let answer = self.get(path).await?;
-        match answer.status {
+    async fn list(&self, path: &str) -> Result<Told<Whole>, RegistryError> {
+        let context = self.context.clone();
+        let take = move |at, body: &mut dyn Read| Whole::take(&context, at, |each| instances(body, each));
+        let answer = match self.get(path, take).await? {
+            Ok(told) => return Ok(told),
+            Err(answer) => answer,
+        };
+        Err(match answer.status {
             StatusCode::NOT_FOUND => {
                 let url = &self.clients[self.current].server().url;
-                Err(RegistryError::Malformed(format!(
+                RegistryError::Malformed(format!(
                     "{url}{path} is not there: a server's address ends in /eureka, as in http://host:8761/eureka"
-                )))
+                ))
             }
             // A server that copied from nobody waits before it lets itself be read.
             StatusCode::FORBIDDEN if self.settings.username.is_none() && answer.body.is_empty() => {
-                Err(RegistryError::Unreachable("it has just started and does not list anything yet".into()))
+                RegistryError::Unreachable("it has just started and does not list anything yet".into())
             }
-            _ => told(&answer.ok()?),
-        }
+            _ => answer.fault(),
+        })
     }
 
-    async fn get(&self, path: &str) -> Result<Answer, RegistryError> {
+    /// Has a list read while it comes; an answer that is none comes whole.
+    async fn get<T: Send + 'static>(
+        &self,
+        path: &str,
+        take: impl FnOnce(u64, &mut dyn Read) -> Result<T, serde_json::Error> + Send + 'static,
+    ) -> Result<Result<Told<T>, Answer>, RegistryError> {
         let call = Call::get(path).header(header::ACCEPT, "application/json", false);
-        self.send(call).await
+        let call = self.with_credential(call).await?;
+        let read = move |headers: &HeaderMap, body: &mut dyn Read| {
+            let at = told_at(headers);
+            Ok((take(at, body)?, at))
+        };
+        let read = self.clients[self.current].read(call, read).await?;
+        Ok(read.map(|((list, at), length)| Told { list, at, length }))
     }
 
     /// A word to the first server that takes it in: they pass it on to each other. Whoever took the last one in is asked
@@ -157,11 +199,23 @@ impl Client {
     }
 }
 
-fn told(answer: &Answer) -> Result<Told, RegistryError> {
-    let says = answer
-        .text("date")
-        .and_then(|text| httpdate::parse_http_date(text).ok())
-        .unwrap_or_else(SystemTime::now);
+fn told_at(headers: &HeaderMap) -> u64 {
+    let text = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+    let says = text.and_then(|text| httpdate::parse_http_date(text).ok()).unwrap_or_else(SystemTime::now);
     let at = says.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    Ok(Told { list: answer.json()?, at: u64::try_from(at).unwrap_or(u64::MAX) })
+    u64::try_from(at).unwrap_or(u64::MAX)
+}
+
+/// Reads a document to its end.
+///
+/// # Errors
+/// When it is no list.
+pub(super) fn instances(
+    document: impl Read,
+    each: &mut dyn FnMut(Instance),
+) -> Result<Head, serde_json::Error> {
+    let mut document = serde_json::Deserializer::from_reader(BufReader::new(document));
+    let head = list::read(&mut document, each)?;
+    document.end()?;
+    Ok(head)
 }

@@ -1,29 +1,14 @@
 //! What Eureka's documents hold, read as clients of many ages write them: numbers as texts, lists of one without brackets,
 //! fields that are null or missing. What an instance says wrongly costs that instance alone.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
-};
 use serde_json::{Map, Value};
 
 /// How long an instance lives without a heartbeat when it does not say, in seconds.
 pub(super) const DEFAULT_DURATION: u64 = 90;
 /// How often an instance renews its lease when it does not say, in seconds.
 pub(super) const DEFAULT_RENEWAL: u64 = 30;
-
-/// A whole list, or the changes since a while.
-#[derive(Debug, Default)]
-pub(super) struct Applications {
-    /// How many instances of each status the server has, all of them counted, also in a list of changes.
-    pub(super) hash: String,
-    /// Every instance that can be told from another.
-    pub(super) instances: Vec<Instance>,
-    /// How many things in it were no instances.
-    pub(super) unreadable: usize,
-}
 
 /// One instance, checked for nothing yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +41,7 @@ pub(super) struct Instance {
     pub(super) dirty: u64,
     /// When the server last took something in about it, in milliseconds.
     pub(super) updated: u64,
-    /// All the rest, as it came: for whoever passes the instance on.
+    /// All the rest, as it came, where it was asked for ([`Instance::keep_rest`]): for whoever passes the instance on.
     pub(super) rest: BTreeMap<String, Value>,
 }
 
@@ -85,6 +70,9 @@ impl Default for Lease {
     }
 }
 
+/// About what any part of an instance takes beside its text: its place in a map, and what an allocation costs.
+const PART: usize = 64;
+
 /// Fields that a person or a program may want and the mesh does not: passed on as they came.
 const PASSED_ON: [&str; 9] = [
     "appGroupName",
@@ -99,9 +87,8 @@ const PASSED_ON: [&str; 9] = [
 ];
 
 impl Instance {
-    /// Reads it; none when it is no object or has nothing to be called by.
-    pub(super) fn read(value: &Value, application: &str) -> Option<Self> {
-        let fields = value.as_object()?;
+    /// Reads it without the rest; none when it has nothing to be called by.
+    pub(super) fn read(fields: &Map<String, Value>, application: &str) -> Option<Self> {
         let is = |key: &str| text(fields.get(key));
         let app = Some(is("app")).filter(|app| !app.is_empty()).unwrap_or_else(|| application.to_owned());
         let id = Some(is("instanceId")).filter(|id| !id.is_empty()).unwrap_or_else(|| is("hostName"));
@@ -127,16 +114,25 @@ impl Instance {
             action: is("actionType"),
             dirty: number(fields.get("lastDirtyTimestamp")),
             updated: number(fields.get("lastUpdatedTimestamp")),
-            rest: PASSED_ON
-                .iter()
-                .filter_map(|key| Some(((*key).to_owned(), fields.get(*key)?.clone())))
-                .filter(|(_, value)| !value.is_null())
-                .collect(),
+            rest: BTreeMap::new(),
         })
     }
-}
 
-impl Instance {
+    /// Keeps the rest of what it was read from.
+    pub(super) fn keep_rest(&mut self, fields: &Map<String, Value>) {
+        let rest = PASSED_ON.iter().filter_map(|key| Some(((*key).to_owned(), fields.get(*key)?.clone())));
+        self.rest = rest.filter(|(_, value)| !value.is_null()).collect();
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [&self.id, &self.app, &self.host, &self.ip, &self.status, &self.overridden, &self.vip];
+        let texts = texts.into_iter().chain([&self.secure_vip, &self.zone, &self.action]);
+        let texts = texts.chain(self.metadata.iter().flat_map(|(key, value)| [key, value]));
+        let rest = self.rest.iter().map(|(key, value)| PART + key.len() + weight(value));
+        size_of::<Self>() + texts.map(|text| PART + text.len()).sum::<usize>() + rest.sum::<usize>()
+    }
+
     /// Whether nothing is different but times.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let plain = |it: &Self| {
@@ -187,6 +183,15 @@ impl Lease {
     }
 }
 
+fn weight(value: &Value) -> usize {
+    PART + match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| PART + key.len() + weight(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
 /// Java's name of the map's class is none of its entries.
 fn metadata(value: Option<&Value>) -> BTreeMap<String, String> {
     let entries = value.and_then(Value::as_object).into_iter().flatten();
@@ -211,175 +216,5 @@ fn number(value: Option<&Value>) -> u64 {
         Some(Value::Number(number)) => number.as_u64().unwrap_or(0),
         Some(other) => text(Some(other)).trim().parse().unwrap_or(0),
         None => 0,
-    }
-}
-
-#[derive(Deserialize)]
-struct Document {
-    applications: Option<RawApplications>,
-}
-
-#[derive(Deserialize)]
-struct RawApplications {
-    #[serde(default, rename = "apps__hashcode")]
-    hash: Value,
-    #[serde(default)]
-    application: Many<RawApplication>,
-}
-
-#[derive(Deserialize)]
-struct RawApplication {
-    #[serde(default)]
-    name: Value,
-    #[serde(default)]
-    instance: Many<Map<String, Value>>,
-}
-
-impl<'de> Deserialize<'de> for Applications {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let document = Document::deserialize(deserializer)?;
-        let raw = document.applications.ok_or_else(|| serde::de::Error::missing_field("applications"))?;
-        let mut all =
-            Self { hash: text(Some(&raw.hash)), unreadable: raw.application.others, ..Self::default() };
-        for application in raw.application.elements {
-            let name = text(Some(&application.name));
-            all.unreadable += application.instance.others;
-            for instance in application.instance.elements {
-                match Instance::read(&Value::Object(instance), &name) {
-                    Some(instance) => all.instances.push(instance),
-                    None => all.unreadable += 1,
-                }
-            }
-        }
-        Ok(all)
-    }
-}
-
-/// A list of objects, or the only one of them without brackets. What is no object is counted.
-struct Many<T> {
-    elements: Vec<T>,
-    others: usize,
-}
-
-impl<T> Default for Many<T> {
-    fn default() -> Self {
-        Self { elements: Vec::new(), others: 0 }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Many<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ManyVisitor { nested: false, of: PhantomData })
-    }
-}
-
-struct ManyVisitor<T> {
-    /// Within a list, another list is nothing.
-    nested: bool,
-    of: PhantomData<T>,
-}
-
-struct Element<T>(Many<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ManyVisitor { nested: true, of: PhantomData }).map(Self)
-    }
-}
-
-impl<T> ManyVisitor<T> {
-    fn other<E>() -> Result<Many<T>, E> {
-        Ok(Many { elements: Vec::new(), others: 1 })
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ManyVisitor<T> {
-    type Value = Many<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of objects")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Many<T>, A::Error> {
-        let element = T::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Many { elements: vec![element], others: 0 })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Many<T>, A::Error> {
-        let mut many = Many::default();
-        if self.nested {
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            return Self::other();
-        }
-        while let Some(Element(one)) = list.next_element::<Element<T>>()? {
-            many.elements.extend(one.elements);
-            many.others += one.others;
-        }
-        Ok(many)
-    }
-
-    fn visit_unit<E>(self) -> Result<Many<T>, E> {
-        Ok(Many::default())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Many<T>, E> {
-        Self::other()
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Many<T>, E> {
-        Self::other()
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Many<T>, E> {
-        Self::other()
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Many<T>, E> {
-        Self::other()
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Many<T>, E> {
-        Self::other()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Applications {
-        serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn a_recorded_list_is_read() {
-        let all = read(include_str!("../../fuzz/corpus/eureka/apps.json"));
-        assert_eq!((all.hash.as_str(), all.unreadable), ("OUT_OF_SERVICE_1_UP_2_", 0));
-        let ids: Vec<_> = all.instances.iter().map(|it| (it.app.as_str(), it.id.as_str())).collect();
-        assert_eq!(ids, [("SHOP", "shop:18762"), ("PAYMENTS", "payments:18763"), ("ORDERS", "orders-1")]);
-        let shop = &all.instances[0];
-        assert_eq!(shop.port, Port { number: 18762, enabled: true });
-        assert_eq!(shop.secure_port, Port { number: 443, enabled: false });
-        assert_eq!((shop.metadata["version"].as_str(), shop.overridden.as_str()), ("v1", "UNKNOWN"));
-        assert_eq!((shop.lease.duration, shop.lease.registered > 0), (3, true));
-        assert_eq!(all.instances[1].metadata.len(), 0, "the class of the map is no entry");
-        assert_eq!(all.instances[2].status, "OUT_OF_SERVICE");
-    }
-
-    #[test]
-    fn one_object_stands_for_a_list_and_what_is_none_costs_nothing_else() {
-        let all = read(
-            r#"{"applications": {"versions__delta": 3, "application": {"name": "a", "instance": {"instanceId": 7}}}}"#,
-        );
-        assert_eq!(all.instances[0].id, "7");
-        assert_eq!(all.instances[0].app, "A");
-        let all = read(
-            r#"{"applications": {"application": [1, null, [[]], {"instance": ["x", {}, {"hostName": "h"}]},
-               {"name": {"a": 1}, "instance": 5}, {"name": "B", "instance": [{"hostName": "h", "port": [1]}]}]}}"#,
-        );
-        assert_eq!(all.instances.len(), 1);
-        assert_eq!((all.instances[0].id.as_str(), all.unreadable), ("h", 6));
-        assert!(serde_json::from_str::<Applications>("{}").is_err(), "no list is not an empty list");
-        assert!(serde_json::from_str::<Applications>(r#"{"applications": null}"#).is_err());
     }
 }

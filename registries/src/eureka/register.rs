@@ -1,12 +1,17 @@
 //! How a local instance is announced at Eureka: registered, renewed by heartbeats, registered again where the server forgot
 //! it, and cancelled.
+//!
+//! That an instance drains is said by an override, as an operator says it: a server takes `OUT_OF_SERVICE` and `UP` of a
+//! registration only for an instance that it does not know, and keeps what it had otherwise. An override outlives
+//! registrations too, and this process if it dies, so the instance's metadata says that it is its own agent's: that one is
+//! ended when the instance is well again, an operator's is not. Cancelling ends both.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use weft_core::{
@@ -22,7 +27,7 @@ use super::{
 };
 use crate::{
     announcing::Place,
-    http_client::Call,
+    http_client::{Answer, Call},
     speaking::{keys, protocol_word},
 };
 
@@ -50,14 +55,43 @@ pub(super) struct EurekaPlace {
     client: Option<Client>,
     /// When the instance last changed, in milliseconds: the server tells by it who knows more.
     dirty: u64,
+    /// Whether the server holds it out of service on our word; none while nobody asked.
+    overridden: Option<bool>,
 }
 
 impl EurekaPlace {
     pub(super) fn new(settings: Arc<EurekaSettings>) -> Self {
-        Self { settings, client: None, dirty: now() }
+        Self { settings, client: None, dirty: now(), overridden: None }
+    }
+
+    /// Whether an earlier life of this instance ended while it drained.
+    async fn drains_on_our_word(&mut self, path: &str) -> Result<bool, RegistryError> {
+        let call = Call::get(path).header(header::ACCEPT, "application/json", false);
+        let answer = self.ask(call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        let document: Value = answer.ok()?.json()?;
+        Ok(!document["instance"]["metadata"][keys::DRAINING].is_null())
+    }
+
+    /// Begins or ends an override. Returns whether the server knows the instance.
+    async fn overrides(&mut self, method: Method, path: &str, status: &str) -> Result<bool, RegistryError> {
+        // Whether the answer arrives or not, it may be in force from here on.
+        self.overridden = Some(true);
+        let call = Call::new(method, format!("{path}/status?value={status}"));
+        Ok(self.send(call).await? != StatusCode::NOT_FOUND)
     }
 
     async fn send(&mut self, call: Call) -> Result<StatusCode, RegistryError> {
+        let answer = self.ask(call).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(StatusCode::NOT_FOUND),
+            _ => answer.ok().map(|answer| answer.status),
+        }
+    }
+
+    async fn ask(&mut self, call: Call) -> Result<Answer, RegistryError> {
         // What is dropped half-way leaves none either.
         let mut client = match self.client.take() {
             Some(client) => client,
@@ -65,10 +99,7 @@ impl EurekaPlace {
         };
         let answer = client.write(call, PATIENCE).await?;
         self.client = Some(client);
-        match answer.status {
-            StatusCode::NOT_FOUND => Ok(StatusCode::NOT_FOUND),
-            _ => answer.ok().map(|answer| answer.status),
-        }
+        Ok(answer)
     }
 }
 
@@ -83,13 +114,33 @@ impl Place for EurekaPlace {
 
     async fn announce(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
         self.dirty = now().max(self.dirty + 1);
-        let (app, _) = path(&instance.endpoint);
-        let body = object(instance, self.dirty).to_string();
+        let (app, id) = path(&instance.endpoint);
+        let path = format!("/apps/{app}/{id}");
+        let overridden = match self.overridden {
+            Some(overridden) => overridden,
+            None => self.drains_on_our_word(&path).await?,
+        };
+        self.overridden = Some(overridden);
+        let (drains, status) =
+            (instance.endpoint.health == Health::Draining, status(instance.endpoint.health));
+        // Before it is registered: a server passes over an override that says what it has already, and what is registered
+        // says whose the override is.
+        let is_known = match (drains, overridden) {
+            (true, _) => self.overrides(Method::PUT, &path, status).await?,
+            (false, true) => self.overrides(Method::DELETE, &path, status).await?,
+            (false, false) => true,
+        };
+        let said = if drains && !is_known { "DOWN" } else { status };
+        let body = object(instance, said, self.dirty).to_string();
         let call = Call::new(Method::POST, format!("/apps/{app}")).body("application/json", body);
-        match self.send(call).await? {
-            StatusCode::NOT_FOUND => Err(RegistryError::Malformed(format!("POST /apps/{app} is not there"))),
-            _ => Ok(()),
+        if self.send(call).await? == StatusCode::NOT_FOUND {
+            return Err(RegistryError::Malformed(format!("POST /apps/{app} is not there")));
         }
+        if drains && !is_known && !self.overrides(Method::PUT, &path, status).await? {
+            return Err(RegistryError::Unreachable("the server forgot the instance at once".into()));
+        }
+        self.overridden = Some(drains);
+        Ok(())
     }
 
     async fn renew(&mut self, instance: &LocalInstance) -> Result<bool, RegistryError> {
@@ -99,6 +150,7 @@ impl Place for EurekaPlace {
         Ok(self.send(Call::new(Method::PUT, path)).await? != StatusCode::NOT_FOUND)
     }
 
+    /// An override goes with the instance. Ended before, it would let the instance be called again.
     async fn withdraw(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
         let (app, id) = path(&instance.endpoint);
         self.send(Call::new(Method::DELETE, format!("/apps/{app}/{id}"))).await.map(drop)
@@ -124,7 +176,7 @@ fn status(health: Health) -> &'static str {
     }
 }
 
-fn object(instance: &LocalInstance, dirty: u64) -> Value {
+fn object(instance: &LocalInstance, status: &str, dirty: u64) -> Value {
     let endpoint = &instance.endpoint;
     let address = endpoint.address.socket();
     let secure = endpoint.port_name.as_str() == "https";
@@ -148,6 +200,9 @@ fn object(instance: &LocalInstance, dirty: u64) -> Value {
     if endpoint.locality != Default::default() {
         say(keys::LOCALITY, locality);
     }
+    if endpoint.health == Health::Draining {
+        say(keys::DRAINING, "true".into());
+    }
     let class = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
     json!({ "instance": {
         "instanceId": id(endpoint),
@@ -156,7 +211,7 @@ fn object(instance: &LocalInstance, dirty: u64) -> Value {
         "ipAddr": address.ip(),
         "vipAddress": endpoint.service.label(),
         "secureVipAddress": endpoint.service.label(),
-        "status": status(endpoint.health),
+        "status": status,
         "port": port(!secure, 80),
         "securePort": port(secure, 443),
         "metadata": metadata,
@@ -201,7 +256,7 @@ mod tests {
         let [http, admin] = [announced("http", 8080), announced("admin", 9090)];
         assert_ne!(path(&http.endpoint), path(&admin.endpoint));
         for it in [http, admin] {
-            let object = object(&it, 1);
+            let object = object(&it, "UP", 1);
             let id = object["instance"]["instanceId"].as_str().unwrap();
             let encoded = utf8_percent_encode(id, NON_ALPHANUMERIC).to_string();
             assert_eq!(path(&it.endpoint), ("WEB".to_owned(), encoded));

@@ -1,6 +1,6 @@
 //! What a `kind = "eureka"` section says.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use weft_core::{
     config::{Fault, Readable, Section},
@@ -20,9 +20,9 @@ use crate::{
 
 /// Where Eureka listens on its own machine when nobody says more.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8761/eureka";
-/// How often changes are asked for. The server itself sees them up to half a minute late; asking more often than that
-/// finds them soon after it does, and an answer without changes has eighty bytes.
-const DEFAULT_POLL: Duration = Duration::from_secs(5);
+/// How often changes are asked for. An answer without changes has eighty bytes; `pace` has the rest.
+const DEFAULT_POLL: Duration = Duration::from_secs(1);
+const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 
 /// A registry's section, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct EurekaSettings {
     pub username: Option<String>,
     /// The place of the password that goes with it.
     pub password: Credential,
-    /// How often changes are asked for, before jitter.
+    /// How often changes are asked for while there are none, before jitter.
     pub poll: Duration,
     /// The region of zones that do not say theirs.
     pub region: Option<String>,
@@ -65,9 +65,9 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
         })
     });
     let rules = Rules::read(section, &[]);
-    if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&poll) {
+    if !POLL_RANGE.contains(&poll) {
         let fault = Fault::error(section.key_place("poll"), "the poll interval is out of range");
-        section.report(fault.expected("expected a duration from \"1s\" to \"5m\""));
+        section.report(fault.expected("expected a duration from \"100ms\" to \"5m\""));
         return None;
     }
     let lone = match (username.is_some(), password != Some(Credential::None)) {

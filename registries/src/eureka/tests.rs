@@ -1,6 +1,7 @@
 //! The pure parts: what instances become, what lists and changes add up to, and what nobody may send.
 
 use proptest::prelude::*;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use weft_core::{
     name::HostName,
@@ -9,18 +10,46 @@ use weft_core::{
 };
 
 use super::{
-    catalog::{Catalog, Memory},
+    catalog::{Catalog, Changes, Memory, Whole},
     convert::Context,
-    objects::Applications,
+    list::{self, Head},
+    objects::Instance,
 };
 use crate::told::Listing;
 
 const NOW: u64 = 2_000_000_000_000;
 
-fn list(instances: &[Value]) -> Applications {
+/// A list with all its instances.
+#[derive(Debug, Default)]
+pub(super) struct Applications {
+    pub(super) hash: String,
+    pub(super) instances: Vec<Instance>,
+    pub(super) unreadable: usize,
+}
+
+impl<'de> Deserialize<'de> for Applications {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut instances = Vec::new();
+        let Head { hash, unreadable } = list::read(deserializer, &mut |instance| instances.push(instance))?;
+        Ok(Self { hash, instances, unreadable })
+    }
+}
+
+fn document(instances: &[Value]) -> Value {
     let application = json!({ "name": "ORDERS", "instance": instances });
-    let document = json!({ "applications": { "apps__hashcode": "", "application": [application] } });
-    serde_json::from_value(document).unwrap()
+    json!({ "applications": { "apps__hashcode": "", "application": [application] } })
+}
+
+pub(super) fn whole_of(document: &Value, now: u64) -> Whole {
+    Whole::take(&Context::default(), now, |each| list::read(document, each)).unwrap()
+}
+
+fn whole(instances: &[Value]) -> Whole {
+    whole_of(&document(instances), NOW)
+}
+
+fn changes(known: &Catalog, instances: &[Value]) -> Changes {
+    Changes::take(known, &Context::default(), NOW, |each| list::read(&document(instances), each)).unwrap()
 }
 
 fn instance(id: &str) -> Value {
@@ -41,8 +70,7 @@ fn with(id: &str, key: &str, value: impl Into<Value>) -> Value {
 }
 
 fn take(instances: &[Value]) -> Listing {
-    let context = Context::default();
-    Catalog::take(list(instances), None, &context, NOW).0.listing(&context)
+    whole(instances).listing
 }
 
 fn endpoints(listing: &Listing) -> Vec<Endpoint> {
@@ -171,26 +199,51 @@ fn nobody_takes_the_name_of_another_application() {
 #[test]
 fn changes_add_up_to_what_the_server_counts() {
     let context = Context::default();
-    let (mut catalog, memory) = Catalog::take(list(&[instance("a"), instance("b")]), None, &context, NOW);
-    assert_eq!((catalog.hash().as_str(), memory), ("UP_2_", Memory::Unknown { young: true }));
+    let mut catalog = whole(&[instance("a"), instance("b")]).catalog;
+    assert_eq!(catalog.hash_after(&Changes::default()), "UP_2_");
     let mut gone = with("b", "actionType", "DELETED");
     gone["status"] = "DOWN".into();
     let down = with("c", "status", "OUT_OF_SERVICE");
-    let changed = catalog.change(list(&[gone.clone(), down.clone()]), &context, NOW);
-    assert_eq!((changed.any, changed.deleted.len()), (true, 1));
-    assert_eq!(catalog.hash(), "OUT_OF_SERVICE_1_UP_1_");
-    assert!(
-        catalog.change(list(&[gone, down]), &context, NOW).is_nothing(),
-        "told again, and nothing is new"
+    let some = changes(
+        &catalog,
+        &[instance("a"), down.clone(), gone.clone(), with("c", "status", "UP"), down.clone()],
     );
-    assert_eq!(endpoints(&catalog.listing(&context)).len(), 2);
+    assert_eq!(catalog.hash_after(&some), "OUT_OF_SERVICE_1_UP_1_", "the last word on each counts");
+    let (listing, deleted) = catalog.change(some, &context).told(false);
+    assert_eq!(deleted, ["instance/ORDERS/b".parse().unwrap()]);
+    let origins: Vec<&str> = listing.keys().map(|origin| origin.as_str()).collect();
+    assert_eq!(origins, ["application/ORDERS", "instance/ORDERS/c"], "what is as it was is not told");
+    assert!(changes(&catalog, &[gone, down]).is_empty(), "told again, and nothing is new");
+    let all = changes(&catalog, &["a", "c"].map(|id| with(id, "actionType", "DELETED")));
+    assert_eq!(catalog.hash_after(&all), "");
+    let changed = catalog.change(all, &context);
+    assert!(catalog.is_empty());
+    assert_eq!(changed.told(true).1.len(), 2, "its instances are gone, others of it may come back");
+}
+
+#[test]
+fn an_address_that_another_application_comes_to_claim_is_nobodys() {
+    let context = Context::default();
+    let mut catalog = whole(&[instance("a")]).catalog;
+    let evil = with("evil", "app", "EVIL");
+    let some = changes(&catalog, &[evil.clone()]);
+    let listing = catalog.change(some, &context).told(false).0;
+    assert_eq!(services(&listing).len(), 2, "both are told anew");
+    assert!(services(&listing).iter().all(|service| service.hosts.len() < 2), "{listing:?}");
+    let mut gone = evil;
+    gone["actionType"] = "DELETED".into();
+    let some = changes(&catalog, &[gone]);
+    let (listing, deleted) = catalog.change(some, &context).told(false);
+    assert_eq!((services(&listing)[0].hosts.len(), deleted.len()), (2, 2));
 }
 
 #[test]
 fn a_server_that_forgot_is_told_from_one_that_knows() {
-    let context = Context::default();
-    let (before, _) = Catalog::take(list(&[instance("a"), instance("b")]), None, &context, NOW);
-    let memory = |instances: &[Value]| Catalog::take(list(instances), Some(&before), &context, NOW + 5_000).1;
+    let before = whole(&[instance("a"), instance("b")]).catalog;
+    assert_eq!(before.memory(None, NOW), Memory::Unknown { young: true });
+    let memory = |instances: &[Value]| {
+        whole_of(&document(instances), NOW + 5_000).catalog.memory(Some(&before), NOW + 5_000)
+    };
     let again = |id: &str| {
         let mut object = instance(id);
         object["leaseInfo"]["registrationTimestamp"] = (NOW + 4_000).into();
@@ -200,8 +253,8 @@ fn a_server_that_forgot_is_told_from_one_that_knows() {
     assert_eq!(memory(&[]), Memory::Lost);
     assert_eq!(memory(&[again("a")]), Memory::Lost, "registered anew, and the other not yet");
     assert_eq!(memory(&[again("a"), again("b")]), Memory::Kept);
-    let (_, memory) = Catalog::take(list(&[instance("a")]), None, &context, NOW + 200_000);
-    assert_eq!(memory, Memory::Unknown { young: false });
+    let old = whole_of(&document(&[instance("a")]), NOW + 200_000).catalog;
+    assert_eq!(old.memory(None, NOW + 200_000), Memory::Unknown { young: false });
 }
 
 fn anything() -> impl Strategy<Value = Value> {
@@ -252,10 +305,7 @@ proptest! {
         let document = json!({ "applications": { "application": [
             { "name": "ORDERS", "instance": [instance("good"), odd] }, more,
         ] } });
-        let context = Context::default();
-        let list: Applications = serde_json::from_str(&document.to_string()).unwrap();
-        let (catalog, _) = Catalog::take(list, None, &context, NOW);
-        let listing = catalog.listing(&context);
+        let listing = super::listing(document.to_string().as_bytes()).unwrap();
         prop_assert!(endpoints(&listing).iter().any(|endpoint| endpoint.instance.as_str() == "good"));
         for resource in listing.values().flat_map(|words| &words.resources) {
             prop_assert!(resource.check().is_ok(), "{resource:?}");

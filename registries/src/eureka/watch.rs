@@ -8,21 +8,15 @@ use std::{
 };
 
 use futures_core::Stream;
-use weft_core::{
-    name::OriginName,
-    registry::{Completeness, Event, RegistryError, Scope},
-};
+use weft_core::registry::{Completeness, Event, RegistryError, Scope};
 
 use super::{
-    catalog::{Catalog, Changed, Memory, REGISTERED_AGAIN},
+    catalog::{Catalog, Memory, REGISTERED_AGAIN},
     client::Client,
-    convert::Context,
+    pace::Pace,
     settings::EurekaSettings,
 };
-use crate::{
-    http_client::jittered,
-    told::{Listing, Told},
-};
+use crate::{http_client::jittered, told::Told};
 
 /// How often a whole list is asked for although the changes add up, before jitter.
 const WHOLE_AGAIN: Duration = Duration::from_secs(300);
@@ -33,7 +27,7 @@ pub(super) struct Known(Arc<Mutex<Knowledge>>);
 
 #[derive(Clone, Debug, Default)]
 struct Knowledge {
-    /// The last catalog.
+    /// The last catalog of a watch that is over.
     catalog: Option<Arc<Catalog>>,
     /// Until when lists are not believed to be whole.
     doubted_until: Option<Instant>,
@@ -59,11 +53,6 @@ pub(super) fn follow(
     scope: Scope,
     known: Known,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    let context = Context {
-        rules: settings.rules.clone(),
-        trust_domain: settings.trust_domain.clone(),
-        region: settings.region.clone(),
-    };
     let state = Follow {
         told: Told::new(scope),
         client: None,
@@ -72,8 +61,8 @@ pub(super) fn follow(
         tells_changes: true,
         queue: VecDeque::new(),
         ended: false,
+        pace: Pace::new(settings.poll),
         settings,
-        context,
         known,
     };
     futures_util::stream::unfold(state, |mut state| async move {
@@ -84,8 +73,8 @@ pub(super) fn follow(
 
 struct Follow {
     settings: Arc<EurekaSettings>,
-    context: Context,
     known: Known,
+    pace: Pace,
     told: Told,
     client: Option<Client>,
     /// What this stream was told; none before its first list.
@@ -104,11 +93,16 @@ impl Follow {
                 return None;
             }
             if self.catalog.is_some() {
-                tokio::time::sleep(jittered(self.settings.poll)).await;
+                tokio::time::sleep(jittered(self.pace.rest(Instant::now()))).await;
             }
             if let Err(error) = self.ask().await {
                 self.ended = true;
-                self.known.change(|known| known.failed = true);
+                self.hand_over();
+                self.known.change(|known| {
+                    known.failed = true;
+                    // That the one before answered long enough says nothing of the one to come.
+                    known.doubted_until = known.doubted_until.filter(|until| Instant::now() < *until);
+                });
                 return Some(Err(error));
             }
         }
@@ -129,8 +123,9 @@ impl Follow {
     }
 
     async fn changes(&mut self, client: &mut Client) -> Result<(), RegistryError> {
-        let changes = match client.changes().await {
-            Ok(Some(changes)) => changes,
+        let Some(mut catalog) = self.catalog.clone() else { return self.whole(client).await };
+        let told = match client.changes(&catalog).await {
+            Ok(Some(told)) => told,
             Ok(None) => {
                 self.tells_changes = false;
                 return self.whole(client).await;
@@ -139,64 +134,61 @@ impl Follow {
             Err(_) if self.settings.servers.len() > 1 => return self.whole(client).await,
             Err(error) => return Err(error),
         };
-        let Some(mut catalog) = self.catalog.clone() else { return self.whole(client).await };
-        let (hash, quiet) = (changes.list.hash.clone(), changes.list.instances.is_empty());
-        let changed = match quiet {
-            true => Changed::default(),
-            false => Arc::make_mut(&mut catalog).change(changes.list, &self.context, changes.at),
-        };
-        if catalog.hash() != hash {
+        let (changes, now) = (told.list, Instant::now());
+        self.pace.heard(told.length, !changes.is_empty(), now);
+        let adds_up = catalog.hash_after(&changes) == changes.hash;
+        if !adds_up || self.told.completeness() != Some(self.completeness()) || self.told.is_due(now) {
             return self.whole(client).await;
         }
-        if self.told.completeness() != Some(self.completeness()) || self.told.is_in_doubt(Instant::now()) {
-            // Whatever else is told, what the server itself deleted is gone.
-            let gone = changed.deleted;
-            self.queue.extend(self.told.tell_changed(Listing::new(), gone).unwrap_or_default());
-            self.tell(catalog, Vec::new());
-        } else if changed.is_nothing() {
-            self.queue.push_back(self.told.confirm());
-        } else {
-            let gone = changed.gone(self.completeness() == Completeness::Filtered);
-            self.tell(catalog, gone);
+        if changes.is_empty() {
+            self.queue = [self.told.confirm()].into();
+            return Ok(());
+        }
+        // This is the only one but for that.
+        self.catalog = None;
+        let changed = Arc::make_mut(&mut catalog).change(changes, client.context());
+        self.catalog = Some(catalog);
+        let (listing, gone) = changed.told(self.completeness() == Completeness::Filtered);
+        match self.told.tell_changed(listing, gone) {
+            Some(events) => self.queue = events.into(),
+            // More than is believed at once.
+            None => return self.whole(client).await,
         }
         Ok(())
     }
 
     async fn whole(&mut self, client: &mut Client) -> Result<(), RegistryError> {
-        let list = client.all().await?;
-        let known = self.known.read();
-        let (catalog, memory) = Catalog::take(list.list, known.catalog.as_deref(), &self.context, list.at);
-        let empty = catalog.is_empty();
-        let doubtful = match memory {
+        let told = client.all().await?;
+        let (whole, now, known) = (told.list, Instant::now(), self.known.read());
+        let before = self.catalog.as_deref().or(known.catalog.as_deref());
+        let was_doubted_long_enough = known.doubted_until.is_some_and(|until| until <= now);
+        let doubtful = match whole.catalog.memory(before, told.at) {
             Memory::Kept => false,
             Memory::Lost => true,
-            Memory::Unknown { young } => empty || (young && known.failed),
+            Memory::Unknown { young } => {
+                !was_doubted_long_enough && (whole.catalog.is_empty() || (young && known.failed))
+            }
         };
-        let until = Instant::now() + Duration::from_millis(REGISTERED_AGAIN);
         self.known.change(|known| {
             known.server = client.current();
+            known.catalog = None;
+            known.failed = false;
             if doubtful {
-                known.doubted_until = Some(until);
+                known.doubted_until = Some(now + Duration::from_millis(REGISTERED_AGAIN));
             }
         });
-        self.whole_at = Instant::now() + jittered(WHOLE_AGAIN);
-        self.tell(catalog.into(), Vec::new());
-        Ok(())
-    }
-
-    /// Tells the catalog. `gone` are those that the server deleted by its own word.
-    fn tell(&mut self, catalog: Arc<Catalog>, gone: Vec<OriginName>) {
-        let listing = catalog.listing(&self.context);
-        let explicit = (!gone.is_empty()).then(|| self.told.tell_changed(listing.clone(), gone)).flatten();
+        let is_due = now >= self.whole_at;
+        self.whole_at = now + jittered(WHOLE_AGAIN);
         let completeness = self.completeness();
-        let tell = || self.told.tell(listing, completeness, Instant::now());
-        let events = explicit.unwrap_or_else(tell);
-        self.queue.extend(events);
-        self.known.change(|known| {
-            known.catalog = Some(catalog.clone());
-            known.failed = false;
-        });
-        self.catalog = Some(catalog);
+        let events = self.told.tell(whole.listing, completeness, now);
+        // One that is asked for out of turn may be so again.
+        if !is_due || !self.tells_changes {
+            self.pace.heard(told.length, events.len() > 1, now);
+        }
+        self.catalog = Some(whole.catalog.into());
+        // Not into the one that there is: it would keep room for a whole list.
+        self.queue = events.into();
+        Ok(())
     }
 
     /// While clients may still be registering again, what is missing may exist.
@@ -205,5 +197,17 @@ impl Follow {
             Some(until) if Instant::now() < until => Completeness::Filtered,
             _ => Completeness::Full,
         }
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(catalog) = self.catalog.take() {
+            self.known.change(|known| known.catalog = Some(catalog));
+        }
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.hand_over();
     }
 }

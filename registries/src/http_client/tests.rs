@@ -115,6 +115,33 @@ async fn an_answer_that_stops_is_given_up() {
     assert!(began.elapsed() < Duration::from_secs(5) && fault.label() == "unreachable", "{fault}");
 }
 
+async fn read(answer: &str) -> Result<Result<(Vec<u8>, usize), Answer>, RegistryError> {
+    let client = HttpClient::new(&answering(answer.as_bytes().to_vec())).unwrap();
+    let call = Call::get("/v1/x?token=hidden").within(Duration::from_millis(300));
+    client.read(call, |_, body| serde_json::from_reader(body)).await
+}
+
+#[tokio::test]
+async fn what_is_read_while_it_comes_has_the_same_bounds() {
+    let with = |status: &str, length: usize, body: &str| {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")
+    };
+    assert_eq!(read(&with("200 OK", 5, "[1,2]")).await.unwrap().unwrap(), (vec![1, 2], 5));
+    let other = read(&with("403 Forbidden", 2, "no")).await.unwrap().unwrap_err();
+    assert_eq!(other.ok().unwrap_err().label(), "denied");
+    let error = |answer: String| async move { read(&answer).await.err().unwrap().to_string() };
+    let long = format!("[{}1]", "1,".repeat(600));
+    assert!(error(with("200 OK", long.len(), &long)).await.contains("max_answer"));
+    assert!(error(with("200 OK", 9, "[1,2")).await.contains("the answer stopped"), "it is silent half-way");
+    assert!(error(with("200 OK", 4, "[1,2")).await.contains("EOF"), "it ends half-way");
+    assert!(error(with("200 OK", 5, "[1,x]")).await.contains("GET /v1/x: "));
+    assert!(
+        error("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\nx".into())
+            .await
+            .contains("broke off")
+    );
+}
+
 #[tokio::test]
 async fn a_connection_that_nobody_takes_up_is_given_up_soon() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

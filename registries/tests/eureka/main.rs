@@ -11,8 +11,8 @@ use weft_core::{
     config::{SourceFile, read},
     merge::{Limits, Merge, Snapshot},
     name::{RegistryName, ServiceKey},
-    registry::{Completeness, Event, Registry, conformance::held},
-    resource::{Endpoint, Health},
+    registry::{Completeness, Event, LocalInstance, Registry, conformance::held},
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
 use weft_registries::{Environment, Plan, probe::probe};
 use weft_testbed::{Eureka, EurekaClient, EurekaOptions, Gate, GateMode, Kind, installed, required};
@@ -211,4 +211,87 @@ async fn a_look_says_what_is_seen_and_what_is_not() {
     eureka.kill();
     let found = probe(&*registry(&format!("address = \"{gone}\"\n")), &Limits::default(), SOON).await;
     assert_eq!(found.error_kind, Some("unreachable"));
+}
+
+fn announced(health: Health) -> Arc<LocalInstance> {
+    let (name, number) = ("http".parse().unwrap(), 8080);
+    let endpoint = Endpoint {
+        service: "stock".parse().unwrap(),
+        port_name: "http".parse().unwrap(),
+        instance: "host-1.stock".parse().unwrap(),
+        address: ([10, 0, 0, 9], number).into(),
+        mesh_address: None,
+        identity: None,
+        identity_from: IdentityFrom::Metadata,
+        tls: TlsMode::Off,
+        labels: Default::default(),
+        weight: 1,
+        locality: Default::default(),
+        health,
+    };
+    let port = ServicePort { name, number, protocol: AppProtocol::Http };
+    Arc::new(LocalInstance { endpoint, port, note: String::new() })
+}
+
+/// The instance's status and its override, as the server lists them.
+fn status(eureka: &Eureka) -> Option<(String, String)> {
+    let answer = eureka.call("GET", "apps/STOCK/host-1.stock:http", "").unwrap();
+    let listed = (answer.status != 404).then(|| answer.json())?;
+    let is = |key: &str| listed["instance"][key].as_str().unwrap().to_owned();
+    Some((is("status"), is("overriddenStatus")))
+}
+
+async fn shows(eureka: &Eureka, expected: Option<(&str, &str)>) {
+    let expected = expected.map(|(status, overridden)| (status.to_owned(), overridden.to_owned()));
+    let reached = timeout(SOON, async {
+        while tokio::task::block_in_place(|| status(eureka)) != expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    reached.await.unwrap_or_else(|_| panic!("{:?} is not {expected:?}", status(eureka)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_otherwise() {
+    let Some((_home, eureka)) = tokio::task::block_in_place(eureka) else { return };
+    let registry = registry(&format!("address = \"{}\"\n", eureka.url()));
+    let (up, drained) = (Some(("UP", "UNKNOWN")), Some(("OUT_OF_SERVICE", "OUT_OF_SERVICE")));
+    let lease = registry.register(announced(Health::Healthy)).unwrap();
+    shows(&eureka, up).await;
+    lease.change(announced(Health::Draining));
+    shows(&eureka, drained).await;
+    lease.change(announced(Health::Healthy));
+    shows(&eureka, up).await;
+    lease.change(announced(Health::Unhealthy));
+    shows(&eureka, Some(("DOWN", "UNKNOWN"))).await;
+    lease.change(announced(Health::Draining));
+    shows(&eureka, drained).await;
+    // As if the process had died: nothing is withdrawn, and the next life begins while the last one is still listed.
+    lease.leave();
+    let lease = registry.register(announced(Health::Healthy)).unwrap();
+    shows(&eureka, up).await;
+    lease.change(announced(Health::Draining));
+    shows(&eureka, drained).await;
+    lease.withdraw().await;
+    shows(&eureka, None).await;
+    let lease = registry.register(announced(Health::Draining)).unwrap();
+    shows(&eureka, drained).await;
+    lease.change(announced(Health::Healthy));
+    shows(&eureka, up).await;
+    lease.withdraw().await;
+    let lease = registry.register(announced(Health::Healthy)).unwrap();
+    shows(&eureka, up).await;
+    let path = "apps/STOCK/host-1.stock:http";
+    let overrides = format!("{path}/status?value=OUT_OF_SERVICE");
+    eureka.call("PUT", &overrides, "").unwrap().success("override").unwrap();
+    lease.change(announced(Health::Unhealthy));
+    shows(&eureka, Some(("DOWN", "OUT_OF_SERVICE"))).await;
+    lease.change(announced(Health::Healthy));
+    shows(&eureka, drained).await;
+    lease.leave();
+    let lease = registry.register(announced(Health::Healthy)).unwrap();
+    let taken =
+        timeout(SOON, async { lease.state().wait_for(|state| state.confirmed.is_some()).await.is_ok() });
+    assert!(taken.await.unwrap());
+    shows(&eureka, drained).await;
 }

@@ -1,7 +1,7 @@
 //! What is listed now, and what changed in the last minutes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -9,22 +9,17 @@ use weft_core::{compile::Join, name::RegistryName};
 
 use super::{
     Moment,
+    recent::Recent,
     registrations::{Key, Registrations},
     served::{Left, Listeners, Served, Source, names, served},
 };
 use crate::eureka::objects::Instance;
 
-/// How long changes are told, in milliseconds: as long as Eureka does.
-const TOLD_FOR: u64 = 180_000;
-/// The most changes that are kept; a client that misses some sees by the count of statuses that it did.
-const MAX_CHANGES: usize = 50_000;
-
 /// The list and its changes.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     current: BTreeMap<Key, Arc<Instance>>,
-    /// Oldest first.
-    changes: VecDeque<(u64, Arc<Instance>)>,
+    changes: Recent,
     version: u64,
     /// Applications that registered here under a name that a registry has, each told once.
     refused: BTreeSet<String>,
@@ -47,9 +42,7 @@ struct MadeFrom {
 impl Log {
     /// Brings the list up to date.
     pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &mut Registrations, now: Moment) {
-        while self.changes.front().is_some_and(|(at, _)| at.saturating_add(TOLD_FOR) < now.steady) {
-            self.changes.pop_front();
-        }
+        self.changes.expire(now.steady);
         let made_from = MadeFrom {
             mesh: source.snapshot.generation,
             registrations: registrations.generation(),
@@ -94,15 +87,7 @@ impl Log {
 
     /// The last change of each instance that changed lately.
     pub(super) fn changes(&self) -> impl Iterator<Item = &Instance> {
-        let mut seen = BTreeSet::new();
-        let last: BTreeMap<_, _> = self
-            .changes
-            .iter()
-            .rev()
-            .filter(|(_, instance)| seen.insert((&instance.app, &instance.id)))
-            .map(|(_, instance)| ((&instance.app, &instance.id), &**instance))
-            .collect();
-        last.into_values()
+        self.changes.all()
     }
 
     /// How many there are of each status.
@@ -149,9 +134,7 @@ impl Log {
             }
         }
         self.version += u64::from(!changed.is_empty());
-        self.changes.extend(changed.into_iter().map(|instance| (now.steady, instance)));
-        let surplus = self.changes.len().saturating_sub(MAX_CHANGES);
-        self.changes.drain(..surplus);
+        changed.into_iter().for_each(|instance| self.changes.note(instance, now.steady));
     }
 }
 

@@ -12,6 +12,10 @@ use crate::eureka::objects::{Instance, Lease};
 
 /// The most instances that may register here.
 const MAX_INSTANCES: usize = 10_000;
+/// The most memory that an instance may take, in bytes: ten times what they do.
+pub(super) const MAX_INSTANCE: usize = 32 << 10;
+/// The most memory that all may take, in bytes.
+const MAX_MEMORY: usize = 64 << 20;
 /// From how many on it is doubted that most of them have gone at once.
 const DOUBTED_FROM: usize = 8;
 /// The most that left and are remembered.
@@ -27,6 +31,8 @@ pub(super) type Key = (String, String);
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
     instances: BTreeMap<Key, Registered>,
+    /// What they weigh together.
+    weight: usize,
     /// Who left, and until when it was known to be there, in milliseconds since 1970.
     left: BTreeMap<Key, u64>,
     /// When most of them were silent together last, by the clock that nobody sets.
@@ -50,6 +56,8 @@ pub(super) enum Refusal {
     Wrong(String),
     /// The body has another form.
     Form,
+    /// It takes too much memory.
+    TooLarge,
     /// No more are kept.
     Full,
     /// Nothing of that kind can be asked here.
@@ -89,6 +97,7 @@ impl Registrations {
         let ends = |it: &Registered| it.renewed.max(hushed).saturating_add(it.instance.lease.duration * 1000);
         let gone: Vec<_> = self.instances.extract_if(.., |_, it| ends(it) < now.steady).collect();
         for (key, Registered { instance, .. }) in gone {
+            self.weight -= instance.weight();
             // What was heard of it elsewhere since then counts.
             self.leave(key, instance.lease.renewed);
         }
@@ -121,7 +130,8 @@ impl Registrations {
             }
             ["apps", app, id] if *method == Method::DELETE => {
                 let key = (app.to_uppercase(), (*id).to_owned());
-                let known = self.instances.remove(&key).is_some();
+                let known =
+                    self.instances.remove(&key).map(|it| self.weight -= it.instance.weight()).is_some();
                 // One that registered with Eureka alone says here that it goes when Eureka is gone.
                 if known || key.0.len().max(key.1.len()) <= MAX_NAME {
                     self.leave(key, now.wall);
@@ -145,13 +155,7 @@ impl Registrations {
             }
             ["apps", app, id, "metadata"] if *method == Method::PUT => {
                 let pairs: Vec<_> = parameters(query).take(64).collect();
-                self.change(self.key(app, id)?, |instance| {
-                    let fits = |(key, value): &(String, String)| key.len() <= MAX_NAME && value.len() <= 4096;
-                    instance.metadata.extend(pairs.into_iter().filter(fits));
-                    while instance.metadata.len() > 256 {
-                        instance.metadata.pop_last();
-                    }
-                })
+                self.change(self.key(app, id)?, |instance| instance.metadata.extend(pairs))
             }
             ["apps", ..] => Err(Refusal::NoSuchMethod),
             _ => Err(Refusal::Unknown),
@@ -160,9 +164,11 @@ impl Registrations {
 
     fn register(&mut self, question: &Question<'_>, app: &str, now: Moment) -> Result<StatusCode, Refusal> {
         let document = document(question)?;
-        let object = document.get("instance").unwrap_or(&document);
+        let fields = document.get("instance").unwrap_or(&document).as_object();
+        let fields = fields.ok_or_else(|| wrong("the instance is no object"))?;
         let mut instance =
-            Instance::read(object, "").ok_or_else(|| wrong("Missing instanceId or appName"))?;
+            Instance::read(fields, "").ok_or_else(|| wrong("Missing instanceId or appName"))?;
+        instance.keep_rest(fields);
         if instance.host.is_empty() {
             return Err(wrong("Missing hostname"));
         }
@@ -186,6 +192,7 @@ impl Registrations {
         if old.is_none() && self.instances.len() >= MAX_INSTANCES {
             return Err(Refusal::Full);
         }
+        let before = old.map_or(0, Instance::weight);
         // An operator's override outlives what the instance says of itself.
         if let Some(old) = old.filter(|old| old.overridden != "UNKNOWN") {
             instance.overridden.clone_from(&old.overridden);
@@ -202,6 +209,7 @@ impl Registrations {
         if instance.lease.up_since == 0 {
             instance.lease.up_since = now.wall;
         }
+        self.weight = self.weight_with(before, &instance)?;
         self.left.remove(&key);
         self.instances.insert(key, Registered { instance, renewed: now.steady });
         self.generation += 1;
@@ -221,9 +229,24 @@ impl Registrations {
     }
 
     fn change(&mut self, key: Key, change: impl FnOnce(&mut Instance)) -> Result<StatusCode, Refusal> {
-        change(&mut self.instances.get_mut(&key).ok_or(Refusal::Unknown)?.instance);
+        let known = &self.instances.get(&key).ok_or(Refusal::Unknown)?.instance;
+        let mut changed = known.clone();
+        change(&mut changed);
+        self.weight = self.weight_with(known.weight(), &changed)?;
+        self.instances.get_mut(&key).ok_or(Refusal::Unknown)?.instance = changed;
         self.generation += 1;
         Ok(StatusCode::OK)
+    }
+
+    /// What all weigh when an instance takes the place of one that weighs `before`.
+    fn weight_with(&self, before: usize, instance: &Instance) -> Result<usize, Refusal> {
+        let own = instance.weight();
+        let all = self.weight - before + own;
+        match (own > MAX_INSTANCE, own > before && all > MAX_MEMORY) {
+            (true, _) => Err(Refusal::TooLarge),
+            (false, true) => Err(Refusal::Full),
+            (false, false) => Ok(all),
+        }
     }
 
     fn key(&self, app: &str, id: &str) -> Result<Key, Refusal> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use weft_core::{
     compile::{CompileConfig, Compiler, Join, Prefer},
-    merge::{Changes, Merge, Snapshot},
+    merge::{self, Merge, Snapshot},
     name::{OriginName, RegistryName, ServiceKey},
     registry::{Completeness, Event, Scope, Version},
     resource::{Endpoint, Health, Resource, Service, ServicePort, TlsMode},
@@ -16,7 +16,7 @@ use weft_core::{
 };
 
 use super::*;
-use crate::eureka::{catalog::Catalog, convert::Context, objects::Applications};
+use crate::eureka::{self, catalog::Changes, convert::Context, list, tests::Applications};
 
 const NOW: u64 = 2_000_000_000_000;
 const MOMENT: Moment = Moment { wall: NOW, steady: NOW };
@@ -108,7 +108,7 @@ impl Bench {
             partition.services.keys().map(|name| (registry.clone(), name.clone()))
         });
         let services = all.map(|(registry, service)| ServiceKey { registry, service }).collect();
-        Compiler::new(config).compile(&self.snapshot, &Changes { services, policies: false })
+        Compiler::new(config).compile(&self.snapshot, &merge::Changes { services, policies: false })
     }
 
     fn ask(&self, method: &Method, path: &str, accept: Option<&str>, body: &[u8], now: u64) -> Reply {
@@ -230,11 +230,10 @@ fn changes_are_told_for_three_minutes() {
         delta.instances.iter().map(|it| format!("{} {} {}", it.id, it.action, it.status)).collect();
     assert_eq!(told, ["orders-1 MODIFIED DOWN", "orders-2 DELETED OUT_OF_SERVICE"]);
     assert_eq!(delta.hash, "DOWN_1_", "of all that there is");
-    let context = Context::default();
-    let before: Applications = serde_json::from_value(self::bench().get("/eureka/apps", NOW)).unwrap();
-    let (mut client, _) = Catalog::take(before, None, &context, NOW);
-    client.change(delta, &context, NOW);
-    assert_eq!(client.hash(), "DOWN_1_", "as a client counts");
+    let before = eureka::tests::whole_of(&self::bench().get("/eureka/apps", NOW), NOW).catalog;
+    let delta = bench.get("/eureka/apps/delta", later);
+    let changes = Changes::take(&before, &Context::default(), NOW, |each| list::read(&delta, each)).unwrap();
+    assert_eq!(before.hash_after(&changes), "DOWN_1_", "as a client counts");
     let delta = bench.get("/eureka/apps/delta", later + 181_000);
     assert_eq!(delta["applications"]["application"], json!([]));
 }
