@@ -4,7 +4,7 @@
 //! what is shown is what an agent would see, read by the same code.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -13,9 +13,9 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
     merge::{Limits, Merge, ScopeState},
-    name::ServiceName,
+    name::{InstanceName, ServiceName},
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
-    resource::{Endpoint, Resource},
+    resource::Resource,
 };
 
 /// How long a registry may take to give back what the look was given at its server.
@@ -120,6 +120,7 @@ impl Listed {
 
     fn count(self, probe: &mut Probe) {
         let mut services: BTreeSet<&ServiceName> = BTreeSet::new();
+        let mut unusable: BTreeMap<(&ServiceName, &str), (usize, &InstanceName)> = BTreeMap::new();
         let scopes = &self.merge.snapshot().scopes;
         for origin in scopes.values().flat_map(|state| state.origins.values()) {
             probe.skipped.extend(origin.faults.iter().cloned());
@@ -128,20 +129,27 @@ impl Listed {
                     Resource::Service(service) => drop(services.insert(&service.name)),
                     Resource::Endpoint(endpoint) => {
                         probe.endpoints += 1;
-                        probe.usable += usize::from(usable(endpoint));
+                        match endpoint.unusable() {
+                            None => probe.usable += 1,
+                            Some(why) => {
+                                let of = unusable.entry((&endpoint.service, why));
+                                of.or_insert((0, &endpoint.instance)).0 += 1;
+                            }
+                        }
                     }
                     Resource::Route(_) | Resource::Policy(_) => probe.rules += 1,
                 }
             }
         }
+        probe.skipped.extend(unusable.into_iter().map(|((service, why), (count, example))| OriginFault {
+            message: format!("not called: {count} of its endpoints, such as {example}: {why}"),
+            place: service.to_string(),
+            keeps_last_good: false,
+        }));
         probe.services = services.len();
         let is_filtered = |state: &ScopeState| state.completeness == Some(Completeness::Filtered);
         probe.complete = self.whole.then(|| !scopes.values().any(is_filtered));
     }
-}
-
-fn usable(endpoint: &Endpoint) -> bool {
-    endpoint.unusable().is_none()
 }
 
 #[cfg(test)]

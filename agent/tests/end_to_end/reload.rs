@@ -192,7 +192,7 @@ fn a_registry_that_may_own_some_names_takes_no_other_over() {
     status_when(&mesh, "it is told", |status| status["registries"].to_string().contains(told));
     let services = mesh.ask("near", "services");
     let tenants = services.as_array().unwrap().iter().filter(|row| row["registry"] == "tenant");
-    assert_eq!(tenants.map(|row| &row["service"]).collect::<Vec<_>>(), ["tool.team"], "{services}");
+    assert_eq!(tenants.map(|row| &row["name"]).collect::<Vec<_>>(), ["tool.team"], "{services}");
     let config = mesh.sandbox.path("near/weft.toml");
     let looked = mesh.sandbox.ok(&["check", "--registry", config.to_str().unwrap()]);
     assert!(looked.contains(told), "{looked}");

@@ -226,7 +226,7 @@ fn an_address_that_another_application_comes_to_claim_is_nobodys() {
     let context = Context::default();
     let mut catalog = whole(&[instance("a")]).catalog;
     let evil = with("evil", "app", "EVIL");
-    let some = changes(&catalog, &[evil.clone()]);
+    let some = changes(&catalog, std::slice::from_ref(&evil));
     let listing = catalog.change(some, &context).told(false).0;
     assert_eq!(services(&listing).len(), 2, "both are told anew");
     assert!(services(&listing).iter().all(|service| service.hosts.len() < 2), "{listing:?}");

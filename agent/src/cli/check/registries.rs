@@ -119,11 +119,11 @@ fn subjects_of(file: &CheckedFile) -> Vec<Subject> {
 }
 
 async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looked {
+    // A hub's own domain is made when it first starts: what a look shows does not depend on which one it is.
+    let domain = domain.or_else(|| TrustDomain::new("unnamed.mesh").ok());
     let (name, kind) = (what.name(), what.kind());
     let (passed_over, probe) = match (what, domain) {
-        (What::Registry(plan), domain) => {
-            // A hub's own domain is made when it first starts: what a registry shows does not depend on which one it is.
-            let trust_domain = domain.or_else(|| TrustDomain::new("unnamed.mesh").ok());
+        (What::Registry(plan), trust_domain) => {
             match plan.build(&Environment { trust_domain, ..Environment::default() }) {
                 Ok(registry) => (None, Some(probe(&*registry, &plan.limits, within).await)),
                 Err(BuildError::NoHub(_)) => {
@@ -135,10 +135,7 @@ async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looke
         (What::Store { prefix, server }, Some(mesh)) => {
             (None, Some(store::look((&prefix, &server), &mesh, within).await))
         }
-        (What::Store { .. }, None) => {
-            let why = "its keys lie under the name of the mesh, which the file leaves open: say trust_domain = \"…\"";
-            (Some(why.into()), None)
-        }
+        (What::Store { .. }, None) => (Some("the mesh has no name".into()), None),
     };
     Looked { file, name, kind, passed_over, probe }
 }
