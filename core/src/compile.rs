@@ -186,7 +186,7 @@ impl Compiler {
         let routes = routes.map(|route| (route.key(), route.clone())).collect();
         let mut keys = BTreeSet::new();
         for (registry, partition) in &snapshot.partitions {
-            let services = partition.services.keys();
+            let services = partition.services.keys().chain(partition.departed.keys());
             let services = services.map(|s| ServiceKey { registry: registry.clone(), service: s.clone() });
             keys.extend(services.map(|key| canonical(&self.config.joins, &key)));
         }

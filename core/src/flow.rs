@@ -269,6 +269,10 @@ impl Flow {
                 faults::tell(&name, None, self.merge.snapshot().scopes.get(&name));
             }
         }
+        let scopes = &self.followed[at].scopes;
+        let departed = saved.departed.into_iter();
+        let ours = departed.filter(|(key, _)| scopes.iter().any(|scope| scope.registry == key.registry));
+        self.merge.restore_departed(ours);
         self.pending.snapshot = true;
     }
 

@@ -222,12 +222,11 @@ impl Merge {
         self.intake.required_tls.len() < before
     }
 
-    /// Drops the unconfirmed origins of a registry, or of all: the operator's word that they are gone. Returns how many. What
-    /// services that departed there kept of their names is free, too.
+    /// Drops the unconfirmed origins of a registry, or of all: the operator's word that they are gone; and what
+    /// services that departed there kept of their names. Returns how many.
     pub fn drop_unconfirmed(&mut self, only: Option<&RegistryName>) -> usize {
-        self.free(|registry, _| only.is_none_or(|only| only == registry));
+        let mut dropped = self.free(|registry, _| only.is_none_or(|only| only == registry));
         let unconfirmed = self.snapshot.unconfirmed();
-        let mut dropped = 0;
         let is_meant = |scope: &Scope| only.is_none_or(|registry| *registry == scope.registry);
         for (scope, origins) in unconfirmed.into_iter().filter(|(scope, _)| is_meant(scope)) {
             dropped += origins.len();

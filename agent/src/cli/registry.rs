@@ -24,7 +24,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Forget what is unconfirmed: it is gone, though its registry may have been unable to say so
+    /// Forget what is unconfirmed: it is gone, though its registry may have been unable to say so; and the names that
+    /// services keep whose last instance is gone
     Forget {
         /// Only of this registry
         registry: Option<RegistryName>,
@@ -79,7 +80,9 @@ async fn forget(registry: Option<&RegistryName>, whom: &Whom) -> anyhow::Result<
         print_json(&answer)?;
     } else {
         match answer.forgotten {
-            0 => writeln!(io::stdout(), "nothing is unconfirmed")?,
+            0 => {
+                writeln!(io::stdout(), "nothing is unconfirmed, and no service that is gone keeps its names")?
+            }
             1 => writeln!(io::stdout(), "1 origin is forgotten")?,
             many => writeln!(io::stdout(), "{many} origins are forgotten")?,
         }

@@ -207,9 +207,10 @@ pub(super) fn owners(
     members(joins, &key).into_iter().map(|key| key.registry).collect()
 }
 
-/// Whether a registry declares the service.
+/// Whether a registry declares the service, or its name is still kept for it.
 fn declares(partition: &Partition, name: &ServiceName) -> bool {
-    partition.services.get(name).is_some_and(|entry| entry.service.is_some())
+    partition.departed.contains_key(name)
+        || partition.services.get(name).is_some_and(|entry| entry.service.is_some())
 }
 
 /// Who knows the service.

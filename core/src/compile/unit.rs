@@ -48,15 +48,21 @@ impl Group {
             let Some(gone) = gone else { return entry(key) };
             departed.push((key.registry.clone(), gone.clone()));
             let said = snapshot.service(&key).map(|entry| ServiceEntry::clone(entry)).unwrap_or_default();
-            let kept = ServiceEntry { service: Some(gone.service.clone()), ..said };
+            let service = said.service.or_else(|| Some(gone.service.clone()));
+            let kept = ServiceEntry { service, ..said };
             Some((key.registry, Arc::new(kept)))
         };
         let entries: Vec<_> = members(joins, key).into_iter().filter_map(member).collect();
         let before = ranked.iter().position(|registry| entries.iter().any(|(member, _)| member == registry));
         let above = ranked[..before.unwrap_or_default()].iter();
         let above = above.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
-        let routing =
-            |(_, entry): &(_, Arc<ServiceEntry>)| entry.service.is_none() && !entry.routes.is_empty();
+        let is_departed = |registry: &RegistryName| {
+            let partition = snapshot.partitions.get(registry);
+            partition.is_some_and(|partition| partition.departed.contains_key(&key.service))
+        };
+        let routing = |(registry, entry): &(RegistryName, Arc<ServiceEntry>)| {
+            entry.service.is_none() && !entry.routes.is_empty() && !is_departed(registry)
+        };
         let above = above.filter_map(entry).filter(routing).collect();
         Self { key: key.clone(), entries, above, departed }
     }

@@ -4,8 +4,8 @@
 /// Keys whose values are secrets, wherever they are written; a key that names a file of one ends otherwise.
 const SECRET: [&str; 5] = ["token", "password", "secret", "passphrase", "authorization"];
 
-/// The line with secrets starred out, character by character, so that columns stay what they are: values of keys that
-/// are called after a secret, and the user and the query of a URL.
+/// The line with secrets starred out, character by character, so that columns stay what they are: whatever follows a key
+/// that is called after a secret, however it is written, and the user and the query of a URL.
 pub(super) fn masked(line: &str) -> String {
     let mut characters: Vec<char> = line.chars().collect();
     let mut at = 0;
@@ -14,15 +14,13 @@ pub(super) fn masked(line: &str) -> String {
         match characters[at] {
             quote @ ('"' | '\'') => {
                 let end = end_of_string(&characters, at, quote);
-                let key = key_before(&characters[key_begins..at]);
-                let value = &mut characters[at + 1..end];
-                match SECRET.iter().any(|word| key.ends_with(word)) {
-                    true => value.fill('*'),
-                    false => mask_url(value),
-                }
+                mask_url(&mut characters[at + 1..end]);
                 at = end + 1;
             }
-            ',' | '{' | '[' => {
+            '=' | ':' if is_secret(&characters[key_begins..at]) => {
+                at = mask_value(&mut characters, at + 1);
+            }
+            ',' | '{' => {
                 at += 1;
                 key_begins = at;
             }
@@ -36,6 +34,25 @@ pub(super) fn masked(line: &str) -> String {
     characters.into_iter().collect()
 }
 
+/// Stars out the value that begins at `at`, or after spaces. Returns where it ends: behind a whole string, else at what may
+/// follow a value in an inline table; what is no simple value ends with the line.
+fn mask_value(characters: &mut [char], at: usize) -> usize {
+    let spaces = characters[at..].iter().take_while(|it| it.is_whitespace()).count();
+    let begin = at + spaces;
+    let rest = &characters[begin..];
+    let end = match rest.first() {
+        Some(quote @ ('"' | '\'')) if rest.get(1) != Some(quote) || rest.get(2) != Some(quote) => {
+            let end = end_of_string(characters, begin, *quote);
+            characters[begin + 1..end].fill('*');
+            return end + 1;
+        }
+        Some('[' | '{' | '"' | '\'') => characters.len(),
+        _ => begin + rest.iter().position(|it| matches!(it, ',' | '}')).unwrap_or(rest.len()),
+    };
+    characters[begin..end].fill('*');
+    end
+}
+
 /// Where the string that begins at `begin` ends: at its closing quote, or with the line.
 fn end_of_string(characters: &[char], begin: usize, quote: char) -> usize {
     let mut at = begin + 1;
@@ -45,11 +62,11 @@ fn end_of_string(characters: &[char], begin: usize, quote: char) -> usize {
     at.min(characters.len())
 }
 
-/// The key that a value follows: `token` in `token =`; empty where there is none.
-fn key_before(characters: &[char]) -> String {
+/// Whether the key that ends here is called after a secret.
+fn is_secret(characters: &[char]) -> bool {
     let text: String = characters.iter().collect();
-    let key = text.trim_end().strip_suffix('=').unwrap_or_default();
-    key.trim().trim_matches(['"', '\'']).to_lowercase()
+    let key = text.trim().trim_matches(['"', '\'']).to_lowercase();
+    SECRET.iter().any(|word| key.ends_with(word))
 }
 
 fn mask_url(value: &mut [char]) {
@@ -85,6 +102,11 @@ mod tests {
             (r#"address = "http://bob:s3/c@host/eureka""#, r#"address = "http://********@host/eureka""#),
             (r#"a = ["x", "https://h/p?token=1"]"#, r#"a = ["x", "https://h/p?*******"]"#),
             (r#"set = { Authorization = "Bearer 1" }"#, r#"set = { Authorization = "********" }"#),
+            ("password = 12345678", "password = ********"),
+            ("password: x1", "password: **"),
+            (r#"token = ["6ca2"]"#, "token = ********"),
+            (r#"token = """6ca2""#, "token = ********"),
+            (r#"a = { token = 6ca2, b = "c" }"#, r#"a = { token = ****, b = "c" }"#),
             ("# see http://bob:x@host", "# see http://*****@host"),
         ] {
             assert_eq!(masked(line), shown, "{line}");

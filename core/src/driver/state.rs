@@ -5,6 +5,7 @@
 //! comes before it, so that half a file, or a file somebody edited, is told apart from a whole one.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
@@ -17,10 +18,11 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    merge::{Origin, RequiredTls, SavedScope, Snapshot},
+    identity::SpiffeId,
+    merge::{Departed, Origin, RequiredTls, SavedScope, Snapshot},
     name::{OriginName, PortName, RegistryName, ServiceKey},
     registry::{Completeness, OriginFault, Resume, Scope, Version},
-    resource::Resource,
+    resource::{Resource, Service},
 };
 
 /// The version of the file's form.
@@ -72,6 +74,8 @@ pub struct Saved {
     pub scopes: Vec<SavedScope>,
     /// Ports that stay in TLS.
     pub required_tls: Vec<(ServiceKey, PortName)>,
+    /// Services whose last instance is gone, and whose names stay their own for a while.
+    pub departed: Vec<(ServiceKey, Departed)>,
 }
 
 /// One registry's state file.
@@ -88,6 +92,13 @@ enum Line {
         summary: Summary,
     },
     RequiredTls(ServiceKey, PortName),
+    Departed {
+        registry: RegistryName,
+        service: Service,
+        identities: BTreeSet<SpiffeId>,
+        /// Milliseconds since 1970.
+        since: u64,
+    },
     Scope {
         scope: Scope,
         completeness: Option<Completeness>,
@@ -178,6 +189,19 @@ impl StateFile {
         for (service, port) in required_tls.iter().filter(|(service, _)| ours(service)) {
             writer.line(&Line::RequiredTls(service.clone(), port.clone()))?;
         }
+        for (registry, partition) in &snapshot.partitions {
+            if !scopes.iter().any(|scope| scope.registry == *registry) {
+                continue;
+            }
+            for departed in partition.departed.values() {
+                writer.line(&Line::Departed {
+                    registry: registry.clone(),
+                    service: Service::clone(&departed.service),
+                    identities: departed.identities.clone(),
+                    since: millis(departed.since),
+                })?;
+            }
+        }
         for scope in scopes {
             let Some(state) = snapshot.scopes.get(scope) else { continue };
             let Some(committed_at) = state.committed_at.map(millis) else { continue };
@@ -250,6 +274,11 @@ impl Saved {
             }
             Line::Head { summary, .. } if number == 1 => self.summary = summary,
             Line::RequiredTls(service, port) => self.required_tls.push((service, port)),
+            Line::Departed { registry, service, identities, since } => {
+                let key = ServiceKey { registry, service: service.name.clone() };
+                let departed = Departed { service: service.into(), identities, since: time(since) };
+                self.departed.push((key, departed));
+            }
             Line::Scope { scope, completeness, committed_at } => {
                 let committed_at = time(committed_at);
                 self.scopes.push(SavedScope { scope, completeness, committed_at, origins: Vec::new() });

@@ -3,6 +3,8 @@
 //! Who is followed in another way keeps its last words until the new list is whole, so that a registry that moves costs
 //! no request; and what a full list lacks is judged as ever: silence is not absence.
 
+use std::collections::BTreeSet;
+
 use super::{CompileConfig, Flow, Followed, Registries, Source};
 use crate::{
     driver::{Message, Told},
@@ -128,6 +130,10 @@ impl Flow {
             }
             let age = now.duration_since(committed_at).unwrap_or_default();
             self.merge.apply(Event::Commit { scope: scope.clone(), resume: None, age }, now);
+        }
+        // Nor does it keep its names.
+        for registry in followed.scopes.iter().map(|scope| scope.registry.clone()).collect::<BTreeSet<_>>() {
+            self.merge.free_names_of(&registry);
         }
         followed.save_soon();
     }

@@ -9,12 +9,16 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
 use crate::{
-    merge::testing::{commit, origin_of_endpoints, ready, replace, reset, scope},
+    merge::{
+        KEPT,
+        testing::{commit, endpoint, origin_of_endpoints, ready, replace, reset, scope, service},
+    },
     name::{RegistryName, ServiceKey},
     registry::{
         Capabilities, Event, RegistryError, Resume,
         scripted::{Script, scripted},
     },
+    resource::{Resource, Service},
 };
 
 struct Running {
@@ -175,6 +179,34 @@ async fn a_restart_begins_with_the_last_good_state_and_its_resume_point() {
     assert!(!status.is_ready());
     assert!(status.registries[0].state_error.as_ref().unwrap().contains("line 1"), "{status:?}");
     third.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_last_instance_went_keeps_its_names_over_a_restart_and_then_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let begin = || {
+        let (registry, script) = scripted(RegistryName::new("static").unwrap(), Capabilities::default());
+        let state_dir = Some(folder.path().to_owned());
+        run(script, FlowConfig { state_dir, now: paused_now, ..FlowConfig::new(vec![Source::new(registry)]) })
+    };
+    let first = begin();
+    let scope = scope("static");
+    let implied = Service { implied: true, ..service("jobs") };
+    let words = vec![Resource::Service(implied.into()), Resource::Endpoint(endpoint("jobs", 1).into())];
+    first.say(full_list(None)).await;
+    first.say([replace(&scope, "jobs", "1", words), commit(&scope)]).await;
+    first.say([replace(&scope, "jobs", "2", Vec::new()), commit(&scope)]).await;
+    let has_endpoint = |table: &Table| {
+        let jobs = table.destination("jobs")?;
+        Some(!jobs.ports[0].rules[0].targets[0].endpoints.all.is_empty())
+    };
+    first.table(|table| has_endpoint(table) == Some(false)).await;
+    first.stop().await;
+    let second = begin();
+    assert_eq!(has_endpoint(&second.tables.load()), Some(false));
+    tokio::time::advance(KEPT).await;
+    second.table(|table| has_endpoint(table).is_none()).await;
+    second.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,17 +10,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Merge, snapshot::Partition};
+use super::{
+    Merge,
+    snapshot::{Partition, ServiceEntry},
+};
 use crate::{
     identity::SpiffeId,
     name::{RegistryName, ServiceKey},
-    resource::{Endpoint, Service},
+    resource::Service,
 };
 
 /// For how long the names of a service whose last instance is gone stay its own.
 pub const KEPT: Duration = Duration::from_secs(600);
 
-/// A service whose last instance is gone.
+/// A service whose last instance is gone, whether or not it is still declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departed {
     /// As it was declared last.
@@ -32,38 +35,63 @@ pub struct Departed {
 }
 
 impl Partition {
-    /// Notes how a service is declared from here on. `now` is none where it went by the operator's word.
+    /// Notes what is said of a service from here on. `now` is none where it goes by the operator's word.
     pub(super) fn note_departure(
         &mut self,
         key: &ServiceKey,
-        (was, endpoints): (Option<&Arc<Service>>, &[Arc<Endpoint>]),
-        is: Option<&Arc<Service>>,
+        was: Option<&ServiceEntry>,
+        is: &ServiceEntry,
         now: Option<SystemTime>,
     ) {
-        match (was, is, now) {
-            (_, Some(_), _) | (_, None, None) if self.departed.is_empty() => {}
-            (_, Some(_), _) | (_, None, None) => drop(self.departed.remove(&key.service)),
-            (Some(was), None, Some(since)) if was.implied => {
-                let proved = endpoints.iter().filter(|endpoint| endpoint.is_mutual());
-                let identities = proved.filter_map(|endpoint| endpoint.identity.clone()).collect();
-                let departed = Departed { service: was.clone(), identities, since };
-                self.departed.insert(key.service.clone(), Arc::new(departed));
+        let lives = !is.endpoints.is_empty() || is.service.as_ref().is_some_and(|service| !service.implied);
+        let Some(since) = now.filter(|_| !lives) else {
+            if !self.departed.is_empty() {
+                self.departed.remove(&key.service);
             }
-            (_, None, Some(_)) => {}
-        }
+            return;
+        };
+        let Some(was) = was.filter(|was| !was.endpoints.is_empty() || is.service.is_none()) else { return };
+        let Some(service) = was.service.as_ref().filter(|service| service.implied) else { return };
+        // What is declared without endpoints proves nothing new.
+        let before = self.departed.get(&key.service).filter(|_| was.endpoints.is_empty());
+        let proved = was.endpoints.iter().filter(|endpoint| endpoint.is_mutual());
+        let identities = match before {
+            Some(departed) => departed.identities.clone(),
+            None => proved.filter_map(|endpoint| endpoint.identity.clone()).collect(),
+        };
+        let departed = Departed { service: service.clone(), identities, since };
+        self.departed.insert(key.service.clone(), Arc::new(departed));
     }
 }
 
 impl Merge {
+    /// Puts in force which services keep their names, as kept over a restart. Comes after [`Merge::restore`].
+    pub fn restore_departed(&mut self, services: impl IntoIterator<Item = (ServiceKey, Departed)>) {
+        for (key, departed) in services {
+            let partition = self.snapshot.partitions.entry(key.registry.clone()).or_default();
+            let is_back =
+                partition.services.get(&key.service).is_some_and(|entry| !entry.endpoints.is_empty());
+            if !is_back && self.intake.may_own(&key.registry, &key.service) {
+                partition.departed.insert(key.service.clone(), Arc::new(departed));
+                self.changes.services.insert(key);
+            }
+        }
+    }
+
     /// Frees the names of services that have been gone for [`KEPT`]. Returns whether there were any.
     pub fn free_names(&mut self, now: SystemTime) -> bool {
         // A clock that was set back keeps them no longer than it was set back by.
         let is_over = |departed: &Departed| now.duration_since(departed.since).is_ok_and(|age| age >= KEPT);
-        self.free(|_, departed| is_over(departed))
+        self.free(|_, departed| is_over(departed)) > 0
     }
 
-    /// Frees the names of departed services that are meant.
-    pub(super) fn free(&mut self, is_meant: impl Fn(&RegistryName, &Departed) -> bool) -> bool {
+    /// Frees what services of a registry that departed kept of their names: the operator's word.
+    pub fn free_names_of(&mut self, registry: &RegistryName) {
+        self.free(|of, _| of == registry);
+    }
+
+    /// Frees the names of departed services that are meant. Returns of how many.
+    pub(super) fn free(&mut self, is_meant: impl Fn(&RegistryName, &Departed) -> bool) -> usize {
         let departed = self.snapshot.partitions.iter().flat_map(|(registry, partition)| {
             let meant = partition.departed.iter().filter(|(_, departed)| is_meant(registry, departed));
             meant.map(|(name, _)| ServiceKey { registry: registry.clone(), service: name.clone() })
@@ -74,8 +102,9 @@ impl Merge {
                 partition.departed.remove(&key.service);
             }
         }
-        let any = !over.is_empty();
+        let count = over.len();
+        self.snapshot.generation += u64::from(count > 0);
         self.changes.services.extend(over);
-        any
+        count
     }
 }

@@ -7,9 +7,9 @@ use imbl::OrdSet;
 use super::{Limits, order, snapshot::Origin};
 use crate::{
     intern::Pool,
-    name::{PortName, RegistryName, ServiceKey},
+    name::{HostName, PortName, RegistryName, ServiceKey, ServiceName},
     registry::OriginFault,
-    resource::{Endpoint, Resource, ResourceKey, Service, ServicePort, TlsMode},
+    resource::{Endpoint, Resource, Service, ServicePort, TlsMode},
 };
 
 /// Services whose port was once seen to require TLS on every endpoint.
@@ -147,7 +147,7 @@ impl Intake {
     /// Whether the registry may say this; a port that was once TLS only stays so.
     fn admit(&self, registry: &RegistryName, resource: &mut Resource, faults: &mut Vec<OriginFault>) -> bool {
         let limits = self.limits_of(registry);
-        let service = match resource {
+        let service = match &*resource {
             Resource::Service(service) => Some(&service.name),
             Resource::Endpoint(endpoint) => Some(&endpoint.service),
             Resource::Route(route) => Some(&route.service),
@@ -156,16 +156,23 @@ impl Intake {
         if let Some(service) = service
             && limits.is_some_and(|limits| !limits.admit_service(service))
         {
-            // One word for a service and all of its endpoints: there may be thousands.
-            let fault = OriginFault {
-                message: format!("refused: registry \"{registry}\" may not own the service {service}"),
-                place: ResourceKey::Service(service.clone()).describe(),
-                keeps_last_good: false,
-            };
-            if faults.last() != Some(&fault) {
-                faults.push(fault);
+            // A word for the service alone: of its endpoints there may be thousands.
+            if !matches!(resource, Resource::Endpoint(_)) {
+                faults.push(not_owned(registry, service, resource.key().describe()));
             }
             return false;
+        }
+        if let Resource::Service(service) = resource
+            && let Some(limits) = limits
+        {
+            // A host name that reads as another service's is that name.
+            let is_foreign = |host: &HostName| {
+                ServiceName::new(host.as_str()).ok().filter(|name| !limits.admit_service(name))
+            };
+            if let Some(name) = service.hosts.iter().find_map(is_foreign) {
+                faults.push(not_owned(registry, &name, format!("a host of service `{}`", service.name)));
+                Arc::make_mut(service).hosts.retain(|host| is_foreign(host).is_none());
+            }
         }
         let Resource::Endpoint(endpoint) = resource else { return true };
         if let Some(identity) = &endpoint.identity
@@ -190,6 +197,11 @@ impl Intake {
             }
         }
         true
+    }
+
+    /// Whether a service may be the registry's own.
+    pub(super) fn may_own(&self, registry: &RegistryName, service: &ServiceName) -> bool {
+        self.limits_of(registry).is_none_or(|limits| limits.admit_service(service))
     }
 
     fn limits_of(&self, registry: &RegistryName) -> Option<&Limits> {
@@ -239,4 +251,9 @@ fn with_health(good: &[Resource], newer: &[Resource]) -> Box<[Resource]> {
         }
     }
     resources
+}
+
+fn not_owned(registry: &RegistryName, service: &ServiceName, place: String) -> OriginFault {
+    let message = format!("refused: registry \"{registry}\" may not own the service {service}");
+    OriginFault { message, place, keeps_last_good: false }
 }

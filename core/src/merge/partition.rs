@@ -121,8 +121,9 @@ impl Merge {
         };
         let filtered = endpoints.len() < said;
         let entry = ServiceEntry { service, endpoints, filtered, routes, origins: origins.into() };
-        let was = old.map_or((None, &[][..]), |old| (old.service.as_ref(), &old.endpoints));
-        partition.note_departure(&key, was, entry.service.as_ref(), now);
+        // What it may not own goes by the operator's word.
+        let now = now.filter(|_| self.intake.may_own(registry, &key.service));
+        partition.note_departure(&key, old, &entry, now);
         if old.is_none_or(|old| *old != entry) {
             self.set_entry(partition, key, entry);
         }

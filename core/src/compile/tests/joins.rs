@@ -205,6 +205,12 @@ fn a_service_whose_last_instance_is_gone_keeps_its_names_for_a_while() {
     // Who was not there at the time gets it no more than who was.
     world.say(&scope("eureka"), "web", Vec::new());
     assert_eq!(owner(&world.say(&scope("eureka"), "web", tenants)).0, "consul");
+    // However often everything is compiled anew.
+    world.compiler.configure(CompileConfig {
+        locality: Locality::new("eu/a").unwrap(),
+        ..world.compiler.config().clone()
+    });
+    assert_eq!(owner(&world.compile()).0, "consul");
     // It comes back, and goes again.
     assert_eq!(owner(&world.say(&scope("consul"), "web", by_instances("web", &[2]))).1, ["web-2"]);
     world.say(&scope("consul"), "web", Vec::new());
@@ -231,8 +237,11 @@ fn a_joined_service_keeps_its_names_and_its_measure_when_the_first_registrys_las
         "one odd endpoint costs the others nothing"
     );
     assert!(world.diagnosed("not joined with kubernetes/web.default: its endpoint web-9 names"));
-    let table = world.say(&scope("kubernetes"), "web", Vec::new());
-    assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
+    for gone in [by_instances("web", &[]), Vec::new()] {
+        let table = world.say(&scope("kubernetes"), "web", gone);
+        assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
+    }
+    let table = world.compile();
     assert!(table.destination("web.alias").is_some());
     world.merge.free_names(START + KEPT);
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));

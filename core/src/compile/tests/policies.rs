@@ -5,7 +5,7 @@ use http::Method;
 use super::*;
 use crate::{
     context::PolicyRequest,
-    resource::{Operation, PrincipalMatch},
+    resource::{Operation, PrincipalMatch, Service},
 };
 
 fn identity(account: &str) -> SpiffeId {
@@ -56,6 +56,21 @@ fn a_lesser_registry_allows_nothing_beyond_its_own_services() {
         assert!(!decide(&table, "friend", "/"), "to restrict is everybody's right");
         assert!(!world.diagnosed("ranks before"));
     }
+}
+
+#[test]
+fn whom_a_service_lets_in_is_not_another_registrys_matter_while_its_last_instance_is_gone() {
+    let mut world = world("web");
+    let implied = Resource::Service(Service { implied: true, ..service("web") }.into());
+    world.say(&scope("kubernetes"), "web", vec![implied, of(endpoint("web", 1))]);
+    let target = || PolicyTarget::Service("web".parse().unwrap());
+    let friends = policy("friends", target(), Action::Allow, from("friend"));
+    world.say(&scope("kubernetes"), "rules", vec![friends]);
+    let mut tenants = origin_of_endpoints("web", 9);
+    tenants.push(policy("let-in", target(), Action::Allow, from("stranger")));
+    world.say(&scope("consul"), "web", tenants);
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert!(decide(&table, "friend", "/") && !decide(&table, "stranger", "/"));
 }
 
 #[test]

@@ -96,6 +96,11 @@ pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
         let Some(partition) = source.snapshot.partitions.get(registry) else { continue };
         // Whose last instance is gone keeps its name; of a joined service the others go on.
         named.extend(partition.departed.keys().filter(|name| join(source, registry, name).is_none()));
+        for departed in partition.departed.values().filter(|_| !source.eureka.contains(registry)) {
+            let entry = ServiceEntry { service: Some(departed.service.clone()), ..ServiceEntry::default() };
+            let all = Speaking { registry, entry: &entry, endpoints: Vec::new() };
+            served.taken.extend(names(&blank(source, &departed.service.name, &all)));
+        }
         for (name, entry) in partition.services.iter().filter(|(_, entry)| entry.service.is_some()) {
             let members = members(source, registry, name, entry);
             if members.iter().any(|(registry, _)| !source.eureka.contains(*registry)) {

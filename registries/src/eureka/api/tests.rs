@@ -329,6 +329,8 @@ fn no_instance_is_listed_under_the_names_of_another_registrys_service() {
     let tenants = vec![service("web", &[]), endpoint("web", "web-9", Health::Healthy)];
     bench.snapshot = mesh(&mut bench.merge, "eureka", tenants);
     assert_eq!(bench.ids(NOW), Vec::<String>::new());
+    registered(&bench, "WEB", "web:1", "web");
+    assert_eq!(bench.ids(NOW), Vec::<String>::new());
 }
 
 #[test]

@@ -1,0 +1,61 @@
+//! Of what a registry may speak, and of what it may not.
+
+use super::*;
+use crate::{name::HostName, resource::PrincipalMatch};
+
+#[test]
+fn a_registry_names_only_identities_that_it_may() {
+    let scope = scope("static");
+    let domain = TrustDomain::new("demo.mesh").unwrap();
+    let may_name = Some(vec![PrincipalMatch::Namespace(domain, "default".into())]);
+    let limits = Limits { may_name, may_own: None };
+    let mut merge = Merge::new([(scope.registry.clone(), limits)].into());
+    let mut words = origin_of_endpoints("a.default", 1);
+    words.extend(origin_of_endpoints("a.prod", 1));
+    merge.apply(replace(&scope, "file", "1", words), START);
+    merge.apply(commit(&scope), START);
+    assert_eq!(entry(&merge, "a.default").unwrap().endpoints.len(), 1);
+    assert!(entry(&merge, "a.prod").unwrap().endpoints.is_empty());
+    let origin = merge.snapshot().scopes[&scope].origins.values().next().unwrap();
+    assert!(origin.faults[0].message.contains("may not name"));
+}
+
+#[test]
+fn a_registry_speaks_only_of_services_that_it_may_own() {
+    let scope = scope("static");
+    let may_own = Some(vec!["a.default".parse().unwrap(), "*.prod".parse().unwrap()]);
+    let limits = Limits { may_own, may_name: None };
+    let mut merge = Merge::new([(scope.registry.clone(), limits)].into());
+    for service in ["a.default", "b.prod", "b.default"] {
+        // Endpoints may come from another origin than their service.
+        let (endpoints, rest): (Vec<_>, Vec<_>) =
+            said(service, 2).into_iter().partition(|word| matches!(word, Resource::Endpoint(_)));
+        merge.apply(replace(&scope, service, "1", rest), START);
+        merge.apply(replace(&scope, &format!("{service}/endpoints"), "1", endpoints), START);
+    }
+    merge.apply(commit(&scope), START);
+    assert_eq!(entry(&merge, "a.default").unwrap().endpoints.len(), 2);
+    assert_eq!(entry(&merge, "b.prod").unwrap().endpoints.len(), 2);
+    assert!(entry(&merge, "b.default").is_none());
+    let state = &merge.snapshot().scopes[&scope];
+    let told = |origin: &str| {
+        let faults = &state.origins[&origin.parse::<OriginName>().unwrap()].faults;
+        faults.iter().map(|fault| (fault.place.clone(), fault.message.clone())).collect::<Vec<_>>()
+    };
+    assert!(told("a.default").is_empty() && told("b.prod/endpoints").is_empty());
+    let message = "refused: registry \"static\" may not own the service b.default";
+    let both = ["service `b.default`", "route `route`"].map(|place| (place.to_owned(), message.to_owned()));
+    assert_eq!(told("b.default"), both);
+    let endpoints: OriginName = "b.default/endpoints".parse().unwrap();
+    assert!(!state.origins.contains_key(&endpoints), "there may be thousands");
+    // Nor by a host name that reads as another's.
+    let hosts = ["b", "b.default", "x.prod", "b.service.consul"].map(|host| host.parse().unwrap()).into();
+    let service = Service { hosts, ..service("a") };
+    merge.apply(replace(&scope, "a.default", "2", vec![Resource::Service(service.into())]), START);
+    merge.apply(commit(&scope), START);
+    let service = entry(&merge, "a.default").unwrap().service.clone().unwrap();
+    assert_eq!(
+        service.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(),
+        ["x.prod", "b.service.consul"]
+    );
+}
