@@ -72,16 +72,18 @@ impl Watching<'_> {
         self.store.confirm_absent(&[missing, vec![probe]].concat()).await
     }
 
+    /// Tells of what is gone first: whoever waits for the last of several changes has heard of the others then.
     fn compare(&mut self, entries: Vec<Entry>) {
         let mut before = std::mem::take(&mut self.known);
+        let mut put = Vec::new();
         for entry in entries {
             let is_same = before.remove(&entry.key).is_some_and(|version| version == entry.version);
             self.known.insert(entry.key.clone(), entry.version.clone());
             if !is_same {
-                self.told.push_back(Told::Put(entry));
+                put.push(Told::Put(entry));
             }
         }
-        self.told.extend(before.into_keys().map(Told::Gone));
+        self.told.extend(before.into_keys().map(Told::Gone).chain(put));
     }
 
     /// All there is, once it is newer than what is known.
