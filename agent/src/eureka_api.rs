@@ -26,7 +26,7 @@ use tokio::{
 use weft_core::{flow, merge::Snapshot, name::RegistryName, publish::Reader, table::Table};
 use weft_registries::{
     Plan,
-    eureka::api::{Api, Listeners, MAX_BODY, Moment, Question, Reply, Source},
+    eureka::api::{Api, Leads, Listeners, MAX_BODY, Moment, Question, Reply, Source},
 };
 
 use self::unread::Unread;
@@ -200,11 +200,12 @@ impl Served {
         let now = Moment { wall: millis(wall), steady: millis(self.began.elapsed()) };
         let (snapshot, status) = (self.said.snapshots.load_full(), self.said.statuses.load_full());
         let surroundings = self.surroundings.borrow().clone();
+        let table = self.said.tables.load_full();
         let source = Source {
             snapshot: &snapshot,
             order: &status.precedence,
             joins: &status.joins,
-            table: &self.said.tables.load_full(),
+            leads: Leads(&|host| Some(table.destination(host)?.key.clone())),
             eureka: &surroundings.eureka,
             listeners: &surroundings.listeners,
             lacks: status.registries.iter().any(|registry| !registry.ready),

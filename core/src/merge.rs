@@ -4,6 +4,7 @@
 //! - what was not committed is never visible, and is forgotten when the registry's stream ends ([`Merge::abandon`]);
 //! - no registry adds to what another says: each has its own partition;
 //! - nothing goes because a registry did not answer, or may have hidden something (the `absence` module);
+//! - no other registry gets a service's names because its last instance is gone for a moment (the `departed` module);
 //! - no full list replaces a newer one, whoever passed it on;
 //! - the outcome does not depend on how the events of different registries are interleaved;
 //! - what a commit costs depends on what it changes, not on how much is held.

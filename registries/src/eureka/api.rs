@@ -35,7 +35,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
-pub use served::{Listeners, Source};
+pub use served::{Leads, Listeners, Source};
 
 use super::objects::Instance;
 use documents::Format;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
     time::SystemTime,
 };
@@ -11,7 +12,6 @@ use weft_core::{
     merge::{ServiceEntry, Snapshot},
     name::{DEFAULT_NAMESPACE, HostName, PortName, RegistryName, ServiceKey, ServiceName},
     resource::{Endpoint, Health},
-    table::Table,
 };
 
 use super::registrations::Key;
@@ -23,6 +23,16 @@ const SECURE: &str = "https";
 /// Listeners of the local agent that clients can reach, by the service that each leads to.
 pub type Listeners = BTreeMap<ServiceName, SocketAddr>;
 
+/// The service that a host name leads to, if any.
+#[derive(Clone, Copy)]
+pub struct Leads<'a>(pub &'a (dyn Fn(&str) -> Option<ServiceKey> + Sync));
+
+impl fmt::Debug for Leads<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leads")
+    }
+}
+
 /// What the list is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
@@ -33,7 +43,7 @@ pub struct Source<'a> {
     /// Which services of different registries are one.
     pub joins: &'a [Join],
     /// To whom each host name leads: a service is not listed under one that is another's.
-    pub table: &'a Table,
+    pub leads: Leads<'a>,
     /// The registries that are Eureka's own.
     pub eureka: &'a BTreeSet<RegistryName>,
     /// Listeners that are listed instead of their services' instances.
@@ -294,8 +304,7 @@ fn blank(source: &Source<'_>, name: &ServiceName, named: &Speaking<'_>) -> Insta
     };
     let first = join(source, named.registry, name).and_then(|join| join.registries.first());
     let key = ServiceKey { registry: first.unwrap_or(named.registry).clone(), service: name.clone() };
-    let is_own =
-        |host: &&HostName| source.table.destination(host.as_str()).is_none_or(|leads| leads.key == key);
+    let is_own = |host: &&HostName| source.leads.0(host.as_str()).is_none_or(|leads| leads == key);
     let hosts = named.entry.service.iter().flat_map(|service| &service.hosts).filter(is_own);
     let hosts = hosts.map(|host| host.as_str());
     let mut names: Vec<&str> = vec![short];

@@ -12,7 +12,6 @@ use weft_core::{
     name::{OriginName, RegistryName, ServiceKey},
     registry::{Completeness, Event, Scope, Version},
     resource::{Endpoint, Health, Resource, Service, ServicePort, TlsMode},
-    table::Table,
 };
 
 use super::*;
@@ -101,14 +100,16 @@ fn bench() -> Bench {
 }
 
 impl Bench {
-    fn table(&self) -> Table {
+    fn leads(&self) -> impl Fn(&str) -> Option<ServiceKey> + Sync + use<> {
         let (precedence, joins) = (self.order.clone(), self.joins.clone());
         let config = CompileConfig { precedence, joins, ..CompileConfig::default() };
         let all = self.snapshot.partitions.iter().flat_map(|(registry, partition)| {
             partition.services.keys().map(|name| (registry.clone(), name.clone()))
         });
         let services = all.map(|(registry, service)| ServiceKey { registry, service }).collect();
-        Compiler::new(config).compile(&self.snapshot, &merge::Changes { services, policies: false })
+        let table =
+            Compiler::new(config).compile(&self.snapshot, &merge::Changes { services, policies: false });
+        move |host| Some(table.destination(host)?.key.clone())
     }
 
     fn ask(&self, method: &Method, path: &str, accept: Option<&str>, body: &[u8], now: u64) -> Reply {
@@ -127,7 +128,7 @@ impl Bench {
             snapshot: &self.snapshot,
             order: &self.order,
             joins: &self.joins,
-            table: &self.table(),
+            leads: Leads(&self.leads()),
             eureka: &self.eureka,
             listeners: &self.listeners,
             lacks: self.lacks,
