@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use weft_core::merge::Snapshot;
 use weft_registries::eureka::{
-    api::{Api, Listeners, Moment, Question, Source},
+    api::{Api, Leads, Listeners, Moment, Question, Source},
     listing,
 };
 
@@ -25,6 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         snapshot: &snapshot,
         order: &[],
         joins: &[],
+        leads: Leads(&|_| None),
         eureka: &eureka,
         listeners: &listeners,
         lacks: false,
