@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    merge::ServiceEntry,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
     table::{EndpointKey, EndpointSet, LazyState, Upstream},
@@ -160,19 +159,12 @@ fn upstream(candidate: &Candidate, previous: &Previous) -> Arc<Upstream> {
     }
 }
 
-/// The most authoritative member of a joined service that has endpoints, or had until a short while ago, with the identities
-/// that these prove. None where nothing is joined, and nothing need be equal.
+/// The measure of a joined service. None where nothing is joined, and nothing need be equal.
 fn proved(group: &Group) -> Option<(&RegistryName, Proved<'_>)> {
-    let speaks =
-        |registry, entry: &ServiceEntry| !entry.endpoints.is_empty() || group.departed(registry).is_some();
-    let mut speaking = group.entries().filter(|(registry, entry)| speaks(registry, entry));
-    let (registry, first) = speaking.next()?;
-    speaking.next()?;
-    let proved = match group.departed(registry) {
-        Some(departed) => Proved::before(&departed.identities),
-        None => Proved::by(&first.endpoints),
-    };
-    Some((registry, proved))
+    group.entries().nth(1)?;
+    Proved::measure(
+        group.entries().map(|(registry, entry)| (registry, &*entry.endpoints, group.departed(registry))),
+    )
 }
 
 fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {

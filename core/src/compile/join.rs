@@ -1,15 +1,13 @@
 //! Which services of different registries are one.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::SpiffeId,
+    merge::Departed,
     name::{RegistryName, ServiceKey, ServiceName},
     resource::{Endpoint, TlsMode},
 };
@@ -65,16 +63,21 @@ impl Join {
 pub struct Proved<'a>(HashSet<&'a SpiffeId, RandomState>);
 
 impl<'a> Proved<'a> {
-    /// By these endpoints.
-    #[must_use]
-    pub fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
-        Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
+    /// The measure of a joined service, of what its registries say of it, most authoritative first: the first one that has
+    /// endpoints, or had until a short while ago, with what these prove.
+    pub fn measure<'r>(
+        mut said: impl Iterator<Item = (&'r RegistryName, &'a [Arc<Endpoint>], Option<&'a Departed>)>,
+    ) -> Option<(&'r RegistryName, Self)> {
+        said.find_map(|(registry, endpoints, departed)| match departed {
+            Some(departed) => Some((registry, Self(departed.identities.iter().collect()))),
+            None if endpoints.is_empty() => None,
+            None => Some((registry, Self::by(endpoints))),
+        })
     }
 
-    /// By endpoints that are gone.
-    #[must_use]
-    pub fn before(identities: &'a BTreeSet<SpiffeId>) -> Self {
-        Self(identities.iter().collect())
+    /// By these endpoints.
+    fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
+        Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
     }
 
     /// Whether an endpoint proves one of the identities.

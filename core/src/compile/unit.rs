@@ -44,8 +44,7 @@ impl Group {
         };
         let mut departed = Vec::new();
         let member = |key: ServiceKey| {
-            let gone = snapshot.partitions.get(&key.registry)?.departed.get(&key.service);
-            let Some(gone) = gone else { return entry(key) };
+            let Some(gone) = snapshot.departed(&key) else { return entry(key) };
             departed.push((key.registry.clone(), gone.clone()));
             let said = snapshot.service(&key).map(|entry| ServiceEntry::clone(entry)).unwrap_or_default();
             let service = said.service.or_else(|| Some(gone.service.clone()));
@@ -56,13 +55,9 @@ impl Group {
         let before = ranked.iter().position(|registry| entries.iter().any(|(member, _)| member == registry));
         let above = ranked[..before.unwrap_or_default()].iter();
         let above = above.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
-        let is_departed = |registry: &RegistryName| {
-            let partition = snapshot.partitions.get(registry);
-            partition.is_some_and(|partition| partition.departed.contains_key(&key.service))
-        };
-        let routing = |(registry, entry): &(RegistryName, Arc<ServiceEntry>)| {
-            entry.service.is_none() && !entry.routes.is_empty() && !is_departed(registry)
-        };
+        let above = above.filter(|key| snapshot.departed(key).is_none());
+        let routing =
+            |(_, entry): &(_, Arc<ServiceEntry>)| entry.service.is_none() && !entry.routes.is_empty();
         let above = above.filter_map(entry).filter(routing).collect();
         Self { key: key.clone(), entries, above, departed }
     }

@@ -107,6 +107,12 @@ impl Snapshot {
         self.partitions.get(&key.registry)?.services.get(&key.service)
     }
 
+    /// What is kept of a service whose last instance is gone.
+    #[must_use]
+    pub fn departed(&self, key: &ServiceKey) -> Option<&Arc<Departed>> {
+        self.partitions.get(&key.registry)?.departed.get(&key.service)
+    }
+
     /// Which services, routes and policies changed after `generation`, by registry and each once, deletions included
     /// (they are missing from their partition); none when that is too long ago to be known, and everything must be
     /// compared.

@@ -168,28 +168,24 @@ struct Speaking<'a> {
     endpoints: Vec<&'a Endpoint>,
 }
 
-/// Those of them that have endpoints: all of the first one, and those that prove the identities of that one's. Where the
-/// first one had some until a short while ago, those of the others that prove what these proved.
+/// Those of them that have endpoints: of a joined service only those that prove what its measure does.
 fn speaking<'a>(source: &Source<'a>, name: &ServiceName, members: &[Member<'a>]) -> Vec<Speaking<'a>> {
-    let departed = members.first().and_then(|(first, _)| {
-        let registries = join(source, first, name)?.registries.iter();
-        let mut before = registries.take_while(|registry| {
-            let has_endpoints = |(of, entry): &Member<'_>| of == registry && !entry.endpoints.is_empty();
-            !members.iter().any(has_endpoints)
-        });
-        before.find_map(|registry| source.snapshot.partitions.get(registry)?.departed.get(name))
+    let of = |registry: &RegistryName| ServiceKey { registry: registry.clone(), service: name.clone() };
+    let joined = members.first().and_then(|(registry, _)| join(source, registry, name));
+    let measure = joined.and_then(|join| {
+        Proved::measure(join.registries.iter().map(|registry| {
+            let member = members.iter().find(|(member, _)| *member == registry);
+            let endpoints = member.map_or(&[][..], |(_, entry)| &entry.endpoints);
+            (registry, endpoints, source.snapshot.departed(&of(registry)).map(|departed| &**departed))
+        }))
     });
-    let mut proved = departed.map(|departed| Proved::before(&departed.identities));
-    let mut found = Vec::new();
-    for (registry, entry) in members.iter().filter(|(_, entry)| !entry.endpoints.is_empty()) {
-        let admitted = |endpoint: &&Endpoint| proved.as_ref().is_none_or(|proved| proved.admits(endpoint));
-        let endpoints: Vec<_> = entry.endpoints.iter().map(|it| &**it).filter(admitted).collect();
-        if !endpoints.is_empty() {
-            found.push(Speaking { registry, entry, endpoints });
-        }
-        proved.get_or_insert_with(|| Proved::by(&entry.endpoints));
-    }
-    found
+    let found = members.iter().map(|(registry, entry)| {
+        let others = measure.as_ref().filter(|(first, _)| first != registry);
+        let admitted = |endpoint: &&Endpoint| others.is_none_or(|(_, proved)| proved.admits(endpoint));
+        let endpoints = entry.endpoints.iter().map(|it| &**it).filter(admitted).collect();
+        Speaking { registry, entry, endpoints }
+    });
+    found.filter(|speaking| !speaking.endpoints.is_empty()).collect()
 }
 
 /// Those that are named, and then whatever else a relay brings, by name.
