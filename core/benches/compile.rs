@@ -81,7 +81,7 @@ fn origin(service: u32, version: u32) -> Event {
         name: name.clone(),
         ports: vec![ServicePort { name: port(), number: 80, protocol: AppProtocol::Http }],
         nearest: false,
-        implied: false,
+        declared: true,
         hosts: vec![host.parse().unwrap()],
     };
     let endpoints = (0..ENDPOINTS).map(|number| {

@@ -124,9 +124,10 @@ pub struct Service {
     /// of their own region (Kubernetes' `trafficDistribution`).
     #[serde(default)]
     pub nearest: bool,
-    /// Whether its instances are all that it is known by, so that whoever may register one declares it, with its host names.
+    /// Whether its registry knows it by more than its instances. Where it does not, whoever may register an instance
+    /// makes the service, with its host names, and the last instance takes it away.
     #[serde(default)]
-    pub implied: bool,
+    pub declared: bool,
 }
 
 /// A port of a service as callers know it.

@@ -110,7 +110,7 @@ fn convert_service(service: &JsonService, around: &Around) -> (Vec<Resource>, Ve
     let protocol = around.rules.protocol(&name);
     let port = ServicePort { name: port_name.clone(), number: service.port, protocol };
     let declared =
-        Service { name: name.clone(), ports: vec![port], hosts: Vec::new(), nearest: false, implied: false };
+        Service { name: name.clone(), ports: vec![port], hosts: Vec::new(), nearest: false, declared: true };
     let mut resources = vec![Resource::Service(declared.into())];
     for instance in &service.instances {
         match convert_instance(instance, &name, &port_name, around, &mut faults) {

@@ -298,7 +298,7 @@ mod tests {
             let name = "http".parse().unwrap();
             let ports = vec![ServicePort { name, number, protocol: AppProtocol::Http }];
             let name = "web.default".parse().unwrap();
-            let service = Service { name, ports, hosts: Vec::new(), nearest: false, implied: false };
+            let service = Service { name, ports, hosts: Vec::new(), nearest: false, declared: true };
             Words::new(vec![Resource::Service(service.into())], Vec::new()).version
         };
         assert_eq!(version(80), version(80));

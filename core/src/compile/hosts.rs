@@ -87,28 +87,30 @@ impl Hosts {
         let mut names: Vec<(HostName, Claim)> = Vec::new();
         let Some((first, _)) = declared.first() else { return names };
         let precedence = self.precedence_of(first);
-        let is_alias = |name: &HostName, kind: Kind, implied: bool| match kind {
+        let is_alias = |name: &HostName, kind: Kind, is_declared: bool| match kind {
             Kind::Own => false,
-            Kind::Platform => implied || !name.as_str().contains('.') || name.as_str().ends_with(".mesh"),
+            Kind::Platform => {
+                !is_declared || !name.as_str().contains('.') || name.as_str().ends_with(".mesh")
+            }
             Kind::Bare => true,
         };
-        let mut add = |name: Result<HostName, NameError>, kind, implied| {
+        let mut add = |name: Result<HostName, NameError>, kind, is_declared| {
             if let Ok(name) = name
                 && !names.iter().any(|(known, _)| *known == name)
             {
-                let is_alias = is_alias(&name, kind, implied);
+                let is_alias = is_alias(&name, kind, is_declared);
                 names.push((name, Claim { is_alias, precedence, kind, key: key.clone() }));
             }
         };
-        add(HostName::new(&key.service.mesh_host()), Kind::Own, false);
-        add(Ok(key.service.host()), Kind::Own, false);
+        add(HostName::new(&key.service.mesh_host()), Kind::Own, true);
+        add(Ok(key.service.host()), Kind::Own, true);
         for (_, service) in declared {
             for host in &service.hosts {
-                add(Ok(host.clone()), Kind::Platform, service.implied);
+                add(Ok(host.clone()), Kind::Platform, service.declared);
             }
         }
         if key.service.namespace() == DEFAULT_NAMESPACE {
-            add(HostName::new(key.service.label()), Kind::Bare, false);
+            add(HostName::new(key.service.label()), Kind::Bare, true);
         }
         names
     }

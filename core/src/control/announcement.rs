@@ -32,7 +32,7 @@ pub fn encode_announcement(instance: &LocalInstance) -> Bytes {
         ports: vec![instance.port.clone()],
         hosts: Vec::new(),
         nearest: false,
-        implied: true,
+        declared: false,
     };
     let resources = [Resource::Service(service.into()), Resource::Endpoint(instance.endpoint.clone().into())];
     let place = announcement_key(&instance.endpoint);

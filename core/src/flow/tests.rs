@@ -191,7 +191,7 @@ async fn a_service_whose_last_instance_went_keeps_its_names_over_a_restart_and_t
     };
     let first = begin();
     let scope = scope("static");
-    let implied = Service { implied: true, ..service("jobs") };
+    let implied = Service { declared: false, ..service("jobs") };
     let words = vec![Resource::Service(implied.into()), Resource::Endpoint(endpoint("jobs", 1).into())];
     first.say(full_list(None)).await;
     first.say([replace(&scope, "jobs", "1", words), commit(&scope)]).await;

@@ -43,7 +43,7 @@ impl Partition {
         is: &ServiceEntry,
         now: Option<SystemTime>,
     ) {
-        let lives = !is.endpoints.is_empty() || is.service.as_ref().is_some_and(|service| !service.implied);
+        let lives = !is.endpoints.is_empty() || is.service.as_ref().is_some_and(|service| service.declared);
         let Some(since) = now.filter(|_| !lives) else {
             if !self.departed.is_empty() {
                 self.departed.remove(&key.service);
@@ -51,7 +51,7 @@ impl Partition {
             return;
         };
         let Some(was) = was.filter(|was| !was.endpoints.is_empty() || is.service.is_none()) else { return };
-        let Some(service) = was.service.as_ref().filter(|service| service.implied) else { return };
+        let Some(service) = was.service.as_ref().filter(|service| !service.declared) else { return };
         // What is declared without endpoints proves nothing new.
         let before = self.departed.get(&key.service).filter(|_| was.endpoints.is_empty());
         let proved = was.endpoints.iter().filter(|endpoint| endpoint.is_mutual());

@@ -43,7 +43,7 @@ pub(crate) fn service(name: &str) -> Service {
         ports: vec![ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http }],
         hosts: Vec::new(),
         nearest: false,
-        implied: false,
+        declared: true,
     }
 }
 

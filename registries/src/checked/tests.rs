@@ -68,7 +68,7 @@ fn service(name: &str) -> Resource {
     let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http };
     let name = name.parse().unwrap();
     Resource::Service(
-        Service { name, ports: vec![port], hosts: Vec::new(), nearest: false, implied: false }.into(),
+        Service { name, ports: vec![port], hosts: Vec::new(), nearest: false, declared: true }.into(),
     )
 }
 

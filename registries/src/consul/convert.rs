@@ -152,7 +152,7 @@ pub fn service(
             ports,
             hosts,
             nearest: false,
-            implied: true,
+            declared: false,
         })));
         resources.extend(endpoints.into_values().map(Resource::Endpoint));
     }

@@ -221,7 +221,7 @@ fn words(
         ports,
         hosts: host.into_iter().collect(),
         nearest: false,
-        implied: false,
+        declared: true,
     };
     let mut resources = vec![Resource::Service(service.into())];
     for place in places {

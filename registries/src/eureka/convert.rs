@@ -135,7 +135,7 @@ pub(super) fn application<'a>(
             ports,
             hosts: taken,
             nearest: false,
-            implied: true,
+            declared: false,
         }))],
         faults,
     )

@@ -153,7 +153,7 @@ impl Conversion {
         // `PreferClose` is the older word for the zone; the node is nearer than anything we tell apart.
         let wants_nearest = ["PreferClose", "PreferSameZone", "PreferSameNode"];
         let nearest = spec.traffic_distribution.as_deref().is_some_and(|word| wants_nearest.contains(&word));
-        Some(Service { name, ports, hosts: hosts.unwrap_or_default(), nearest, implied: false })
+        Some(Service { name, ports, hosts: hosts.unwrap_or_default(), nearest, declared: true })
     }
 
     fn hosts(&self, meta: &objects::Meta) -> Result<Vec<HostName>, String> {

@@ -110,7 +110,7 @@ pub(super) fn convert(namespace: &str, name: &str, instances: &Instances, joined
     let port = port_name(protocol);
     let ports = vec![ServicePort { name: port.clone(), number: 80, protocol }];
     let mut resources = vec![Resource::Service(
-        Service { name: service, ports, hosts: Vec::new(), nearest: false, implied: true }.into(),
+        Service { name: service, ports, hosts: Vec::new(), nearest: false, declared: false }.into(),
     )];
     resources.extend(endpoints.into_iter().map(|mut endpoint| {
         endpoint.port_name.clone_from(&port);

@@ -95,7 +95,7 @@ fn listed(
         let health = if is_doubted { Health::Unhealthy } else { instance.endpoint.health };
         endpoints.push(Resource::Endpoint(Arc::new(Endpoint { health, ..instance.endpoint.clone() })));
     }
-    let service = Service { name: name.clone(), ports, hosts: Vec::new(), nearest: false, implied: true };
+    let service = Service { name: name.clone(), ports, hosts: Vec::new(), nearest: false, declared: false };
     let resources = [Resource::Service(Arc::new(service))].into_iter().chain(endpoints).collect();
     Ok(Listed { origin, resources, faults })
 }

@@ -58,7 +58,7 @@ fn service(service: usize) -> Resource {
         ports: vec![port],
         hosts: Vec::new(),
         nearest: false,
-        implied: false,
+        declared: true,
     }))
 }
 

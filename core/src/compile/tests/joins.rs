@@ -136,7 +136,7 @@ fn whoever_writes_to_one_registry_takes_over_no_name_of_another() {
 fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
     let precedence = registries(&["consul", "kubernetes"]);
     let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
-    let mut claims = Service { implied: true, ..service("evil") };
+    let mut claims = Service { declared: false, ..service("evil") };
     claims.hosts = ["web.default", "web.default.mesh", "web.alias"].map(|host| host.parse().unwrap()).into();
     world.say(
         &scope("consul"),
@@ -144,7 +144,7 @@ fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
         vec![Resource::Service(claims.into()), of(Endpoint { ..endpoint("evil", 9) })],
     );
     let mut said = origin_of_endpoints("web", 1);
-    let mut own = Service { implied: true, ..service("web") };
+    let mut own = Service { declared: false, ..service("web") };
     own.hosts = vec!["web.alias".parse().unwrap()];
     said[0] = Resource::Service(own.into());
     let table = world.say(&scope("kubernetes"), "web", said);
@@ -178,7 +178,7 @@ fn a_host_name_that_an_operator_declares_is_not_another_services_own() {
 
 /// A service that is known by its instances alone.
 fn by_instances(name: &str, numbers: &[u8]) -> Vec<Resource> {
-    let service = Service { implied: true, hosts: vec!["web.alias".parse().unwrap()], ..service(name) };
+    let service = Service { declared: false, hosts: vec!["web.alias".parse().unwrap()], ..service(name) };
     let endpoints = numbers.iter().map(|number| of(endpoint(name, *number)));
     [Resource::Service(service.into())].into_iter().chain(endpoints).collect()
 }

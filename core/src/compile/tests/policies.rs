@@ -61,7 +61,7 @@ fn a_lesser_registry_allows_nothing_beyond_its_own_services() {
 #[test]
 fn whom_a_service_lets_in_is_not_another_registrys_matter_while_its_last_instance_is_gone() {
     let mut world = world("web");
-    let implied = Resource::Service(Service { implied: true, ..service("web") }.into());
+    let implied = Resource::Service(Service { declared: false, ..service("web") }.into());
     world.say(&scope("kubernetes"), "web", vec![implied, of(endpoint("web", 1))]);
     let target = || PolicyTarget::Service("web".parse().unwrap());
     let friends = policy("friends", target(), Action::Allow, from("friend"));

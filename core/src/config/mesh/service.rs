@@ -31,7 +31,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Located<Resource>> {
         .collect();
     let (Some(name), Some(hosts), Some(ports)) = (name, hosts, ports) else { return Vec::new() };
     let place = section.key_place("name");
-    let service = Resource::Service(Service { name, ports, hosts, nearest, implied: false }.into());
+    let service = Resource::Service(Service { name, ports, hosts, nearest, declared: true }.into());
     let endpoints =
         read.into_iter().flatten().map(|endpoint| endpoint.map(|it| Resource::Endpoint(it.into())));
     std::iter::once(Located { value: service, place }).chain(endpoints).collect()

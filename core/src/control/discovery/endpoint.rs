@@ -35,7 +35,7 @@ pub(super) fn write_service(strings: &mut StringWriter, service: &Service) -> me
         ports,
         hosts: service.hosts.iter().map(ToString::to_string).collect(),
         nearest: service.nearest,
-        implied: service.implied,
+        declared: service.declared,
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) fn read_service(
             .map(|host| named("host", HostName::new(host)))
             .collect::<Result<_, _>>()?,
         nearest: service.nearest,
-        implied: service.implied,
+        declared: service.declared,
     })
 }
 

@@ -43,7 +43,7 @@ fn everything() -> Vec<Resource> {
             protocol: AppProtocol::Grpc,
         }],
         nearest: false,
-        implied: true,
+        declared: false,
         hosts: vec![HostName::new("reviews.service.consul").unwrap()],
     };
     let value = |value| HeaderMatch { name: "x-canary".to_owned(), value };

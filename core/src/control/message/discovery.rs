@@ -125,9 +125,9 @@ pub struct Service {
     /// Whether callers prefer the nearest endpoints.
     #[prost(bool, tag = "4")]
     pub nearest: bool,
-    /// Whether its instances are all that it is known by.
+    /// Whether it is known by more than its instances.
     #[prost(bool, tag = "5")]
-    pub implied: bool,
+    pub declared: bool,
 }
 
 /// A port of a service.

@@ -24,7 +24,7 @@ fn service(name: &str, hosts: &[&str]) -> Resource {
     let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: Default::default() };
     let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
     Resource::Service(
-        Service { name: name.parse().unwrap(), ports: vec![port], hosts, nearest: false, implied: false }
+        Service { name: name.parse().unwrap(), ports: vec![port], hosts, nearest: false, declared: true }
             .into(),
     )
 }
@@ -324,7 +324,7 @@ fn no_instance_is_listed_under_the_names_of_another_registrys_service() {
     assert_eq!(of(&bench, "web-1")["vipAddress"], "web,web.service.consul");
     // Nor while the other's last instance is gone.
     let [Resource::Service(declared), instance] = &web[..] else { panic!("no service") };
-    let implied = Resource::Service(Service { implied: true, ..Service::clone(declared) }.into());
+    let implied = Resource::Service(Service { declared: false, ..Service::clone(declared) }.into());
     mesh(&mut bench.merge, "consul", vec![implied, instance.clone()]);
     bench.snapshot = mesh(&mut bench.merge, "consul", Vec::new());
     let tenants = vec![service("web", &[]), endpoint("web", "web-9", Health::Healthy)];
