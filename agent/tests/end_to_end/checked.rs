@@ -12,6 +12,26 @@ fn endpoints(mesh: &Mesh) -> Vec<Value> {
     mesh.ask("near", "endpoints").as_array().cloned().unwrap_or_default()
 }
 
+/// A caller of an application on each of some hosts, whose agent checks them as said.
+fn checked(hosts: &[&str], check: &str) -> (Mesh, Vec<Application>) {
+    let applications: Vec<_> = hosts.iter().map(|host| Application::start(host)).collect();
+    let mut mesh = Mesh::new();
+    mesh.caller("near", "web");
+    for (application, host) in applications.iter().zip(hosts) {
+        mesh.serve(host, "reviews", host, application.address, "http");
+    }
+    let folder = mesh.sandbox.path("mesh.d");
+    mesh.follow(
+        "near",
+        &format!(
+            "[[registry]]\nkind = \"static\"\npath = {folder:?}\nallow_loopback = true\n[registry.check]\n{check}\n"
+        ),
+    );
+    mesh.start();
+    assert!(left(&mesh, hosts.len()).is_empty());
+    (mesh, applications)
+}
+
 /// Waits until so many can be called, and yields what is said of the others.
 fn left(mesh: &Mesh, eligible: usize) -> Vec<String> {
     let all = until_within(SECONDS, &format!("{eligible} can be called"), || {
@@ -24,22 +44,8 @@ fn left(mesh: &Mesh, eligible: usize) -> Vec<String> {
 
 #[test]
 fn an_endpoint_that_fails_its_check_is_left_out_and_the_reason_is_told() {
-    let mut applications: Vec<_> = ["one", "two", "three"].map(Application::start).into();
-    let mut mesh = Mesh::new();
-    mesh.caller("near", "web");
-    for (application, name) in applications.iter().zip(["one", "two", "three"]) {
-        mesh.serve(name, "reviews", name, application.address, "http");
-    }
-    let folder = mesh.sandbox.path("mesh.d");
-    mesh.follow(
-        "near",
-        &format!(
-            "[[registry]]\nkind = \"static\"\npath = {folder:?}\nallow_loopback = true\n\
-             [registry.check]\nkind = \"http\"\npath = \"/up\"\ninterval = \"1500ms\"\n"
-        ),
-    );
-    mesh.start();
-    assert!(left(&mesh, 3).is_empty());
+    let (mut mesh, mut applications) =
+        checked(&["one", "two", "three"], "kind = \"http\"\npath = \"/up\"\ninterval = \"1500ms\"");
     // The checks come through the mesh to the application itself.
     until_within(SECONDS, "all are asked", || {
         let asked = |it: &Application| it.last().first().is_some_and(|line| line.starts_with("GET /up "));
@@ -76,23 +82,8 @@ fn an_endpoint_that_fails_its_check_is_left_out_and_the_reason_is_told() {
 
 #[test]
 fn who_dies_while_the_registry_is_away_is_left_out_until_it_is_back() {
-    let applications: Vec<_> = ["one", "two"].map(Application::start).into();
-    let mut mesh = Mesh::new();
-    mesh.caller("near", "web");
-    for (application, name) in applications.iter().zip(["one", "two"]) {
-        mesh.serve(name, "reviews", name, application.address, "http");
-    }
-    let folder = mesh.sandbox.path("mesh.d");
-    mesh.follow(
-        "near",
-        &format!(
-            "[[registry]]\nkind = \"static\"\npath = {folder:?}\nallow_loopback = true\n\
-             [registry.check]\nkind = \"tcp\"\ninterval = \"500ms\"\n"
-        ),
-    );
-    mesh.start();
-    assert!(left(&mesh, 2).is_empty());
-    let away = mesh.sandbox.path("away.d");
+    let (mut mesh, _applications) = checked(&["one", "two"], "kind = \"tcp\"\ninterval = \"500ms\"");
+    let [folder, away] = ["mesh.d", "away.d"].map(|name| mesh.sandbox.path(name));
     std::fs::rename(&folder, &away).unwrap();
     let is = |mesh: &Mesh, state: &str| {
         let now = || mesh.ask("near", "status")["registries"][0]["state"].clone();

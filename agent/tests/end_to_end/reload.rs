@@ -12,6 +12,12 @@ fn status_when(
     until(what, || mesh.try_status("near").filter(|status| holds(status)))
 }
 
+/// The section of a registry of files.
+fn registry(mesh: &Mesh, name: &str, folder: &str) -> String {
+    let path = mesh.sandbox.path(folder);
+    format!("\n[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n")
+}
+
 #[test]
 fn workloads_and_listeners_come_and_go_without_touching_the_others() {
     let application = Application::start("echo");
@@ -126,12 +132,7 @@ fn a_route_of_a_registry_that_comes_first_counts_for_services_of_the_next() {
     mesh.serve("far", "echo", "v1", applications[0].address, "http");
     mesh.serve("far", "other", "v1", applications[1].address, "http");
     mesh.caller("near", "client");
-    let registries = ["routes", "mesh"].map(|name| {
-        let path = mesh.sandbox.path(&format!("{name}.d"));
-        format!(
-            "[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
-        )
-    });
+    let registries = ["routes", "mesh"].map(|name| registry(&mesh, name, &format!("{name}.d")));
     mesh.sandbox.write("routes.d/routes.toml", "# none\n");
     mesh.follow("near", &registries.concat());
     mesh.start();
@@ -173,12 +174,7 @@ fn a_registry_that_may_own_some_names_takes_no_other_over() {
     };
     let text = tenant("tool.team") + &tenant("echo.default");
     mesh.sandbox.write("tenant.d/services.toml", &text);
-    let [own, first] = ["mesh", "tenant"].map(|name| {
-        let path = mesh.sandbox.path(&format!("{name}.d"));
-        format!(
-            "[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
-        )
-    });
+    let [own, first] = ["mesh", "tenant"].map(|name| registry(&mesh, name, &format!("{name}.d")));
     // Whoever comes first has the name, unless it may not own it.
     mesh.follow("near", &format!("{first}{own}"));
     mesh.start();
@@ -208,17 +204,12 @@ fn registries_come_move_and_go_under_load() {
     let load = Load::start(mesh.outbound("client"), "echo.default.mesh", 4);
     load.go_on(50);
     let services = std::fs::read_to_string(mesh.sandbox.path("mesh.d/services.toml")).unwrap();
-    let registry = |name: &str, folder: &str| {
-        let path = mesh.sandbox.path(folder);
-        format!(
-            "\n[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = {path:?}\nallow_loopback = true\n"
-        )
-    };
     let status = |host: &str| client::get(mesh.outbound("client"), host, "/").unwrap().status;
 
+    let more = registry(&mesh, "more", "more.d");
     // Another registry, with the same instances under another name.
     mesh.sandbox.write("more.d/more.toml", &services.replace("\"echo.default\"", "\"copy.default\""));
-    mesh.write_config("near", &registry("more", "more.d"));
+    mesh.write_config("near", &more);
     status_when(&mesh, "the registry is followed", |status| status["config"]["reloads"] == 1);
     until("its service is known here", || (status("copy.default.mesh") != 404).then_some(()));
 
@@ -235,7 +226,7 @@ fn registries_come_move_and_go_under_load() {
     mesh.sandbox.write("moved.d/echo.toml", &services);
     until("its new folder is followed", || (status("new.default.mesh") != 404).then_some(()));
 
-    mesh.sandbox.write("near/weft.toml", &moved.replace(&registry("more", "more.d"), ""));
+    mesh.sandbox.write("near/weft.toml", &moved.replace(&more, ""));
     status_when(&mesh, "the registry is followed no more", |status| status["config"]["reloads"] == 3);
     assert_eq!(status("copy.default.mesh"), 404);
     load.go_on(50);

@@ -8,8 +8,8 @@ use weft_testbed::{AclToken, Consul, ConsulOptions, Gate, Kind, installed, requi
 
 use crate::{
     outage::{self, load, nothing_failed},
-    platform::{self, Instance, Platform, SERVICE},
-    support::{Mesh, client, until, until_within},
+    platform::{self, Elects, Instance, Platform, SERVICE},
+    support::{Mesh, client, until},
 };
 
 const READ_ONLY: &str = "service_prefix \"\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }";
@@ -103,6 +103,16 @@ impl Platform for World {
     }
 }
 
+impl Elects for World {
+    fn leader(&self) -> usize {
+        self.consul.await_leader().unwrap()
+    }
+
+    fn kill_member(&self, index: usize) {
+        self.consul.member(index).kill();
+    }
+}
+
 #[test]
 fn calls_reach_what_consul_announces() {
     let Some(world) = world() else { return };
@@ -134,35 +144,10 @@ fn a_consul_that_comes_and_goes_costs_no_call() {
     outage::a_server_that_comes_and_goes_costs_no_call(world);
 }
 
-/// First the leader is killed, then all but the server that the agent asks: nobody leads, and it goes on to answer.
 #[test]
 fn without_a_leader_and_without_a_quorum_no_call_is_lost() {
     let Some(platform) = three() else { return };
-    let leader = platform.consul.await_leader().unwrap();
-    let mut world = platform::World::new(platform, 2);
-    let load = load(&world);
-    let before = world.warnings();
-    world.platform.consul.member(leader).kill();
-    let next = world.platform.consul.await_leader().unwrap();
-    assert_ne!(next, leader);
-    outage::lasts(Duration::from_secs(8));
-    world.is("connected");
-    assert_eq!(world.eligible(), 2);
-    // Whether the agent noticed an election depends on when it asked; no quorum it must notice.
-    assert!(world.warnings() - before <= 1);
-    let before = world.warnings();
-    world.platform.consul.member(3 - leader).kill();
-    until_within(Duration::from_secs(60), "it is noticed that nobody leads", || {
-        (world.registry()["state"] != "connected").then_some(())
-    });
-    outage::lasts(Duration::from_secs(10));
-    assert_eq!(world.eligible(), 2, "endpoints went because nobody leads");
-    world.platform.restart();
-    world.is("connected");
-    world.platform.announce(&world.instances[2]);
-    world.sees(3);
-    assert_eq!(world.warnings() - before, 1, "one warning");
-    nothing_failed(load);
+    outage::no_leader_and_no_quorum_cost_no_call(platform);
 }
 
 /// A snapshot of before takes the index back: what it does not have is gone as soon as the server says so, what it has is

@@ -1,15 +1,15 @@
 //! Nomad with access control, and a token of the agent's that may only read. An instance is a job: its task does nothing,
 //! its port is that of the test's own application.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use weft_testbed::{Gate, Kind, Nomad, NomadOptions, installed, required};
 
 use crate::{
     outage::{self, load, nothing_failed},
-    platform::{self, Instance, Platform, SERVICE},
-    support::{until, until_within},
+    platform::{self, Elects, Instance, Platform, SERVICE},
+    support::until,
 };
 
 const POLICY: &str = "namespace \"*\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n";
@@ -130,6 +130,16 @@ impl Platform for World {
     }
 }
 
+impl Elects for World {
+    fn leader(&self) -> usize {
+        self.nomad.await_leader().unwrap()
+    }
+
+    fn kill_member(&self, index: usize) {
+        self.nomad.member(index).kill();
+    }
+}
+
 #[test]
 fn calls_reach_what_nomad_announces() {
     let Some(world) = world() else { return };
@@ -161,42 +171,17 @@ fn a_nomad_that_comes_and_goes_costs_no_call() {
     outage::a_server_that_comes_and_goes_costs_no_call(world);
 }
 
-/// First the leader is killed, then all but the server that the agent asks: nobody leads, and it goes on to answer.
 #[test]
 fn without_a_leader_and_without_a_quorum_of_nomad_no_call_is_lost() {
-    let Some(world) = world_of(3) else { return };
-    let mut world = platform::World::new(world, 2);
+    let Some(platform) = world_of(3) else { return };
     until("another server leads", || {
-        let leader = world.platform.nomad.await_leader().unwrap();
+        let leader = platform.leader();
         if leader == 0 {
-            world.platform.nomad.hand_over_to(1);
+            platform.nomad.hand_over_to(1);
         }
         (leader != 0).then_some(())
     });
-    let leader = world.platform.nomad.await_leader().unwrap();
-    let load = load(&world);
-    let before = world.warnings();
-    world.platform.nomad.member(leader).kill();
-    let next = world.platform.nomad.await_leader().unwrap();
-    assert_ne!(next, leader);
-    outage::lasts(Duration::from_secs(8));
-    world.is("connected");
-    assert_eq!(world.eligible(), 2);
-    // Whether the agent noticed an election depends on when it asked; no quorum it must notice.
-    assert!(world.warnings() - before <= 1);
-    let before = world.warnings();
-    world.platform.nomad.member(3 - leader).kill();
-    until_within(Duration::from_secs(60), "it is noticed that nobody leads", || {
-        (world.registry()["state"] != "connected").then_some(())
-    });
-    outage::lasts(Duration::from_secs(10));
-    assert_eq!(world.eligible(), 2, "endpoints went because nobody leads");
-    world.platform.restart();
-    world.is("connected");
-    world.platform.announce(&world.instances[2]);
-    world.sees(3);
-    assert_eq!(world.warnings() - before, 1, "one warning");
-    nothing_failed(load);
+    outage::no_leader_and_no_quorum_cost_no_call(platform);
 }
 
 /// A snapshot of before takes the index back: what it does not have is gone as soon as the server says so, and changes

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use weft_testbed::GateMode;
 
 use crate::{
-    platform::{Platform, SERVICE, World},
+    platform::{Elects, Platform, SERVICE, World},
     support::{Load, client, until, until_within},
 };
 
@@ -121,6 +121,34 @@ pub(crate) fn a_server_that_comes_and_goes_costs_no_call<P: Platform>(platform: 
     assert!(took < CONVERGED, "what changed was seen after {took:?}");
     let warnings = world.warnings() - before;
     assert!(warnings <= FLAPS, "{warnings} warnings of {FLAPS} outages");
+    nothing_failed(load);
+}
+
+/// First the leader is killed, then all but the server that the agent asks: nobody leads, and it goes on to answer.
+pub(crate) fn no_leader_and_no_quorum_cost_no_call<P: Elects>(platform: P) {
+    let leader = platform.leader();
+    let mut world = World::new(platform, 2);
+    let load = load(&world);
+    let before = world.warnings();
+    world.platform.kill_member(leader);
+    assert_ne!(world.platform.leader(), leader);
+    lasts(Duration::from_secs(8));
+    world.is("connected");
+    assert_eq!(world.eligible(), 2);
+    // Whether the agent noticed an election depends on when it asked; no quorum it must notice.
+    assert!(world.warnings() - before <= 1);
+    let before = world.warnings();
+    world.platform.kill_member(3 - leader);
+    until_within(LONG_CUT, "it is noticed that nobody leads", || {
+        (world.registry()["state"] != "connected").then_some(())
+    });
+    lasts(Duration::from_secs(10));
+    assert_eq!(world.eligible(), 2, "endpoints went because nobody leads");
+    world.platform.restart();
+    world.is("connected");
+    world.platform.announce(&world.instances[2]);
+    world.sees(3);
+    assert_eq!(world.warnings() - before, 1, "one warning");
     nothing_failed(load);
 }
 

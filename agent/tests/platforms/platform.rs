@@ -37,6 +37,14 @@ pub(crate) trait Platform {
     fn restore(&self);
 }
 
+/// A platform of three servers, of which the first, which the agent asks, does not lead.
+pub(crate) trait Elects: Platform {
+    /// Waits until a server leads; which one.
+    fn leader(&self) -> usize;
+    /// Kills one of them.
+    fn kill_member(&self, index: usize);
+}
+
 /// One instance, which its own agent serves.
 pub(crate) struct Instance {
     /// Unique.
