@@ -28,8 +28,8 @@ pub(super) struct Client {
     place: Arc<str>,
     /// The peer; empty for none.
     peer: Arc<str>,
-    /// Whether a datacenter is named, which may be another than the server's.
-    elsewhere: bool,
+    /// The datacenter that is named, which may be another than the server's.
+    datacenter: Option<Box<str>>,
 }
 
 /// An answer about the catalog.
@@ -86,7 +86,7 @@ impl Client {
             access,
             place: place.into(),
             peer: peer_name.into(),
-            elsewhere: settings.datacenter.is_some(),
+            datacenter: settings.datacenter.as_deref().map(Into::into),
         })
     }
 
@@ -122,7 +122,7 @@ impl Client {
     /// # Errors
     /// That it has none, or that another datacenter does not answer: what is read then may be old.
     pub(super) async fn check_leader(&self) -> Result<(), RegistryError> {
-        if self.elsewhere {
+        if self.datacenter.is_some() {
             let nothing = format!("/v1/catalog/nodes?filter={}", encoded("Node == \"\""));
             self.read(&nothing).await?;
         }
@@ -199,7 +199,9 @@ impl Client {
         }
         // So KV says that there are no keys; that it can be waited for tells it from a path that is unknown.
         let absent = answer.status == StatusCode::NOT_FOUND && answer.number("x-consul-index").is_some();
-        let answer = if absent { answer } else { answer.ok()? };
+        if !answer.status.is_success() && !absent {
+            return Err(self.fault(&answer));
+        }
         // Answers of the streaming kind always say that there is no leader, and are not asked for here.
         let streaming = answer.text("x-consul-query-backend") == Some("streaming");
         let leaderless_answer = answer.text("x-consul-knownleader") == Some("false");
@@ -214,6 +216,17 @@ impl Client {
             filtered: answer.text("x-consul-results-filtered-by-acls") == Some("true"),
             answer,
         })
+    }
+
+    /// What an answer means that is none. Consul does not say which datacenter it has no way to.
+    fn fault(&self, answer: &Answer) -> RegistryError {
+        match &self.datacenter {
+            Some(datacenter) if answer.said().contains("No path to datacenter") => {
+                let said = answer.told();
+                RegistryError::Unreachable(format!("{said}: it knows no server of {datacenter:?} that lives"))
+            }
+            _ => answer.fault(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod announced;
 mod bed;
 mod catalog;
 mod configuration;
+mod datacenters;
 mod hostile;
 mod outage;
 mod peers;

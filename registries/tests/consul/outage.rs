@@ -168,3 +168,32 @@ async fn what_was_restored_during_an_outage_is_told_though_its_index_is_higher()
     };
     follower.until("what is there now", SOON, told).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_answers_too_many_requests_is_an_outage_that_ends() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    let mut follower = Follower::new(registry(&consul.url(), ""), None);
+    follower.until("an instance", SOON, |view| view.count("web") == 1).await.unwrap();
+    let limit = |mode: &str| {
+        let limits = json!({ "mode": mode, "read_rate": 0.5, "write_rate": 100 });
+        let configuration = json!({ "limits": { "request_limits": limits } });
+        consul.scratch().write("more.json", configuration.to_string()).unwrap();
+        put(&consul, "/v1/agent/reload", &json!(null));
+    };
+    limit("enforcing");
+    // What waits is answered by what changes; what is asked next is refused.
+    write(&consul, "n2", 2, "web", json!({}));
+    let refused =
+        |view: &View<'_>| view.seen.errors.iter().any(|error| error.contains("rate limit exceeded"));
+    follower.until("a refusal", SOON, refused).await.unwrap();
+    put(&consul, "/v1/catalog/deregister", &json!({ "Node": "n1" }));
+    let before = follower.view(errors);
+    follower.until("it goes on", SOON, |view| errors(view) > before + 3).await.unwrap();
+    assert!(follower.view(|view| view.count("web")) >= 1, "nothing goes because too much is asked");
+    limit("disabled");
+    for host in [3, 4] {
+        write(&consul, &format!("n{host}"), host, "web", json!({}));
+    }
+    follower.until("what happened since", SOON, |view| view.count("web") == 3).await.unwrap();
+}
