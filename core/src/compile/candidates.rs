@@ -53,10 +53,15 @@ impl Tiers<'_> {
     }
 }
 
-/// 0 in the same zone, 1 in the same region, 2 elsewhere or when either is unknown.
+/// 0 in the same zone, 1 in the same region, 2 elsewhere. Zones of one name are the same where the region of either is
+/// unknown: a platform may tell zones alone, and what is known of those says more than nothing.
 fn distance(here: &Locality, there: &Locality) -> u8 {
-    let same = |a: &str, b: &str| !a.is_empty() && a == b;
-    match (same(here.region(), there.region()), same(here.zone(), there.zone())) {
+    let same_zone = !here.zone().is_empty() && here.zone() == there.zone();
+    let regions = [here.region(), there.region()];
+    if regions.contains(&"") {
+        return if same_zone { 0 } else { 2 };
+    }
+    match (regions[0] == regions[1], same_zone) {
         (true, true) => 0,
         (true, false) => 1,
         (false, _) => 2,

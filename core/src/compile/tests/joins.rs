@@ -73,6 +73,21 @@ fn the_nearest_serve_while_one_of_them_can() {
 }
 
 #[test]
+fn zones_of_one_name_are_near_where_a_region_is_unknown() {
+    for (here, order) in [
+        ("eu/b", [("web-2", 0), ("web-1", 1), ("web-3", 2), ("web-4", 2)]),
+        ("/b", [("web-2", 0), ("web-4", 0), ("web-1", 2), ("web-3", 2)]),
+        ("eu", [("web-1", 1), ("web-2", 2), ("web-3", 2), ("web-4", 2)]),
+    ] {
+        let mut world = joined(Prefer::Nearest, here);
+        let endpoints = [(1, "eu/a"), (2, "/b"), (3, "/a"), (4, "us/b")];
+        let endpoints = endpoints.map(|(number, locality)| at(number, locality, Health::Healthy));
+        world.say(&scope("kubernetes"), "web", [declared("web")].into_iter().chain(endpoints).collect());
+        assert_eq!(ranked(&world.compile()).0, named(&order), "{here}");
+    }
+}
+
+#[test]
 fn one_workload_that_two_registries_tell_of_is_one_endpoint() {
     let mut world = joined(Prefer::Any, "");
     world.say(&scope("kubernetes"), "web", origin_of_endpoints("web", 2));
