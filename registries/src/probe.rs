@@ -119,25 +119,30 @@ impl Listed {
     }
 
     fn count(self, probe: &mut Probe) {
-        let mut services: BTreeSet<&ServiceName> = BTreeSet::new();
         let mut unusable: BTreeMap<(&ServiceName, &str), (usize, &InstanceName)> = BTreeMap::new();
         let scopes = &self.merge.snapshot().scopes;
         for origin in scopes.values().flat_map(|state| state.origins.values()) {
             probe.skipped.extend(origin.faults.iter().cloned());
-            for resource in &origin.resources {
-                match resource {
-                    Resource::Service(service) => drop(services.insert(&service.name)),
-                    Resource::Endpoint(endpoint) => {
-                        probe.endpoints += 1;
-                        match endpoint.unusable() {
-                            None => probe.usable += 1,
-                            Some(why) => {
-                                let of = unusable.entry((&endpoint.service, why));
-                                of.or_insert((0, &endpoint.instance)).0 += 1;
-                            }
-                        }
+            let rules = |it: &&Resource| matches!(it, Resource::Route(_) | Resource::Policy(_));
+            probe.rules += origin.resources.iter().filter(rules).count();
+        }
+        probe.skipped.extend(self.merge.diagnostics().map(|diagnostic| OriginFault {
+            message: diagnostic.message.clone(),
+            place: diagnostic.places.join(", "),
+            keeps_last_good: false,
+        }));
+        // What is in force: of what several origins say of one endpoint, one word.
+        let partitions = self.merge.snapshot().partitions.values();
+        for entry in partitions.flat_map(|partition| partition.services.values()) {
+            probe.services += usize::from(entry.service.is_some());
+            probe.endpoints += entry.endpoints.len();
+            for endpoint in &entry.endpoints {
+                match endpoint.unusable() {
+                    None => probe.usable += 1,
+                    Some(why) => {
+                        let of = unusable.entry((&endpoint.service, why));
+                        of.or_insert((0, &endpoint.instance)).0 += 1;
                     }
-                    Resource::Route(_) | Resource::Policy(_) => probe.rules += 1,
                 }
             }
         }
@@ -146,7 +151,6 @@ impl Listed {
             place: service.to_string(),
             keeps_last_good: false,
         }));
-        probe.services = services.len();
         let is_filtered = |state: &ScopeState| state.completeness == Some(Completeness::Filtered);
         probe.complete = self.whole.then(|| !scopes.values().any(is_filtered));
     }

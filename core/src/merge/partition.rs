@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    name::{OriginName, RegistryName, ServiceKey, ServiceName},
+    name::{InstanceName, OriginName, PortName, RegistryName, ServiceKey, ServiceName},
     registry::Scope,
     resource::{Endpoint, Resource, ResourceKey, Route, Service, TlsMode},
 };
@@ -62,6 +62,53 @@ impl Touched {
     }
 }
 
+/// An endpoint, and the origin that says it.
+struct Said<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    origin: &'a Origin,
+}
+
+impl Said<'_> {
+    fn key(&self) -> (&PortName, &InstanceName) {
+        (&self.endpoint.port_name, &self.endpoint.instance)
+    }
+
+    fn is_unconfirmed(&self) -> bool {
+        self.origin.unconfirmed_since.is_some()
+    }
+}
+
+/// Endpoints that are not in force because another origin means something else by their key.
+#[derive(Default)]
+struct Collisions {
+    count: usize,
+    example: String,
+}
+
+impl Collisions {
+    /// What moves from one origin to another is said by both for a moment, and its health by one of them later.
+    fn note(&mut self, first: &Said<'_>, later: &Said<'_>) {
+        let same = Endpoint { health: first.endpoint.health, ..Endpoint::clone(later.endpoint) };
+        if later.is_unconfirmed() || same == **first.endpoint {
+            return;
+        }
+        self.count += 1;
+        if self.count == 1 {
+            let (port, instance) = first.key();
+            self.example = format!(
+                "port \"{port}\" of instance {instance} is {} by the origin \"{}\" and another, {}, by \"{}\"",
+                first.endpoint.address, first.origin.name, later.endpoint.address, later.origin.name
+            );
+        }
+    }
+
+    fn message(self) -> Option<String> {
+        let Self { count, example } = self;
+        let more = if count > 1 { format!(" (and {} more such)", count - 1) } else { String::new() };
+        (count > 0).then(|| format!("{example}: the first one stands{more}"))
+    }
+}
+
 impl Merge {
     /// Brings one registry's partition up to date.
     pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched, now: Option<SystemTime>) {
@@ -104,9 +151,12 @@ impl Merge {
             );
             Some(Diagnostic::warning(format_args!("{registry}/{name}"), message))
         });
-        let all = self.endpoints_of(registry, &name, &origins, &losers, false);
+        let (all, collision) = self.endpoints_of(registry, &name, &origins, &losers, false);
+        let collision =
+            collision.map(|message| Diagnostic::warning(format_args!("{registry}/{name}"), message));
         let key = ServiceKey { registry: registry.clone(), service: name };
-        self.note_conflict(registry, ResourceKey::Service(key.service.clone()), contradiction);
+        let conflict = contradiction.or(collision);
+        self.note_conflict(registry, ResourceKey::Service(key.service.clone()), conflict);
         // What is not in force counts too: a port with plaintext beside TLS is none that is all TLS.
         // But where plaintext was withheld for its age, an unconfirmed origin has lost it, and that proves nothing.
         let is_cut = old.is_some_and(|entry| entry.filtered) && self.any_unconfirmed(registry, &origins);
@@ -116,7 +166,7 @@ impl Merge {
         }
         let said = all.len();
         let endpoints = match self.snapshot.scopes.values().any(|state| state.stale) {
-            true => self.endpoints_of(registry, &key.service, &origins, &losers, true),
+            true => self.endpoints_of(registry, &key.service, &origins, &losers, true).0,
             false => all,
         };
         let filtered = endpoints.len() < said;
@@ -149,9 +199,9 @@ impl Merge {
         found.into_iter().map(|(_, key, service)| (key, service)).collect()
     }
 
-    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one. Origins that would
-    /// declare the service too (`losers`) add nothing to another's. `in_force` leaves out what proves nothing and is
-    /// stale.
+    /// One endpoint per key: of a confirmed origin before an unconfirmed one, else of the first one; and what there is to
+    /// say where two origins mean different things by one key. Origins that would declare the service too (`losers`) add
+    /// nothing to another's. `in_force` leaves out what proves nothing and is stale.
     fn endpoints_of(
         &self,
         registry: &RegistryName,
@@ -159,7 +209,7 @@ impl Merge {
         origins: &[OriginKey],
         losers: &[OriginKey],
         in_force: bool,
-    ) -> Box<[Arc<Endpoint>]> {
+    ) -> (Box<[Arc<Endpoint>]>, Option<String>) {
         let mut found = Vec::new();
         for key in origins.iter().filter(|key| !losers.contains(key)) {
             let scope = Scope { registry: registry.clone(), part: key.part.clone() };
@@ -168,17 +218,24 @@ impl Merge {
             for resource in of_service(&origin.resources, name) {
                 let Resource::Endpoint(endpoint) = resource else { continue };
                 if !(in_force && state.stale) || endpoint.is_mutual() {
-                    found.push((endpoint, origin.unconfirmed_since.is_some()));
+                    found.push(Said { endpoint, origin });
                 }
             }
         }
+        let mut collisions = Collisions::default();
         if origins.len() > 1 {
-            found.sort_by(|(a, a_last), (b, b_last)| {
-                (&a.port_name, &a.instance, a_last).cmp(&(&b.port_name, &b.instance, b_last))
+            found.sort_by(|a, b| {
+                a.key().cmp(&b.key()).then_with(|| a.is_unconfirmed().cmp(&b.is_unconfirmed()))
             });
-            found.dedup_by(|(a, _), (b, _)| (&a.port_name, &a.instance) == (&b.port_name, &b.instance));
+            found.dedup_by(|later, first| {
+                let same = later.key() == first.key();
+                if same {
+                    collisions.note(first, later);
+                }
+                same
+            });
         }
-        found.into_iter().map(|(endpoint, _)| endpoint.clone()).collect()
+        (found.into_iter().map(|said| said.endpoint.clone()).collect(), collisions.message())
     }
 
     fn any_unconfirmed(&self, registry: &RegistryName, origins: &[OriginKey]) -> bool {

@@ -52,6 +52,37 @@ fn no_origin_adds_endpoints_to_a_service_that_another_declares() {
 }
 
 #[test]
+fn origins_that_mean_different_endpoints_by_one_key_are_told_and_a_move_is_not() {
+    let scope = scope("static");
+    let mut merge = Merge::default();
+    let at = |port: u16, health| {
+        let address = ([10, 0, 0, 1], port).into();
+        vec![Resource::Endpoint(Arc::new(Endpoint { address, health, ..endpoint("web", 1) }))]
+    };
+    let mut say = |origin: &str, resources| {
+        merge.apply(replace(&scope, origin, "1", resources), START);
+        merge.apply(commit(&scope), START);
+        let addresses: Vec<String> = entry(&merge, "web")
+            .map(|entry| entry.endpoints.iter().map(|it| it.address.to_string()).collect())
+            .unwrap_or_default();
+        (addresses, merge.diagnostics().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    say("web", vec![Resource::Service(Arc::new(service("web")))]);
+    say("slice-a", at(8001, Health::Healthy));
+    let (addresses, told) = say("slice-b", at(8001, Health::Draining));
+    assert!(addresses == ["10.0.0.1:8001"] && told.is_empty(), "the same one twice: {addresses:?} {told:?}");
+    let (addresses, told) = say("slice-b", at(8002, Health::Healthy));
+    assert_eq!((addresses.len(), told.len()), (1, 1), "{told:?}");
+    for words in
+        ["10.0.0.1:8001 by the origin \"slice-a\"", "10.0.0.1:8002, by \"slice-b\"", "first one stands"]
+    {
+        assert!(told[0].contains(words), "{words}: {told:?}");
+    }
+    let (addresses, told) = say("slice-a", Vec::new());
+    assert!(addresses == ["10.0.0.1:8002"] && told.is_empty(), "{addresses:?} {told:?}");
+}
+
+#[test]
 fn a_service_that_moved_to_another_file_is_not_held_by_the_doubted_one() {
     let scope = scope("static");
     let mut merge = Merge::default();
