@@ -1,9 +1,10 @@
 //! Who asks the API server, and what its answers mean.
 //!
-//! The kubeconfig, its credentials and their renewal are kube's. The stack around the connection is ours: kube's own
+//! The kubeconfig, its credentials and their renewal are kube's, but for credential plugins. The stack around the connection is ours: kube's own
 //! tries again in silence for minutes and logs each failure, where we want to hear of it and log one.
 
 mod config;
+mod plugin;
 
 use std::time::Duration;
 
@@ -284,7 +285,10 @@ fn unsent(what: &str, error: kube::Error) -> RegistryError {
         kube::Error::Auth(error) => config::no_credential(&error),
         kube::Error::Service(error) => match error.downcast::<kube::client::AuthError>() {
             Ok(error) => config::no_credential(&error),
-            Err(error) => unreachable(causes(&*error)),
+            Err(error) => match error.downcast::<RegistryError>() {
+                Ok(error) => *error,
+                Err(error) => unreachable(causes(&*error)),
+            },
         },
         error => unreachable(causes(&error)),
     }

@@ -184,6 +184,11 @@ async fn a_credential_plugin_is_asked_and_what_it_says_is_never_shown() {
         let error = registry.rights().await.unwrap_err().to_string();
         assert!(error.contains("the credential plugin") && !error.contains("secret"), "{error}");
     }
+    fs::remove_file(&answer).unwrap();
+    let error = registry.rights().await.unwrap_err().to_string();
+    for words in ["the credential plugin \"sh\" failed: exit status: 2: ", "No such file or directory"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
     let token = block_in_place(|| kubernetes.token("plugged").unwrap());
     fs::write(&answer, credential(&token, "2000-01-01T00:00:00Z")).unwrap();
     let mut follower = Follower::new(registry, None);

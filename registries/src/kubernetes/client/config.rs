@@ -15,23 +15,24 @@ use hyper_util::{
 use kube::{
     Config,
     client::{AuthError, Body, ClientBuilder, ConfigExt},
-    config::{ExecInteractiveMode, Kubeconfig, KubeconfigError, NamedAuthInfo},
+    config::{Kubeconfig, KubeconfigError, NamedAuthInfo},
 };
 use tokio::{
+    runtime::Handle,
     task::{JoinError, JoinHandle, spawn_blocking},
     time::timeout,
 };
-use tower::{BoxError, ServiceExt};
+use tower::{BoxError, ServiceExt, filter::AsyncFilterLayer};
 use weft_core::registry::RegistryError;
 
-use super::Client;
-use crate::http_client::connector;
+use super::{Client, plugin::Plugin};
+use crate::{http_client::connector, names::quoted};
 
 /// How long reading the kubeconfig and asking its credential plugin may take.
 const CREDENTIALS: Duration = Duration::from_secs(30);
 /// How long a connection may be idle and be used again.
 const IDLE: Duration = Duration::from_secs(60);
-const UNFIT_TOKEN: &str = "the token is more than visible ASCII characters";
+pub(super) const UNFIT_TOKEN: &str = "the token is more than visible ASCII characters";
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Where the API server is, and who asks.
@@ -56,12 +57,11 @@ pub async fn connect(access: &Access) -> Result<Client, RegistryError> {
     let access = access.clone();
     let Some(made) = one_at_a_time(&attempt, CREDENTIALS, move || client(&access)).await else {
         let seconds = CREDENTIALS.as_secs();
-        let why = format!("the credential plugin did not answer within {seconds} s");
+        let why = format!("the kubeconfig and what it names could not be read within {seconds} s");
         return Err(RegistryError::Unreachable(why));
     };
-    // kube panics on a token that no header can hold; what a plugin gave is seen by nobody else.
-    let unfit = |_| RegistryError::Denied(format!("no credential for the API server: {UNFIT_TOKEN}"));
-    made.map_err(unfit)?
+    // kube panics on a token that no header can hold.
+    made.map_err(|_| denied(UNFIT_TOKEN))?
 }
 
 /// An attempt under way, if any.
@@ -72,9 +72,9 @@ type Attempts = BTreeMap<Access, Arc<Attempt<Result<Client, RegistryError>>>>;
 /// By what they are made for.
 static ATTEMPTS: Mutex<Attempts> = Mutex::new(Attempts::new());
 
-/// Waits for what is made, if it is in time. A credential plugin is another process, and nobody can wait for it but a whole
-/// thread: one that hangs is waited for by whoever comes next, for if each attempt began another one they would have all
-/// threads in the end, and nothing else could read a file.
+/// Waits for what is made, if it is in time. A file on a server that is away is waited for by a whole thread: one that hangs
+/// is waited for by whoever comes next, for if each attempt began another one they would have all threads in the end, and
+/// nothing else could read a file.
 async fn one_at_a_time<T: Send + 'static>(
     attempt: &Attempt<T>,
     within: Duration,
@@ -93,7 +93,11 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
     // kube takes the process's provider of cryptography. Where there is none yet, it is ours; that another thread was
     // faster does not matter.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = config(access)?;
+    let mut config = config(access)?;
+    let plugin = Plugin::of(&config.auth_info);
+    if let Some(plugin) = &plugin {
+        Handle::current().block_on(plugin.prepare(&mut config.auth_info))?;
+    }
     let unusable = |error: kube::Error| match error {
         kube::Error::Auth(error) => no_credential(&error),
         error => unusable(&error.to_string()),
@@ -105,9 +109,13 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
     let stack = ClientBuilder::new(http.map_err(BoxError::from), config.default_namespace.clone());
     let headers = config.extra_headers_layer().map_err(unusable)?;
     let (stack, base) = (stack.with_layer(&headers), config.base_uri_layer());
-    Ok(Client(match auth {
-        Some(auth) => stack.with_layer(&auth).with_layer(&base).build(),
-        None => stack.with_layer(&base).build(),
+    Ok(Client(match (auth, plugin) {
+        (Some(auth), _) => stack.with_layer(&auth).with_layer(&base).build(),
+        (None, Some(plugin)) => {
+            let show = AsyncFilterLayer::new(move |request| plugin.clone().show(request));
+            stack.with_layer(&show).with_layer(&base).build()
+        }
+        (None, None) => stack.with_layer(&base).build(),
     }))
 }
 
@@ -125,13 +133,9 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
         kubeconfig.current_context = Some(context.clone());
     }
     // A proxy of the environment is for the world outside; one that is written here is meant for this server.
-    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
-    if clusters.flat_map(|cluster| &cluster.proxy_url).any(|url| !url.is_empty()) {
-        return Err(unusable("the kubeconfig's proxy-url is not supported"));
-    }
-    for exec in kubeconfig.auth_infos.iter_mut().filter_map(|it| it.auth_info.as_mut()?.exec.as_mut()) {
-        // Nobody sits at an agent's terminal.
-        exec.interactive_mode = Some(ExecInteractiveMode::Never);
+    if let Some(cluster) = behind_a_proxy(&kubeconfig) {
+        let why = format!("the kubeconfig's cluster {cluster} has a proxy-url, which is not supported");
+        return Err(unusable(&why));
     }
     if !tokens_are_fit(&kubeconfig) {
         return Err(unusable(&format!("in the kubeconfig, {UNFIT_TOKEN}")));
@@ -152,6 +156,15 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
         return Err(unusable("the kubeconfig's server is not https, and not on this host"));
     }
     Ok(config)
+}
+
+/// The cluster of the context that is taken, where it is to be reached through a proxy.
+fn behind_a_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
+    let chosen = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|named| named.name == *chosen)?.context.as_ref()?;
+    let named = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?;
+    let url = named.cluster.as_ref()?.proxy_url.as_deref().unwrap_or_default();
+    (!url.is_empty()).then(|| quoted(&named.name))
 }
 
 /// Whether the tokens that stand in the file can be sent.
@@ -180,16 +193,17 @@ fn unusable_kubeconfig(error: &KubeconfigError) -> RegistryError {
 /// Says why there is no credential without a word of what a plugin or a file said: that may be the credential.
 pub(super) fn no_credential(error: &AuthError) -> RegistryError {
     let why = match error {
-        AuthError::AuthExecRun { status, .. } => format!("the credential plugin failed: {status}"),
-        AuthError::AuthExecParse(_) | AuthError::ParseTokenKey(_) | AuthError::ExecPluginFailed => {
-            "the credential plugin's answer cannot be read".into()
-        }
-        AuthError::AuthExecStart(error) => format!("the credential plugin does not start: {error}"),
+        AuthError::AuthExecRun { status, .. } => format!("the command of the auth-provider failed: {status}"),
+        AuthError::ParseTokenKey(_) => "the answer of the auth-provider's command cannot be read".into(),
         AuthError::InvalidBearerToken(_) => UNFIT_TOKEN.into(),
         AuthError::ReadTokenFile(error, path) => format!("no token in {}: {error}", path.display()),
-        AuthError::AuthExec(_) => "the credential plugin cannot be used".into(),
+        AuthError::AuthExec(_) => "the auth-provider cannot be used".into(),
         error => error.to_string(),
     };
+    denied(&why)
+}
+
+pub(super) fn denied(why: &str) -> RegistryError {
     RegistryError::Denied(format!("no credential for the API server: {why}"))
 }
 
@@ -225,6 +239,25 @@ mod tests {
         );
         let plugin = told("https://127.0.0.1:1", &exec).await;
         assert!(plugin.contains("visible ASCII") && !plugin.contains("SEC"), "{plugin}");
+    }
+
+    #[tokio::test]
+    async fn only_the_cluster_of_the_context_that_is_taken_may_have_no_proxy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: near\n\
+                    clusters:\n- {name: plain, cluster: {server: \"https://127.0.0.1:1\", proxy-url: \"\"}}\n\
+                    - {name: behind, cluster: {server: \"https://127.0.0.1:1\", proxy-url: \"http://me:SECRET@proxy:3128\"}}\n\
+                    users: [{name: u, user: {}}]\n\
+                    contexts: [{name: near, context: {cluster: plain, user: u}}, {name: far, context: {cluster: behind, user: u}}]\n";
+        std::fs::write(&path, text).unwrap();
+        let told = async |context: Option<&str>| {
+            let access = Access { kubeconfig: Some(path.clone()), context: context.map(Into::into) };
+            connect(&access).await.err().map(|error| error.to_string())
+        };
+        assert_eq!((told(None).await, told(Some("near")).await), (None, None));
+        let far = told(Some("far")).await.unwrap();
+        assert!(far.contains("cluster \"behind\" has a proxy-url") && !far.contains("SECRET"), "{far}");
     }
 
     #[tokio::test]
