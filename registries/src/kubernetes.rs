@@ -43,6 +43,7 @@ pub mod api {
 
 pub use replay::replay;
 pub use settings::{KubernetesSettings, read};
+use watch::KnownNodes;
 
 /// The registry.
 #[derive(Clone, Debug)]
@@ -50,6 +51,7 @@ pub struct KubernetesRegistry {
     name: RegistryName,
     settings: KubernetesSettings,
     conversion: Arc<Conversion>,
+    nodes: KnownNodes,
 }
 
 impl KubernetesRegistry {
@@ -63,7 +65,7 @@ impl KubernetesRegistry {
             narrow: settings.narrow.clone(),
             root_namespace: settings.root_namespace.clone(),
         });
-        Self { name, settings, conversion }
+        Self { name, settings, conversion, nodes: KnownNodes::default() }
     }
 }
 
@@ -78,7 +80,7 @@ impl Registry for KubernetesRegistry {
 
     /// Always begins with a full list. Watches that break are taken up where they were, within one stream.
     fn watch(&self, scope: Scope, _: Option<Resume>) -> BoxStream<'_, Result<Event, RegistryError>> {
-        watch::follow(self.settings.clone(), self.conversion.clone(), scope).boxed()
+        watch::follow(self.settings.clone(), self.conversion.clone(), self.nodes.clone(), scope).boxed()
     }
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {

@@ -79,6 +79,16 @@ impl Catalog {
         }
     }
 
+    /// What is known of nodes.
+    pub(super) fn nodes(&self) -> &HashMap<Key, Node> {
+        &self.nodes
+    }
+
+    /// Takes in what was known of nodes before there was anything else.
+    pub(super) fn remember_nodes(&mut self, nodes: HashMap<Key, Node>) {
+        self.nodes = nodes;
+    }
+
     /// Takes an object in, new or changed. Returns what it is found by; none when it is not followed.
     pub(super) fn put(&mut self, object: Object) -> Option<Id> {
         match object {

@@ -13,6 +13,8 @@
 //! from there on would say nothing until they have caught up. So before a watch is taken up that ended too soon, the server
 //! is asked where it is.
 
+mod refusals;
+
 use std::{
     sync::{
         Arc,
@@ -38,7 +40,9 @@ use super::{
     client::{Client, Lines, Page, Refusal, meaning},
     objects::{Line, Mark, Object, Place, Status, Unreadable},
 };
-use crate::http_client::{growing_pause, jittered};
+use crate::http_client::jittered;
+pub(super) use refusals::MAX_REST;
+use refusals::Refusals;
 
 /// How long a watch is asked to last, before it is spread.
 const LASTS: Duration = Duration::from_secs(230);
@@ -54,12 +58,6 @@ const BRIEF: Duration = Duration::from_secs(2);
 const MAX_BRIEF: u32 = 3;
 /// How long a watch may say nothing: the server marks one that lives about once a minute.
 const QUIET: Duration = Duration::from_secs(150);
-/// How long a server may refuse to be asked again before that is an outage, beside the rest that it asks for.
-const PATIENCE: Duration = Duration::from_secs(6);
-/// How long to wait after the first refusal, doubled after each that follows, and at most.
-const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-/// The longest wait that a server may ask for.
-pub(super) const MAX_REST: Duration = Duration::from_secs(60);
 /// At most so many lines are one word: then others have their turn.
 const AT_ONCE: usize = 256;
 
@@ -137,14 +135,6 @@ struct Following {
     doubted: bool,
 }
 
-/// Refusals in a row.
-#[derive(Clone, Copy)]
-struct Refusals {
-    since: Instant,
-    count: u32,
-    not_before: Instant,
-}
-
 impl State {
     /// The question that is put in it; none where an answer is being read.
     fn question(&self) -> Option<Self> {
@@ -157,11 +147,13 @@ impl State {
     }
 
     /// Whether it can be put once more after such a refusal. Who has nothing yet begins again without a server, and who
-    /// has something goes on with it.
-    fn outlives(&self, error: &RegistryError) -> bool {
+    /// has something goes on with it. A server that was away knows last of all who may do what: what it denies then is part
+    /// of its outage.
+    fn outlives(&self, error: &RegistryError, was_away: bool) -> bool {
         match error {
             RegistryError::Overloaded(_) => true,
             RegistryError::Unreachable(_) => matches!(self, Self::At(_)),
+            RegistryError::Denied(_) => was_away && matches!(self, Self::At(_)),
             _ => false,
         }
     }
@@ -266,7 +258,7 @@ impl Following {
                     State::Begin
                 }
                 Err(refusal) => {
-                    let again = asked.filter(|asked| asked.outlives(&refusal.error));
+                    let again = asked.filter(|asked| asked.outlives(&refusal.error, self.doubted));
                     let Some(again) = again else { return Err(refusal.error) };
                     self.doubted |= matches!(refusal.error, RegistryError::Unreachable(_));
                     self.rest(refusal, &mut words)?;
@@ -281,17 +273,8 @@ impl Following {
 
     /// The server is away, or wants rest: it is asked again later. An error when that goes on for too long.
     fn rest(&mut self, refusal: Refusal, words: &mut Vec<Word>) -> Result<(), RegistryError> {
-        let now = Instant::now();
-        let mut refusals = self.refusals.unwrap_or(Refusals { since: now, count: 0, not_before: now });
-        let wanted = refusal.retry_after.map(|rest| rest.min(MAX_REST)).unwrap_or_default();
-        if now.duration_since(refusals.since) >= PATIENCE {
-            return Err(refusal.error);
-        }
+        let Some(refusals) = Refusals::after(self.refusals, &refusal) else { return Err(refusal.error) };
         tracing::debug!(error = %refusal.error, "it is asked again");
-        // All whom it refused at once come back at different times.
-        refusals.not_before = now + wanted + growing_pause(REST, refusals.count);
-        refusals.since += wanted;
-        refusals.count += 1;
         self.refusals = Some(refusals);
         if !std::mem::replace(&mut self.away, true) {
             words.push(Word::Away);
@@ -421,7 +404,7 @@ impl Following {
     ) -> Result<State, RegistryError> {
         self.was_brief(open);
         match &open.version {
-            Some(version) if State::At(version.clone()).outlives(&error) => {
+            Some(version) if State::At(version.clone()).outlives(&error, self.doubted) => {
                 self.rest(error.into(), words)?;
                 Ok(State::At(version.clone()))
             }

@@ -1,6 +1,8 @@
 //! When to tell what: the first full list when all kinds are listed, changes as they come, a full list again after a
 //! kind was listed anew, and "still true" while the API server goes on to answer.
 
+mod nodes;
+
 use std::{
     collections::{HashSet, VecDeque},
     pin::Pin,
@@ -35,6 +37,8 @@ use crate::{
     names::{fault, origin_name},
     told::Words,
 };
+pub(super) use nodes::KnownNodes;
+use nodes::{NO_NODES, Nodes};
 
 /// How long after an answer the API server is asked again whether it is there, before it is spread.
 const ASK: Duration = Duration::from_secs(8);
@@ -42,10 +46,8 @@ const ASK: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long it may go without an answer before the stream ends.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How often what nothing uses any more is let go of, and nodes that might not be seen are asked for again.
-const RENEW: Duration = Duration::from_secs(600);
-/// The fault that tells that nodes are not seen.
-const NO_NODES: &str = "nodes";
+/// How often what nothing uses any more is let go of.
+const TIDY: Duration = Duration::from_secs(600);
 /// The fault that tells that conditions cannot be written.
 const CONDITIONS: &str = "conditions";
 
@@ -53,10 +55,11 @@ const CONDITIONS: &str = "conditions";
 pub(super) fn follow(
     settings: KubernetesSettings,
     conversion: Arc<Conversion>,
+    known: KnownNodes,
     scope: Scope,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
     // An error ends the stream; the driver watches again.
-    let begun = Following::begin(settings, conversion, scope).map_ok(|following| {
+    let begun = Following::begin(settings, conversion, known, scope).map_ok(|following| {
         try_unfold(Box::new(following), |mut following| async move {
             Ok(Some((following.next().await?, following)))
         })
@@ -85,7 +88,8 @@ struct Following {
     answered: Instant,
     /// Whether it was silent when it was asked last.
     was_silent: bool,
-    renew_at: Pin<Box<Sleep>>,
+    tidy_at: Pin<Box<Sleep>>,
+    nodes: Nodes,
 }
 
 struct Followed {
@@ -116,13 +120,16 @@ impl Following {
     async fn begin(
         settings: KubernetesSettings,
         conversion: Arc<Conversion>,
+        known: KnownNodes,
         scope: Scope,
     ) -> Result<Self, RegistryError> {
         let client = connect(&settings.access()).await?;
         client.await_answer().await?;
+        let mut catalog = Catalog::new(conversion);
+        catalog.remember_nodes(known.get());
         let mut following = Self {
             scope,
-            catalog: Catalog::new(conversion),
+            catalog,
             feeds: Vec::new(),
             spoken: SelectAll::new(),
             telling: VecDeque::new(),
@@ -133,7 +140,8 @@ impl Following {
             turn: 0,
             answered: Instant::now(),
             was_silent: false,
-            renew_at: Box::pin(sleep(jittered(RENEW))),
+            tidy_at: Box::pin(sleep(jittered(TIDY))),
+            nodes: Nodes::new(known),
         };
         for (index, feed) in feeds(&settings).into_iter().enumerate() {
             following.feeds.push(Followed { feed, listing: None, ready: false, absent: false, away: false });
@@ -178,7 +186,11 @@ impl Following {
             }
             asked = asking => self.asked(asked)?,
             fault = written(&mut self.conditions) => self.catalog.set_fault(&CONDITIONS.into(), fault),
-            () = &mut self.renew_at => self.renew(),
+            index = self.nodes.due() => self.start(index),
+            () = &mut self.tidy_at => {
+                self.tidy_at = Box::pin(sleep(jittered(TIDY)));
+                self.catalog.tidy();
+            }
         }
         Ok(())
     }
@@ -186,9 +198,7 @@ impl Following {
     fn hear(&mut self, (index, said): Spoken) -> Result<(), RegistryError> {
         match said {
             Ok(words) => words.into_iter().for_each(|word| self.take(index, word)),
-            Err(RegistryError::Denied(why)) if self.feeds[index].feed.place.kind == Kind::Nodes => {
-                self.go_without_nodes(index, &why);
-            }
+            Err(error) if self.may_go_without(index, &error) => self.go_without_nodes(index, &error),
             Err(RegistryError::Malformed(why))
                 if why.contains(": 404: ") && self.feeds[index].feed.place.kind.is_configuration() =>
             {
@@ -226,9 +236,10 @@ impl Following {
                 let seen = followed.listing.take().unwrap_or_default();
                 self.catalog.sweep(*kind, namespace.as_deref(), &seen);
                 if *kind == Kind::Nodes {
+                    self.nodes.are_seen();
                     self.catalog.set_fault(&NO_NODES.into(), None);
                 }
-                followed.ready = true;
+                (followed.ready, followed.absent) = (true, false);
                 self.listed = true;
                 None
             }
@@ -236,16 +247,6 @@ impl Following {
         if let (Some(id), Some(listing)) = (id, &mut followed.listing) {
             listing.insert(id);
         }
-    }
-
-    /// Without nodes there are no regions, and no zones but those that slices name: no reason to see nothing at all.
-    fn go_without_nodes(&mut self, index: usize, why: &str) {
-        let message = format!("not allowed: {why}; regions are unknown, and zones that slices do not name");
-        self.catalog.set_fault(&NO_NODES.into(), Some(fault(NO_NODES, message)));
-        let followed = &mut self.feeds[index];
-        self.listed |= !followed.ready;
-        let feed = followed.feed.clone();
-        *followed = Followed { feed, listing: None, ready: true, absent: true, away: false };
     }
 
     /// Decides what is to be told of what was taken in.
@@ -307,6 +308,7 @@ impl Following {
                 }
                 ASK
             }
+            Err(RegistryError::Denied(_)) if self.is_not_yet() => ASK_AGAIN,
             Err(RegistryError::Denied(why)) if self.feeds[index].feed.place.kind == Kind::Nodes => {
                 let message = format!("not allowed: {why}");
                 self.catalog.set_fault(&NO_NODES.into(), Some(fault(NO_NODES, message)));
@@ -323,6 +325,12 @@ impl Following {
         Ok(())
     }
 
+    /// Whether the server was away just now: who may do what is what it knows last.
+    fn is_not_yet(&self) -> bool {
+        let was_away = self.was_silent || self.feeds.iter().any(|followed| followed.away);
+        was_away && self.answered.elapsed() <= PATIENCE
+    }
+
     fn ask(&mut self) {
         let present = self.feeds.iter().enumerate().filter(|(_, followed)| !followed.absent);
         let present: Vec<usize> = present.map(|(index, _)| index).collect();
@@ -331,17 +339,6 @@ impl Following {
         self.turn = self.turn.wrapping_add(1);
         let question = self.feeds[index].feed.clone().ask(self.client.clone());
         self.asking = Asking::Asked(index, question.boxed());
-    }
-
-    /// It is time to tidy, and to see whether nodes may be seen by now.
-    fn renew(&mut self) {
-        self.renew_at = Box::pin(sleep(jittered(RENEW)));
-        self.catalog.tidy();
-        let absent = |followed: &Followed| followed.absent;
-        if let Some(index) = self.feeds.iter().position(absent) {
-            self.feeds[index].absent = false;
-            self.start(index);
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happens while the API server or its store is away, and after.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::task::block_in_place;
 use weft_testbed::{Gate, GateMode, Kubernetes};
@@ -94,6 +94,88 @@ async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
     let after = |view: &View<'_>| view.count("orders") == 2 && view.endpoints("web").is_none();
     follower.until("what happened meanwhile", NOTICED, after).await.unwrap();
     follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+}
+
+/// What a follower may see, and the binding that says so, which a test takes away: as an API server that has just begun
+/// denies what it has not loaded yet.
+fn limited(kubernetes: &Kubernetes, name: &str, resources: &str) -> PathBuf {
+    let group = |resources: &str| {
+        format!("{{apiGroups: [\"\", discovery.k8s.io], resources: [{resources}], verbs: [list, watch]}}")
+    };
+    let role = format!(
+        "{{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {{name: {name}}}, rules: [{}]}}",
+        group(resources)
+    );
+    kubernetes.kubeconfig_for(name, name, &role).unwrap()
+}
+
+/// How many questions nobody was allowed to ask so far.
+fn denied(kubernetes: &Kubernetes) -> u64 {
+    let metrics = kubernetes.kubectl(&["get", "--raw", "/metrics"], "").unwrap();
+    let name = "authorization_attempts_total{result=\"no-opinion\"} ";
+    let counts = metrics.lines().filter_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+    counts.sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_denies_that_is_just_back_is_part_of_its_outage() {
+    let Some(kubernetes) = block_in_place(start) else { return };
+    let all = "services, endpointslices, pods, nodes";
+    let kubeconfig = block_in_place(|| limited(&kubernetes, "late", all));
+    let gate = Gate::before(&kubernetes.url()).unwrap();
+    let kubeconfig = through(&kubernetes, &kubeconfig, gate.address().port());
+    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    follower.until("the first list", SOON, both).await.unwrap();
+    gate.set(GateMode::Cut).unwrap();
+    let before = block_in_place(|| {
+        kubernetes.kubectl(&["delete", "clusterrolebinding", "late"], "").unwrap();
+        another(&kubernetes, 8);
+        denied(&kubernetes)
+    });
+    gate.set(GateMode::Open).unwrap();
+    block_in_place(|| {
+        // One of each kind.
+        let are_denied = || denied(&kubernetes) >= before + 4;
+        weft_testbed::until("questions are denied", SOON, are_denied).unwrap();
+        limited(&kubernetes, "late", all);
+    });
+    follower.until("what happened meanwhile", SOON, |view| view.count("orders") == 2).await.unwrap();
+    follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_denied_for_a_while_are_kept_and_soon_seen() {
+    let Some(kubernetes) = block_in_place(start) else { return };
+    let (all, some) = ("services, endpointslices, pods, nodes", "services, endpointslices, pods");
+    let kubeconfig = block_in_place(|| limited(&kubernetes, "nodes", some));
+    let gate = Gate::before(&kubernetes.url()).unwrap();
+    let kubeconfig = through(&kubernetes, &kubeconfig, gate.address().port());
+    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    let region = |view: &View<'_>| {
+        let endpoints = view.endpoints("web").unwrap_or_default();
+        endpoints.first().map(|it| it.locality.region().to_owned()).unwrap_or_default()
+    };
+    let told = |view: &View<'_>, words: &str| {
+        let origins = view.seen.snapshot.scopes.values().flat_map(|state| state.origins.values());
+        origins.flat_map(|it| &it.faults).any(|fault| fault.message.contains(words))
+    };
+    let without = |view: &View<'_>| both(view) && told(view, "judged by zone alone");
+    follower.until("all else", SOON, without).await.unwrap();
+    assert_eq!(follower.view(region), "");
+    block_in_place(|| limited(&kubernetes, "nodes", all));
+    let seen = |view: &View<'_>| region(view) == "east" && !told(view, "not allowed");
+    follower.until("the region, soon after the right was given", SOON, seen).await.unwrap();
+
+    // An outage that ends the stream; when the server is back it denies nodes.
+    gate.set(GateMode::Cut).unwrap();
+    block_in_place(|| limited(&kubernetes, "nodes", some));
+    follower.until("the outage", NOTICED, |view| !view.seen.errors.is_empty()).await.unwrap();
+    gate.set(GateMode::Open).unwrap();
+    let kept = |view: &View<'_>| told(view, "what was known of them before is kept");
+    follower.until("nodes are denied", SOON, kept).await.unwrap();
+    assert_eq!(follower.view(region), "east");
+    block_in_place(|| limited(&kubernetes, "nodes", all));
+    follower.until("nodes are seen again", SOON, seen).await.unwrap();
 }
 
 /// Everything is the dearest question there is, and what a server that is just back needs least.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::BoxError;
 
-use super::*;
+use super::{refusals::PATIENCE, *};
 use crate::kubernetes::objects::Kind;
 
 #[derive(Clone)]
@@ -244,6 +244,24 @@ async fn who_refuses_for_long_is_away() {
     assert!(said.is_empty() && matches!(error, Some(RegistryError::Unreachable(_))), "{said} {error:?}");
     let heard = Heard::of(&[Answer::Refusal(429, Some("1")), Answer::Silence(list())]);
     assert_eq!(heard.all(2).await.0, "[([)+]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_denied_right_after_an_outage_is_part_of_it() {
+    let denied = || Answer::Refusal(403, None);
+    let after = Answer::Silence(vec![line("MODIFIED", "web", 11)]);
+    let heard = Heard::of(&[Answer::End(list()), Answer::Broken, denied(), denied(), after]);
+    let (said, error, asked) = heard.all(5).await;
+    assert_eq!((said.as_str(), error), ("[+]()+", None));
+    assert!(asked[4].1.contains("resourceVersion=10"), "{asked:?}");
+    // A server that stands by it means it, and so does one that was never away.
+    let begin = Instant::now();
+    let (said, error, _) = Heard::of(&[Answer::End(list()), Answer::Broken, denied()]).all(1000).await;
+    assert_eq!(said, "[+](");
+    assert!(matches!(error, Some(RegistryError::Denied(_))) && begin.elapsed() > PATIENCE, "{error:?}");
+    let (said, error, asked) = Heard::of(&[denied()]).all(1000).await;
+    assert!(matches!(error, Some(RegistryError::Denied(_))), "{said} {error:?} {asked:?}");
+    assert_eq!(asked.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
