@@ -35,6 +35,7 @@ impl Uid {
 pub(super) struct SliceEndpoint {
     pub(super) address: Box<str>,
     pub(super) health: Health,
+    pub(super) is_terminating: bool,
     pub(super) target: Target,
     pub(super) node: Option<Key>,
     pub(super) zone: Option<Key>,
@@ -160,9 +161,11 @@ impl Texts {
     fn endpoint(&mut self, namespace: &str, endpoint: objects::SliceEndpoint) -> SliceEndpoint {
         // Further addresses of one endpoint mean the same, and consumers use the first (EndpointSlice v1).
         let address = endpoint.addresses.unwrap_or_default().into_iter().next().unwrap_or_default();
+        let conditions = endpoint.conditions.unwrap_or_default();
         SliceEndpoint {
             address: address.into(),
-            health: convert::health(&endpoint.conditions.unwrap_or_default()),
+            health: convert::health(&conditions),
+            is_terminating: conditions.terminating.unwrap_or(false),
             target: endpoint.target_ref.map_or(Target::Address, |target| read_target(namespace, target)),
             node: self.some(endpoint.node_name),
             zone: self.some(endpoint.zone),

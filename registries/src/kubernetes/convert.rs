@@ -58,6 +58,8 @@ pub(super) struct ServiceView {
     faults: Vec<OriginFault>,
     /// The address type of the slices that stand where an instance has addresses of two families.
     pub(super) family: &'static str,
+    /// Whether readiness is not to be looked at (`publishNotReadyAddresses`).
+    disregards_readiness: bool,
 }
 
 /// A slice and what it is joined with.
@@ -107,7 +109,8 @@ impl Conversion {
         let families = service.spec.ip_families.as_deref().unwrap_or_default();
         let family = if families.first().is_some_and(|family| family == "IPv6") { "IPv6" } else { "IPv4" };
         let bounded = Words { resources: Vec::new(), faults }.bounded();
-        ServiceView { service: read.map(Arc::new), faults: bounded.faults, family }
+        let disregards_readiness = service.spec.publish_not_ready_addresses.unwrap_or(false);
+        ServiceView { service: read.map(Arc::new), faults: bounded.faults, family, disregards_readiness }
     }
 
     fn read_service(
@@ -244,21 +247,18 @@ impl Conversion {
         if ip.is_ipv4() != (*view.slice.address_type == *"IPv4") {
             return Err(format!("{ip} is not of its slice's family"));
         }
-        let instance = pod.map_or_else(|| ip.to_string(), |(_, name)| name.to_string());
-        let instance = InstanceName::new(&instance).map_err(|error| error.to_string())?;
-        let joined = self.join(view, endpoint, pod.map(|(pod, _)| pod))?;
-        words.faults.extend(
-            joined.faults.iter().map(|message| names::fault(&instance_place(view, &instance), message)),
-        );
+        let name = pod.map_or_else(|| ip.to_string(), |(_, name)| name.to_string());
+        let place = format!("{} {name}", view.key);
+        let mut joined = self.join(view, endpoint, pod.map(|(pod, _)| pod))?;
+        let mut tell = |message| words.faults.push(names::fault(&place, message));
+        std::mem::take(&mut joined.faults).into_iter().for_each(&mut tell);
         for port in ports {
-            match self.endpoint(service, port, ip, &instance, endpoint, &joined) {
+            match self.endpoint(service, port, ip, endpoint, &joined) {
                 Ok((endpoint, faults)) => {
                     words.resources.push(Resource::Endpoint(endpoint.into()));
-                    for message in faults {
-                        words.faults.push(names::fault(&instance_place(view, &instance), message));
-                    }
+                    faults.into_iter().for_each(&mut tell);
                 }
-                Err(message) => words.faults.push(names::fault(&instance_place(view, &instance), message)),
+                Err(message) => tell(message),
             }
         }
         Ok(())
@@ -291,7 +291,13 @@ impl Conversion {
         let labels = pod.map(|pod| pod.labels.clone()).unwrap_or_default();
         let account = pod.and_then(|pod| pod.account.as_deref());
         let weight = recorded.weight.unwrap_or(1);
-        Ok(Joined { record, identity, account, labels, locality, weight, faults })
+        let health = match endpoint.health {
+            Health::Unhealthy if view.service.is_some_and(|it| it.disregards_readiness) => {
+                if endpoint.is_terminating { Health::Draining } else { Health::Healthy }
+            }
+            health => health,
+        };
+        Ok(Joined { record, identity, account, labels, locality, weight, health, faults })
     }
 
     fn identity(&self, pod: &Pod) -> Result<SpiffeId, String> {
@@ -306,11 +312,16 @@ impl Conversion {
         service: &ServiceName,
         (port_name, number): &(PortName, u64),
         ip: IpAddr,
-        instance: &InstanceName,
         endpoint: &SliceEndpoint,
         joined: &Joined<'_>,
     ) -> Result<(Endpoint, Vec<String>), String> {
         let address = endpoint_address(ip, *number, self.rules.allow_loopback)?;
+        // An address that is no pod may serve a port of one name at several numbers, each in a slice of its own.
+        let instance = match &endpoint.target {
+            Target::Pod(_, name) => InstanceName::new(name),
+            _ => InstanceName::new(&address.to_string()),
+        };
+        let instance = instance.map_err(|error| error.to_string())?;
         let words = [
             ("account", joined.account.unwrap_or_default()),
             ("node", endpoint.node.as_deref().unwrap_or_default()),
@@ -330,7 +341,7 @@ impl Conversion {
         let endpoint = Endpoint {
             service: service.clone(),
             port_name: port_name.clone(),
-            instance: instance.clone(),
+            instance,
             address,
             mesh_address: speaks.mesh_address,
             identity: speaks.identity,
@@ -339,7 +350,7 @@ impl Conversion {
             labels: joined.labels.clone(),
             weight: joined.weight,
             locality: joined.locality.clone(),
-            health: endpoint.health,
+            health: joined.health,
         };
         Ok((endpoint, speaks.faults))
     }
@@ -353,15 +364,13 @@ struct Joined<'a> {
     labels: Labels,
     locality: Locality,
     weight: u16,
+    health: Health,
     faults: Vec<String>,
 }
 
-fn instance_place(view: &SliceView<'_>, instance: &InstanceName) -> String {
-    format!("{} {instance}", view.key)
-}
-
 /// What an endpoint's conditions mean. What is not said is taken as EndpointSlice v1 wants it: ready, serving as it is
-/// ready, not terminating. A service that publishes addresses that are not ready has `ready` set for all of them.
+/// ready, not terminating. Of a service that publishes addresses before they are ready, the API server's own slices say
+/// that all are; what others say of it is not looked at.
 pub(super) fn health(conditions: &Conditions) -> Health {
     let ready = conditions.ready.unwrap_or(true);
     let serving = conditions.serving.unwrap_or(ready);

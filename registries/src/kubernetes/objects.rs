@@ -264,6 +264,7 @@ pub(super) struct ServiceSpec {
     pub(super) traffic_distribution: Option<String>,
     pub(super) internal_traffic_policy: Option<String>,
     pub(super) session_affinity: Option<String>,
+    pub(super) publish_not_ready_addresses: Option<bool>,
 }
 
 /// A port of a service or of a slice.

@@ -78,7 +78,7 @@ mod tests {
             ("service/default/kubernetes", "kubernetes.default [Tcp]"),
             ("service/default/orders", "orders.default [Http]"),
             ("service/default/web", "web.default [Http]"),
-            ("endpointslice/default/orders-1", "10.50.2.7 10.50.2.7:8080 /east-2 nobody"),
+            ("endpointslice/default/orders-1", "10.50.2.7:8080 10.50.2.7:8080 /east-2 nobody"),
             (
                 "endpointslice/default/web-",
                 "web-1 10.50.1.7:8080 east/east-1 spiffe://test.mesh/ns/default/sa/default",

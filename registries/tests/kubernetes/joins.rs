@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use tokio::task::block_in_place;
-use weft_core::resource::{AppProtocol, Endpoint, Health, IdentityFrom, TlsMode};
+use weft_core::{
+    merge::Limits,
+    resource::{AppProtocol, Endpoint, Health, IdentityFrom, TlsMode},
+};
+use weft_registries::probe::probe;
 use weft_testbed::Kubernetes;
 
 use crate::{
@@ -68,7 +72,7 @@ async fn an_endpoint_is_its_slice_with_its_pod_and_its_node() {
         assert_eq!((web.identity_from, web.tls), (IdentityFrom::Platform, TlsMode::Required));
         assert_eq!((web.labels.get("app"), web.labels.get("version")), (Some("web"), Some("v1")));
         assert_eq!((web.locality.to_string(), web.health), ("east/east-1".to_owned(), Health::Healthy));
-        let orders = endpoint(view, "orders.joins", "10.50.2.7").unwrap();
+        let orders = endpoint(view, "orders.joins", "10.50.2.7:8080").unwrap();
         assert_eq!((orders.locality.zone(), orders.identity.is_none()), ("east-2", true));
         let key = |name: &str| weft_core::name::ServiceKey {
             registry: "kubernetes".parse().unwrap(),
@@ -90,6 +94,50 @@ async fn an_endpoint_is_its_slice_with_its_pod_and_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_serves_a_port_twice_is_two_endpoints_and_a_collision_is_told() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    block_in_place(|| {
+        namespace(kubernetes, "twice");
+        let service = |name: &str| {
+            format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: twice}}, spec: {{ports: [{{name: http, port: 80}}]}}}}"
+            )
+        };
+        kubernetes.apply(&format!("{}\n---\n{}", service("one"), service("two"))).unwrap();
+        pod("twice", "one-1", "one", &["10.50.8.2"]).write(kubernetes, true);
+        let uid = ["get", "pod", "one-1", "-n", "twice", "-o", "jsonpath={.metadata.uid}"];
+        let uid = kubernetes.kubectl(&uid, "").unwrap();
+        let pod = format!("10.50.8.2], targetRef: {{kind: Pod, namespace: twice, name: one-1, uid: {uid}}}");
+        // Those of `two` are what the API server's controllers make of Endpoints with two subsets.
+        for (name, endpoint) in [("one", pod.as_str()), ("two", "10.50.8.1]")] {
+            for (suffix, port) in [("a", 8001), ("b", 8002)] {
+                kubernetes
+                    .apply(&format!(
+                        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                         metadata: {{name: {name}-{suffix}, namespace: twice, labels: {{kubernetes.io/service-name: {name}}}}}, \
+                         endpoints: [{{addresses: [{endpoint}}}], ports: [{{name: http, port: {port}}}]}}"
+                    ))
+                    .unwrap();
+            }
+        }
+    });
+    let mut follower = follow(kubernetes, "twice");
+    let all = |view: &View<'_>| view.count("two.twice") == 2 && view.count("one.twice") == 1;
+    follower.until("both ports of the address, and the pod", SOON, all).await.unwrap();
+    follower.view(|view| {
+        let instances = ["10.50.8.1:8001", "10.50.8.1:8002"].map(|name| endpoint(view, "two.twice", name));
+        let addresses = instances.map(|it| it.unwrap().address.to_string());
+        assert_eq!(addresses, ["10.50.8.1:8001", "10.50.8.1:8002"]);
+    });
+    let seen = probe(&*by_admin(kubernetes, "namespaces = [\"twice\"]"), &Limits::default(), SOON).await;
+    assert_eq!((seen.services, seen.endpoints), (2, 3), "{seen:?}");
+    let told = seen.skipped.iter().find(|fault| fault.place == "kubernetes/one.twice").unwrap();
+    for words in ["one-a", "one-b", "the first one stands"] {
+        assert!(told.message.contains(words), "{words}: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_and_the_end_of_pods_are_told() {
     let Some(kubernetes) = block_in_place(shared) else { return };
     let pods = [pod("ends", "web-1", "web", &["10.50.3.1"]), pod("ends", "web-2", "web", &["10.50.3.2"])];
@@ -99,12 +147,25 @@ async fn readiness_and_the_end_of_pods_are_told() {
         service(kubernetes, "ends", "early", "  publishNotReadyAddresses: true\n  clusterIP: None\n");
         pods.iter().for_each(|pod| pod.write(kubernetes, true));
         pod("ends", "early-1", "early", &["10.50.3.3"]).write(kubernetes, false);
+        // Whoever writes a slice by hand says what is so, and not what the service makes of it.
+        kubernetes
+            .apply(
+                "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                 metadata: {name: early-by-hand, namespace: ends, labels: {kubernetes.io/service-name: early}}, \
+                 endpoints: [{addresses: [10.50.3.4], conditions: {ready: false, serving: false}}, \
+                 {addresses: [10.50.3.5], conditions: {ready: false, serving: false, terminating: true}}], \
+                 ports: [{name: http, port: 8080}]}",
+            )
+            .unwrap();
     });
     let mut follower = follow(kubernetes, "ends");
     let health = |view: &View<'_>, instance: &str| endpoint(view, "web.ends", instance).map(|it| it.health);
     follower.until("two endpoints", SOON, |view| view.count("web.ends") == 2).await.unwrap();
     let published = |view: &View<'_>| {
-        endpoint(view, "early.ends", "early-1").is_some_and(|it| it.health == Health::Healthy)
+        let of = |instance: &str| endpoint(view, "early.ends", instance).map(|it| it.health);
+        let healthy = Some(Health::Healthy);
+        (of("early-1"), of("10.50.3.4:8080")) == (healthy, healthy)
+            && of("10.50.3.5:8080") == Some(Health::Draining)
     };
     follower.until("one that is published before it is ready", SOON, published).await.unwrap();
     block_in_place(|| pods[0].report(kubernetes, false));
@@ -135,6 +196,7 @@ async fn a_named_port_has_each_pods_own_number() {
                 "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: ports}\nspec:\n  clusterIP: None\n  \
                  selector: {app: web}\n  ports:\n  - {name: http, port: 80, targetPort: http}\n  \
                  - {name: grpc-api, port: 81, targetPort: 9090}\n  - {name: raw, port: 82, targetPort: 9091, appProtocol: tcp}\n  \
+                 - {name: http-like, port: 84, targetPort: 9093, appProtocol: example.com/own}\n  \
                  - {name: stream, port: 83, targetPort: 9092, appProtocol: kubernetes.io/h2c}\n  \
                  - {name: dns, port: 53, targetPort: 53, protocol: UDP}\n",
             )
@@ -143,7 +205,7 @@ async fn a_named_port_has_each_pods_own_number() {
         Pod { port: 8081, ..pod("ports", "web-2", "web", &["10.50.4.2"]) }.write(kubernetes, true);
     });
     let mut follower = follow(kubernetes, "ports");
-    follower.until("four ports of two pods", SOON, |view| view.count("web.ports") == 8).await.unwrap();
+    follower.until("five ports of two pods", SOON, |view| view.count("web.ports") == 10).await.unwrap();
     follower.view(|view| {
         let all = view.endpoints("web.ports").unwrap();
         let address = |instance: &str, port: &str| {
@@ -167,10 +229,12 @@ async fn a_named_port_has_each_pods_own_number() {
                 ("http", AppProtocol::Http),
                 ("grpc-api", AppProtocol::Grpc),
                 ("raw", AppProtocol::Tcp),
+                ("http-like", AppProtocol::Tcp),
                 ("stream", AppProtocol::Http2)
             ]
         );
         assert!(has_fault(view, "port \"dns\" is left out"));
+        assert!(has_fault(view, "appProtocol \"example.com/own\" is none that we know: taken as tcp"));
     });
 }
 

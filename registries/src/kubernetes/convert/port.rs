@@ -5,11 +5,45 @@ use weft_core::{
     resource::{AppProtocol, Service, ServicePort},
 };
 
-use crate::{
-    kubernetes::objects::Port,
-    names,
-    speaking::{Rules, read_protocol},
-};
+use crate::{kubernetes::objects::Port, names, speaking::Rules};
+
+/// What is spoken by the words that Kubernetes' users write, in an `appProtocol` and before the first dash of a port's
+/// name. TLS of the application's own is opaque to us.
+const WORDS: [(&str, AppProtocol); 33] = [
+    ("http", AppProtocol::Http),
+    ("http1", AppProtocol::Http),
+    ("http/1.1", AppProtocol::Http),
+    ("ws", AppProtocol::Http),
+    ("kubernetes.io/ws", AppProtocol::Http),
+    ("grpc-web", AppProtocol::Http),
+    ("http2", AppProtocol::Http2),
+    ("h2c", AppProtocol::Http2),
+    ("kubernetes.io/h2c", AppProtocol::Http2),
+    ("grpc", AppProtocol::Grpc),
+    ("tcp", AppProtocol::Tcp),
+    ("https", AppProtocol::Tcp),
+    ("tls", AppProtocol::Tcp),
+    ("wss", AppProtocol::Tcp),
+    ("kubernetes.io/wss", AppProtocol::Tcp),
+    ("amqp", AppProtocol::Tcp),
+    ("amqps", AppProtocol::Tcp),
+    ("cassandra", AppProtocol::Tcp),
+    ("kafka", AppProtocol::Tcp),
+    ("ldap", AppProtocol::Tcp),
+    ("ldaps", AppProtocol::Tcp),
+    ("memcached", AppProtocol::Tcp),
+    ("mongo", AppProtocol::Tcp),
+    ("mongodb", AppProtocol::Tcp),
+    ("mqtt", AppProtocol::Tcp),
+    ("mysql", AppProtocol::Tcp),
+    ("nats", AppProtocol::Tcp),
+    ("postgres", AppProtocol::Tcp),
+    ("postgresql", AppProtocol::Tcp),
+    ("redis", AppProtocol::Tcp),
+    ("smtp", AppProtocol::Tcp),
+    ("ssh", AppProtocol::Tcp),
+    ("thrift", AppProtocol::Tcp),
+];
 
 /// Reads a service's port, with a fault where its protocol is unknown. `recorded` is what the service's own annotation
 /// says that it speaks.
@@ -36,13 +70,16 @@ pub(super) fn read(
         .map_err(|fault| format!("{} is left out: {}", described(), fault.message))?;
     let mut fault = None;
     let protocol = rules.declared_protocol(service).or(recorded).or_else(|| {
-        let declared = port.app_protocol.as_deref().filter(|word| !word.is_empty());
-        let known = declared.and_then(of_word);
-        if let (Some(word), None) = (declared, known) {
+        let Some(word) = port.app_protocol.as_deref().filter(|word| !word.is_empty()) else {
+            return of_name(port.name());
+        };
+        of_word(word).or_else(|| {
             let word = names::quoted(word);
-            fault = Some(format!("{}: its appProtocol {word} is none that we know", described()));
-        }
-        known.or_else(|| of_name(port.name()))
+            fault =
+                Some(format!("{}: its appProtocol {word} is none that we know: taken as tcp", described()));
+            // Whatever it is, who names it does not mean HTTP, and opaque bytes carry everything.
+            Some(AppProtocol::Tcp)
+        })
     });
     let protocol = protocol.unwrap_or_else(|| rules.protocol(service));
     Ok((ServicePort { name, number, protocol }, fault))
@@ -66,24 +103,51 @@ pub(super) fn of_slice(
     Ok((known, number))
 }
 
-/// What an `appProtocol` means. TLS of the application's own is opaque to us.
 fn of_word(word: &str) -> Option<AppProtocol> {
-    match word {
-        "https" | "tls" | "kubernetes.io/wss" => Some(AppProtocol::Tcp),
-        "kubernetes.io/ws" => Some(AppProtocol::Http),
-        word => read_protocol(word),
-    }
+    let is_meant = |(known, _): &&(&str, AppProtocol)| known.eq_ignore_ascii_case(word);
+    WORDS.iter().find(is_meant).map(|(_, protocol)| *protocol)
 }
 
 /// What a port's name says by the convention `protocol[-suffix]`.
 fn of_name(name: &str) -> Option<AppProtocol> {
     let name = name.to_ascii_lowercase();
-    match name.split('-').next().unwrap_or_default() {
-        "http" => Some(AppProtocol::Http),
-        "http2" | "h2c" => Some(AppProtocol::Http2),
-        "grpc" if name == "grpc-web" || name.starts_with("grpc-web-") => Some(AppProtocol::Http),
-        "grpc" => Some(AppProtocol::Grpc),
-        "tcp" | "https" | "tls" | "mongo" | "mysql" | "postgres" | "redis" => Some(AppProtocol::Tcp),
-        _ => None,
+    let word = match name.split_once('-') {
+        Some(("grpc", rest)) if rest == "web" || rest.starts_with("web-") => "grpc-web",
+        Some((word, _)) => word,
+        None => &name,
+    };
+    of_word(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spoken_is_said_in_one_language_and_an_unknown_word_is_opaque() {
+        let service: ServiceName = "db.default".parse().unwrap();
+        let told = |name: &str, word: Option<&str>| {
+            let port = Port {
+                name: Some(name.into()),
+                port: Some(5432),
+                app_protocol: word.map(Into::into),
+                ..Port::default()
+            };
+            let (port, fault) = read(&port, &service, None, &Rules::default()).unwrap();
+            (port.protocol, fault.unwrap_or_default())
+        };
+        for word in ["mysql", "postgresql", "amqp", "redis", "mongodb"] {
+            for (name, declared) in [("x", Some(word)), (word, None), (&*format!("{word}-a"), None)] {
+                assert_eq!(told(name, declared), (AppProtocol::Tcp, String::new()), "{name} {declared:?}");
+            }
+        }
+        for (name, protocol) in
+            [("grpc-web-a", AppProtocol::Http), ("GRPC-a", AppProtocol::Grpc), ("main", AppProtocol::Http)]
+        {
+            assert_eq!(told(name, None), (protocol, String::new()), "{name}");
+        }
+        let (protocol, fault) = told("http", Some("example.com/own"));
+        assert_eq!(protocol, AppProtocol::Tcp);
+        assert!(fault.contains("\"example.com/own\" is none that we know: taken as tcp"), "{fault}");
     }
 }
