@@ -1,4 +1,4 @@
-//! What registries say that cannot be taken over, in the log as it comes. As long as it stands it is in the status.
+//! What registries say that cannot be taken over, or not as it is written, in the log as it comes. As long as it stands it is in the status.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(super) fn tell(scope: &Scope, before: Option<&ScopeState>, now: Option<&Scop
     let fresh = now.map_or_else(Vec::new, |now| fresh(before, now));
     for OriginFault { message, place, keeps_last_good } in fresh.iter().take(AT_ONCE) {
         let stays = if *keeps_last_good { "; what it said before, if anything, stays in force" } else { "" };
-        tracing::warn!(registry = %scope, %place, "not taken over: {message}{stays}");
+        tracing::warn!(registry = %scope, %place, "noted: {message}{stays}");
     }
     if let Some(more) = fresh.len().checked_sub(AT_ONCE).filter(|more| *more > 0) {
         tracing::warn!(registry = %scope, more, "further faults: `weft status` names them all");

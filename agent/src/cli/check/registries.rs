@@ -223,11 +223,11 @@ fn details(out: &mut impl Write, looked: &Looked) -> io::Result<()> {
         writeln!(out, "{name}: the server hides a part, or may: what is missing may still exist")?;
     }
     for fault in probe.skipped.iter().take(SHOWN) {
-        writeln!(out, "{name}: left out: {}: {}", fault.place, fault.message)?;
+        writeln!(out, "{name}: noted: {}: {}", fault.place, fault.message)?;
     }
     if probe.skipped.len() > SHOWN {
         let more = counted((probe.skipped.len() - SHOWN) as u64, "things");
-        writeln!(out, "{name}: left out: {more} more (-o json lists all)")?;
+        writeln!(out, "{name}: noted: {more} more (-o json lists all)")?;
     }
     Ok(())
 }
