@@ -3,6 +3,8 @@
 //! A pod is known by its uid alone, which is never given twice: an address or a name that another pod took over borrows
 //! nothing. What changes marks the origins that it is part of as due, and no others.
 
+mod aliases;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -32,6 +34,8 @@ pub(super) enum Source {
 struct ServiceEntry {
     service: Option<ServiceView>,
     slices: BTreeSet<Key>,
+    /// The services that are other names of this one.
+    aliases: BTreeSet<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -242,10 +246,7 @@ impl Catalog {
     /// What a source says now; nothing when it is gone.
     pub(super) fn words(&self, source: &Source) -> Words {
         match source {
-            Source::Service(key) => {
-                let service = self.services.get(key).and_then(|entry| entry.service.as_ref());
-                service.map(ServiceView::words).unwrap_or_default()
-            }
+            Source::Service(key) => self.service_words(key),
             Source::Slice(key) => {
                 self.slices.get(key).map(|slice| self.slice_words(key, slice)).unwrap_or_default()
             }
@@ -289,10 +290,11 @@ impl Catalog {
         let view = self.conversion.service(&key, service);
         let entry = self.services.entry(key.clone()).or_default();
         if entry.service.as_ref() != Some(&view) {
-            self.due.insert(Source::Service(key.clone()));
-            self.due.extend(entry.slices.iter().cloned().map(Source::Slice));
             self.services_moved |= entry.service.is_none();
-            entry.service = Some(view);
+            let alias = view.alias.clone();
+            let before = entry.service.replace(view).and_then(|view| view.alias);
+            self.link_alias(&key, before, alias);
+            self.service_is_due(&key);
         }
         self.readable_named(Kind::Services, &key);
         Some(Id::Named(key))
@@ -300,14 +302,12 @@ impl Catalog {
 
     fn remove_service(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
-        if entry.service.take().is_some() {
+        if let Some(view) = entry.service.take() {
             self.services_moved = true;
-            self.due.insert(Source::Service(key.clone()));
-            self.due.extend(entry.slices.iter().cloned().map(Source::Slice));
+            self.link_alias(key, view.alias, None);
+            self.service_is_due(key);
         }
-        if entry.slices.is_empty() {
-            self.services.remove(key);
-        }
+        self.forget_if_empty(key);
     }
 
     fn put_slice(&mut self, slice: objects::Slice) -> Option<Id> {
@@ -338,9 +338,7 @@ impl Catalog {
             && let Some(entry) = self.services.get_mut(service)
         {
             entry.slices.remove(key);
-            if entry.service.is_none() && entry.slices.is_empty() {
-                self.services.remove(service);
-            }
+            self.forget_if_empty(service);
         }
         for uid in slice.endpoints.iter().filter_map(SliceEndpoint::uid) {
             if let Some(entry) = self.pods.get_mut(&uid) {

@@ -58,6 +58,8 @@ pub(super) struct ServiceView {
     faults: Vec<OriginFault>,
     /// The address type of the slices that stand where an instance has addresses of two families.
     pub(super) family: &'static str,
+    /// The service of this cluster that it is another name of.
+    pub(super) alias: Option<Key>,
     /// Whether readiness is not to be looked at (`publishNotReadyAddresses`).
     disregards_readiness: bool,
 }
@@ -74,6 +76,11 @@ pub(super) struct SliceView<'a> {
 }
 
 impl ServiceView {
+    /// Whether it is a service for us.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.service.is_some()
+    }
+
     pub(super) fn words(&self) -> Words {
         let resources = self.service.iter().cloned().map(Resource::Service).collect();
         Words { resources, faults: self.faults.clone() }
@@ -105,12 +112,23 @@ impl Conversion {
     /// Reads a service.
     pub(super) fn service(&self, key: &Key, service: &objects::Service) -> ServiceView {
         let mut faults = Vec::new();
-        let read = self.read_service(key, service, &mut faults);
+        let external = Some("ExternalName") == service.spec.kind.as_deref();
+        let alias = external.then(|| self.alias(key, service.spec.external_name.as_deref()?)).flatten();
+        let read = match &alias {
+            Some(_) => None,
+            None => self.read_service(key, service, &mut faults),
+        };
         let families = service.spec.ip_families.as_deref().unwrap_or_default();
         let family = if families.first().is_some_and(|family| family == "IPv6") { "IPv6" } else { "IPv4" };
         let bounded = Words { resources: Vec::new(), faults }.bounded();
         let disregards_readiness = service.spec.publish_not_ready_addresses.unwrap_or(false);
-        ServiceView { service: read.map(Arc::new), faults: bounded.faults, family, disregards_readiness }
+        ServiceView {
+            service: read.map(Arc::new),
+            faults: bounded.faults,
+            family,
+            alias,
+            disregards_readiness,
+        }
     }
 
     fn read_service(
@@ -122,7 +140,8 @@ impl Conversion {
         let spec = &service.spec;
         if spec.kind.as_deref() == Some("ExternalName") {
             let host = names::quoted(spec.external_name.as_deref().unwrap_or_default());
-            let message = format!("skipped: it is an ExternalName for {host}, another name and no endpoints");
+            let message =
+                format!("skipped: it is an ExternalName for {host}, a name outside and no endpoints");
             faults.push(names::fault(key, message));
             return None;
         }
@@ -152,15 +171,34 @@ impl Conversion {
             faults.push(names::fault(key, "skipped: it has no TCP port"));
             return None;
         }
-        let hosts = self.hosts(meta).map_err(|message| faults.push(names::fault(key, message)));
+        let hosts = self
+            .hosts(&meta.name, &meta.namespace)
+            .map_err(|message| faults.push(names::fault(key, message)));
         // `PreferClose` is the older word for the zone; the node is nearer than anything we tell apart.
         let wants_nearest = ["PreferClose", "PreferSameZone", "PreferSameNode"];
         let nearest = spec.traffic_distribution.as_deref().is_some_and(|word| wants_nearest.contains(&word));
         Some(Service { name, ports, hosts: hosts.unwrap_or_default(), nearest, declared: true })
     }
 
-    fn hosts(&self, meta: &objects::Meta) -> Result<Vec<HostName>, String> {
-        let short = format!("{}.{}.svc", meta.name, meta.namespace);
+    /// The service of this cluster whose own name an ExternalName is for.
+    fn alias(&self, key: &Key, host: &str) -> Option<Key> {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let (name, namespace) =
+            host.strip_suffix(&format!(".svc.{}", self.cluster_domain))?.split_once('.')?;
+        let target: Key = format!("{namespace}/{name}").into();
+        (target != *key && !namespace.contains('.')).then_some(target)
+    }
+
+    /// What the services of an alias are called beside their own names.
+    pub(super) fn alias_hosts(&self, alias: &Key) -> Vec<HostName> {
+        let (namespace, name) = alias.split_once('/').unwrap_or_default();
+        let mut hosts = self.hosts(name, namespace).unwrap_or_default();
+        hosts.extend(HostName::new(&format!("{name}.{namespace}")));
+        hosts
+    }
+
+    fn hosts(&self, name: &str, namespace: &str) -> Result<Vec<HostName>, String> {
+        let short = format!("{name}.{namespace}.svc");
         let long = format!("{short}.{}", self.cluster_domain);
         let read = |text: &str| HostName::new(text).map_err(|error| error.to_string());
         Ok(vec![read(&long)?, read(&short)?])

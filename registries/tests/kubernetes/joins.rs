@@ -54,6 +54,7 @@ async fn an_endpoint_is_its_slice_with_its_pod_and_its_node() {
             .apply(
                 "{apiVersion: v1, kind: Service, metadata: {name: orders, namespace: joins}, spec: {ports: [{name: grpc, port: 80}]}}\n---\n\
                  {apiVersion: v1, kind: Service, metadata: {name: away, namespace: joins}, spec: {type: ExternalName, externalName: example.com}}\n---\n\
+                 {apiVersion: v1, kind: Service, metadata: {name: old, namespace: joins}, spec: {type: ExternalName, externalName: web.joins.svc.cluster.local}}\n---\n\
                  {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
                  metadata: {name: orders-1, namespace: joins, labels: {kubernetes.io/service-name: orders}}, \
                  endpoints: [{addresses: [10.50.2.7], zone: east-2, conditions: {ready: true}}, \
@@ -84,6 +85,8 @@ async fn an_endpoint_is_its_slice_with_its_pod_and_its_node() {
         assert_eq!(hosts, ["orders.joins.svc.cluster.local", "orders.joins.svc"]);
         assert_eq!((read.ports[0].number, read.ports[0].protocol), (80, AppProtocol::Grpc));
         assert!(view.seen.snapshot.service(&key("away.joins")).is_none_or(|entry| entry.service.is_none()));
+        let web = view.service("web.joins").unwrap();
+        assert!(web.hosts.iter().any(|host| host.as_str() == "old.joins.svc.cluster.local"), "{web:?}");
         for words in [
             "joins/away\": skipped: it is an ExternalName for \"example.com\"",
             "239.1.1.1 is the address of a group",
