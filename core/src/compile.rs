@@ -25,6 +25,7 @@ use std::{
 use foldhash::fast::RandomState;
 
 pub use join::{Join, Prefer, Proved};
+pub use unit::hidden_routes;
 
 use access::Policies;
 use candidates::Tiers;

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
+    compile::hidden_routes,
     merge::{Limits, Merge, ScopeState},
     name::{InstanceName, ServiceName},
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
@@ -144,6 +145,16 @@ impl Listed {
         probe.skipped.extend(unusable.into_iter().map(|((service, why), (count, example))| OriginFault {
             message: format!("not called: {count} of its endpoints, such as {example}: {why}"),
             place: service.to_string(),
+            keeps_last_good: false,
+        }));
+        // What stands in spite of them is counted; which that is, and what it hides, is for whoever wrote it.
+        let hidden = self.merge.snapshot().partitions.iter().flat_map(|(registry, partition)| {
+            partition.services.values().flat_map(move |entry| hidden_routes(registry, &entry.routes))
+        });
+        let conflicts = self.merge.diagnostics().cloned().chain(hidden);
+        probe.skipped.extend(conflicts.map(|conflict| OriginFault {
+            message: conflict.message,
+            place: conflict.places.join(", "),
             keeps_last_good: false,
         }));
         probe.services = services.len();

@@ -12,6 +12,10 @@ use crate::{
     resource::{Endpoint, Resource, Service, ServicePort, TlsMode},
 };
 
+/// The fault of an endpoint of which its registry says that it is called in plaintext, where that was not so before.
+pub const STAYS_IN_TLS: &str =
+    "TLS was required here before and stays so: a lost tag is no leave for plaintext";
+
 /// Services whose port was once seen to require TLS on every endpoint.
 pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;
 
@@ -187,8 +191,7 @@ impl Intake {
             let service = ServiceKey { registry: registry.clone(), service: endpoint.service.clone() };
             if self.required_tls.contains(&(service, endpoint.port_name.clone())) {
                 Arc::make_mut(endpoint).tls = TlsMode::Required;
-                let message =
-                    "TLS was required here before and stays so: a lost tag is no leave for plaintext".into();
+                let message = STAYS_IN_TLS.into();
                 faults.push(OriginFault {
                     message,
                     place: resource.key().describe(),

@@ -55,8 +55,9 @@ pub struct LinkConfig {
     pub node_name: String,
     /// Who is trusted, and the node's certificate, which may be renewed meanwhile.
     pub tls: Arc<TlsContext>,
-    /// What the node holds: told to the hub after each welcome and when it changes.
-    pub report: watch::Receiver<NodeReport>,
+    /// What the node holds: told to the hub after each welcome and when it changes. None for who only looks: to the hub the
+    /// node is there no more than before.
+    pub report: Option<watch::Receiver<NodeReport>>,
 }
 
 /// How the registries are that the hub follows, as it last told.
@@ -282,7 +283,10 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
             state => *state = LinkState::Away { since: SystemTime::now(), reason: reason.clone() },
         });
-        let longest = longest_pause(&config.report.borrow(), SystemTime::now());
+        let longest = config
+            .report
+            .as_ref()
+            .map_or(LONGEST_PAUSE, |report| longest_pause(&report.borrow(), SystemTime::now()));
         // A hub that welcomes and at once ends the stream must not be asked five times a second.
         let was_good = welcomed && begun.elapsed() > longest;
         pause = if was_good { FIRST_PAUSE } else { pause.min(longest) };

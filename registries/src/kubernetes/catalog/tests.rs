@@ -351,3 +351,33 @@ fn a_route_says_which_of_its_backends_are_not_there() {
     put(&mut catalog, Kind::Services, &other);
     assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
 }
+
+#[test]
+fn a_route_that_another_one_hides_says_so_until_that_is_gone() {
+    let route = |name: &str, rules: Value| {
+        let metadata = json!({"name": name, "namespace": "shop", "resourceVersion": "1", "generation": 1});
+        read(Kind::Routes, &json!({"metadata": metadata, "spec": {"service": "web", "rules": rules}}))
+            .unwrap()
+    };
+    let everything = route("a", json!([{"name": "all"}]));
+    let mut catalog = catalog();
+    let accepted = |catalog: &mut Catalog| {
+        let verdicts = catalog.take_verdicts().into_iter();
+        let condition = |verdict: Verdict| {
+            let mut all = verdict.conditions.into_iter();
+            let accepted = all.find(|it| it.kind == configured::ACCEPTED).unwrap();
+            (verdict.name, accepted.status, accepted.reason, accepted.message)
+        };
+        verdicts.map(condition).collect::<Vec<_>>()
+    };
+    catalog.put(route("b", json!([{"name": "api", "matches": [{"path": {"prefix": "/api"}}]}])));
+    assert_eq!(accepted(&mut catalog), [("b".into(), "True".into(), "Accepted".into(), String::new())]);
+    catalog.put(everything);
+    let told = accepted(&mut catalog);
+    let [first, (name, status, reason, message)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((first.0.as_str(), first.1.as_str()), ("a", "True"));
+    assert_eq!((name.as_str(), status.as_str(), reason.as_str()), ("b", "False", "Conflicted"));
+    assert!(message.contains("the route a.shop"), "{message}");
+    catalog.remove(&route("a", json!([{"name": "all"}])));
+    assert_eq!(accepted(&mut catalog), [("b".into(), "True".into(), "Accepted".into(), String::new())]);
+}
