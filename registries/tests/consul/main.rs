@@ -12,6 +12,7 @@ mod bed;
 mod catalog;
 mod configuration;
 mod hostile;
+mod impatient;
 mod outage;
 mod peers;
 mod scale;
