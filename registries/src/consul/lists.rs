@@ -22,6 +22,11 @@ use crate::http_client::jittered;
 const LEAST: Duration = Duration::from_millis(20);
 /// How often a list without an index is asked for: it cannot be waited for.
 const WITHOUT_INDEX: Duration = Duration::from_secs(5);
+/// How long one rests at first after an answer that came at once and had no news, and at most. Something between us and
+/// Consul does not let questions wait: asked again at once, it would answer so for ever.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), WITHOUT_INDEX);
+/// An answer without news that came sooner was not waited for.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// The longest that Consul may be asked to wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -140,8 +145,9 @@ impl List {
         wait: Duration,
         heard: mpsc::Sender<Result<Heard, RegistryError>>,
     ) {
+        let mut pace = Pace::default();
         loop {
-            let next = Instant::now() + LEAST;
+            let asked = Instant::now();
             let answered = match index {
                 Some(index) => client.wait(&self.path(&client), index, jittered(wait).min(LONGEST)).await,
                 None => {
@@ -151,12 +157,32 @@ impl List {
             };
             let word = answered.and_then(|reading| self.heard(&reading, index));
             let is_over = word.is_err();
+            let is_news = word.as_ref().is_ok_and(|heard| heard.moved);
+            let next = asked + pace.after(asked.elapsed(), is_news || index.is_none());
             index = word.as_ref().ok().and_then(|heard| heard.index);
             if heard.send(word).await.is_err() || is_over {
                 return;
             }
             sleep_until(next).await;
         }
+    }
+}
+
+/// How fast one question follows another.
+#[derive(Default)]
+struct Pace {
+    /// How long was rested last because nothing waited; zero when something does.
+    idle: Duration,
+}
+
+impl Pace {
+    /// How long after a question the next one may be asked, where it was answered after `took`.
+    fn after(&mut self, took: Duration, is_news: bool) -> Duration {
+        self.idle = match is_news || took >= AT_ONCE {
+            true => Duration::ZERO,
+            false => (self.idle * 2).clamp(IDLE.0, IDLE.1),
+        };
+        self.idle.max(LEAST)
     }
 }
 
@@ -169,8 +195,9 @@ pub(super) async fn follow_instances(
 ) {
     let path = format!("{}{}", List::Instances.name(), encoded(&service));
     let mut index = None;
+    let mut pace = Pace::default();
     loop {
-        let next = Instant::now() + LEAST;
+        let asked = Instant::now();
         let answered = match index {
             Some(index) => client.wait(&path, index, jittered(wait).min(LONGEST)).await,
             None => client.read(&path).await,
@@ -184,6 +211,7 @@ pub(super) async fn follow_instances(
             Err(error) => Some(Err(error)),
         };
         let is_over = matches!(word, Some(Err(_)));
+        let next = asked + pace.after(asked.elapsed(), word.is_some());
         if let Some(word) = word
             && (heard.send(word).await.is_err() || is_over)
         {
@@ -218,5 +246,21 @@ impl Heard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_let_questions_wait_is_asked_more_and_more_seldom() {
+        let (soon, late) = (Duration::from_millis(5), Duration::from_secs(1));
+        let mut pace = Pace::default();
+        let pauses: Vec<_> = (0..9).map(|_| pace.after(soon, false).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        assert_eq!(pace.after(soon, true), LEAST, "there is news");
+        assert_eq!(pace.after(soon, false), IDLE.0, "and it begins anew");
+        assert_eq!(pace.after(late, false), LEAST, "it waits again");
     }
 }

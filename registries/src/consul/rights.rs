@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use weft_core::registry::{RegistryError, Right};
 
 use super::{client::Client, known::Name};
+use crate::http_client::Call;
 
 /// How many rights one question may ask for: Consul takes 64.
 const AT_ONCE: usize = 60;
@@ -81,6 +82,20 @@ struct Decision {
     allow: bool,
 }
 
+/// What a token may know of itself without a right, as far as it is asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TokenSelf {
+    #[serde(default)]
+    policies: Option<Vec<PolicyName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PolicyName {
+    name: String,
+}
+
 /// Asks what is seen, in all and of some services and nodes.
 pub(super) async fn sight(
     client: &Client,
@@ -129,13 +144,54 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
     }
     let asked: Vec<Value> = wanted.iter().map(|(_, question, _)| question.clone()).collect();
     let Some(decisions) = decide(client, &asked).await? else { return Ok(Vec::new()) };
+    let missing_all = decisions.iter().any(|given| !given);
     let rights = wanted.into_iter().zip(decisions).map(|((name, _, needed_for), given)| Right {
         name: name.into(),
         given: Some(given),
         needed_for: needed_for.into(),
         optional: false,
     });
-    Ok(rights.collect())
+    let mut rights: Vec<Right> = rights.collect();
+    // A right to all is given also where a rule for one takes that one away: then the lists say so.
+    if !missing_all && client.peer().is_empty() {
+        rights.extend(taken_away(client).await?);
+    }
+    Ok(rights)
+}
+
+/// What a rule for some takes away of what the token may do for all. Which ones these are, Consul tells nobody who may not
+/// read its rules.
+async fn taken_away(client: &Client) -> Result<Option<Right>, RegistryError> {
+    let mut shortened = Vec::new();
+    for (path, what) in [("/v1/catalog/services", "service"), ("/v1/catalog/nodes", "node")] {
+        if client.read(path).await?.filtered {
+            shortened.push(what);
+        }
+    }
+    if shortened.is_empty() {
+        return Ok(None);
+    }
+    let kinds = shortened.join(" and ");
+    let rules = match policies(client).await?.as_slice() {
+        [] => "a rule of the token's".to_owned(),
+        policies => format!("a rule of the token's policies ({})", policies.join(", ")),
+    };
+    Ok(Some(Right {
+        name: format!("{kinds} read, of each: {rules} denies some"),
+        given: Some(false),
+        needed_for: "what it hides is missing from lists and kept as it was".into(),
+        optional: false,
+    }))
+}
+
+/// The names of the token's policies, for a person; none where it has none or Consul does not tell.
+async fn policies(client: &Client) -> Result<Vec<String>, RegistryError> {
+    let answer = client.ask(Call::get(client.placed("/v1/acl/token/self"))).await?;
+    if !answer.status.is_success() {
+        return Ok(Vec::new());
+    }
+    let token: TokenSelf = answer.json()?;
+    Ok(token.policies.into_iter().flatten().map(|policy| crate::names::quoted(&policy.name)).collect())
 }
 
 fn question(resource: &str, access: &str, segment: &str) -> Value {
