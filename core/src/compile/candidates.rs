@@ -188,5 +188,5 @@ fn is_instances(entry: &ServiceEntry, service: &Service, port: &ServicePort) -> 
     let listens = |endpoint: &Arc<Endpoint>| {
         endpoint.port_name == port.name && endpoint.address.socket().port() == port.number
     };
-    service.implied && entry.endpoints.iter().any(listens)
+    !service.declared && entry.endpoints.iter().any(listens)
 }

@@ -27,6 +27,8 @@ const WITHOUT_INDEX: Duration = Duration::from_secs(5);
 const IDLE: (Duration, Duration) = (Duration::from_millis(100), WITHOUT_INDEX);
 /// An answer without news that came sooner was not waited for.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// What part of a wait is the whole of it: clocks differ.
+const WHOLE: f64 = 0.9;
 /// The longest that Consul may be asked to wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -147,9 +149,10 @@ impl List {
     ) {
         let mut pace = Pace::default();
         loop {
-            let asked = Instant::now();
+            let (asked, patience) = (Instant::now(), jittered(wait).min(LONGEST));
             let answered = match index {
-                Some(index) => client.wait(&self.path(&client), index, jittered(wait).min(LONGEST)).await,
+                Some(index) if !pace.is_woken => client.wait(&self.path(&client), index, patience).await,
+                Some(_) => self.ask(&client).await,
                 None => {
                     sleep(jittered(WITHOUT_INDEX)).await;
                     self.ask(&client).await
@@ -158,7 +161,7 @@ impl List {
             let word = answered.and_then(|reading| self.heard(&reading, index));
             let is_over = word.is_err();
             let is_news = word.as_ref().is_ok_and(|heard| heard.moved);
-            let next = asked + pace.after(asked.elapsed(), is_news || index.is_none());
+            let next = asked + pace.after(asked.elapsed(), patience, is_news || index.is_none());
             index = word.as_ref().ok().and_then(|heard| heard.index);
             if heard.send(word).await.is_err() || is_over {
                 return;
@@ -173,11 +176,17 @@ impl List {
 struct Pace {
     /// How long was rested last because nothing waited; zero when something does.
     idle: Duration,
+    /// Whether the last question was answered before its time and without news. So are all that wait when a snapshot is
+    /// restored, before the index is the snapshot's: waited for again, the old index would tell nothing for a whole wait.
+    /// The next question does not wait.
+    is_woken: bool,
 }
 
 impl Pace {
-    /// How long after a question the next one may be asked, where it was answered after `took`.
-    fn after(&mut self, took: Duration, is_news: bool) -> Duration {
+    /// How long after a question the next one may be asked, where it was answered after `took`, and `patience` was how long
+    /// it might have waited.
+    fn after(&mut self, took: Duration, patience: Duration, is_news: bool) -> Duration {
+        self.is_woken = !is_news && !self.is_woken && took < patience.mul_f64(WHOLE);
         self.idle = match is_news || took >= AT_ONCE {
             true => Duration::ZERO,
             false => (self.idle * 2).clamp(IDLE.0, IDLE.1),
@@ -197,10 +206,10 @@ pub(super) async fn follow_instances(
     let mut index = None;
     let mut pace = Pace::default();
     loop {
-        let asked = Instant::now();
+        let (asked, patience) = (Instant::now(), jittered(wait).min(LONGEST));
         let answered = match index {
-            Some(index) => client.wait(&path, index, jittered(wait).min(LONGEST)).await,
-            None => client.read(&path).await,
+            Some(index) if !pace.is_woken => client.wait(&path, index, patience).await,
+            _ => client.read(&path).await,
         };
         let word = match answered {
             Ok(reading) if reading.index.is_some() && reading.index == index => None,
@@ -211,7 +220,7 @@ pub(super) async fn follow_instances(
             Err(error) => Some(Err(error)),
         };
         let is_over = matches!(word, Some(Err(_)));
-        let next = asked + pace.after(asked.elapsed(), word.is_some());
+        let next = asked + pace.after(asked.elapsed(), patience, word.is_some());
         if let Some(word) = word
             && (heard.send(word).await.is_err() || is_over)
         {
@@ -255,12 +264,26 @@ mod tests {
 
     #[test]
     fn what_does_not_let_questions_wait_is_asked_more_and_more_seldom() {
-        let (soon, late) = (Duration::from_millis(5), Duration::from_secs(1));
+        let (soon, late, whole) =
+            (Duration::from_millis(5), Duration::from_secs(29), Duration::from_secs(30));
         let mut pace = Pace::default();
-        let pauses: Vec<_> = (0..9).map(|_| pace.after(soon, false).as_millis()).collect();
+        let pauses: Vec<_> = (0..9).map(|_| pace.after(soon, whole, false).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
-        assert_eq!(pace.after(soon, true), LEAST, "there is news");
-        assert_eq!(pace.after(soon, false), IDLE.0, "and it begins anew");
-        assert_eq!(pace.after(late, false), LEAST, "it waits again");
+        assert_eq!(pace.after(soon, whole, true), LEAST, "there is news");
+        assert_eq!(pace.after(soon, whole, false), IDLE.0, "and it begins anew");
+        assert_eq!(pace.after(late, whole, false), LEAST, "it waits again");
+    }
+
+    #[test]
+    fn who_is_woken_without_news_asks_once_without_waiting() {
+        let (soon, some, whole) = (Duration::from_millis(5), Duration::from_secs(7), Duration::from_secs(30));
+        let mut pace = Pace::default();
+        let mut woken = |took, is_news| {
+            pace.after(took, whole, is_news);
+            pace.is_woken
+        };
+        assert!(!woken(some, true) && !woken(whole, false));
+        assert!(woken(some, false), "something woke it");
+        assert!(!woken(soon, false), "this one did not wait");
     }
 }

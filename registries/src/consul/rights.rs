@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_core::registry::{RegistryError, Right};
 
-use super::{client::Client, known::Name};
+use super::{client::Client, known::Name, settings::ConsulSettings};
 use crate::http_client::Call;
 
 /// How many rights one question may ask for: Consul takes 64.
@@ -24,6 +24,8 @@ const NODES: &str = "node_prefix \"\" read";
 const INTENTIONS: &str = "service_prefix \"\" intentions = \"read\"";
 /// What reading KV needs.
 const KEYS: &str = "key_prefix \"weft/\" read";
+/// What reading the default of intentions needs.
+const AGENT: &str = "agent_prefix \"\" read";
 
 /// Whether Consul controls access, and what our token sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,11 @@ impl Sight {
             Self::Token { lacking, .. } => lacking,
         };
         lacking.iter().copied()
+    }
+
+    /// Whether who has the other sees all that there is as far as who has this one.
+    pub(super) fn lacks_the_same(&self, other: &Self) -> bool {
+        (self == &Self::Open) == (other == &Self::Open) && self.lacking().eq(other.lacking())
     }
 
     /// The first right that is lacking to see all configuration.
@@ -128,7 +135,7 @@ pub(super) async fn sight(
 }
 
 /// The rights that following needs, each with whether it is given. Empty without access control.
-pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<Right>, RegistryError> {
+pub(super) async fn rights(client: &Client, settings: &ConsulSettings) -> Result<Vec<Right>, RegistryError> {
     let peering = ("peering = \"read\"", question("peering", "read", ""), "what the peer exports");
     let mut wanted = vec![
         (SERVICES, question("service", "read", ""), "services, their instances and checks"),
@@ -137,21 +144,24 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
     if !client.peer().is_empty() {
         wanted.push(peering);
     }
-    if configuration {
+    if settings.configuration {
         let intentions = question("intention", "read", "");
         wanted.push((INTENTIONS, intentions, "intentions, as policies"));
         wanted.push((KEYS, question("key", "read", "weft/"), "routes and policies in KV"));
+        if settings.default_intention.is_none() {
+            wanted.push((AGENT, question("agent", "read", ""), "the agent's `default_intention_policy`"));
+        }
     }
     let asked: Vec<Value> = wanted.iter().map(|(_, question, _)| question.clone()).collect();
     let Some(decisions) = decide(client, &asked).await? else { return Ok(Vec::new()) };
-    let missing_all = decisions.iter().any(|given| !given);
     let rights = wanted.into_iter().zip(decisions).map(|((name, _, needed_for), given)| Right {
         name: name.into(),
         given: Some(given),
         needed_for: needed_for.into(),
-        optional: false,
+        optional: name == AGENT,
     });
     let mut rights: Vec<Right> = rights.collect();
+    let missing_all = rights.iter().any(|right| right.given == Some(false) && !right.optional);
     // A right to all is given also where a rule for one takes that one away: then the lists say so.
     if !missing_all && client.peer().is_empty() {
         rights.extend(taken_away(client).await?);
@@ -204,6 +214,11 @@ async fn decide(client: &Client, asked: &[Value]) -> Result<Option<Vec<bool>>, R
     let answer = client.send(Method::POST, &path, &Value::from(asked)).await?;
     if answer.status.as_u16() == 401 && answer.said().contains("ACL support disabled") {
         return Ok(None);
+    }
+    if answer.said().contains("must be bootstrapped") {
+        // So says a server that was started again and has not heard of tokens yet. It has its lists all the same.
+        let said = answer.told();
+        return Err(RegistryError::Unreachable(format!("{said}: the server knows no tokens, or none yet")));
     }
     let answer = answer.ok()?;
     let decisions: Vec<Decision> = answer.json()?;
