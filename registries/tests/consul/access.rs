@@ -26,7 +26,7 @@ use weft_registries::probe::probe;
 use weft_testbed::{Consul, ConsulOptions, Gate, GateMode};
 
 use crate::{
-    bed::{SOON, put, registry, start, write},
+    bed::{CONVERGED, SOON, put, registry, start, write},
     follower::{Follower, View},
 };
 
@@ -110,7 +110,7 @@ async fn a_shorter_list_is_no_proof_whatever_shortened_it() {
         fs::write(&file, &all.secret).unwrap();
         let back =
             |view: &View<'_>| view.seen.completeness == Some(Completeness::Full) && !unconfirmed(view, "api");
-        follower.until("all is shown again", SOON, back).await.unwrap();
+        follower.until("all is shown again", CONVERGED, back).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
         assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new(), "{rules}");
     }
@@ -149,7 +149,7 @@ async fn a_token_that_is_narrowed_while_it_is_used_takes_nothing_away_and_the_ri
                 && !unconfirmed(view, service)
                 && notices(view).is_empty()
         };
-        follower.until("all is shown again", SOON, back).await.unwrap();
+        follower.until("all is shown again", CONVERGED, back).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
     }
     assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
