@@ -268,13 +268,17 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
     // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
         let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
+        let Ended { reason, welcomed, followed } =
+            session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        // One outage is one warning, however often it is tried meanwhile.
+        // One outage is one warning, however often it is tried meanwhile. Of a registry that was followed on the stream, the
+        // driver warns that it is lost, with the same reason.
         if matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
             tracing::debug!(%reason, %hub, "no stream to the hub still");
+        } else if followed {
+            tracing::info!(%reason, %hub, "no stream to the hub");
         } else {
             tracing::warn!(%reason, %hub, "no stream to the hub");
         }

@@ -52,6 +52,8 @@ pub(super) struct Ended {
     pub(super) reason: String,
     /// Whether the hub had welcomed us.
     pub(super) welcomed: bool,
+    /// Whether discovery was followed on it: then who follows was told.
+    pub(super) followed: bool,
 }
 
 /// Serves one stream until it breaks.
@@ -65,11 +67,12 @@ pub(super) async fn run(
     sight.begin();
     let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
-        Err(reason) => return Ended { reason, welcomed: false },
+        Err(reason) => return Ended { reason, welcomed: false, followed: false },
     };
     let reason = session.serve(wanted, outlets, sight, config.addresses.len() > 1).await;
+    let followed = session.following.is_some();
     session.fail_all(&reason);
-    Ended { reason, welcomed: true }
+    Ended { reason, welcomed: true, followed }
 }
 
 /// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.

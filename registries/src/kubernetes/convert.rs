@@ -21,7 +21,7 @@ use crate::{
     address::{endpoint_address, read_ip},
     names,
     narrow::Narrow,
-    speaking::{Instance, Recorded, Rules},
+    speaking::{Instance, Recorded, Rules, keys},
 };
 
 /// More labels of an endpoint are left out.
@@ -58,6 +58,8 @@ pub(super) struct ServiceView {
     faults: Vec<OriginFault>,
     /// The address type of the slices that stand where an instance has addresses of two families.
     pub(super) family: &'static str,
+    /// Whether an annotation of it was meant for the mesh, and nobody knows what it was to say.
+    is_misspelt: bool,
 }
 
 /// A slice and what it is joined with.
@@ -107,7 +109,8 @@ impl Conversion {
         let families = service.spec.ip_families.as_deref().unwrap_or_default();
         let family = if families.first().is_some_and(|family| family == "IPv6") { "IPv6" } else { "IPv4" };
         let bounded = Words { resources: Vec::new(), faults }.bounded();
-        ServiceView { service: read.map(Arc::new), faults: bounded.faults, family }
+        let is_misspelt = service.metadata.annotations.as_ref().is_some_and(|it| !it.strays().is_empty());
+        ServiceView { service: read.map(Arc::new), faults: bounded.faults, family, is_misspelt }
     }
 
     fn read_service(
@@ -129,7 +132,13 @@ impl Conversion {
         self.report_unsupported(key, spec, faults);
         let record = meta.annotations.clone().unwrap_or_default();
         let recorded = Recorded::read(&|key| record.get(key));
-        faults.extend(recorded.faults.into_iter().map(|message| names::fault(key, message)));
+        let told = recorded.faults.into_iter().chain(record.strays().iter().cloned());
+        faults.extend(told.map(|message| names::fault(key, message)));
+        let says = record.get(keys::PROTOCOL).filter(|_| self.rules.declared_protocol(&name).is_none());
+        if says.is_some() && recorded.protocol.is_none() {
+            faults.push(names::fault(key, "skipped: its annotation does not say how it is called"));
+            return None;
+        }
         let mut ports: Vec<ServicePort> = Vec::new();
         for port in spec.ports.iter().flatten() {
             match port::read(port, &name, recorded.protocol, &self.rules) {
@@ -291,7 +300,9 @@ impl Conversion {
         let labels = pod.map(|pod| pod.labels.clone()).unwrap_or_default();
         let account = pod.and_then(|pod| pod.account.as_deref());
         let weight = recorded.weight.unwrap_or(1);
-        Ok(Joined { record, identity, account, labels, locality, weight, faults })
+        let is_misspelt = view.service.is_some_and(|service| service.is_misspelt);
+        let unread = is_misspelt.then_some("its service has an annotation that is no key of the mesh");
+        Ok(Joined { record, unread, identity, account, labels, locality, weight, faults })
     }
 
     fn identity(&self, pod: &Pod) -> Result<SpiffeId, String> {
@@ -322,7 +333,8 @@ impl Conversion {
                 address: &address,
                 platform: joined.identity.as_ref(),
                 record: &|key| joined.record.and_then(|record| record.get(key)),
-                unread: None,
+                unread: joined.unread,
+                strays: joined.record.map(Record::strays).unwrap_or_default(),
                 words: &known,
             },
             Some(&self.trust_domain),
@@ -348,6 +360,8 @@ impl Conversion {
 /// What was found for an endpoint beside its slice's own words.
 struct Joined<'a> {
     record: Option<&'a Record>,
+    /// What could not be read that may name its mesh port.
+    unread: Option<&'static str>,
     identity: Option<SpiffeId>,
     account: Option<&'a str>,
     labels: Labels,

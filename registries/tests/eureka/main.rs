@@ -273,6 +273,7 @@ async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_other
     lease.change(announced(Health::Unhealthy));
     shows(&eureka, Some(("DOWN", "UNKNOWN"))).await;
     lease.change(announced(Health::Draining));
+    confirmed_anew(&lease).await;
     shows(&eureka, drained).await;
     // As if the process had died: nothing is withdrawn, and the next life begins while the last one is still listed.
     lease.leave();

@@ -9,15 +9,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json, value::RawValue};
 use weft_core::{
     identity::TrustDomain,
-    resource::{Health, Resource},
+    resource::{Health, Resource, TlsMode},
 };
 
 use super::*;
 use crate::{kubernetes::objects::Kind, speaking::Rules};
 
 fn catalog() -> Catalog {
+    catalog_by(Rules::default())
+}
+
+fn catalog_by(rules: Rules) -> Catalog {
     let conversion = Conversion {
-        rules: Rules::default(),
+        rules,
         trust_domain: TrustDomain::new("test.mesh").unwrap(),
         cluster_domain: "cluster.local".into(),
         narrow: None,
@@ -105,6 +109,40 @@ fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
     catalog.sweep(Kind::Pods, None, &HashSet::new());
     assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
     assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
+}
+
+#[test]
+fn annotations_for_the_mesh_that_are_misspelt_are_told_and_no_plaintext() {
+    let source = weft_core::config::SourceFile::new("weft.toml", "tls = \"preferred\"\n".to_owned());
+    let rules = weft_core::config::read(&source, |it| Rules::read(it, &[])).value.unwrap();
+    let taken = |of_pod: Value, of_service: Value| {
+        let mut catalog = catalog_by(rules.clone());
+        let (mut pod, mut service) = (pod(1, "web"), service("web", "IPv4"));
+        pod["metadata"]["annotations"] = of_pod;
+        service["metadata"]["annotations"] = of_service;
+        let all = [
+            (Kind::Slices, slice("web-a", "web", "IPv4", &[1])),
+            (Kind::Services, service),
+            (Kind::Pods, pod),
+        ];
+        all.iter().for_each(|(kind, object)| drop(catalog.put(read(*kind, object).unwrap())));
+        let words: Vec<Words> = told(&mut catalog).into_values().collect();
+        let endpoint = words.iter().flat_map(|it| &it.resources).find_map(|resource| match resource {
+            Resource::Endpoint(endpoint) => Some(endpoint.tls),
+            _ => None,
+        });
+        let faults = words.iter().flat_map(|it| &it.faults).map(|fault| fault.message.clone());
+        (endpoint, faults.collect::<Vec<_>>().join("\n"))
+    };
+    let (none, other) = (json!({}), json!({"weft.dev/inject": "true", "other": "x"}));
+    assert_eq!(taken(other, none.clone()), (Some(TlsMode::Off), String::new()));
+    let typo = json!({"weft-mesh-prot": "15008"});
+    for (of_pod, of_service) in [(typo.clone(), none.clone()), (none.clone(), typo)] {
+        let (tls, faults) = taken(of_pod, of_service);
+        assert!(tls == Some(TlsMode::Required) && faults.contains("weft-mesh-port may be meant"), "{faults}");
+    }
+    let (endpoint, faults) = taken(none, json!({"weft-protocol": "smtp"}));
+    assert!(endpoint.is_none() && faults.contains("does not say how it is called"), "{faults}");
 }
 
 #[test]
