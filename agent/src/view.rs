@@ -215,6 +215,9 @@ pub struct Endpoint {
     pub reason: Option<String>,
     /// Whether calls go to it in spite of the reason, because nothing better is left.
     pub last_resort: bool,
+    /// Whether nothing is wrong with it, and calls go elsewhere only because its join or its distance puts others first.
+    #[serde(default)]
+    pub stands_by: bool,
     /// Seconds since its registry last said that this is so.
     pub age_s: Option<u64>,
 }

@@ -163,10 +163,13 @@ fn row(
     let ejected_for_s = (ejected_until > clock).then(|| (ejected_until - clock) as f64 / 1e3);
     let reason = match used {
         None => Some(left_out(entry, endpoint)),
-        Some(used) => untrusted(endpoint, told.credentials)
-            .or_else(|| spared(&used.upstream.endpoint, ejected_for_s, || another(told, key, endpoint, used)))
-            .or_else(|| used.better.map(|better| outranked(used.upstream, better))),
+        Some(used) => untrusted(endpoint, told.credentials).or_else(|| {
+            spared(&used.upstream.endpoint, ejected_for_s, || another(told, key, endpoint, used))
+        }),
     };
+    let outranked =
+        used.filter(|_| reason.is_none()).and_then(|used| Some(outranked(used.upstream, used.better?)));
+    let (stands_by, reason) = (outranked.is_some(), reason.or(outranked));
     let said = format!("{:?}", endpoint.tls).to_lowercase();
     view::Endpoint {
         registry: key.registry.to_string(),
@@ -186,6 +189,7 @@ fn row(
         in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
         ejected_for_s,
         eligible: reason.is_none(),
+        stands_by,
         reason,
         last_resort: ejected_for_s.is_none() && used.is_some_and(|used| used.last_resort),
         age_s,
