@@ -111,7 +111,7 @@ fn ports_of_platforms_that_name_them_differently_are_matched_or_told() {
     let listening = endpoint("web", 2).address.socket().port();
     for number in [listening, listening + 1] {
         let ports = vec![port("other", number, http)];
-        let implied = Service { ports, implied: true, ..service("web") };
+        let implied = Service { ports, declared: false, ..service("web") };
         let served = of(Endpoint { port_name: "other".parse().unwrap(), ..endpoint("web", 2) });
         world.say(&scope("consul"), "web", vec![Resource::Service(implied.into()), served]);
         assert_eq!(world.diagnosed("callers find port other"), number != listening);
