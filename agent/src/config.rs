@@ -35,6 +35,7 @@ pub use eureka_api::EurekaApiConfig;
 pub use file::{ConfigError, FileKind, kind_of, load_agent, load_hub, read_agent, read_hub};
 pub use hub::{AnnouncementsConfig, CaConfig, HubConfig, operator_socket};
 pub use identity::IdentityConfig;
+pub use join::strangers;
 pub use log::{AccessLogTarget, MetricPrefix};
 pub use overrides::Overrides;
 pub use store::{SharedStore, StoreConfig};

@@ -10,7 +10,7 @@ pub mod join;
 mod manager;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -132,7 +132,7 @@ impl HubIdentity {
             node: restored.certificate.identity().clone(),
             node_name: node.node.clone(),
             tls: Arc::new(TlsContext::new(own.reader())),
-            report,
+            report: Some(report),
         });
         let manager = Manager::new(folder, restored, link.clone(), workloads, own, told);
         let (credentials, status) = (manager.credentials(), manager.status());
@@ -169,6 +169,23 @@ impl HubIdentity {
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.node.trust_domain
     }
+}
+
+/// What it takes to look at the hubs as the host that joined in this state directory, of which nothing is changed: an agent
+/// may run with it meanwhile, and to the hub it is there no more than before. `hubs` are addresses, `host:port`; none for the
+/// one that the host joined by.
+///
+/// # Errors
+/// When this host has not joined, or its node certificate cannot be read.
+pub fn look(state_dir: &Path, mut hubs: Vec<String>) -> Result<LinkConfig, StateError> {
+    let restored = StateFolder::of(state_dir).restore()?;
+    if hubs.is_empty() {
+        hubs.push(restored.node.hub);
+    }
+    let node = restored.certificate.identity().clone();
+    let own = Credentials::default().with_bundle(restored.bundle).with_identity(restored.certificate);
+    let tls = Arc::new(TlsContext::new(Publisher::new(own).reader()));
+    Ok(LinkConfig { addresses: hubs.into(), node, node_name: restored.node.node, tls, report: None })
 }
 
 impl std::fmt::Debug for HubIdentity {

@@ -1,5 +1,7 @@
 //! What the admin sockets answer about a running agent.
 
+mod announced;
+mod joins;
 mod metrics;
 mod readonly;
 mod relayed;
@@ -87,6 +89,9 @@ impl Handler for Full {
             ("GET", "/status") => Answer::json(&inspect.status()),
             ("GET", "/services") => Answer::json(&pages::services(&table())),
             ("GET", "/endpoints") => Answer::json(&inspect.endpoints()),
+            ("GET", "/left-out") => {
+                Answer::json(&endpoints::left_out_by_origin(&inspect.snapshots.load_full()))
+            }
             ("GET", "/routes") => Answer::json(&pages::routes(&table())),
             ("GET", "/certs") => Answer::json(&inspect.certificates()),
             ("GET", "/connections") => {
@@ -123,16 +128,23 @@ impl Inspect {
             registries: self.registry_rows(&status),
             workloads: self.workload_rows(),
             hub: self.identity.as_ref().map(|status| hub_row(&status.borrow())),
-            announcements: self.announcements.rows(),
-            diagnostics: status.diagnostics.iter().map(ToString::to_string).collect(),
+            announcements: self.announcement_rows(&status),
+            diagnostics: self.diagnostics(&status),
         }
     }
 
     fn endpoints(&self) -> Vec<view::Endpoint> {
         let (snapshot, table) = (self.snapshots.load_full(), self.tables.load_full());
         let clock = weft_proxy::clock::milliseconds(Instant::now());
-        let told = (&*snapshot, &*table, &*self.statuses.load_full());
-        endpoints::endpoints(told, &self.findings, clock, SystemTime::now())
+        let (status, credentials) = (self.statuses.load_full(), self.credentials.load_full());
+        let told = endpoints::Told {
+            snapshot: &snapshot,
+            table: &table,
+            status: &status,
+            credentials: &credentials,
+            findings: &self.findings,
+        };
+        endpoints::endpoints(told, clock, SystemTime::now())
     }
 
     /// What stands between requests and an answer: what has not come yet, and certificates that have ended.
@@ -157,6 +169,29 @@ impl Inspect {
             Some(states) => relayed::told(rows, &states, SystemTime::now()),
             None => rows,
         }
+    }
+
+    /// What is announced, with why it is not in force where the hub has it.
+    fn announcement_rows(&self, status: &flow::Status) -> Vec<view::Announcement> {
+        let mut rows = self.announcements.rows();
+        let (snapshot, table) = (self.snapshots.load_full(), self.tables.load_full());
+        let is_relay = |name: &str| {
+            status.registries.iter().any(|registry| registry.is_relay && registry.name.as_str() == name)
+        };
+        let now = pages::seconds(SystemTime::now());
+        for row in rows.iter_mut().filter(|row| is_relay(&row.registry)) {
+            announced::judge(row, &snapshot, &table, now);
+        }
+        rows
+    }
+
+    /// What the compiler decided, and what of the configuration only the hub's word shows to be wrong.
+    fn diagnostics(&self, status: &flow::Status) -> Vec<String> {
+        let mut all: Vec<_> = status.diagnostics.iter().map(ToString::to_string).collect();
+        if let Some(identity) = &self.identity {
+            all.extend(joins::strange(status, &identity.borrow().link).iter().map(ToString::to_string));
+        }
+        all
     }
 
     fn certificates(&self) -> Vec<view::Certificate> {

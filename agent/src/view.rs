@@ -194,6 +194,9 @@ pub struct Endpoint {
     pub identity_from: Option<String>,
     /// `required` or `off`.
     pub tls: String,
+    /// Whether its registry says `off` now, which does not count: what was once reached in TLS alone stays so.
+    #[serde(default)]
+    pub tls_stays: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Relative share.
@@ -212,8 +215,26 @@ pub struct Endpoint {
     pub reason: Option<String>,
     /// Whether calls go to it in spite of the reason, because nothing better is left.
     pub last_resort: bool,
+    /// Whether nothing is wrong with it, and calls go elsewhere only because its join or its distance puts others first.
+    #[serde(default)]
+    pub stands_by: bool,
     /// Seconds since its registry last said that this is so.
     pub age_s: Option<u64>,
+}
+
+/// One row of `GET /left-out`: something a registry says that is not taken over, or not as it is said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The registry.
+    pub registry: String,
+    /// What speaks as a whole there: a service of a catalog, an object, a file.
+    pub origin: String,
+    /// What it is about, in the registry's own terms.
+    pub place: String,
+    /// Never: whatever of it is in force has a row of its own.
+    pub eligible: bool,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// One rule of `GET /routes`, in the order in which rules are tried.

@@ -24,7 +24,9 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+pub use conditions::checked_pattern;
 pub use join::{Join, Prefer, Proved};
+pub use unit::hidden_routes;
 
 use access::Policies;
 use candidates::Tiers;

@@ -31,7 +31,7 @@ use imbl::OrdSet;
 
 pub use absence::{BELIEVED_AFTER, DOUBTED_FROM, OLDER_BY};
 pub use departed::{Departed, KEPT};
-pub use intake::RequiredTls;
+pub use intake::{RequiredTls, STAYS_IN_TLS};
 pub use limits::Limits;
 pub use snapshot::{Origin, OriginKey, Partition, ScopeState, ServiceEntry, Snapshot};
 

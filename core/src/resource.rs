@@ -18,7 +18,7 @@ pub use check::{MAX_ATTEMPTS, MAX_BACKENDS, MAX_PATTERN, MAX_WEIGHT, ResourceFau
 pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
-    Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, PathMatch, Retries, Route, RouteMatch, RouteRule,
+    Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, Hidden, PathMatch, Retries, Route, RouteMatch, RouteRule,
     ValueMatch,
 };
 

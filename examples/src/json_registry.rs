@@ -132,13 +132,21 @@ fn convert_instance(
     let ip = read_ip(&instance.address)?;
     let address = endpoint_address(ip, instance.port, around.rules.allow_loopback)?;
     let record = |key: &str| instance.meta.get(key).map(String::as_str);
-    let known =
-        Instance { service, address: &address, platform: None, record: &record, unread: None, words: &[] };
+    let strays = keys::strays(instance.meta.keys().map(String::as_str));
+    let known = Instance {
+        service,
+        address: &address,
+        platform: None,
+        record: &record,
+        unread: None,
+        strays: &strays,
+        words: &[],
+    };
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     let recorded = Recorded::read(&record);
     let told = speaks.faults.into_iter().chain(recorded.faults);
     faults.extend(told.map(|message| fault(&instance.id, message)));
-    let labels = instance.meta.iter().filter(|(key, _)| !keys::ALL.contains(&key.as_str()));
+    let labels = instance.meta.iter().filter(|(key, _)| !keys::is_ours(key));
     Ok(Endpoint {
         service: service.clone(),
         port_name: port_name.clone(),

@@ -2,9 +2,10 @@
 //!
 //! Whoever writes to a catalog decides where the mesh's agents connect to. Some addresses mean something else on every
 //! host, and must not come from a network: the host itself, whatever is on its link (where clouds serve credentials),
-//! and groups.
+//! and groups. Where a network carries IPv4 in IPv6, such an address can be written in the other family: what it leads to
+//! is looked at.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weft_core::resource::Address;
 
@@ -16,9 +17,29 @@ pub fn endpoint_address(ip: IpAddr, port: u64, allow_loopback: bool) -> Result<A
     let port = u16::try_from(port).ok().filter(|port| *port != 0);
     let port = port.ok_or("its port is not between 1 and 65535")?;
     let ip = ip.to_canonical();
-    match refusal(ip, allow_loopback) {
-        Some(reason) => Err(format!("{ip} is {reason}")),
-        None => Ok(SocketAddr::new(ip, port).into()),
+    if let Some(reason) = refusal(ip, allow_loopback) {
+        return Err(format!("{ip} is {reason}"));
+    }
+    if let Some(inner) = embedded(ip)
+        && let Some(reason) = refusal(inner.into(), allow_loopback)
+    {
+        return Err(format!("{ip} leads to {inner}, which is {reason}"));
+    }
+    Ok(SocketAddr::new(ip, port).into())
+}
+
+/// The IPv4 address that an IPv6 address leads to by its form: through NAT64 (RFC 6052), by 6to4 (RFC 3056), as an
+/// IPv4-compatible one (RFC 4291) or an IPv4-translated one (RFC 2765).
+fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match ip.segments() {
+        _ if matches!(ip, Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => None,
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x2002, high, low, ..] => Some(of(high, low)),
+        _ => None,
     }
 }
 
@@ -74,6 +95,19 @@ mod tests {
             ("224.0.0.1", 80),
             ("ff02::1", 80),
             ("255.255.255.255", 80),
+            ("::ffff:169.254.169.254", 80),
+            ("::ffff:0.0.0.0", 80),
+            ("64:ff9b::127.0.0.1", 80),
+            ("64:ff9b::169.254.169.254", 80),
+            ("64:ff9b::0.0.0.0", 80),
+            ("64:ff9b::224.0.0.1", 80),
+            ("2002:7f00:1::", 80),
+            ("2002:a9fe:a9fe::1", 80),
+            ("2002::1", 80),
+            ("::127.0.0.1", 80),
+            ("::169.254.169.254", 80),
+            ("::0.0.0.2", 80),
+            ("::ffff:0:127.0.0.1", 80),
             ("10.0.0.1", 0),
             ("10.0.0.1", 70_000),
             ("10.0.0.1\n", 80),
@@ -82,5 +116,9 @@ mod tests {
             assert!(take(ip, port, false).is_err(), "{ip}:{port}");
         }
         assert!(take("169.254.1.1", 80, true).is_err());
+        for ip in ["64:ff9b::10.1.2.3", "2002:a01:203::1", "::10.1.2.3", "2001:db8::7f00:1"] {
+            assert!(take(ip, 80, false).is_ok(), "{ip}");
+        }
+        assert!(take("::127.0.0.1", 80, true).is_ok());
     }
 }

@@ -182,7 +182,7 @@ impl Registry for ConsulRegistry {
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
-            rights::rights(&client, self.settings.configuration).await
+            rights::rights(&client, &self.settings).await
         })
     }
 }

@@ -14,3 +14,4 @@ pub mod relay;
 pub use join::{JoinError, join};
 pub use link::{CertificateFault, HubLink, LinkConfig, LinkState, RelayedStates};
 pub use relay::HubRegistry;
+pub use transport::answers;

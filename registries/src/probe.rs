@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
+    compile::hidden_routes,
     merge::{Limits, Merge, ScopeState},
     name::{InstanceName, ServiceName},
     registry::{Completeness, Event, OriginFault, Registry, RegistryError, Right, Scope},
@@ -126,9 +127,14 @@ impl Listed {
             let rules = |it: &&Resource| matches!(it, Resource::Route(_) | Resource::Policy(_));
             probe.rules += origin.resources.iter().filter(rules).count();
         }
-        probe.skipped.extend(self.merge.diagnostics().map(|diagnostic| OriginFault {
-            message: diagnostic.message.clone(),
-            place: diagnostic.places.join(", "),
+        // What stands in spite of them is counted; which that is, and what it hides, is for whoever wrote it.
+        let hidden = self.merge.snapshot().partitions.iter().flat_map(|(registry, partition)| {
+            partition.services.values().flat_map(move |entry| hidden_routes(registry, &entry.routes))
+        });
+        let conflicts = self.merge.diagnostics().cloned().chain(hidden);
+        probe.skipped.extend(conflicts.map(|conflict| OriginFault {
+            message: conflict.message,
+            place: conflict.places.join(", "),
             keeps_last_good: false,
         }));
         // What is in force: of what several origins say of one endpoint, one word.

@@ -11,8 +11,10 @@
 //!
 //! What is found so is further limited by `may_name`. Invariants: the record of an instance never allows plaintext, the
 //! file alone does (`tls`); a record that says half of it, or something unreadable, leaves the endpoint out of use with
-//! a fault, and never in plaintext.
+//! a fault, and never in plaintext. What an instance speaks is asked of the same record: where that cannot be read, nobody
+//! knows how to call it, and it is out of use too.
 
+pub mod keys;
 mod rule;
 
 use std::borrow::Cow;
@@ -27,27 +29,6 @@ use weft_core::{
 pub use rule::{Template, TlsRule};
 
 use rule::Rule;
-
-/// The keys of an instance's record, the same on every platform: service meta, tags `key=value`, annotations, metadata.
-pub mod keys {
-    /// Where the instance's agent takes mesh traffic: a port of the instance's own address.
-    pub const MESH_PORT: &str = "weft-mesh-port";
-    /// Who must answer there: a SPIFFE ID.
-    pub const IDENTITY: &str = "weft-identity";
-    /// What the application speaks: `http`, `http2`, `grpc` or `tcp`.
-    pub const PROTOCOL: &str = "weft-protocol";
-    /// Its relative share of requests, 0 to 65535.
-    pub const WEIGHT: &str = "weft-weight";
-    /// Where it runs: `region/zone/subzone`.
-    pub const LOCALITY: &str = "weft-locality";
-
-    /// Whether the instance's own agent had its registry take it out of service: then that agent may end it, and whoever
-    /// did so otherwise is not contradicted.
-    pub const DRAINING: &str = "weft-draining";
-
-    /// All of them. They steer the mesh, so they are no labels.
-    pub const ALL: [&str; 6] = [MESH_PORT, IDENTITY, PROTOCOL, WEIGHT, LOCALITY, DRAINING];
-}
 
 /// What a registry's section says about its endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +54,8 @@ pub struct Instance<'a> {
     pub record: &'a dyn Fn(&str) -> Option<&'a str>,
     /// What could not be read that may name its mesh port, as the middle of a sentence; none when all was read.
     pub unread: Option<&'a str>,
+    /// What is wrong with the keys of its record ([`keys::strays`]): each may have been its mesh port.
+    pub strays: &'a [String],
     /// What a rule's template may name, such as `job`, `node` or `account`; `service` and `namespace` are always known.
     pub words: &'a [(&'a str, &'a str)],
 }
@@ -137,18 +120,24 @@ impl Rules {
     /// How an instance is reached. `trust_domain` completes templates that name none.
     #[must_use]
     pub fn speaks(&self, instance: Instance<'_>, trust_domain: Option<&TrustDomain>) -> Speaks {
-        let mut faults = Vec::new();
+        let mut faults = instance.strays.to_vec();
         let rule = self.rule(instance.service);
         let tls = rule.and_then(|rule| rule.tls).or(self.registry.tls).unwrap_or_default();
+        let unreached = |tls, faults| Speaks {
+            mesh_address: None,
+            identity: None,
+            identity_from: IdentityFrom::Declared,
+            tls,
+            faults,
+        };
+        let spoken =
+            (instance.record)(keys::PROTOCOL).filter(|_| rule.is_none_or(|it| it.protocol.is_none()));
+        if spoken.is_some_and(|text| read_protocol(text).is_none()) {
+            faults.push(format!("it is out of use: {} does not say how it is called", keys::PROTOCOL));
+            return unreached(TlsMode::Required, faults);
+        }
         if tls == TlsRule::Off {
-            let plain = IdentityFrom::Declared;
-            return Speaks {
-                mesh_address: None,
-                identity: None,
-                identity_from: plain,
-                tls: TlsMode::Off,
-                faults,
-            };
+            return unreached(TlsMode::Off, faults);
         }
         let (port, port_in_record) = self.mesh_port(rule, &instance, &mut faults);
         let (identity, identity_from) = self.identity(rule, &instance, trust_domain, &mut faults);
@@ -173,14 +162,7 @@ impl Rules {
         }
         let meshed = mesh_address.is_some() && identity.is_some();
         if tls == TlsRule::Preferred && !meshed && faults.is_empty() {
-            let plain = IdentityFrom::Declared;
-            return Speaks {
-                mesh_address: None,
-                identity: None,
-                identity_from: plain,
-                tls: TlsMode::Off,
-                faults,
-            };
+            return unreached(TlsMode::Off, faults);
         }
         Speaks { mesh_address, identity, identity_from, tls: TlsMode::Required, faults }
     }

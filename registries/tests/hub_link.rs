@@ -341,6 +341,24 @@ async fn an_outage_is_one_warning_whatever_is_tried_meanwhile() {
     drop(leases);
 }
 
+#[tokio::test]
+async fn who_follows_a_hub_that_is_lost_is_told_and_it_is_not_warned_of_twice() {
+    let said = Arc::new(Said::default());
+    let _guard = tracing::subscriber::set_default(said.clone());
+    let (hub, link, mut stream) = linked().await;
+    let registry = registry(&link);
+    let following = tokio::spawn(async move { registry.watch(scope(), None).next().await });
+    subscribed(&mut stream).await;
+    drop(stream);
+    hub.close().await;
+    away(&link).await;
+    let told = time::timeout(DEADLINE, following).await.expect("in time").unwrap();
+    assert!(matches!(told, Some(Err(_))), "the driver warns by this: {told:?}");
+    let lines = said.0.lock().unwrap().clone();
+    assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("no stream to the hub")), "{lines:#?}");
+}
+
 fn instance(number: u8) -> Arc<LocalInstance> {
     let endpoint = Endpoint {
         service: "web".parse().unwrap(),

@@ -11,11 +11,12 @@ use std::{
 
 use weft_core::{
     flow,
-    merge::{ServiceEntry, Snapshot},
+    merge::{STAYS_IN_TLS, ServiceEntry, Snapshot},
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
-    resource::{Address, Endpoint, Health, IdentityFrom},
+    resource::{Address, Endpoint, Health, IdentityFrom, Resource, TlsMode},
     table::{Table, Upstream},
+    tls::Credentials,
 };
 use weft_registries::checked::Findings;
 
@@ -31,22 +32,32 @@ type Workloads<'a> = HashMap<(&'a str, &'a Address), &'a Arc<Upstream>>;
 /// When each scope was last confirmed.
 type Confirmed = BTreeMap<Scope, SystemTime>;
 
+/// What is asked about: what registries say, what was made of it, and who is trusted.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// What the registries say.
+    pub snapshot: &'a Snapshot,
+    /// What is done with it.
+    pub table: &'a Table,
+    /// How the registries are.
+    pub status: &'a flow::Status,
+    /// Whose certificates can be checked here.
+    pub credentials: &'a Credentials,
+    /// What checks of endpoints find.
+    pub findings: &'a Findings,
+}
+
 /// Every endpoint, by registry, service, port and instance. `clock` is the time on the clock of
 /// [`EndpointState::ejected_until`], in milliseconds.
 ///
 /// [`EndpointState::ejected_until`]: weft_core::table::EndpointState::ejected_until
 #[must_use]
-pub fn endpoints(
-    (snapshot, table, status): (&Snapshot, &Table, &flow::Status),
-    findings: &Findings,
-    clock: u64,
-    now: SystemTime,
-) -> Vec<view::Endpoint> {
-    let (used, same) = used(table);
-    let scopes = status.registries.iter().flat_map(|registry| &registry.scopes);
+pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpoint> {
+    let (used, same) = used(told.table, clock);
+    let scopes = told.status.registries.iter().flat_map(|registry| &registry.scopes);
     let confirmed: Confirmed = scopes.filter_map(|it| Some((it.scope.clone(), it.committed_at?))).collect();
     let mut rows = Vec::new();
-    for (registry, partition) in &snapshot.partitions {
+    for (registry, partition) in &told.snapshot.partitions {
         let mut services: Vec<_> = partition.services.iter().collect();
         services.sort_by_key(|(name, _)| *name);
         for (name, entry) in services {
@@ -54,14 +65,16 @@ pub fn endpoints(
             let age_s = age_s(&key, entry, &confirmed, now);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
-                let mut row = row(&key, entry, endpoint, upstream, age_s, clock);
+                let mut row = row(told, &key, entry, endpoint, upstream, age_s, clock);
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
                 if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
                     let Upstream { registry, endpoint, .. } = &***twin;
+                    let stands =
+                        if endpoint.health == Health::Healthy { "is called" } else { "stands for both" };
                     row.reason =
-                        Some(format!("the same as {registry}'s {}, which is called", endpoint.instance));
+                        Some(format!("the same as {registry}'s {}, which {stands}", endpoint.instance));
                 }
-                check(&mut row, &key, endpoint, findings, now);
+                check(&mut row, &key, endpoint, told.findings, now);
                 rows.push(row);
             }
         }
@@ -69,26 +82,63 @@ pub fn endpoints(
     rows
 }
 
+/// What registries say and what is not taken over, by registry and origin: an endpoint that its registry may not name, or
+/// whose address nobody but its own host can mean, is among it and in no list of endpoints.
+#[must_use]
+pub fn left_out_by_origin(snapshot: &Snapshot) -> Vec<view::LeftOut> {
+    let faulty = snapshot.scopes.iter().flat_map(|(scope, state)| {
+        let origins = state.faulty.iter().filter_map(|name| state.origins.get(name));
+        origins.map(move |origin| (scope, origin))
+    });
+    let rows = faulty.flat_map(|(scope, origin)| {
+        origin.faults.iter().map(move |fault| view::LeftOut {
+            registry: scope.registry.to_string(),
+            origin: origin.name.to_string(),
+            place: fault.place.clone(),
+            eligible: false,
+            reason: fault.message.clone(),
+        })
+    });
+    rows.collect()
+}
+
 /// An endpoint that is in force.
 #[derive(Clone, Copy)]
 struct Used<'a> {
     upstream: &'a Arc<Upstream>,
+    /// One of those that take the calls in its place, while one of them can.
+    better: Option<&'a Arc<Upstream>>,
     /// Whether none of those that it stands among is better, nor a first choice.
     last_resort: bool,
 }
 
 /// The endpoints in force, by their names and by their addresses.
-fn used(table: &Table) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
+fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
     let (mut used, mut same) = (HashMap::new(), HashMap::new());
     for (upstream, set) in sorted(table).flat_map(|destination| endpoints_of(destination)) {
         let endpoint = &upstream.endpoint;
-        let best = set.all.first().map(|best| best.endpoint.health);
-        let last_resort = set.first_choice == 0 && best == Some(endpoint.health);
+        let takes_calls = |it: &&Arc<Upstream>| ejected_until(it) <= clock;
+        let first = set.all.get(..set.first_choice).unwrap_or_default();
+        let is_first = first.iter().any(|it| Arc::ptr_eq(it, upstream));
+        let better = if is_first { None } else { first.iter().find(takes_calls) };
+        let rank = |it: &Arc<Upstream>| (it.endpoint.health, it.tier);
+        let best = set.all.iter().filter(takes_calls).map(rank).min();
+        let is_best = match best {
+            Some((health, tier)) if health == Health::Healthy => (health, tier) == rank(upstream),
+            Some((health, _)) => health == endpoint.health,
+            None => false,
+        };
+        let last_resort = !is_first && better.is_none() && is_best;
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
-        used.insert(key, Used { upstream, last_resort });
+        used.insert(key, Used { upstream, better, last_resort });
         same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
     }
     (used, same)
+}
+
+/// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.
+fn ejected_until(upstream: &Upstream) -> u64 {
+    upstream.state.peek().map_or(0, |state| state.ejected_until.load(Ordering::Relaxed))
 }
 
 /// Seconds since the registry last said that this is so: of the oldest part that speaks of the service.
@@ -100,6 +150,7 @@ fn age_s(key: &ServiceKey, entry: &ServiceEntry, confirmed: &Confirmed, now: Sys
 }
 
 fn row(
+    told: Told<'_>,
     key: &ServiceKey,
     entry: &ServiceEntry,
     endpoint: &Endpoint,
@@ -108,12 +159,18 @@ fn row(
     clock: u64,
 ) -> view::Endpoint {
     let state = used.and_then(|used| used.upstream.state.peek());
-    let ejected_until = state.map_or(0, |state| state.ejected_until.load(Ordering::Relaxed));
+    let ejected_until = used.map_or(0, |used| ejected_until(used.upstream));
     let ejected_for_s = (ejected_until > clock).then(|| (ejected_until - clock) as f64 / 1e3);
     let reason = match used {
         None => Some(left_out(entry, endpoint)),
-        Some(_) => spared(endpoint, ejected_for_s),
+        Some(used) => untrusted(endpoint, told.credentials).or_else(|| {
+            spared(&used.upstream.endpoint, ejected_for_s, || another(told, key, endpoint, used))
+        }),
     };
+    let outranked =
+        used.filter(|_| reason.is_none()).and_then(|used| Some(outranked(used.upstream, used.better?)));
+    let (stands_by, reason) = (outranked.is_some(), reason.or(outranked));
+    let said = format!("{:?}", endpoint.tls).to_lowercase();
     view::Endpoint {
         registry: key.registry.to_string(),
         service: key.service.to_string(),
@@ -123,7 +180,8 @@ fn row(
         mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
         identity_from: endpoint.identity.as_ref().map(|_| rule_text(endpoint.identity_from).to_owned()),
-        tls: format!("{:?}", endpoint.tls).to_lowercase(),
+        tls: said,
+        tls_stays: stays_in_tls(told.snapshot, key, entry, endpoint),
         labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         weight: endpoint.weight,
         locality: endpoint.locality.to_string(),
@@ -131,6 +189,7 @@ fn row(
         in_flight: state.map_or(0, |state| state.in_flight.load(Ordering::Relaxed)),
         ejected_for_s,
         eligible: reason.is_none(),
+        stands_by,
         reason,
         last_resort: ejected_for_s.is_none() && used.is_some_and(|used| used.last_resort),
         age_s,
@@ -166,18 +225,73 @@ fn left_out(entry: &ServiceEntry, endpoint: &Endpoint) -> String {
     }
 }
 
-/// Why calls go elsewhere while they can.
-fn spared(endpoint: &Endpoint, ejected_for_s: Option<f64>) -> Option<String> {
+/// Why calls go elsewhere while they can. `whose` says which registry says so.
+fn spared(endpoint: &Endpoint, ejected_for_s: Option<f64>, whose: impl FnOnce() -> String) -> Option<String> {
     if let Some(seconds) = ejected_for_s {
         return Some(format!("calls to it failed: taken out for {seconds:.0} s more"));
     }
     match endpoint.health {
         Health::Healthy if endpoint.weight == 0 => Some("its weight is 0".into()),
         Health::Healthy => None,
-        Health::Draining => Some("its registry says that it is finishing".into()),
-        Health::Unhealthy => Some("its registry says that it is unhealthy".into()),
-        Health::Unconfirmed => Some("its registry no longer mentions it, and may have been unable to".into()),
+        Health::Draining => Some(format!("{} says that it is finishing", whose())),
+        Health::Unhealthy => Some(format!("{} says that it is unhealthy", whose())),
+        Health::Unconfirmed => {
+            Some(format!("{} no longer mentions it, and may have been unable to", whose()))
+        }
     }
+}
+
+/// Which registry says of an endpoint what its health is: its own, or one that tells of the same workload.
+fn another(told: Told<'_>, key: &ServiceKey, endpoint: &Endpoint, used: &Used<'_>) -> String {
+    let own = || "its registry".to_owned();
+    let health = used.upstream.endpoint.health;
+    if endpoint.health == health {
+        return own();
+    }
+    let is_twin = |it: &Endpoint| {
+        it.address == endpoint.address && it.identity == endpoint.identity && it.health == health
+    };
+    let others = told.snapshot.partitions.iter().filter(|(registry, _)| **registry != key.registry);
+    let twins = others.filter_map(|(registry, partition)| {
+        let entry = partition.services.get(&key.service)?;
+        Some((registry, entry.endpoints.iter().find(|it| is_twin(it))?))
+    });
+    let named = |(registry, twin): (&RegistryName, &Arc<Endpoint>)| {
+        format!("{registry}, which tells of it as {},", twin.instance)
+    };
+    twins.map(named).next().unwrap_or_else(own)
+}
+
+/// Why no call to it can come to anything: nobody here can tell whether who answers is who must.
+fn untrusted(endpoint: &Endpoint, credentials: &Credentials) -> Option<String> {
+    let identity = endpoint.identity.as_ref().filter(|_| endpoint.tls == TlsMode::Required)?;
+    let domain = identity.trust_domain();
+    let reason = format!("no root of the trust domain {domain} is trusted here");
+    credentials.bundle(&domain).is_none().then_some(reason)
+}
+
+/// Why others come first.
+fn outranked(upstream: &Upstream, better: &Upstream) -> String {
+    let Upstream { registry, endpoint, .. } = better;
+    match better.is_preferred_to(upstream) {
+        true => format!("those of {registry}, which its join prefers, take the calls: {}", endpoint.instance),
+        false => format!("nearer ones take the calls: {} in {}", endpoint.instance, endpoint.locality),
+    }
+}
+
+/// Whether its registry allows plaintext now, which does not count any more.
+fn stays_in_tls(snapshot: &Snapshot, key: &ServiceKey, entry: &ServiceEntry, endpoint: &Endpoint) -> bool {
+    let scope = |part: &Arc<str>| Scope { registry: key.registry.clone(), part: part.clone() };
+    let origins = entry.origins.iter();
+    let mut faulty = origins.filter_map(|origin| {
+        let state = snapshot.scopes.get(&scope(&origin.part))?;
+        state.faulty.contains(&origin.name).then(|| state.origins.get(&origin.name))?
+    });
+    faulty.any(|origin| {
+        let mut faults = origin.faults.iter().filter(|fault| fault.message == STAYS_IN_TLS);
+        let place = || Resource::Endpoint(endpoint.clone().into()).key().describe();
+        faults.any(|fault| fault.place == place())
+    })
 }
 
 fn rule_text(from: IdentityFrom) -> &'static str {

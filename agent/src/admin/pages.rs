@@ -128,7 +128,7 @@ pub(super) fn sorted(table: &Table) -> impl Iterator<Item = &Arc<Destination>> {
 }
 
 /// A service's own endpoints: those of the rule that every port ends with, and of all others that lead to the service.
-pub(super) fn endpoints_of(destination: &Destination) -> Vec<(&Arc<Upstream>, &EndpointSet)> {
+pub(crate) fn endpoints_of(destination: &Destination) -> Vec<(&Arc<Upstream>, &EndpointSet)> {
     let targets = destination.ports.iter().flat_map(|port| port.rules.iter()).flat_map(|rule| &rule.targets);
     targets
         .filter(|target| target.service == destination.key)

@@ -1,5 +1,6 @@
 //! `weft check`: says all that is wrong with files before anything runs with them, and with the registries they name.
 
+mod hub;
 mod registries;
 mod store;
 

@@ -6,13 +6,14 @@ use super::{
     output::{ReadOptions, ServiceFilter, or_dash, print_json, span},
     table::Table,
 };
-use crate::view::Endpoint;
+use crate::view::{Endpoint, LeftOut};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     service: ServiceFilter,
-    /// Say of each endpoint which registry tells of it and how long ago, what named its identity, and why no calls go to it
+    /// Say of each endpoint which registry tells of it and how long ago, what named its identity, and why no calls go to it;
+    /// and what registries say that was left out
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -22,14 +23,36 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let client = args.read.client();
     let mut endpoints: Vec<Endpoint> = client.get("/endpoints").await?;
-    args.service.keep(&client, &mut endpoints, |endpoint| &endpoint.service).await?;
+    let left_out: Vec<LeftOut> = if args.explain { client.get("/left-out").await? } else { Vec::new() };
+    let left_out: Vec<_> =
+        left_out.into_iter().filter(|it| args.service.is_about(&[&it.origin, &it.place])).collect();
+    // A service of which nothing was taken over is known by what was left out.
+    if left_out.is_empty() {
+        args.service.keep(&client, &mut endpoints, |endpoint| &endpoint.service).await?;
+    } else {
+        endpoints.retain(|endpoint| args.service.takes(&endpoint.service));
+    }
     if args.read.is_json() {
-        print_json(&endpoints)?;
+        let rows =
+            endpoints.iter().map(serde_json::to_value).chain(left_out.iter().map(serde_json::to_value));
+        print_json(&rows.collect::<Result<Vec<_>, _>>()?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let table = if args.explain { explained(endpoints) } else { listed(endpoints) };
     table.print("no endpoints")?;
+    if !left_out.is_empty() {
+        println!("\nnot taken over, or not as it is said:");
+        faults(left_out).print("")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn faults(left_out: Vec<LeftOut>) -> Table {
+    let mut table = Table::new(&["REGISTRY", "SAID BY", "WHAT", "FAULT"]);
+    for LeftOut { registry, origin, place, reason, .. } in left_out {
+        table.row([registry, origin, place, reason]);
+    }
+    table
 }
 
 fn listed(endpoints: Vec<Endpoint>) -> Table {
@@ -90,7 +113,7 @@ fn explained(endpoints: Vec<Endpoint>) -> Table {
             endpoint.instance,
             endpoint.health,
             reached.to_string(),
-            endpoint.tls,
+            if endpoint.tls_stays { format!("{}, as before", endpoint.tls) } else { endpoint.tls },
             or_dash(endpoint.identity.as_deref()),
             or_dash(endpoint.identity_from.as_deref()),
             or_dash(Some(&endpoint.locality)),

@@ -69,6 +69,14 @@ impl ServiceFilter {
         service == wanted || service.strip_suffix(".default") == Some(wanted)
     }
 
+    /// Whether any of these texts, in whatever terms, speaks of the service that was named; every text does when none was.
+    pub(super) fn is_about(&self, texts: &[&str]) -> bool {
+        let Some(wanted) = &self.service else { return true };
+        let label = wanted.split('.').next().unwrap_or(wanted);
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        texts.iter().any(|text| text.split(|c| !is_word(c)).any(|word| word == label))
+    }
+
     /// Keeps the rows of the service that was named.
     ///
     /// # Errors

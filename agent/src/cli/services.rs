@@ -1,12 +1,17 @@
 //! `weft services`.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
+
+use serde::Deserialize;
 
 use super::{
     output::{ReadOptions, ServiceFilter, print_json},
     table::Table,
 };
-use crate::view::Service;
+use crate::{
+    admin::client::AdminClient,
+    view::{Registry, Service},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,6 +29,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print_json(&services)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let note = if services.is_empty() { nothing(&client).await? } else { String::new() };
     let mut table = Table::new(&["SERVICE", "REGISTRY", "PORTS", "HEALTHY", "HOSTS"]);
     for service in services {
         table.row([
@@ -34,6 +40,35 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             service.hosts.join(","),
         ]);
     }
-    table.print("no services: no registry has said anything yet (see weft status)")?;
+    table.print(&note)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who answers has registries, an agent or a hub.
+#[derive(Deserialize)]
+struct Asked {
+    registries: Vec<Registry>,
+}
+
+/// Says who told of no services, and who has said nothing yet.
+async fn nothing(client: &AdminClient) -> anyhow::Result<String> {
+    let Asked { registries } = client.get("/status").await?;
+    let name = |registry: &Registry| registry.scope.split('/').next().unwrap_or_default().to_owned();
+    let of = |has_said: bool| {
+        let rows = registries.iter().filter(|registry| registry.age_s.is_some() == has_said);
+        rows.map(name).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+    };
+    let (said, silent) = (of(true), of(false));
+    Ok(match (said.is_empty(), silent.is_empty()) {
+        (true, true) => "no services: no registry is followed".to_owned(),
+        (true, false) => "no services: no registry has said anything yet (see weft status)".to_owned(),
+        (false, true) => {
+            format!("no services: there are none in {said} (weft status says what was left out)")
+        }
+        (false, false) => {
+            format!(
+                "no services: there are none in {said}, and {silent} has said nothing yet (see weft status)"
+            )
+        }
+    })
 }

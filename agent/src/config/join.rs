@@ -7,6 +7,24 @@ use weft_core::{
 };
 use weft_registries::Plan;
 
+/// Registries that joins name and nobody follows, each with what to do about it: of `known`, some are configured here, and the
+/// others are all that the hub relays. Until it has said so, nobody can know.
+#[must_use]
+pub fn strangers(joins: &[Join], known: &[RegistryName]) -> Vec<String> {
+    let mut strangers: Vec<&RegistryName> = joins.iter().flat_map(|join| &join.registries).collect();
+    strangers.retain(|named| !known.contains(named));
+    strangers.sort();
+    strangers.dedup();
+    let say = |stranger: &RegistryName| {
+        let meant = nearest(stranger.as_str(), known.iter().map(RegistryName::as_str));
+        let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        format!(
+            "joins nothing of registry `{stranger}`: neither this file nor the hub has one of that name{meant}"
+        )
+    };
+    strangers.into_iter().map(say).collect()
+}
+
 pub(super) fn read(root: &Section<'_>, plans: &[Plan]) -> Vec<Join> {
     let sections = root.sections("join");
     let joins: Vec<_> =

@@ -154,6 +154,13 @@ impl Announcements {
         }
     }
 
+    /// The store gives no answer to what this hub must write, or does again.
+    fn note_away(&self, away: bool) {
+        if self.lock().stored.note_away(away, Instant::now()) {
+            self.changed.send_replace(());
+        }
+    }
+
     /// As which registry they are relayed.
     pub(super) fn name(&self) -> &RegistryName {
         &self.terms.name

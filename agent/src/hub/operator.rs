@@ -69,7 +69,7 @@ pub enum TokenWishError {
     #[error("cannot read the request: {0}")]
     Query(String),
     /// The store failed.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice_on(.0))]
     Store(#[from] StoreError),
 }
 
@@ -89,11 +89,22 @@ pub enum OperatorError {
     #[error("{1} tokens begin with {0:?}; give more of it")]
     ManyTokens(String, usize),
     /// The store failed.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice_on(.0))]
     Store(#[from] StoreError),
     /// The authority's files.
     #[error(transparent)]
     Folder(#[from] FolderError),
+}
+
+impl TokenWishError {
+    /// As the hub's socket says it: whose fault it is.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Store(fault) => status_of(fault),
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 impl OperatorError {
@@ -103,8 +114,24 @@ impl OperatorError {
         match self {
             Self::Query(_) | Self::ManyTokens(..) => StatusCode::BAD_REQUEST,
             Self::NoNode(_) | Self::NoToken(_) => StatusCode::NOT_FOUND,
-            Self::Store(_) | Self::Folder(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(fault) => status_of(fault),
+            Self::Folder(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+/// What does not answer now may answer later.
+fn status_of(fault: &StoreError) -> StatusCode {
+    match fault {
+        StoreError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn advice_on(fault: &StoreError) -> &'static str {
+    match fault {
+        StoreError::Unreachable(_) => "; try again when it answers",
+        _ => "",
     }
 }
 
@@ -359,6 +386,18 @@ mod tests {
         assert!(TokenWish::from_query("ttl=-1").is_err());
         let odd = TokenWish { node: Some("a b&identity=c%".to_owned()), hub: "[::1]:1 &".to_owned(), ..wish };
         assert_eq!(TokenWish::from_query(&odd.to_query()).unwrap(), odd);
+    }
+
+    #[test]
+    fn a_store_that_is_away_is_nobodys_bad_request() {
+        let away = || StoreError::Unreachable("connection refused".into());
+        let wish = TokenWishError::from(away());
+        assert_eq!(
+            (wish.status(), OperatorError::from(away()).status()),
+            (StatusCode::SERVICE_UNAVAILABLE, wish.status())
+        );
+        assert_eq!(wish.to_string(), "the store is away: connection refused; try again when it answers");
+        assert_eq!(TokenWishError::Query(String::new()).status(), StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{Method, StatusCode};
+use http::Method;
 use weft_core::{
     flow::{FlowHandle, Status},
     publish::Reader,
@@ -108,7 +108,7 @@ impl Operator {
         };
         match made {
             Ok(token) => Answer::json(&serde_json::json!({ "token": token.to_text() })),
-            Err(fault) => Answer::error(StatusCode::BAD_REQUEST, fault),
+            Err(fault) => Answer::error(fault.status(), fault),
         }
     }
 

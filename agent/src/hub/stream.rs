@@ -102,7 +102,7 @@ struct Stream {
     presence: Presence,
     /// Of the words in use.
     version: u32,
-    /// Where it announces its services; none where it may not.
+    /// Where it announces its services; none where it may not, and before it has said a word of its own.
     desk: Option<Arc<Desk>>,
     software: String,
     sequence: u64,
@@ -176,8 +176,6 @@ impl Stream {
             return Err(End(Some(Status::permission_denied(message))));
         };
         self.granted = granted.iter().cloned().collect();
-        let announcements = self.shared.announcements.as_ref();
-        self.desk = announcements.map(|it| Arc::new(it.enter(&self.node.name, Instant::now())));
         let welcome = Welcome {
             version,
             epoch: Bytes::copy_from_slice(&self.shared.past.epoch()),
@@ -270,7 +268,10 @@ impl Stream {
                 self.unacknowledged.retain(|sent| *sent > acknowledge.sequence);
                 Ok(())
             }
-            ClientWord::Report(report) => self.note(report),
+            ClientWord::Report(report) => {
+                self.enter();
+                self.note(report)
+            }
             ClientWord::Announce(_) | ClientWord::Withdraw(_) if self.version < ANNOUNCING => {
                 Err(End(Some(Status::invalid_argument("a word of a later version than the one in use"))))
             }
@@ -279,8 +280,18 @@ impl Stream {
         }
     }
 
+    /// The node is there with all that it announces: every agent's first word after the welcome is a report. Who says nothing
+    /// of the node only looks, and what it does not announce is none the less announced.
+    fn enter(&mut self) -> Option<Arc<Desk>> {
+        if self.desk.is_none() {
+            let announcements = self.shared.announcements.as_ref()?;
+            self.desk = Some(Arc::new(announcements.enter(&self.node.name, Instant::now())));
+        }
+        self.desk.clone()
+    }
+
     async fn announce(&mut self, Announce { request, event }: Announce) -> Result<(), End> {
-        let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
+        let Some(desk) = self.enter() else { return self.takes_none(request).await };
         let (office, node, before) =
             (self.shared.office.clone(), self.node.name.clone(), self.granted.clone());
         let (word, size) = (desk.hear(), event.len());
@@ -303,7 +314,7 @@ impl Stream {
     }
 
     async fn withdraw(&mut self, Withdraw { request, origin }: Withdraw) -> Result<(), End> {
-        let Some(desk) = self.desk.clone() else { return self.takes_none(request).await };
+        let Some(desk) = self.enter() else { return self.takes_none(request).await };
         let (word, size) = (desk.hear(), origin.len());
         let withdrawing = async move {
             let _word = word;

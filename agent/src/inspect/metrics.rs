@@ -40,7 +40,7 @@ fn render_agent(text: &mut String, inspect: &Inspect) -> Result {
     )?;
     writeln!(text, "weft_config_last_reload_successful {}", u8::from(record.fault.is_none()))?;
     registries(text, &inspect.statuses.load_full(), SystemTime::now())?;
-    announcements(text, &inspect.announcements.rows())?;
+    announcements(text, &inspect.announcement_rows(&inspect.statuses.load_full()))?;
     let held = inspect.certificates();
     let name = "weft_certificate_expiry_timestamp_seconds";
     gauge(

@@ -242,3 +242,106 @@ fn what_a_host_may_not_announce_is_refused_by_name() {
     world.sandbox.ok(&["ca", "node", "remove", "--state-dir", "hub", "one"]);
     until_within(SECONDS, "it is gone", || world.endpoints().is_empty().then_some(()));
 }
+
+/// What `weft check --registry` says of a node's hub, and whether it is content.
+fn looked(world: &World, node: &str) -> (Value, bool) {
+    let output = world.sandbox.run(&["check", "--registry", "-o", "json", &format!("{node}.toml")]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (report["registries"][0].clone(), output.status.success())
+}
+
+#[test]
+fn a_look_at_the_hub_shows_what_it_relays_and_what_a_host_lacks() {
+    let application = Application::start("one");
+    let mut world = World::new();
+    world.serves("one", address(), REVIEWS, application.address);
+    let (row, is_well) = looked(&world, "one");
+    let error = row["error"].as_str().unwrap();
+    assert!(!is_well && row["error_kind"] == "denied", "{row}");
+    assert!(error.contains("somebody answers") && error.contains("has not joined a mesh"), "{error}");
+    world.join("one", REVIEWS);
+    world.sees(1);
+    let held = |world: &World| {
+        let output = world.sandbox.run(&["hub", "status", "-o", "json", "--socket", "hub/admin.sock"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut nodes = status["nodes"].as_array().unwrap().iter();
+        let node = nodes.find(|node| node["name"] == "one").unwrap().clone();
+        (node["certificates"].as_array().unwrap().len(), node["trusts"].clone())
+    };
+    let before =
+        until("the hub knows what the node holds", || Some(held(&world)).filter(|(count, _)| *count > 1));
+    // Beside the agent that runs with the same state.
+    let (row, is_well) = looked(&world, "one");
+    assert!(is_well && row["relays"] == serde_json::json!(["announced"]), "{row}");
+    assert_eq!(
+        (&row["services"], &row["endpoints"], &row["usable"]),
+        (&1.into(), &1.into(), &1.into()),
+        "{row}"
+    );
+    assert_eq!(held(&world), before, "who looks says nothing of the node");
+
+    // A join of what nobody has.
+    let file = std::fs::read_to_string(world.sandbox.path("one.toml")).unwrap();
+    let join = "[[join]]\nregistries = [\"announced\", \"anounced\"]\n";
+    world.sandbox.write("one.toml", &format!("{file}{join}"));
+    let (row, _) = looked(&world, "one");
+    assert!(row["skipped"].to_string().contains("`anounced`"), "{row}");
+    world.process("one").kill();
+    world.start("one");
+    until("it is told", || {
+        let told = world.status("one")?["diagnostics"].to_string();
+        told.contains("did you mean `announced`").then_some(())
+    });
+
+    world.process("hub").kill();
+    let (row, is_well) = looked(&world, "one");
+    assert!(!is_well && row["error_kind"] == "unreachable", "{row}");
+}
+
+#[test]
+fn who_only_looks_at_the_hub_does_not_stand_for_the_node() {
+    let application = Application::start("one");
+    let mut world = World::new();
+    world.serves("one", address(), REVIEWS, application.address);
+    world.join("one", REVIEWS);
+    world.sees(1);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = weft_agent::identity::look(&world.sandbox.path("one"), Vec::new()).unwrap();
+    let link = runtime.block_on(async { weft_registries::hub::HubLink::start(config) });
+    let is_there = |state: &weft_registries::hub::LinkState| {
+        matches!(state, weft_registries::hub::LinkState::Connected { .. })
+    };
+    runtime.block_on(async { link.state().wait_for(is_there).await.map(drop).unwrap() });
+    world.process("one").kill();
+    until_within(GRACE * 4, "it is unhealthy", || {
+        (world.endpoints().first()?["health"] == "unhealthy").then_some(())
+    });
+    assert!(is_there(&link.state().borrow()));
+}
+
+#[test]
+fn an_announcement_whose_name_is_another_services_says_that_it_is_not_in_force() {
+    let application = Application::start("one");
+    let mut world = World::new();
+    let hub = std::fs::read_to_string(world.sandbox.path("hub.toml")).unwrap();
+    let folder = world.sandbox.path("hub.d");
+    world.sandbox.write(
+        "hub.d/all.toml",
+        &format!(
+            "[[service]]\nname = \"reviews.default\"\nports = [{{ name = \"http\", number = 80 }}]\n\
+             [[service.endpoint]]\naddress = \"10.1.0.1:80\"\nmesh = \"10.1.0.1:15008\"\nidentity = \"{BANK}\"\n"
+        ),
+    );
+    world.sandbox.write(
+        "hub.toml",
+        &format!("{hub}[[registry]]\nkind = \"static\"\nname = \"platform\"\npath = {folder:?}\n"),
+    );
+    world.process("hub").kill();
+    world.start("hub");
+    world.serves("one", address(), REVIEWS, application.address);
+    world.join("one", REVIEWS);
+    let fault = until_within(Duration::from_secs(30), "it is told", || {
+        Some(world.status("one")?["announcements"][0]["fault"].as_str()?.to_owned())
+    });
+    assert!(fault.contains("not in force") && fault.contains("platform/reviews.default"), "{fault}");
+}

@@ -9,6 +9,7 @@ mod announced;
 mod checked;
 mod demonstration;
 mod exit_codes;
+mod explained;
 mod lifecycle;
 mod open_files;
 mod outage;

@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -22,10 +22,12 @@ use weft_core::{
 };
 use weft_registries::hub::{HubRegistry, LinkState};
 
-use crate::support::{client, eventually};
+use crate::support::{blocking, client, eventually};
 
 /// As long as an announcement stays without its host.
 const GRACE: Duration = Duration::from_secs(5);
+/// How soon it is noticed that the store gives no answer: a renewal of its lease, and the time that a leader is chosen in.
+const NOTICED: Duration = Duration::from_secs(30);
 
 async fn start(folder: &Path, name: &str, section: &str) -> Hub {
     let path = |name: &str| folder.join(name);
@@ -42,11 +44,21 @@ async fn start(folder: &Path, name: &str, section: &str) -> Hub {
     Hub::start(&config).await.unwrap()
 }
 
+/// What a hub says of itself.
+async fn status(folder: &Path, hub: &str) -> Option<Value> {
+    AdminClient::new(&folder.join(hub).join("hub.sock")).get("/status").await.ok()
+}
+
+/// What it says of the registry of what hosts announce.
+async fn row(folder: &Path, hub: &str) -> Option<Value> {
+    let status = status(folder, hub).await?;
+    status["registries"].as_array()?.iter().find(|row| row["scope"] == "announced").cloned()
+}
+
 /// How many endpoints a hub relays that hosts have announced, and what it complains of.
 async fn relayed(folder: &Path, hub: &str) -> Option<(u64, String)> {
-    let status: Value = AdminClient::new(&folder.join(hub).join("hub.sock")).get("/status").await.ok()?;
-    let rows = status["registries"].as_array()?;
-    let row = rows.iter().find(|row| row["scope"] == "announced")?;
+    let status = status(folder, hub).await?;
+    let row = row(folder, hub).await?;
     let complaints = format!("{}{}", row["faults"], status["diagnostics"]);
     Some((row["counts"]["endpoints"].as_u64().unwrap_or_default(), complaints))
 }
@@ -153,4 +165,43 @@ pub(crate) async fn at_two_hubs(section: &str) {
     both(0).await;
     two.stop().await;
     one.stop().await;
+}
+
+/// A store that lost its quorum answers no question, and one member of it may go on to tell that nothing changes. `lose` and
+/// `heal` block.
+pub(crate) async fn without_a_quorum(section: &str, lose: impl FnOnce(), heal: impl FnOnce()) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let domain = TrustDomain::new("demo.mesh").unwrap();
+    AuthorityFolder::of_state(&folder.join("one")).initialise(&domain, SystemTime::now()).unwrap();
+    let hub = start(folder, "one", section).await;
+    let agent = agent(folder, "a", "reviews", &[&hub]).await;
+    let registry = HubRegistry::new(RegistryName::new("hub").unwrap(), agent.link().clone());
+    let lease = registry.register(instance("a", "reviews")).unwrap();
+    let is_one = async || relayed(folder, "one").await.is_some_and(|(known, _)| known == 1);
+    eventually("it is announced", is_one).await;
+    blocking(lose);
+    let (killed, mut slowest) = (Instant::now(), Duration::ZERO);
+    loop {
+        let asked = Instant::now();
+        let row = row(folder, "one").await;
+        slowest = slowest.max(asked.elapsed());
+        let row = row.expect("a hub answers whatever its store does");
+        assert_eq!(row["counts"]["endpoints"], 1, "{row}");
+        if row["state"] == "away" {
+            break;
+        }
+        assert!(killed.elapsed() < NOTICED, "it is not noticed that the store is gone: {row}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let told = AdminClient::new(&folder.join("one/hub.sock")).get::<Value>("/nodes").await;
+    eprintln!("noticed after {:?}, the slowest page took {slowest:?}: {told:?}", killed.elapsed());
+    blocking(heal);
+    eventually("the store is back", async || {
+        row(folder, "one").await.is_some_and(|row| row["state"] == "connected")
+    })
+    .await;
+    assert!(is_one().await);
+    lease.withdraw().await;
+    hub.stop().await;
 }

@@ -154,3 +154,10 @@ async fn consul_shares_what_hosts_announce_between_hubs() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
     announced::at_two_hubs(&section(&consul)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_notices_that_consul_lost_its_quorum() {
+    let Some(consul) = start(ConsulOptions { servers: 3, ..ConsulOptions::default() }) else { return };
+    let lose = || [1, 2].into_iter().for_each(|index| consul.member(index).kill());
+    announced::without_a_quorum(&section(&consul), lose, || consul.restart().unwrap()).await;
+}

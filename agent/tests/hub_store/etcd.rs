@@ -92,3 +92,10 @@ async fn etcd_shares_what_hosts_announce_between_hubs() {
     let Some(etcd) = start(1) else { return };
     announced::at_two_hubs(&section(&etcd)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_notices_that_etcd_lost_its_quorum() {
+    let Some(etcd) = start(3) else { return };
+    let lose = || [1, 2].into_iter().for_each(|index| etcd.member(index).kill());
+    announced::without_a_quorum(&section(&etcd), lose, || etcd.restart().unwrap()).await;
+}

@@ -175,3 +175,10 @@ async fn objects_of_kubernetes_share_what_hosts_announce_between_hubs() {
     let Some(kubernetes) = start() else { return };
     announced::at_two_hubs(&hub(&kubernetes, None)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_notices_that_the_api_server_is_gone() {
+    let Some(kubernetes) = start() else { return };
+    let (lose, heal) = (|| kubernetes.kill_api_server(), || kubernetes.restart_api_server().unwrap());
+    announced::without_a_quorum(&section(&kubernetes.admin_kubeconfig()), lose, heal).await;
+}

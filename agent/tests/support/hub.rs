@@ -189,7 +189,7 @@ impl Mesh {
             node: identity,
             node_name: node.to_owned(),
             tls: Arc::new(TlsContext::new(Publisher::new(credentials).reader())),
-            report: watch::channel(NodeReport::default()).1,
+            report: Some(watch::channel(NodeReport::default()).1),
         }
     }
 

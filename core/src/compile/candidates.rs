@@ -13,12 +13,11 @@ use super::{join::Prefer, unit::Group};
 use crate::{
     diagnostic::Diagnostic,
     locality::Locality,
+    merge::ServiceEntry,
     name::{PortName, RegistryName},
     resource::{Address, Endpoint, Health, Service, ServicePort},
+    table::DISTANCES,
 };
-
-/// How far apart endpoint and caller are.
-const DISTANCES: u8 = 3;
 
 /// One endpoint that may be called.
 #[derive(Clone, Debug)]
@@ -150,10 +149,11 @@ fn both(first: Health, other: Health) -> Health {
 
 /// What the registries of a joined service say differently of its ports: the first one's word stands.
 pub(super) fn contradictions(group: &Group) -> Vec<Diagnostic> {
-    let mut declared = group.entries().filter_map(|(name, entry)| Some((name, entry.service.as_deref()?)));
-    let Some((first, named)) = declared.next() else { return Vec::new() };
+    let mut declared =
+        group.entries().filter_map(|(name, entry)| Some((name, entry, entry.service.as_deref()?)));
+    let Some((first, _, named)) = declared.next() else { return Vec::new() };
     let mut diagnostics = Vec::new();
-    for (registry, service) in declared {
+    for (registry, entry, service) in declared {
         for port in &service.ports {
             let Some(stands) = corresponding(service, &port.name, named) else {
                 let message = format!(
@@ -164,6 +164,14 @@ pub(super) fn contradictions(group: &Group) -> Vec<Diagnostic> {
                 diagnostics.push(Diagnostic::warning(&group.key, message));
                 continue;
             };
+            if stands.number != port.number && !is_instances(entry, service, port) {
+                let message = format!(
+                    "registry \"{registry}\" says that callers find port {} at {}, registry \"{first}\" says at {}, which \
+                     stands: nobody finds it at {1}",
+                    port.name, port.number, stands.number
+                );
+                diagnostics.push(Diagnostic::warning(&group.key, message));
+            }
             if stands.protocol != port.protocol {
                 let words = |protocol| format!("{protocol:?}").to_lowercase();
                 let message = format!(
@@ -177,4 +185,13 @@ pub(super) fn contradictions(group: &Group) -> Vec<Diagnostic> {
         }
     }
     diagnostics
+}
+
+/// Whether a port's number is no more than where instances listen: a registry that knows services by their instances alone
+/// has no other word for it, and where these listen is no word on how callers call the service.
+fn is_instances(entry: &ServiceEntry, service: &Service, port: &ServicePort) -> bool {
+    let listens = |endpoint: &Arc<Endpoint>| {
+        endpoint.port_name == port.name && endpoint.address.socket().port() == port.number
+    };
+    !service.declared && entry.endpoints.iter().any(listens)
 }

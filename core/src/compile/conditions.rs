@@ -136,6 +136,14 @@ pub(super) fn parse_method(text: &str) -> Result<Method, String> {
     Method::from_bytes(text.as_bytes()).map_err(|_| format!("\"{text}\" is not a method"))
 }
 
+/// A pattern that a route may match by, as it is.
+///
+/// # Errors
+/// Says why it is none: it is no regular expression, or too large a one.
+pub fn checked_pattern(pattern: &str) -> Result<String, String> {
+    whole(pattern).map(|_| pattern.to_owned())
+}
+
 /// A regular expression that must match from the first byte to the last.
 fn whole(pattern: &str) -> Result<Regex, String> {
     // Alone first: "a)|(b" must not become valid by being wrapped.

@@ -93,6 +93,10 @@ fn route(service: &str, rules: Vec<RouteRule>) -> Resource {
     }))
 }
 
+fn named_route(name: &str, service: &str, rules: Vec<RouteRule>) -> Resource {
+    Resource::Route(Arc::new(Route { name: name.parse().unwrap(), service: service.parse().unwrap(), rules }))
+}
+
 fn backend(service: Option<&str>, version: Option<&str>, weight: u32) -> Backend {
     let subset = version.into_iter().map(|version| ("version".to_owned(), version.to_owned())).collect();
     Backend { service: service.map(|name| name.parse().unwrap()), subset, weight }
@@ -109,6 +113,35 @@ fn declared(name: &str) -> Resource {
 fn instances(destination: &Destination, rule: usize, target: usize) -> Vec<String> {
     let endpoints = &destination.ports[0].rules[rule].targets[target].endpoints;
     endpoints.all.iter().map(|upstream| upstream.endpoint.instance.to_string()).collect()
+}
+
+#[test]
+fn a_route_that_another_one_of_its_registry_hides_is_told_with_both_places() {
+    let mut world = World::new(CompileConfig::default());
+    let path = |path: &str| Some(PathMatch::Prefix(path.into()));
+    let mut say = |first: Vec<RouteRule>, later: Vec<RouteRule>| {
+        let routes = [named_route("a", "reviews", first), named_route("b", "reviews", later)];
+        world.say(&scope("static"), "file", [declared("reviews")].into_iter().chain(routes).collect());
+        let said = world.compiler.diagnostics().into_iter().filter(|it| it.message.contains("not used"));
+        said.map(|it| (it.places.join(" "), it.message)).collect::<Vec<_>>()
+    };
+    let rules = |names: &[(&str, &str)]| {
+        names.iter().map(|(name, of)| rule(name, path(of), Vec::new())).collect::<Vec<_>>()
+    };
+    for all in [rule("all", None, Vec::new()), rule("all", path("/"), Vec::new())] {
+        let told = say(vec![all], rules(&[("x", "/x")]));
+        let [(places, message)] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(places, "static/b static/a");
+        assert!(message.starts_with("is not used: the route a of the same registry"), "{message}");
+    }
+    let told = say(rules(&[("one", "/x")]), rules(&[("x", "/x"), ("y", "/y")]));
+    assert!(told.len() == 1 && told[0].1.starts_with("its rule x is not used"), "{told:?}");
+    assert_eq!(say(rules(&[("one", "/x")]), rules(&[("y", "/y")])), [], "each gets its own");
+    assert_eq!(
+        say(rules(&[("one", "/x")]), vec![rule("rest", None, Vec::new())]),
+        [],
+        "the rest is the later one's"
+    );
 }
 
 #[test]

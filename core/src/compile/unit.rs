@@ -11,7 +11,7 @@ use crate::{
     diagnostic::Diagnostic,
     merge::{Departed, ServiceEntry, Snapshot},
     name::{PortName, RegistryName, RuleName, ServiceKey, ServiceName},
-    resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, RouteRule, Service, ServicePort},
+    resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, Route, RouteRule, Service, ServicePort},
     table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
 };
 
@@ -96,9 +96,31 @@ impl Group {
             let lost = Diagnostic::warning(format_args!("{registry}/{}", route.name), message);
             first.into_iter().fold(lost, |lost, first| lost.and_at(format_args!("{winner}/{first}")))
         });
-        let overruled = overruled.collect();
+        let overruled = overruled.chain(hidden_routes(winner, &entry.routes)).collect();
         (routes, overruled)
     }
+}
+
+/// Which of one registry's routes for one service, in the order of their names, get no requests, or not all, because others
+/// before them take these.
+pub fn hidden_routes<'a>(
+    registry: &'a RegistryName,
+    routes: &'a [Arc<Route>],
+) -> impl Iterator<Item = Diagnostic> + 'a {
+    routes.iter().enumerate().flat_map(move |(index, later)| {
+        let found = routes[..index].iter().filter_map(move |first| {
+            let hidden = first.hides(later)?;
+            let lost = Diagnostic::warning(format_args!("{registry}/{}", later.name), hidden.message);
+            Some((hidden.is_whole, lost.and_at(format_args!("{registry}/{}", first.name))))
+        });
+        let mut found: Vec<_> = found.collect();
+        // Whatever others take of a route of which one leaves nothing.
+        if let Some(whole) = found.iter().position(|(is_whole, _)| *is_whole) {
+            found.swap(0, whole);
+            found.truncate(1);
+        }
+        found.into_iter().map(|(_, diagnostic)| diagnostic)
+    })
 }
 
 /// One compiled service.

@@ -12,6 +12,10 @@ use crate::{
     resource::{Endpoint, Resource, Service, ServicePort, TlsMode},
 };
 
+/// The fault of an endpoint of which its registry says that it is called in plaintext, where that was not so before.
+pub const STAYS_IN_TLS: &str =
+    "TLS was required here before and stays so: a lost tag is no leave for plaintext";
+
 /// Services whose port was once seen to require TLS on every endpoint.
 pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;
 
@@ -166,9 +170,7 @@ impl Intake {
             && let Some(limits) = limits
         {
             // A host name that reads as another service's is that name.
-            let is_foreign = |host: &HostName| {
-                ServiceName::new(host.as_str()).ok().filter(|name| !limits.admit_service(name))
-            };
+            let is_foreign = |host: &HostName| service_of(host).filter(|name| !limits.admit_service(name));
             if let Some(name) = service.hosts.iter().find_map(is_foreign) {
                 faults.push(not_owned(registry, &name, format!("a host of service `{}`", service.name)));
                 Arc::make_mut(service).hosts.retain(|host| is_foreign(host).is_none());
@@ -187,8 +189,7 @@ impl Intake {
             let service = ServiceKey { registry: registry.clone(), service: endpoint.service.clone() };
             if self.required_tls.contains(&(service, endpoint.port_name.clone())) {
                 Arc::make_mut(endpoint).tls = TlsMode::Required;
-                let message =
-                    "TLS was required here before and stays so: a lost tag is no leave for plaintext".into();
+                let message = STAYS_IN_TLS.into();
                 faults.push(OriginFault {
                     message,
                     place: resource.key().describe(),
@@ -256,4 +257,17 @@ fn with_health(good: &[Resource], newer: &[Resource]) -> Box<[Resource]> {
 fn not_owned(registry: &RegistryName, service: &ServiceName, place: String) -> OriginFault {
     let message = format!("refused: registry \"{registry}\" may not own the service {service}");
     OriginFault { message, place, keeps_last_good: false }
+}
+
+/// The service that a host name is of by its form: `web.default`, the mesh's own `web.default.mesh`, or `web.default.svc`
+/// with or without a cluster's domain.
+fn service_of(host: &HostName) -> Option<ServiceName> {
+    let text = host.as_str();
+    let name = text.strip_suffix(".mesh").filter(|name| name.contains('.')).unwrap_or(text);
+    let mut labels = name.splitn(4, '.');
+    let (label, namespace) = (labels.next()?, labels.next());
+    match (namespace, labels.next()) {
+        (Some(namespace), Some("svc")) => ServiceName::new(&format!("{label}.{namespace}")).ok(),
+        _ => ServiceName::new(name).ok(),
+    }
 }

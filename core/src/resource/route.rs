@@ -21,6 +21,56 @@ pub struct Route {
     pub rules: Vec<RouteRule>,
 }
 
+/// What a route is left with behind another one for the same service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Whether nothing is left of it.
+    pub is_whole: bool,
+    /// What is not used and why, for a person: follows on the route's name.
+    pub message: String,
+}
+
+impl Route {
+    /// What of `later`, a route of the same registry for the same service, never gets a request because this one, which comes
+    /// before it by name, has taken them all; none where each of its rules may get some.
+    #[must_use]
+    pub fn hides(&self, later: &Self) -> Option<Hidden> {
+        let taken = |rule: &&RouteRule| self.rules.iter().any(|own| own.takes_all_of(rule));
+        let names: Vec<&str> = later.rules.iter().filter(taken).map(|rule| rule.name.as_str()).collect();
+        let is_whole = names.len() == later.rules.len();
+        let what = match (is_whole, names.as_slice()) {
+            (_, []) => return None,
+            (true, _) => "is not used".to_owned(),
+            (false, [one]) => format!("its rule {one} is not used"),
+            (false, several) => format!("its rules {} are not used", several.join(", ")),
+        };
+        let message = format!(
+            "{what}: the route {} of the same registry is for {} too, comes before it by name, and takes those requests",
+            self.name, self.service
+        );
+        Some(Hidden { is_whole, message })
+    }
+}
+
+impl RouteRule {
+    /// Whether every request that meets the conditions of `other` meets those of this one, as far as they are written alike.
+    fn takes_all_of(&self, other: &Self) -> bool {
+        let takes_all = self.matches.is_empty() || self.matches.iter().any(RouteMatch::takes_all);
+        takes_all || (!other.matches.is_empty() && other.matches.iter().all(|it| self.matches.contains(it)))
+    }
+}
+
+impl RouteMatch {
+    fn takes_all(&self) -> bool {
+        let any_path = match &self.path {
+            None => true,
+            Some(PathMatch::Prefix(prefix)) => prefix.trim_end_matches('/').is_empty(),
+            Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => false,
+        };
+        any_path && self.method.is_none() && self.headers.is_empty()
+    }
+}
+
 /// One rule of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRule {

@@ -85,7 +85,16 @@ pub struct Upstream {
     pub state: LazyState,
 }
 
+/// How many tiers the endpoints of one registry have: in the caller's zone, in its region, elsewhere.
+pub const DISTANCES: u8 = 3;
+
 impl Upstream {
+    /// Whether its registry comes before that of `other` for the service, rather than that it is nearer.
+    #[must_use]
+    pub fn is_preferred_to(&self, other: &Self) -> bool {
+        self.tier / DISTANCES < other.tier / DISTANCES
+    }
+
     /// The name to dial in TLS: the encoding of the identity that must answer; none when plaintext is allowed and no
     /// identity is known. Made anew for each connection: beside a handshake it is nothing, and a hundred thousand
     /// stored names would be megabytes.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use weft_core::{
+    compile::checked_pattern,
     name::{DEFAULT_NAMESPACE, RuleName, ServiceName},
     registry::OriginFault,
     resource::{
@@ -386,7 +387,7 @@ fn matches(http: &HttpMatch) -> Result<Vec<RouteMatch>, String> {
     if !http.query_param.is_empty() {
         return Err("QueryParam cannot be said".into());
     }
-    let path = path(http);
+    let path = path(http)?;
     let headers: Vec<HeaderMatch> = http.header.iter().map(header).collect::<Result<_, _>>()?;
     let one = |method: Option<String>| RouteMatch { path: path.clone(), method, headers: headers.clone() };
     Ok(match &http.methods[..] {
@@ -396,21 +397,21 @@ fn matches(http: &HttpMatch) -> Result<Vec<RouteMatch>, String> {
 }
 
 /// A prefix of Consul's ends anywhere, ours at a slash: so it becomes an expression.
-fn path(http: &HttpMatch) -> Option<PathMatch> {
+fn path(http: &HttpMatch) -> Result<Option<PathMatch>, String> {
     let fold = if http.case_insensitive { "(?i)" } else { "" };
     if !http.path_regex.is_empty() {
-        return Some(PathMatch::Regex(http.path_regex.clone()));
+        return Ok(Some(PathMatch::Regex(checked_pattern(&http.path_regex)?)));
     }
     if !http.path_exact.is_empty() {
-        return Some(match http.case_insensitive {
+        return Ok(Some(match http.case_insensitive {
             true => PathMatch::Regex(format!("(?i){}", literal(&http.path_exact))),
             false => PathMatch::Exact(http.path_exact.clone()),
-        });
+        }));
     }
-    match http.path_prefix.as_str() {
+    Ok(match http.path_prefix.as_str() {
         "" | "/" => None,
         prefix => Some(PathMatch::Regex(format!("{fold}{}.*", literal(prefix)))),
-    }
+    })
 }
 
 fn header(condition: &HeaderCondition) -> Result<HeaderMatch, String> {
@@ -427,7 +428,7 @@ fn header(condition: &HeaderCondition) -> Result<HeaderMatch, String> {
     } else if !condition.contains.is_empty() {
         ValueMatch::Regex(format!("{fold}.*{}.*", literal(&condition.contains)))
     } else if !condition.regex.is_empty() {
-        ValueMatch::Regex(condition.regex.clone())
+        ValueMatch::Regex(checked_pattern(&condition.regex)?)
     } else {
         ValueMatch::Present(condition.present != condition.invert)
     };

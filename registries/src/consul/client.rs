@@ -32,6 +32,18 @@ pub(super) struct Client {
     datacenter: Option<Box<str>>,
 }
 
+/// What decides about callers that no intention mentions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum DefaultIntention {
+    /// Whether they may call.
+    Said(bool),
+    /// Access control's default.
+    #[default]
+    Unsaid,
+    /// Access control's default, as far as we may read.
+    Unreadable,
+}
+
 /// An answer about the catalog.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
@@ -132,19 +144,19 @@ impl Client {
         if answer.json::<String>()?.is_empty() { Err(leaderless()) } else { Ok(()) }
     }
 
-    /// Whether who no intention mentions may call, where the agent that is asked decides so apart from its default of
-    /// access control. None where it does not, and where we may not read the agent.
-    pub(super) async fn default_intention(&self) -> Result<Option<bool>, RegistryError> {
+    /// What the agent that is asked says of callers that no intention mentions.
+    pub(super) async fn default_intention(&self) -> Result<DefaultIntention, RegistryError> {
         let answer = self.ask(Call::get("/v1/agent/self")).await?;
-        if !answer.status.is_success() {
-            return Ok(None);
+        // Whatever else goes wrong is no word about it: what it says must not depend on the moment.
+        if [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&answer.status) {
+            return Ok(DefaultIntention::Unreadable);
         }
-        let known: AgentSelf = answer.json()?;
+        let known: AgentSelf = answer.ok()?.json()?;
         Ok(match known.debug_config.default_intention_policy.as_str() {
-            "allow" => Some(true),
-            "" => None,
+            "allow" => DefaultIntention::Said(true),
+            "" => DefaultIntention::Unsaid,
             // Whatever else there may be one day is nobody's permission.
-            _ => Some(false),
+            _ => DefaultIntention::Said(false),
         })
     }
 

@@ -31,6 +31,10 @@ use crate::{
 /// Where configuration of ours lies in KV.
 pub const PREFIX: &str = "weft/";
 
+/// What every entry has, and the protocol, which is read.
+const OF_ENTRIES: [&str; 9] =
+    ["Kind", "Name", "Protocol", "Namespace", "Partition", "Meta", "CreateIndex", "ModifyIndex", "Hash"];
+
 /// A list of configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
@@ -58,6 +62,8 @@ pub struct Configuration {
     chains: Chains,
     intentions: BTreeMap<String, Intentions>,
     pairs: BTreeMap<String, Vec<u8>>,
+    /// What else `service-defaults` say, by service.
+    ignored: BTreeMap<String, Vec<String>>,
     /// Entries that cannot be read, by origin.
     unreadable: BTreeMap<(Part, String), String>,
 }
@@ -95,6 +101,7 @@ impl Configuration {
         self.unreadable.retain(|(of, _), _| *of != part);
         match part {
             Part::Defaults => {
+                self.ignored = list.iter().filter_map(ignored).collect();
                 let read = self.read::<Defaults>(part, list);
                 let spoken = read.into_iter().filter(|(_, it)| !it.protocol.is_empty());
                 let mut now: BTreeMap<_, _> = spoken.map(|(name, it)| (name, it.protocol)).collect();
@@ -223,6 +230,11 @@ impl Configuration {
         for (key, value) in self.pairs.iter().filter(|(key, _)| !is_hubs(key, trust_domain)) {
             listing.insert(origin("kv", key), pair(key, value));
         }
+        for (name, fields) in &self.ignored {
+            let told = format!("{} cannot be expressed here and do not count", fields.join(", "));
+            let fault = names::fault(&format!("service-defaults {name}"), told);
+            listing.insert(origin("defaults", name), Words::new(Vec::new(), vec![fault]));
+        }
         for ((part, name), why) in &self.unreadable {
             self.tell_unreadable(*part, name, why, &mut listing);
         }
@@ -245,6 +257,26 @@ impl Configuration {
             let fault = OriginFault { keeps_last_good: true, ..fault };
             listing.insert(origin, Words::new(Vec::new(), vec![fault]));
         }
+    }
+}
+
+/// What an entry of `service-defaults` says beside the protocol, with its name; none where it says nothing else.
+fn ignored(entry: &Value) -> Option<(String, Vec<String>)> {
+    let fields =
+        entry.as_object()?.iter().filter(|(field, value)| !OF_ENTRIES.contains(&&***field) && says(value));
+    let fields: Vec<String> = fields.map(|(field, _)| names::quoted(field)).collect();
+    (!fields.is_empty()).then(|| (entry["Name"].as_str().unwrap_or_default().to_ascii_lowercase(), fields))
+}
+
+/// Whether a value is other than Consul fills in where nothing is written.
+fn says(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(values) => !values.is_empty(),
+        Value::Object(fields) => fields.values().any(says),
     }
 }
 

@@ -15,6 +15,7 @@ use weft_core::{
 
 use super::{
     bearers::Bearers,
+    client::DefaultIntention,
     configuration::{self, Configuration, Part},
     known::Known,
 };
@@ -47,8 +48,7 @@ pub(super) struct Configured {
     /// Whether something is other than it was told.
     changed: bool,
     default_deny: bool,
-    /// Whether who is not mentioned may call, where that is said apart from access control's default.
-    default_allowed: Option<bool>,
+    default_intention: DefaultIntention,
     understood: Understood,
 }
 
@@ -82,10 +82,20 @@ impl Configured {
         }
     }
 
-    /// Takes what decides about callers that no intention mentions; none where only access control's default is known.
-    pub(super) fn decide_by_default(&mut self, allowed: Option<bool>) {
-        self.changed |= self.default_allowed != allowed;
-        self.default_allowed = allowed;
+    /// Takes what decides about callers that no intention mentions.
+    pub(super) fn decide_by_default(&mut self, default: DefaultIntention) {
+        self.changed |= self.default_intention != default;
+        self.default_intention = default;
+    }
+
+    /// What a person should know of what decides about callers that no intention mentions: where it may let in whom Consul
+    /// does not.
+    pub(super) fn notice(&self) -> Option<String> {
+        (self.default_intention == DefaultIntention::Unreadable && !self.default_deny).then(|| {
+            "the token may not read the agent's default_intention_policy (agent read): who no intention mentions may call, \
+             as access control's default says; `default_intention` decides it"
+                .into()
+        })
     }
 
     /// What Consul declares that a service speaks.
@@ -121,7 +131,10 @@ impl Configured {
             self.destinations.clear();
         }
         let destinations = self.destinations.iter().map(String::as_str).chain(self.bearers.services());
-        let allowed = self.default_allowed.unwrap_or(!self.default_deny);
+        let allowed = match self.default_intention {
+            DefaultIntention::Said(allowed) => allowed,
+            DefaultIntention::Unsaid | DefaultIntention::Unreadable => !self.default_deny,
+        };
         let listing = self.heard.listing(destinations, &self.bearers, trust_domain, allowed);
         if let Some(fault) = configuration::withheld(&listing).filter(|_| !self.is_understood()) {
             return Err(RegistryError::Malformed(format!("{}: {}", fault.place, fault.message)));

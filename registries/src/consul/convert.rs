@@ -292,10 +292,28 @@ fn speaks(
     let address = address::endpoint_address(ip, port, around.rules.allow_loopback)?;
     let record = |key: &str| entry.service.meta.get(key).map(String::as_str);
     let words = [("node", &*entry.node.name), ("datacenter", &*entry.node.datacenter)];
-    let known =
-        Instance { service, address: &address, platform: None, record: &record, unread: None, words: &words };
+    let strays = strays(entry);
+    let known = Instance {
+        service,
+        address: &address,
+        platform: None,
+        record: &record,
+        unread: None,
+        strays: &strays,
+        words: &words,
+    };
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     Ok((address, speaks))
+}
+
+/// What is meant for the mesh and is not where it is read, or not spelt as it is.
+fn strays(entry: &Entry) -> Vec<String> {
+    let mut strays = keys::strays(entry.service.meta.keys().map(String::as_str));
+    if let Some(tag) = entry.service.tags.iter().find(|tag| keys::is_ours(tag)) {
+        strays
+            .push(format!("the tag {} is not read: keys of the mesh stand in the meta", names::quoted(tag)));
+    }
+    strays
 }
 
 fn named_ports(entry: &Entry, protocol: AppProtocol, told: &mut impl FnMut(&str)) -> Vec<(PortName, i64)> {
@@ -334,9 +352,10 @@ fn weight(entry: &Entry) -> u16 {
 }
 
 fn labels(entry: &Entry, told: &mut impl FnMut(&str)) -> Labels {
-    let meta = entry.service.meta.iter().filter(|(key, _)| !keys::ALL.contains(&key.as_str()));
+    let meta = entry.service.meta.iter().filter(|(key, _)| !keys::is_ours(key));
     let meta = meta.map(|(key, value)| (key.clone(), value.as_str()));
-    let tags = entry.service.tags.iter().map(|tag| tag.split_once('=').unwrap_or((tag, "true")));
+    let tags = entry.service.tags.iter().filter(|tag| !keys::is_ours(tag));
+    let tags = tags.map(|tag| tag.split_once('=').unwrap_or((tag, "true")));
     let tags = tags.map(|(tag, value)| (format!("tag.{tag}"), value));
     // Labels are shown to people: a line break or an escape would write what they read.
     let fits = |text: &str| text.len() <= MAX_LABEL && !text.chars().any(char::is_control);

@@ -22,7 +22,7 @@ use weft_core::{
 };
 
 use super::{
-    client::Client,
+    client::{Client, DefaultIntention},
     configuration::Part,
     configured::{Configured, Understood},
     convert::{self, Surroundings},
@@ -43,6 +43,8 @@ use crate::{
 const TOGETHER: Duration = Duration::from_millis(5);
 /// How often it is asked whether there is a leader, which what was told rests on; before jitter.
 const LEADER: Duration = Duration::from_secs(7);
+/// How often where our token lacks something: then it is also asked whether it still does.
+const LACKING: Duration = Duration::from_secs(3);
 /// How much longer than they take rounds are rested from, in the long run: many agents on a busy server slow each other
 /// down, so that none of them does.
 const REST: u32 = 1;
@@ -146,7 +148,11 @@ impl Follower {
                 word = heard.recv() => self.hear(word)?,
                 () = sleep_until(self.leader_due) => {
                     self.check_leader().await?;
-                    return Ok(vec![self.told.confirm()]);
+                    // A list that is waited for is answered with the rights of when that began.
+                    self.anew |= self.hiding.look_in_time(&self.client).await?;
+                    if !self.anew {
+                        return Ok(vec![self.told.confirm()]);
+                    }
                 }
             }
             if !self.is_due() {
@@ -205,7 +211,8 @@ impl Follower {
 
     async fn check_leader(&mut self) -> Result<(), RegistryError> {
         self.client.check_leader().await?;
-        self.leader_due = Instant::now() + jittered(LEADER);
+        let lacks = self.hiding.completeness() != Completeness::Full;
+        self.leader_due = Instant::now() + jittered(if lacks { LACKING } else { LEADER });
         Ok(())
     }
 
@@ -272,7 +279,9 @@ impl Follower {
         if self.anew {
             return self.list().await;
         }
-        self.look().await?;
+        if self.hiding.look_again(&self.client).await? {
+            self.check_policies().await?;
+        }
         let events = self.round().await?;
         if self.heard.is_none() {
             self.listen(ears);
@@ -400,7 +409,8 @@ impl Follower {
 
     /// What a person should know of the whole.
     fn notices(&self) -> (OriginName, Words) {
-        notices(self.hiding.notice())
+        let default = self.configured.as_ref().and_then(Configured::notice);
+        notices(self.hiding.notice().into_iter().chain(default))
     }
 
     /// The set that is asked for indexes; of a peer, nodes have none.
@@ -457,7 +467,7 @@ impl Follower {
     async fn check_policies(&mut self) -> Result<(), RegistryError> {
         let Some(configured) = &mut self.configured else { return Ok(()) };
         configured.decide_by_default(match self.default_intention {
-            Some(allowed) => Some(allowed),
+            Some(allowed) => DefaultIntention::Said(allowed),
             None => self.client.default_intention().await?,
         });
         if configured.is_understood() {

@@ -2,8 +2,12 @@
 //! something, and does not always say that it left it out. So whatever shows less is held against our rights, one by one,
 //! and kept as it was shown last where these do not reach.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use tokio::time::Instant;
 use weft_core::registry::{Completeness, RegistryError};
 
 use super::{
@@ -12,7 +16,10 @@ use super::{
     reading::Read,
     rights::{self, Sight},
 };
+use crate::http_client::jittered;
 
+/// How often it is asked what our token sees, where it sees everything; before jitter.
+const LOOK: Duration = Duration::from_secs(30);
 /// How many services are named that are hidden.
 const MAX_NAMED: usize = 5;
 
@@ -33,6 +40,10 @@ pub(super) struct Hiding {
     /// Whether configuration is wanted, which needs rights of its own.
     configuration: bool,
     sight: Sight,
+    /// Whether it is known what our token sees.
+    has_looked: bool,
+    /// When that is to be asked again, though nothing is hidden.
+    due: Instant,
     /// Lists that Consul left something out of.
     filtered: BTreeSet<&'static str>,
     /// Services that show less than they did where we may not be shown all.
@@ -44,7 +55,15 @@ pub(super) struct Hiding {
 impl Hiding {
     pub(super) fn new(configuration: bool) -> Self {
         let (filtered, hidden, lost) = Default::default();
-        Self { configuration, sight: Sight::Open, filtered, hidden, lost }
+        Self {
+            configuration,
+            sight: Sight::Open,
+            has_looked: false,
+            due: Instant::now(),
+            filtered,
+            hidden,
+            lost,
+        }
     }
 
     /// All lists are about to be read anew.
@@ -117,11 +136,29 @@ impl Hiding {
         self.hidden.keys()
     }
 
-    /// Finds out what our token sees.
-    pub(super) async fn look(&mut self, client: &Client) -> Result<(), RegistryError> {
-        self.sight = self.ask(client, &BTreeMap::new()).await?;
+    /// Finds out what our token sees. Returns whether that is other than it was.
+    pub(super) async fn look(&mut self, client: &Client) -> Result<bool, RegistryError> {
+        let sight = self.ask(client, &BTreeMap::new()).await?;
+        let before = (std::mem::replace(&mut self.sight, sight), self.hidden.len());
         self.hidden.retain(|name, less| !sees(&self.sight, name, less));
-        Ok(())
+        self.has_looked = true;
+        self.due = Instant::now() + jittered(LOOK);
+        Ok(!before.0.lacks_the_same(&self.sight) || before.1 != self.hidden.len())
+    }
+
+    /// The same, where it was long ago that this was asked or something is hidden. Returns no change otherwise.
+    pub(super) async fn look_in_time(&mut self, client: &Client) -> Result<bool, RegistryError> {
+        let is_due = self.due <= Instant::now() || self.completeness() != Completeness::Full;
+        if is_due { self.look(client).await } else { Ok(false) }
+    }
+
+    /// Finds out what our token sees after an outage, and returns whether anybody could tell. A server that was just started
+    /// has its lists before it can: then it is what it was. Before anything is told as gone, it is asked again.
+    pub(super) async fn look_again(&mut self, client: &Client) -> Result<bool, RegistryError> {
+        match self.look(client).await {
+            Err(RegistryError::Unreachable(_)) if self.has_looked => Ok(false),
+            looked => looked.map(|_| true),
+        }
     }
 
     /// Finds out whether what was lost may merely be hidden. Returns whether only a whole list can be told then: because some

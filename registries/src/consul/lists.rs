@@ -22,6 +22,13 @@ use crate::http_client::jittered;
 const LEAST: Duration = Duration::from_millis(20);
 /// How often a list without an index is asked for: it cannot be waited for.
 const WITHOUT_INDEX: Duration = Duration::from_secs(5);
+/// How long one rests at first after an answer that came at once and had no news, and at most. Something between us and
+/// Consul does not let questions wait: asked again at once, it would answer so for ever.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), WITHOUT_INDEX);
+/// An answer without news that came sooner was not waited for.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// What part of a wait is the whole of it: clocks differ.
+const WHOLE: f64 = 0.9;
 /// The longest that Consul may be asked to wait.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -140,10 +147,12 @@ impl List {
         wait: Duration,
         heard: mpsc::Sender<Result<Heard, RegistryError>>,
     ) {
+        let mut pace = Pace::default();
         loop {
-            let next = Instant::now() + LEAST;
+            let (asked, patience) = (Instant::now(), jittered(wait).min(LONGEST));
             let answered = match index {
-                Some(index) => client.wait(&self.path(&client), index, jittered(wait).min(LONGEST)).await,
+                Some(index) if !pace.is_woken => client.wait(&self.path(&client), index, patience).await,
+                Some(_) => self.ask(&client).await,
                 None => {
                     sleep(jittered(WITHOUT_INDEX)).await;
                     self.ask(&client).await
@@ -151,12 +160,38 @@ impl List {
             };
             let word = answered.and_then(|reading| self.heard(&reading, index));
             let is_over = word.is_err();
+            let is_news = word.as_ref().is_ok_and(|heard| heard.moved);
+            let next = asked + pace.after(asked.elapsed(), patience, is_news || index.is_none());
             index = word.as_ref().ok().and_then(|heard| heard.index);
             if heard.send(word).await.is_err() || is_over {
                 return;
             }
             sleep_until(next).await;
         }
+    }
+}
+
+/// How fast one question follows another.
+#[derive(Default)]
+struct Pace {
+    /// How long was rested last because nothing waited; zero when something does.
+    idle: Duration,
+    /// Whether the last question was answered before its time and without news. So are all that wait when a snapshot is
+    /// restored, before the index is the snapshot's: waited for again, the old index would tell nothing for a whole wait.
+    /// The next question does not wait.
+    is_woken: bool,
+}
+
+impl Pace {
+    /// How long after a question the next one may be asked, where it was answered after `took`, and `patience` was how long
+    /// it might have waited.
+    fn after(&mut self, took: Duration, patience: Duration, is_news: bool) -> Duration {
+        self.is_woken = !is_news && !self.is_woken && took < patience.mul_f64(WHOLE);
+        self.idle = match is_news || took >= AT_ONCE {
+            true => Duration::ZERO,
+            false => (self.idle * 2).clamp(IDLE.0, IDLE.1),
+        };
+        self.idle.max(LEAST)
     }
 }
 
@@ -169,11 +204,12 @@ pub(super) async fn follow_instances(
 ) {
     let path = format!("{}{}", List::Instances.name(), encoded(&service));
     let mut index = None;
+    let mut pace = Pace::default();
     loop {
-        let next = Instant::now() + LEAST;
+        let (asked, patience) = (Instant::now(), jittered(wait).min(LONGEST));
         let answered = match index {
-            Some(index) => client.wait(&path, index, jittered(wait).min(LONGEST)).await,
-            None => client.read(&path).await,
+            Some(index) if !pace.is_woken => client.wait(&path, index, patience).await,
+            _ => client.read(&path).await,
         };
         let word = match answered {
             Ok(reading) if reading.index.is_some() && reading.index == index => None,
@@ -184,6 +220,7 @@ pub(super) async fn follow_instances(
             Err(error) => Some(Err(error)),
         };
         let is_over = matches!(word, Some(Err(_)));
+        let next = asked + pace.after(asked.elapsed(), patience, word.is_some());
         if let Some(word) = word
             && (heard.send(word).await.is_err() || is_over)
         {
@@ -218,5 +255,35 @@ impl Heard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_let_questions_wait_is_asked_more_and_more_seldom() {
+        let (soon, late, whole) =
+            (Duration::from_millis(5), Duration::from_secs(29), Duration::from_secs(30));
+        let mut pace = Pace::default();
+        let pauses: Vec<_> = (0..9).map(|_| pace.after(soon, whole, false).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        assert_eq!(pace.after(soon, whole, true), LEAST, "there is news");
+        assert_eq!(pace.after(soon, whole, false), IDLE.0, "and it begins anew");
+        assert_eq!(pace.after(late, whole, false), LEAST, "it waits again");
+    }
+
+    #[test]
+    fn who_is_woken_without_news_asks_once_without_waiting() {
+        let (soon, some, whole) = (Duration::from_millis(5), Duration::from_secs(7), Duration::from_secs(30));
+        let mut pace = Pace::default();
+        let mut woken = |took, is_news| {
+            pace.after(took, whole, is_news);
+            pace.is_woken
+        };
+        assert!(!woken(some, true) && !woken(whole, false));
+        assert!(woken(some, false), "something woke it");
+        assert!(!woken(soon, false), "this one did not wait");
     }
 }

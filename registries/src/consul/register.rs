@@ -86,7 +86,10 @@ impl Place for ConsulPlace {
 
     async fn announce(&mut self, instance: &LocalInstance) -> Result<(), RegistryError> {
         let path = "/v1/agent/service/register?replace-existing-checks=true";
-        self.put(path, &body(instance)).await?.ok().map(drop)
+        self.put(path, &body(instance)).await?.ok()?;
+        // A check that exists keeps its status whatever the registration says. Of one that is gone again, the next renewal
+        // hears.
+        self.renew(instance).await.map(drop)
     }
 
     async fn renew(&mut self, instance: &LocalInstance) -> Result<bool, RegistryError> {

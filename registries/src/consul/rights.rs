@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_core::registry::{RegistryError, Right};
 
-use super::{client::Client, known::Name};
+use super::{client::Client, known::Name, settings::ConsulSettings};
+use crate::http_client::Call;
 
 /// How many rights one question may ask for: Consul takes 64.
 const AT_ONCE: usize = 60;
@@ -23,6 +24,8 @@ const NODES: &str = "node_prefix \"\" read";
 const INTENTIONS: &str = "service_prefix \"\" intentions = \"read\"";
 /// What reading KV needs.
 const KEYS: &str = "key_prefix \"weft/\" read";
+/// What reading the default of intentions needs.
+const AGENT: &str = "agent_prefix \"\" read";
 
 /// Whether Consul controls access, and what our token sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,11 @@ impl Sight {
         lacking.iter().copied()
     }
 
+    /// Whether who has the other sees all that there is as far as who has this one.
+    pub(super) fn lacks_the_same(&self, other: &Self) -> bool {
+        (self == &Self::Open) == (other == &Self::Open) && self.lacking().eq(other.lacking())
+    }
+
     /// The first right that is lacking to see all configuration.
     pub(super) fn lacking_for_configuration(&self) -> Option<&'static str> {
         self.lacking().find(|right| [INTENTIONS, KEYS].contains(right))
@@ -79,6 +87,20 @@ impl Sight {
 struct Decision {
     #[serde(default)]
     allow: bool,
+}
+
+/// What a token may know of itself without a right, as far as it is asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TokenSelf {
+    #[serde(default)]
+    policies: Option<Vec<PolicyName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PolicyName {
+    name: String,
 }
 
 /// Asks what is seen, in all and of some services and nodes.
@@ -113,7 +135,7 @@ pub(super) async fn sight(
 }
 
 /// The rights that following needs, each with whether it is given. Empty without access control.
-pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<Right>, RegistryError> {
+pub(super) async fn rights(client: &Client, settings: &ConsulSettings) -> Result<Vec<Right>, RegistryError> {
     let peering = ("peering = \"read\"", question("peering", "read", ""), "what the peer exports");
     let mut wanted = vec![
         (SERVICES, question("service", "read", ""), "services, their instances and checks"),
@@ -122,10 +144,13 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
     if !client.peer().is_empty() {
         wanted.push(peering);
     }
-    if configuration {
+    if settings.configuration {
         let intentions = question("intention", "read", "");
         wanted.push((INTENTIONS, intentions, "intentions, as policies"));
         wanted.push((KEYS, question("key", "read", "weft/"), "routes and policies in KV"));
+        if settings.default_intention.is_none() {
+            wanted.push((AGENT, question("agent", "read", ""), "the agent's `default_intention_policy`"));
+        }
     }
     let asked: Vec<Value> = wanted.iter().map(|(_, question, _)| question.clone()).collect();
     let Some(decisions) = decide(client, &asked).await? else { return Ok(Vec::new()) };
@@ -133,9 +158,50 @@ pub(super) async fn rights(client: &Client, configuration: bool) -> Result<Vec<R
         name: name.into(),
         given: Some(given),
         needed_for: needed_for.into(),
-        optional: false,
+        optional: name == AGENT,
     });
-    Ok(rights.collect())
+    let mut rights: Vec<Right> = rights.collect();
+    let missing_all = rights.iter().any(|right| right.given == Some(false) && !right.optional);
+    // A right to all is given also where a rule for one takes that one away: then the lists say so.
+    if !missing_all && client.peer().is_empty() {
+        rights.extend(taken_away(client).await?);
+    }
+    Ok(rights)
+}
+
+/// What a rule for some takes away of what the token may do for all. Which ones these are, Consul tells nobody who may not
+/// read its rules.
+async fn taken_away(client: &Client) -> Result<Option<Right>, RegistryError> {
+    let mut shortened = Vec::new();
+    for (path, what) in [("/v1/catalog/services", "service"), ("/v1/catalog/nodes", "node")] {
+        if client.read(path).await?.filtered {
+            shortened.push(what);
+        }
+    }
+    if shortened.is_empty() {
+        return Ok(None);
+    }
+    let kinds = shortened.join(" and ");
+    let rules = match policies(client).await?.as_slice() {
+        [] => "a rule of the token's".to_owned(),
+        policies => format!("a rule of the token's policies ({})", policies.join(", ")),
+    };
+    Ok(Some(Right {
+        name: format!("{kinds} read, of each: {rules} denies some"),
+        given: Some(false),
+        needed_for: "what it hides is missing from lists and kept as it was".into(),
+        optional: false,
+    }))
+}
+
+/// The names of the token's policies, for a person; none where it has none or Consul does not tell.
+async fn policies(client: &Client) -> Result<Vec<String>, RegistryError> {
+    let answer = client.ask(Call::get(client.placed("/v1/acl/token/self"))).await?;
+    if !answer.status.is_success() {
+        return Ok(Vec::new());
+    }
+    let token: TokenSelf = answer.json()?;
+    Ok(token.policies.into_iter().flatten().map(|policy| crate::names::quoted(&policy.name)).collect())
 }
 
 fn question(resource: &str, access: &str, segment: &str) -> Value {
@@ -148,6 +214,11 @@ async fn decide(client: &Client, asked: &[Value]) -> Result<Option<Vec<bool>>, R
     let answer = client.send(Method::POST, &path, &Value::from(asked)).await?;
     if answer.status.as_u16() == 401 && answer.said().contains("ACL support disabled") {
         return Ok(None);
+    }
+    if answer.said().contains("must be bootstrapped") {
+        // So says a server that was started again and has not heard of tokens yet. It has its lists all the same.
+        let said = answer.told();
+        return Err(RegistryError::Unreachable(format!("{said}: the server knows no tokens, or none yet")));
     }
     let answer = answer.ok()?;
     let decisions: Vec<Decision> = answer.json()?;

@@ -251,6 +251,7 @@ fn endpoint(
         platform: None,
         record: &|_| None,
         unread: None,
+        strays: &[],
         words: &[("host", &place.host)],
     };
     let speaks = rules.speaks(instance, trust_domain);

@@ -178,6 +178,7 @@ fn endpoints(
     let recorded = Recorded::read(&|key| object.metadata.get(key).map(String::as_str));
     recorded.faults.iter().cloned().for_each(&mut *said);
     part.protocol = recorded.protocol;
+    let strays = keys::strays(object.metadata.keys().map(String::as_str));
     let labels = labels(object, said);
     let locality = recorded.locality.clone().unwrap_or_else(|| locality(object, context, said));
     let ports = [(PLAIN, object.port, &mut part.plain), (SECURE, object.secure_port, &mut part.secure)];
@@ -202,6 +203,7 @@ fn endpoints(
                 platform: None,
                 record: &record,
                 unread: None,
+                strays: &strays,
                 words: &[],
             };
             context.rules.speaks(speaker, context.trust_domain.as_ref())
@@ -267,7 +269,7 @@ fn names(object: &Object, said: &mut dyn FnMut(String)) -> Vec<HostName> {
 }
 
 fn labels(object: &Object, said: &mut dyn FnMut(String)) -> Labels {
-    let pairs = object.metadata.iter().filter(|(key, _)| !keys::ALL.contains(&key.as_str()));
+    let pairs = object.metadata.iter().filter(|(key, _)| !keys::is_ours(key));
     let fits =
         |(key, value): &(&String, &String)| (1..=MAX_LABEL).contains(&key.len()) && value.len() <= MAX_LABEL;
     let (good, long): (Vec<_>, Vec<_>) = pairs.partition(fits);

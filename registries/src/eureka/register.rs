@@ -4,7 +4,8 @@
 //! That an instance drains is said by an override, as an operator says it: a server takes `OUT_OF_SERVICE` and `UP` of a
 //! registration only for an instance that it does not know, and keeps what it had otherwise. An override outlives
 //! registrations too, and this process if it dies, so the instance's metadata says that it is its own agent's: that one is
-//! ended when the instance is well again, an operator's is not. Cancelling ends both.
+//! ended when the instance is well again, an operator's is not. So it is looked whose override there is before one is put or
+//! ended: an operator's is not replaced, for it could not be told from ours afterwards. Cancelling ends both.
 
 use std::{
     sync::Arc,
@@ -59,20 +60,36 @@ pub(super) struct EurekaPlace {
     overridden: Option<bool>,
 }
 
+/// Whose word holds an instance to another status than its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Override {
+    /// Nobody's that keeps it from being called.
+    None,
+    Ours,
+    Others,
+}
+
 impl EurekaPlace {
     pub(super) fn new(settings: Arc<EurekaSettings>) -> Self {
         Self { settings, client: None, dirty: now(), overridden: None }
     }
 
-    /// Whether an earlier life of this instance ended while it drained.
-    async fn drains_on_our_word(&mut self, path: &str) -> Result<bool, RegistryError> {
+    /// Whose override the server holds the instance by. It may be ours of an earlier life.
+    async fn held(&mut self, path: &str) -> Result<Override, RegistryError> {
         let call = Call::get(path).header(header::ACCEPT, "application/json", false);
         let answer = self.ask(call).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(false);
+            return Ok(Override::None);
         }
         let document: Value = answer.ok()?.json()?;
-        Ok(!document["instance"]["metadata"][keys::DRAINING].is_null())
+        let listed = &document["instance"];
+        let is_marked = self.overridden == Some(true) || !listed["metadata"][keys::DRAINING].is_null();
+        let status = listed["overriddenStatus"].as_str().or(listed["overriddenstatus"].as_str());
+        Ok(match (status.unwrap_or_default(), is_marked) {
+            ("" | "UNKNOWN" | "OUT_OF_SERVICE", true) => Override::Ours,
+            ("OUT_OF_SERVICE", false) | ("DOWN", _) => Override::Others,
+            _ => Override::None,
+        })
     }
 
     /// Begins or ends an override. Returns whether the server knows the instance.
@@ -116,22 +133,23 @@ impl Place for EurekaPlace {
         self.dirty = now().max(self.dirty + 1);
         let (app, id) = path(&instance.endpoint);
         let path = format!("/apps/{app}/{id}");
-        let overridden = match self.overridden {
-            Some(overridden) => overridden,
-            None => self.drains_on_our_word(&path).await?,
-        };
-        self.overridden = Some(overridden);
         let (drains, status) =
             (instance.endpoint.health == Health::Draining, status(instance.endpoint.health));
+        let held = match self.overridden {
+            Some(false) if !drains => Override::None,
+            _ => self.held(&path).await?,
+        };
+        self.overridden = Some(held == Override::Ours);
         // Before it is registered: a server passes over an override that says what it has already, and what is registered
         // says whose the override is.
-        let is_known = match (drains, overridden) {
+        let is_known = match (drains, held) {
+            (_, Override::Others) | (false, Override::None) => true,
             (true, _) => self.overrides(Method::PUT, &path, status).await?,
-            (false, true) => self.overrides(Method::DELETE, &path, status).await?,
-            (false, false) => true,
+            (false, Override::Ours) => self.overrides(Method::DELETE, &path, status).await?,
         };
         let said = if drains && !is_known { "DOWN" } else { status };
-        let body = object(instance, said, self.dirty).to_string();
+        let is_ours = drains && held != Override::Others;
+        let body = object(instance, said, is_ours, self.dirty).to_string();
         let call = Call::new(Method::POST, format!("/apps/{app}")).body("application/json", body);
         if self.send(call).await? == StatusCode::NOT_FOUND {
             return Err(RegistryError::Malformed(format!("POST /apps/{app} is not there")));
@@ -139,7 +157,7 @@ impl Place for EurekaPlace {
         if drains && !is_known && !self.overrides(Method::PUT, &path, status).await? {
             return Err(RegistryError::Unreachable("the server forgot the instance at once".into()));
         }
-        self.overridden = Some(drains);
+        self.overridden = Some(is_ours);
         Ok(())
     }
 
@@ -176,7 +194,8 @@ fn status(health: Health) -> &'static str {
     }
 }
 
-fn object(instance: &LocalInstance, status: &str, dirty: u64) -> Value {
+/// What is registered; `is_ours` says that it is held out of service by our own word.
+fn object(instance: &LocalInstance, status: &str, is_ours: bool, dirty: u64) -> Value {
     let endpoint = &instance.endpoint;
     let address = endpoint.address.socket();
     let secure = endpoint.port_name.as_str() == "https";
@@ -200,7 +219,7 @@ fn object(instance: &LocalInstance, status: &str, dirty: u64) -> Value {
     if endpoint.locality != Default::default() {
         say(keys::LOCALITY, locality);
     }
-    if endpoint.health == Health::Draining {
+    if is_ours {
         say(keys::DRAINING, "true".into());
     }
     let class = "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo";
@@ -256,7 +275,7 @@ mod tests {
         let [http, admin] = [announced("http", 8080), announced("admin", 9090)];
         assert_ne!(path(&http.endpoint), path(&admin.endpoint));
         for it in [http, admin] {
-            let object = object(&it, "UP", 1);
+            let object = object(&it, "UP", false, 1);
             let id = object["instance"]["instanceId"].as_str().unwrap();
             let encoded = utf8_percent_encode(id, NON_ALPHANUMERIC).to_string();
             assert_eq!(path(&it.endpoint), ("WEB".to_owned(), encoded));

@@ -315,3 +315,13 @@ proptest! {
         told.tell(listing, Completeness::Full, std::time::Instant::now());
     }
 }
+
+#[test]
+fn metadata_for_the_mesh_that_is_misspelt_is_told_and_no_label() {
+    for (key, told) in [("weft-mesh-prot", "weft-mesh-port may be meant"), ("weft-protocol", "out of use")] {
+        let listing = take(&[with("orders-1", "metadata", json!({ key: "15008" }))]);
+        let endpoint = endpoints(&listing).remove(0);
+        assert_eq!((endpoint.tls, endpoint.labels.iter().count()), (TlsMode::Required, 0));
+        assert!(faults(&listing).iter().any(|it| it.contains(told)), "{:?}", faults(&listing));
+    }
+}

@@ -55,8 +55,9 @@ pub struct LinkConfig {
     pub node_name: String,
     /// Who is trusted, and the node's certificate, which may be renewed meanwhile.
     pub tls: Arc<TlsContext>,
-    /// What the node holds: told to the hub after each welcome and when it changes.
-    pub report: watch::Receiver<NodeReport>,
+    /// What the node holds: told to the hub after each welcome and when it changes. None for who only looks: to the hub the
+    /// node is there no more than before.
+    pub report: Option<watch::Receiver<NodeReport>>,
 }
 
 /// How the registries are that the hub follows, as it last told.
@@ -267,13 +268,17 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
     // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
         let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
+        let Ended { reason, welcomed, followed } =
+            session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        // One outage is one warning, however often it is tried meanwhile.
+        // One outage is one warning, however often it is tried meanwhile. Of a registry that was followed on the stream, the
+        // driver warns that it is lost, with the same reason.
         if matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
             tracing::debug!(%reason, %hub, "no stream to the hub still");
+        } else if followed {
+            tracing::info!(%reason, %hub, "no stream to the hub");
         } else {
             tracing::warn!(%reason, %hub, "no stream to the hub");
         }
@@ -282,7 +287,10 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
             state => *state = LinkState::Away { since: SystemTime::now(), reason: reason.clone() },
         });
-        let longest = longest_pause(&config.report.borrow(), SystemTime::now());
+        let longest = config
+            .report
+            .as_ref()
+            .map_or(LONGEST_PAUSE, |report| longest_pause(&report.borrow(), SystemTime::now()));
         // A hub that welcomes and at once ends the stream must not be asked five times a second.
         let was_good = welcomed && begun.elapsed() > longest;
         pause = if was_good { FIRST_PAUSE } else { pause.min(longest) };

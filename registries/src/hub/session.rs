@@ -52,6 +52,8 @@ pub(super) struct Ended {
     pub(super) reason: String,
     /// Whether the hub had welcomed us.
     pub(super) welcomed: bool,
+    /// Whether discovery was followed on it: then who follows was told.
+    pub(super) followed: bool,
 }
 
 /// Serves one stream until it breaks.
@@ -65,11 +67,12 @@ pub(super) async fn run(
     sight.begin();
     let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
-        Err(reason) => return Ended { reason, welcomed: false },
+        Err(reason) => return Ended { reason, welcomed: false, followed: false },
     };
     let reason = session.serve(wanted, outlets, sight, config.addresses.len() > 1).await;
+    let followed = session.following.is_some();
     session.fail_all(&reason);
-    Ended { reason, welcomed: true }
+    Ended { reason, welcomed: true, followed }
 }
 
 /// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.
@@ -123,8 +126,8 @@ struct Session {
     outgoing: mpsc::Sender<ClientMessage>,
     /// The number of the last message.
     sequence: u64,
-    /// What the node holds.
-    report: watch::Receiver<NodeReport>,
+    /// What the node holds; none where it is not told.
+    report: Option<watch::Receiver<NodeReport>>,
     next_request: u64,
     asked: HashMap<u64, Asker>,
     following: Option<Following>,
@@ -202,7 +205,7 @@ impl Session {
         sight: &mut Sight,
         has_others: bool,
     ) -> String {
-        self.report.mark_changed();
+        self.report.iter_mut().for_each(watch::Receiver::mark_changed);
         loop {
             let step = tokio::select! {
                 message = self.incoming.message() => match message {
@@ -214,10 +217,7 @@ impl Session {
                     Some(wish) => self.grant(wish).await,
                     None => Err("nobody uses the link any more".to_owned()),
                 },
-                Ok(()) = self.report.changed() => {
-                    let report = self.report.borrow_and_update().to_message();
-                    self.say(ClientWord::Report(report)).await
-                }
+                Some(report) = changed(&mut self.report) => self.say(ClientWord::Report(report.to_message())).await,
                 sequence = hand_on(&mut self.following) => match sequence {
                     Some(sequence) => self.acknowledge(sequence).await,
                     None => self.leave().await,
@@ -405,6 +405,15 @@ impl Session {
         if let Some(following) = self.following.take() {
             let _heard = following.events.try_send(Err(RegistryError::Unreachable(reason.to_owned())));
         }
+    }
+}
+
+/// What the node holds, when that is another thing than before; none when it will not change any more. Never ends where
+/// nothing is told.
+async fn changed(report: &mut Option<watch::Receiver<NodeReport>>) -> Option<NodeReport> {
+    match report {
+        Some(report) => report.changed().await.ok().map(|()| report.borrow_and_update().clone()),
+        None => std::future::pending().await,
     }
 }
 

@@ -73,10 +73,32 @@ pub(super) async fn connect(
     Err(format!("{address}: {fault}"))
 }
 
+/// Whether anybody takes a connection at this address, `host:port`: all that can be asked by who trusts nobody yet.
+///
+/// # Errors
+/// Says why there is none.
+pub async fn answers(address: &str) -> Result<(), String> {
+    let found = in_time(async { lookup_host(address).await.map_err(|fault| fault.to_string()) }).await;
+    let mut fault = "the name has no address".to_owned();
+    for place in found.map_err(|fault| format!("{address}: {fault}"))? {
+        match in_time(tcp(place)).await {
+            Ok(_) => return Ok(()),
+            Err(reason) => fault = reason,
+        }
+    }
+    Err(format!("{address}: {fault}"))
+}
+
 /// Each address has its own time: one that is dead must not hide the next.
 async fn in_time<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let late = |_| Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
     timeout(CONNECT_TIMEOUT, step).await.unwrap_or_else(late)
+}
+
+async fn tcp(address: SocketAddr) -> Result<TcpStream, String> {
+    let late = |_| format!("nobody is there within {} s", http_client::CONNECT.as_secs());
+    let connected = timeout(http_client::CONNECT, TcpStream::connect(address)).await.map_err(late)?;
+    connected.map_err(|fault| fault.to_string())
 }
 
 async fn handshake(
@@ -85,9 +107,7 @@ async fn handshake(
     trust_domain: &TrustDomain,
 ) -> Result<Grpc<Channel>, String> {
     let text = |fault: io::Error| fault.to_string();
-    let late = |_| format!("nobody is there within {} s", http_client::CONNECT.as_secs());
-    let tcp =
-        timeout(http_client::CONNECT, TcpStream::connect(address)).await.map_err(late)?.map_err(text)?;
+    let tcp = tcp(address).await?;
     tcp.set_nodelay(true).map_err(text)?;
     http_client::end_when_dead(&tcp).map_err(text)?;
     let name = SpiffeId::hub(trust_domain).server_name();

@@ -10,11 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use weft_core::{name::ServiceName, registry::OriginFault};
+use weft_core::{name::ServiceName, registry::OriginFault, resource::Route};
 
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
-    configured::{self, Ground, Meaning, Verdict},
+    configured::{self, Ground, Judgement, Meaning, Verdict},
     convert::{Conversion, ServiceView, SliceView, Words},
     objects::{self, Condition, Configured, Kind, Meta, Object, Unreadable},
 };
@@ -211,10 +211,33 @@ impl Catalog {
 
     fn verdict(&self, subject: &(Kind, Key)) -> Option<Verdict> {
         let ((meta, said), meaning) = (self.told.get(subject)?, self.configured.get(subject)?);
-        let refusal = meaning.refusal.as_deref();
-        let looks = subject.0 == Kind::Routes && refusal.is_none();
+        let looks = subject.0 == Kind::Routes && meaning.refusal.is_none();
         let missing = looks.then(|| self.missing_backends(meaning));
-        Verdict::new(subject.0, meta, said, refusal, missing.as_deref())
+        Verdict::new(subject.0, meta, said, &self.judge(meaning), missing.as_deref())
+    }
+
+    fn judge<'a>(&self, meaning: &'a Meaning) -> Judgement<'a> {
+        if let Some(why) = &meaning.refusal {
+            return Judgement::Invalid(why);
+        }
+        let mut hidden: Vec<_> = meaning.route().map_or_else(Vec::new, |route| {
+            let others = self.routes_for(&route.service).map(|(_, other)| other);
+            others.filter(|other| other.name < route.name).filter_map(|other| other.hides(route)).collect()
+        });
+        match hidden.iter().position(|hidden| hidden.is_whole) {
+            Some(whole) => Judgement::Conflicted(hidden.swap_remove(whole).message),
+            None => {
+                let partly: Vec<_> = hidden.into_iter().map(|hidden| hidden.message).collect();
+                Judgement::Accepted { but: partly.join("; ") }
+            }
+        }
+    }
+
+    /// The routes for a service, and which objects they are.
+    fn routes_for(&self, service: &ServiceName) -> impl Iterator<Item = (&(Kind, Key), &Route)> {
+        let routes = self.configured.iter().filter(|((kind, _), _)| *kind == Kind::Routes);
+        let routes = routes.filter_map(|(subject, meaning)| Some((subject, meaning.route()?)));
+        routes.filter(move |(_, route)| route.service == *service)
     }
 
     /// The services of a route's backends that are not there. What is not followed may be.
@@ -447,6 +470,12 @@ impl Catalog {
             }
         };
         if before != meaning {
+            // What it takes from others for the same service, or no more.
+            for route in [&before, &meaning].into_iter().flatten().filter_map(Meaning::route) {
+                let others: Vec<_> =
+                    self.routes_for(&route.service).map(|(other, _)| other.clone()).collect();
+                self.unjudged.extend(others);
+            }
             self.due.insert(Source::Configured(kind, key));
         }
     }

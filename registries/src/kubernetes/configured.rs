@@ -16,7 +16,7 @@ use weft_core::{
     identity::{SpiffeId, TrustDomain},
     name::{RuleName, ServiceName},
     registry::OriginFault,
-    resource::{Action, Policy, PolicyRule, PolicyTarget, Resource},
+    resource::{Action, Policy, PolicyRule, PolicyTarget, Resource, Route},
 };
 
 use super::{
@@ -71,6 +71,17 @@ pub(super) struct Verdict {
     pub(super) conditions: Vec<Condition>,
 }
 
+/// Whether an object counts as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judgement<'a> {
+    /// It does, but for what is said here.
+    Accepted { but: String },
+    /// It makes no sense.
+    Invalid(&'a str),
+    /// Another one leaves nothing of it.
+    Conflicted(String),
+}
+
 impl Verdict {
     /// None where the object says so already. The time of a change is left to who writes it. `missing` are the services
     /// that a route sends calls to and that are not there; none where nobody looked.
@@ -78,12 +89,13 @@ impl Verdict {
         kind: Kind,
         meta: &Meta,
         said: &[Condition],
-        refusal: Option<&str>,
+        judgement: &Judgement<'_>,
         missing: Option<&[String]>,
     ) -> Option<Self> {
-        let accepted = match refusal {
-            None => condition(ACCEPTED, true, "Accepted", ""),
-            Some(why) => condition(ACCEPTED, false, "Invalid", why),
+        let accepted = match judgement {
+            Judgement::Accepted { but } => condition(ACCEPTED, true, "Accepted", but),
+            Judgement::Invalid(why) => condition(ACCEPTED, false, "Invalid", why),
+            Judgement::Conflicted(why) => condition(ACCEPTED, false, "Conflicted", why),
         };
         let resolved = missing.map(|missing| match missing {
             [] => condition(RESOLVED, true, RESOLVED, ""),
@@ -131,6 +143,14 @@ fn condition(kind: &str, is_so: bool, reason: &str, message: &str) -> Condition 
 }
 
 impl Meaning {
+    /// The route that it is.
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.resources.iter().find_map(|resource| match resource {
+            Resource::Route(route) => Some(&**route),
+            _ => None,
+        })
+    }
+
     /// The services that calls are sent to, beside the route's own.
     pub(super) fn backends(&self) -> impl Iterator<Item = &ServiceName> {
         let routes = self.resources.iter().filter_map(|resource| match resource {

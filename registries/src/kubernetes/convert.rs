@@ -21,7 +21,7 @@ use crate::{
     address::{endpoint_address, read_ip},
     names,
     narrow::Narrow,
-    speaking::{Instance, Recorded, Rules},
+    speaking::{Instance, Recorded, Rules, keys},
 };
 
 /// More labels of an endpoint are left out.
@@ -62,6 +62,8 @@ pub(super) struct ServiceView {
     pub(super) alias: Option<Key>,
     /// Whether readiness is not to be looked at (`publishNotReadyAddresses`).
     disregards_readiness: bool,
+    /// Whether an annotation of it was meant for the mesh, and nobody knows what it was to say.
+    is_misspelt: bool,
 }
 
 /// A slice and what it is joined with.
@@ -122,12 +124,14 @@ impl Conversion {
         let family = if families.first().is_some_and(|family| family == "IPv6") { "IPv6" } else { "IPv4" };
         let bounded = Words { resources: Vec::new(), faults }.bounded();
         let disregards_readiness = service.spec.publish_not_ready_addresses.unwrap_or(false);
+        let is_misspelt = service.metadata.annotations.as_ref().is_some_and(|it| !it.strays().is_empty());
         ServiceView {
             service: read.map(Arc::new),
             faults: bounded.faults,
             family,
             alias,
             disregards_readiness,
+            is_misspelt,
         }
     }
 
@@ -151,7 +155,13 @@ impl Conversion {
         self.report_unsupported(key, spec, faults);
         let record = meta.annotations.clone().unwrap_or_default();
         let recorded = Recorded::read(&|key| record.get(key));
-        faults.extend(recorded.faults.into_iter().map(|message| names::fault(key, message)));
+        let told = recorded.faults.into_iter().chain(record.strays().iter().cloned());
+        faults.extend(told.map(|message| names::fault(key, message)));
+        let says = record.get(keys::PROTOCOL).filter(|_| self.rules.declared_protocol(&name).is_none());
+        if says.is_some() && recorded.protocol.is_none() {
+            faults.push(names::fault(key, "skipped: its annotation does not say how it is called"));
+            return None;
+        }
         let mut ports: Vec<ServicePort> = Vec::new();
         for port in spec.ports.iter().flatten() {
             match port::read(port, &name, recorded.protocol, &self.rules) {
@@ -335,7 +345,9 @@ impl Conversion {
             }
             health => health,
         };
-        Ok(Joined { record, identity, account, labels, locality, weight, health, faults })
+        let is_misspelt = view.service.is_some_and(|service| service.is_misspelt);
+        let unread = is_misspelt.then_some("its service has an annotation that is no key of the mesh");
+        Ok(Joined { record, unread, identity, account, labels, locality, weight, health, faults })
     }
 
     fn identity(&self, pod: &Pod) -> Result<SpiffeId, String> {
@@ -371,7 +383,8 @@ impl Conversion {
                 address: &address,
                 platform: joined.identity.as_ref(),
                 record: &|key| joined.record.and_then(|record| record.get(key)),
-                unread: None,
+                unread: joined.unread,
+                strays: joined.record.map(Record::strays).unwrap_or_default(),
                 words: &known,
             },
             Some(&self.trust_domain),
@@ -397,6 +410,8 @@ impl Conversion {
 /// What was found for an endpoint beside its slice's own words.
 struct Joined<'a> {
     record: Option<&'a Record>,
+    /// What could not be read that may name its mesh port.
+    unread: Option<&'static str>,
     identity: Option<SpiffeId>,
     account: Option<&'a str>,
     labels: Labels,

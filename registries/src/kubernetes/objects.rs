@@ -209,13 +209,22 @@ pub(super) struct Meta {
     pub(super) annotations: Option<Record>,
 }
 
-/// Those annotations that steer the mesh ([`keys`]), and no others: one alone may have 256 KiB.
+/// Those annotations that steer the mesh ([`keys`]), and no others: one alone may have 256 KiB. What is wrong with those
+/// that were meant to is kept beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Record(Vec<(&'static str, Box<str>)>);
+pub(super) struct Record {
+    known: Box<[(&'static str, Box<str>)]>,
+    strays: Box<[String]>,
+}
 
 impl Record {
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == key).map(|(_, value)| &**value)
+        self.known.iter().find(|(known, _)| *known == key).map(|(_, value)| &**value)
+    }
+
+    /// What is wrong with its keys ([`keys::strays`]).
+    pub(super) fn strays(&self) -> &[String] {
+        &self.strays
     }
 }
 
@@ -235,14 +244,18 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Record, M::Error> {
-        let mut record = Record::default();
+        let (mut read, mut strays) = (Vec::new(), Vec::new());
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match keys::ALL.into_iter().find(|known| **known == *key) {
-                Some(known) => record.0.push((known, map.next_value::<String>()?.into())),
-                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(known) => read.push((known, map.next_value::<String>()?.into())),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    strays.extend(Some(key).filter(|key| keys::is_ours(key)));
+                }
             }
         }
-        Ok(record)
+        let strays = keys::strays(strays.iter().map(|key| &**key));
+        Ok(Record { known: read.into(), strays: strays.into() })
     }
 }
 

@@ -143,7 +143,16 @@ impl Following {
             tidy_at: Box::pin(sleep(jittered(TIDY))),
             nodes: Nodes::new(known),
         };
-        for (index, feed) in feeds(&settings).into_iter().enumerate() {
+        let feeds = feeds(&settings);
+        // Without its store the server lists from memory: it would be taken for one that is back until it is asked next, and
+        // so again and again.
+        if let Some(first) = feeds.first()
+            && let Err(Refusal { error: error @ RegistryError::Unreachable(_), .. }) =
+                first.clone().ask(following.client.clone()).await
+        {
+            return Err(error);
+        }
+        for (index, feed) in feeds.into_iter().enumerate() {
             following.feeds.push(Followed { feed, listing: None, ready: false, absent: false, away: false });
             following.start(index);
         }

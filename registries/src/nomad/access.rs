@@ -38,12 +38,12 @@ impl Names {
 /// Lists the names.
 pub(super) async fn list(client: &Client, namespaces: &Namespaces) -> Result<Names, RegistryError> {
     let Namespaces::These(wanted) = namespaces else {
-        let listed = client.services("*").await?;
+        let listed = refused(client, client.services("*").await).await?;
         return Ok(Names { services: names(listed.value), index: listed.index, denied: Vec::new() });
     };
-    let client = client.clone();
+    let asking = client.clone();
     let asked = wanted.clone().into_iter().map(move |namespace| {
-        let client = client.clone();
+        let client = asking.clone();
         Box::pin(async move {
             let answer = client.services(&namespace).await;
             (namespace, answer)
@@ -66,9 +66,17 @@ pub(super) async fn list(client: &Client, namespaces: &Namespaces) -> Result<Nam
     }
     match (index, refusal) {
         (Some(index), _) => Ok(Names { services, index, denied }),
-        (None, Some(refusal)) => Err(refusal),
+        (None, Some(refusal)) => refused(client, Err(refusal)).await,
         (None, None) => Err(RegistryError::Malformed("no namespace is followed".into())),
     }
+}
+
+/// Says of a refusal whether it is the token itself that is refused.
+async fn refused<T>(client: &Client, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
+    if matches!(answer, Err(RegistryError::Denied(_))) {
+        client.check_token().await?;
+    }
+    answer
 }
 
 fn names(listed: Vec<super::objects::NamespaceServices>) -> BTreeSet<Name> {

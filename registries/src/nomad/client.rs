@@ -242,6 +242,28 @@ impl Client {
         answer.ok()?.json().map(Some)
     }
 
+    /// Tells a token that nobody knows from one that lacks a right, which Nomad refuses in the same words: none that is
+    /// known is refused to know of itself. The token of a workload is a signed text and no token there: of one of those this
+    /// tells nothing.
+    ///
+    /// # Errors
+    /// That the token is not known.
+    pub(super) async fn check_token(&self) -> Result<(), RegistryError> {
+        let token = self.credential.token().await?;
+        if token.is_none_or(|token| token.secret().contains('.')) {
+            return Ok(());
+        }
+        let answer = self.get("/v1/acl/token/self", &[]).await?;
+        // What does not even look like a token is taken for a workload's that is broken.
+        let is_unreadable = answer.status.is_server_error() && answer.said().contains("parse signed token");
+        if answer.status == StatusCode::FORBIDDEN || is_unreadable {
+            let message =
+                "the token is not known to this server: it was revoked, has expired or is of another cluster";
+            return Err(RegistryError::Denied(message.into()));
+        }
+        Ok(())
+    }
+
     /// Begins to follow events, from `index` on.
     pub(super) async fn events(
         &self,

@@ -173,6 +173,7 @@ fn endpoint(
         platform: None,
         record: &|key| record(registration, joined, key),
         unread: node.is_none().then_some("its node cannot be read"),
+        strays: &strays(&registration.tags, node),
         words: &words,
     };
     let speaks = joined.rules.speaks(instance, joined.trust_domain);
@@ -202,6 +203,18 @@ fn endpoint(
         address,
     };
     Ok((endpoint, faults))
+}
+
+/// What is meant for the mesh, by a tag or by the meta of the node, and is not spelt as it is read.
+fn strays(tags: &[String], node: Option<&Node>) -> Vec<String> {
+    let keys_of_tags = tags.iter().filter_map(|tag| Some(tag.split_once('=')?.0));
+    let mut strays = keys::strays(keys_of_tags);
+    if let Some(tag) = tags.iter().find(|tag| !tag.contains('=') && keys::is_ours(tag)) {
+        strays.push(format!("the tag {} has no = and no value", names::quoted(tag)));
+    }
+    let of_node = node.into_iter().flat_map(|node| node.meta.keys().map(String::as_str));
+    strays.extend(keys::strays(of_node).into_iter().map(|stray| format!("of its node: {stray}")));
+    strays
 }
 
 fn instance_name(id: &str) -> Result<InstanceName, String> {
@@ -236,9 +249,8 @@ fn labels(tags: &[String], canary: bool, faults: &mut Vec<String>) -> Labels {
         labels.insert(CANARY.into(), "true");
     }
     let mut left_out = 0_usize;
-    for tag in tags {
+    for tag in tags.iter().filter(|tag| !keys::is_ours(tag.split_once('=').map_or(tag.as_str(), |it| it.0))) {
         let (key, value) = match tag.split_once('=') {
-            Some((key, _)) if keys::ALL.contains(&key) => continue,
             Some((key, value)) => (Cow::from(key), value),
             None if tag.is_empty() => (Cow::from(""), ""),
             None => (format!("tag.{tag}").into(), "true"),

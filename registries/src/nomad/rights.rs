@@ -12,6 +12,7 @@ use super::{
 /// Asks for all of them.
 pub(super) async fn ask(settings: &NomadSettings) -> Result<Vec<Right>, RegistryError> {
     let client = Client::new(settings)?;
+    client.check_token().await?;
     let mut rights = Vec::new();
     let needed_for = "services, allocations and checks";
     match &settings.namespaces {

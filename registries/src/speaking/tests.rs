@@ -35,6 +35,7 @@ fn speaks(rules: &Rules, platform: Option<&str>, record: &[(&str, &str)]) -> Spe
         platform: platform.as_ref(),
         record: &|key| record.get(key).copied(),
         unread: None,
+        strays: &keys::strays(record.keys().copied()),
         words: &[("node", "n1")],
     };
     rules.speaks(instance, Some(&TrustDomain::new("demo.mesh").unwrap()))
@@ -114,6 +115,7 @@ fn what_a_platform_puts_into_a_word_cannot_change_the_form() {
             platform: None,
             record: &|_| None,
             unread: None,
+            strays: &[],
             words: &words,
         };
         let spoken = rules.speaks(instance, Some(&TrustDomain::new("demo.mesh").unwrap()));
@@ -162,4 +164,43 @@ fn a_record_that_does_not_count_is_told() {
         }
     }
     assert!(speaks(&by_platform, Some(WEB), &[(keys::IDENTITY, WEB)]).faults.is_empty());
+}
+
+#[test]
+fn a_misspelt_key_is_told_and_never_plaintext() {
+    let preferred = rules("tls = \"preferred\"");
+    for (key, meant) in [
+        ("weft-mesh-prot", Some(keys::MESH_PORT)),
+        ("weft_mesh_port", Some(keys::MESH_PORT)),
+        ("Weft-Mesh-Port", Some(keys::MESH_PORT)),
+        ("weft.identity", Some(keys::IDENTITY)),
+        ("weft-anything", None),
+    ] {
+        let spoken = speaks(&preferred, None, &[(key, "15008")]);
+        assert_eq!((spoken.tls, spoken.faults.len()), (TlsMode::Required, 1), "{key}");
+        assert!(spoken.faults[0].contains(key), "{:?}", spoken.faults);
+        assert!(meant.is_none_or(|meant| spoken.faults[0].contains(meant)), "{:?}", spoken.faults);
+    }
+    for other in ["weft", "wefty", "x-weft-mesh-port", "weft.dev/inject", "wëft-a", "version"] {
+        let spoken = speaks(&preferred, None, &[(other, "15008")]);
+        assert_eq!((spoken.tls, spoken.faults.len()), (TlsMode::Off, 0), "{other}");
+    }
+    let mesh = [(keys::MESH_PORT, "15008"), (keys::IDENTITY, WEB), ("weft-wieght", "3")];
+    let whole = speaks(&preferred, None, &mesh);
+    assert!(whole.mesh_address.is_some() && whole.faults.len() == 1, "the mesh is reached all the same");
+    let many: Vec<String> = (0..100).map(|number| format!("weft-{number}")).collect();
+    assert_eq!(keys::strays(many.iter().map(String::as_str)).len(), 5);
+}
+
+#[test]
+fn an_instance_of_which_nobody_knows_what_it_speaks_is_not_called() {
+    let record = &[(keys::MESH_PORT, "15008"), (keys::IDENTITY, WEB), (keys::PROTOCOL, "smtp")];
+    for text in ["", "tls = \"preferred\"", "tls = \"off\""] {
+        let spoken = speaks(&rules(text), None, record);
+        let reached = (spoken.mesh_address, spoken.identity, spoken.tls);
+        assert_eq!(reached, (None, None, TlsMode::Required), "{text}");
+        assert_eq!(spoken.faults.len(), 1);
+    }
+    let declared = rules("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\n");
+    assert!(speaks(&declared, None, record).mesh_address.is_some(), "the file's word comes first");
 }

@@ -17,11 +17,16 @@ use tokio::{
     task::block_in_place,
     time::{sleep, timeout},
 };
-use weft_core::{merge::Limits, registry::Completeness, resource::Health};
+use weft_core::{
+    merge::Limits,
+    registry::{Completeness, Right},
+    resource::Health,
+};
+use weft_registries::probe::probe;
 use weft_testbed::{Consul, ConsulOptions, Gate, GateMode};
 
 use crate::{
-    bed::{SOON, put, registry, start, write},
+    bed::{CONVERGED, SOON, put, registry, start, write},
     follower::{Follower, View},
 };
 
@@ -105,7 +110,7 @@ async fn a_shorter_list_is_no_proof_whatever_shortened_it() {
         fs::write(&file, &all.secret).unwrap();
         let back =
             |view: &View<'_>| view.seen.completeness == Some(Completeness::Full) && !unconfirmed(view, "api");
-        follower.until("all is shown again", SOON, back).await.unwrap();
+        follower.until("all is shown again", CONVERGED, back).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
         assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new(), "{rules}");
     }
@@ -144,7 +149,7 @@ async fn a_token_that_is_narrowed_while_it_is_used_takes_nothing_away_and_the_ri
                 && !unconfirmed(view, service)
                 && notices(view).is_empty()
         };
-        follower.until("all is shown again", SOON, back).await.unwrap();
+        follower.until("all is shown again", CONVERGED, back).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
     }
     assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
@@ -357,6 +362,25 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     let again = registry.rights().await.unwrap_err().to_string();
     assert!(again.contains("given back"), "{again}");
     let other = crate::bed::registry(&consul.url(), &login);
-    let probe = weft_registries::probe::probe(&*other, &Limits::default(), SOON).await;
+    let probe = probe(&*other, &Limits::default(), SOON).await;
     assert!(probe.is_well() && given().is_empty(), "a look leaves nothing behind: {probe:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rule_for_one_denies_is_a_missing_right() {
+    let Some(consul) = with_acl() else { return };
+    for (rules, kind) in [(BUT_N2, "node"), (BUT_API, "service")] {
+        rule(&consul, rules);
+        let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
+        let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
+        let found = probe(&*registry, &Limits::default(), SOON).await;
+        assert_eq!((found.is_well(), found.complete), (false, Some(false)), "{rules}: {found:?}");
+        let lacks = |it: &&Right| it.given == Some(false) && it.name.contains(kind);
+        let right = found.rights.iter().find(lacks).unwrap_or_else(|| panic!("{rules}: {found:?}"));
+        assert!(right.name.contains("\"agent\""), "the policy is named: {right:?}");
+    }
+    rule(&consul, ALL);
+    let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
+    let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
+    assert!(probe(&*registry, &Limits::default(), SOON).await.is_well());
 }

@@ -1,6 +1,6 @@
 //! Local instances are announced, kept alive, announced again when Consul forgot them, and withdrawn.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::block_in_place;
 use weft_core::{
@@ -13,6 +13,9 @@ use crate::{
     bed::{SOON, registry, start},
     follower::{Follower, View},
 };
+
+/// Sooner than what is announced is renewed.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn instance(service: &str) -> Arc<LocalInstance> {
     let name = "http".parse().unwrap();
@@ -75,7 +78,7 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     lease.change(ill.into());
     let unhealthy =
         |view: &View<'_>| view.endpoints("web").iter().flatten().any(|it| it.health == Health::Unhealthy);
-    follower.until("that it is unhealthy", SOON, unhealthy).await.unwrap();
+    follower.until("that it is unhealthy", AT_ONCE, unhealthy).await.unwrap();
     // Consul removes what is critical for a minute: that must not be what is merely ill.
     let checks = block_in_place(|| consul.call("GET", "/v1/agent/checks", "")).unwrap().json();
     let status = |which: &str| {

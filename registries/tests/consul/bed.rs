@@ -16,6 +16,9 @@ use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
 /// How long anything may take to be told.
 pub(crate) const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// How soon it is as the server says, once the server can say so.
+pub(crate) const CONVERGED: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Starts it; none, having said so loudly, where it is not installed.
 pub(crate) fn start(options: ConsulOptions) -> Option<Consul> {
     let home = required(installed(Kind::Consul))?;

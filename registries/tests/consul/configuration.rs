@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use weft_core::resource::{Action, PathMatch, Policy, PrincipalMatch, Route};
+use weft_core::{
+    merge::Limits,
+    registry::OriginFault,
+    resource::{Action, PathMatch, Policy, PrincipalMatch, Route},
+};
 use weft_testbed::{Consul, ConsulOptions};
 
 use crate::{
@@ -198,6 +202,32 @@ async fn intentions_are_policies_and_keys_are_files() {
     tokio::task::block_in_place(|| consul.call("DELETE", "/v1/kv/weft/web.toml", "")).unwrap();
     follower.until("that it is gone", SOON, |view| !told(view)).await.unwrap();
     assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_contradict_each_other_are_told_by_a_look() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    let rule = |name: &str| format!("[[route.rule]]\nname = \"{name}\"\n");
+    let route = |name: &str, rule: &str| format!("[[route]]\nname = \"{name}\"\nservice = \"web\"\n{rule}");
+    let conditions = "match = [{ path = { prefix = \"/api\" } }]\n";
+    for (key, text) in [
+        ("a.toml", route("all", &rule("one"))),
+        ("b.toml", route("all", &rule("other"))),
+        ("c.toml", route("later", &(rule("api") + conditions))),
+    ] {
+        let path = format!("/v1/kv/weft/{key}");
+        tokio::task::block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
+    }
+    let followed = registry(&consul.url(), SECTION);
+    let found = weft_registries::probe::probe(&*followed, &Limits::default(), SOON).await;
+    assert_eq!((&found.error, found.rules), (&None, 3), "{found:?}");
+    let told = |place: &str, words: &str| {
+        let is_it = |it: &&OriginFault| it.place == place && it.message.contains(words);
+        assert!(found.skipped.iter().filter(is_it).count() == 1, "{:?}", found.skipped);
+    };
+    told("consul/all", "declared differently by the origins");
+    told("consul/later, consul/all", "is not used: the route all of the same registry");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod catalog;
 mod configuration;
 mod datacenters;
 mod hostile;
+mod impatient;
 mod outage;
 mod peers;
 mod scale;

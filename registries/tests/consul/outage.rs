@@ -7,7 +7,7 @@ use tokio::task::block_in_place;
 use weft_testbed::{ConsulOptions, Gate, GateMode};
 
 use crate::{
-    bed::{SOON, put, registry, start, write},
+    bed::{CONVERGED, SOON, put, registry, start, write},
     follower::{Follower, View},
 };
 
@@ -45,6 +45,46 @@ async fn a_leader_and_a_quorum_are_lost_and_nothing_goes_with_them() {
     follower.until("what happened since", SOON, |view| view.count("web") == 2).await.unwrap();
 }
 
+/// A server that was started again has its lists before it knows of tokens: nobody waits for that who knew what he sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
+    let Some(consul) = start(ConsulOptions { acl: true, servers: 3, ..ConsulOptions::default() }) else {
+        return;
+    };
+    let leader = block_in_place(|| consul.await_leader()).unwrap();
+    let own = (leader + 1) % 3;
+    write(&consul, "n1", 1, "web", json!({}));
+    let token = block_in_place(|| {
+        consul
+            .create_token("service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }")
+    });
+    let section = format!("token = {:?}\n", token.unwrap().secret);
+    let mut follower = Follower::new(registry(&consul.member_url(own), &section), None);
+    follower.until("an instance", SOON, |view| view.count("web") == 1).await.unwrap();
+    let before = follower.view(errors);
+    consul.member(own).kill();
+    follower.until("its death", SOON, |view| errors(view) > before).await.unwrap();
+    // The longer it is away, the longer it takes to hear of tokens.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let member = (own + 1) % 3;
+    let body = json!({ "Node": "n2", "Address": "10.0.0.2", "Service": { "Service": "web", "Port": 8080 } });
+    let written =
+        block_in_place(|| consul.call_member(member, "PUT", "/v1/catalog/register", body.to_string()));
+    assert!(written.unwrap().is_success());
+    block_in_place(|| consul.member(own).start_again()).unwrap();
+    block_in_place(|| {
+        weft_testbed::until("its lists are back", SOON, || {
+            let answer = consul.call_member(own, "GET", "/v1/catalog/services", "");
+            answer.is_ok_and(|answer| answer.is_success())
+        })
+    })
+    .unwrap();
+    follower.until("what happened since", CONVERGED, |view| view.count("web") == 2).await.unwrap();
+    let denied =
+        follower.view(|view| view.seen.errors.iter().filter(|it| it.contains("not allowed")).count());
+    assert_eq!(denied, 0, "the token is as good as ever");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_snapshot_is_told_though_its_index_is_lower() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
@@ -59,8 +99,9 @@ async fn a_restored_snapshot_is_told_though_its_index_is_lower() {
     let mut follower = Follower::new(registry(&consul.url(), ""), None);
     follower.until("28 instances", SOON, |view| view.count("web") == 28).await.unwrap();
     block_in_place(|| consul.restore(snapshot)).unwrap();
+    // Nothing is written that would wake anybody.
     follower
-        .until("what was then", SOON, |view| view.count("web") == 2 && view.count("later") == 0)
+        .until("what was then", CONVERGED, |view| view.count("web") == 2 && view.count("later") == 0)
         .await
         .unwrap();
     write(&consul, "n3", 3, "web", json!({}));

@@ -11,7 +11,7 @@ use weft_core::{
     config::{SourceFile, read},
     merge::{Limits, Merge, Snapshot},
     name::{RegistryName, ServiceKey},
-    registry::{Completeness, Event, LocalInstance, Registry, conformance::held},
+    registry::{Completeness, Event, Lease, LocalInstance, Registry, conformance::held},
     resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
 };
 use weft_registries::{Environment, Plan, probe::probe};
@@ -251,6 +251,14 @@ async fn shows(eureka: &Eureka, expected: Option<(&str, &str)>) {
     reached.await.unwrap_or_else(|_| panic!("{:?} is not {expected:?}", status(eureka)));
 }
 
+/// Waits until what was said last is confirmed.
+async fn confirmed_anew(lease: &Lease) {
+    let said = std::time::SystemTime::now();
+    let mut state = lease.state();
+    let confirmed = state.wait_for(|state| state.confirmed.is_some_and(|at| at > said));
+    assert!(timeout(SOON, confirmed).await.unwrap().is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_otherwise() {
     let Some((_home, eureka)) = tokio::task::block_in_place(eureka) else { return };
@@ -265,6 +273,7 @@ async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_other
     lease.change(announced(Health::Unhealthy));
     shows(&eureka, Some(("DOWN", "UNKNOWN"))).await;
     lease.change(announced(Health::Draining));
+    confirmed_anew(&lease).await;
     shows(&eureka, drained).await;
     // As if the process had died: nothing is withdrawn, and the next life begins while the last one is still listed.
     lease.leave();
@@ -294,4 +303,23 @@ async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_other
         timeout(SOON, async { lease.state().wait_for(|state| state.confirmed.is_some()).await.is_ok() });
     assert!(taken.await.unwrap());
     shows(&eureka, drained).await;
+    // It drains and is well again under the operator's word, which is not ours to end: not in this life, not in the next.
+    lease.change(announced(Health::Draining));
+    confirmed_anew(&lease).await;
+    shows(&eureka, drained).await;
+    lease.change(announced(Health::Healthy));
+    confirmed_anew(&lease).await;
+    shows(&eureka, drained).await;
+    lease.change(announced(Health::Draining));
+    confirmed_anew(&lease).await;
+    lease.leave();
+    let lease = registry.register(announced(Health::Healthy)).unwrap();
+    confirmed_anew(&lease).await;
+    shows(&eureka, drained).await;
+    eureka
+        .call("DELETE", &format!("{path}/status?value=UP"), "")
+        .unwrap()
+        .success("end the override")
+        .unwrap();
+    shows(&eureka, up).await;
 }

@@ -143,6 +143,14 @@ async fn objects_are_routes_and_policies_and_say_whether_they_count() {
     assert_eq!(until_accepted(kubernetes, "meshroute", "canary", "True").await.0, "Accepted");
     until_accepted(kubernetes, "meshpolicy", "only-api", "True").await;
 
+    // Another one takes all that it would.
+    let later =
+        route("{service: web, rules: [{matches: [{path: {prefix: /b}}]}]}").replace("canary", "later");
+    block_in_place(|| kubernetes.apply(&later).unwrap());
+    let (reason, message) = until_accepted(kubernetes, "meshroute", "later", "False").await;
+    assert!(reason == "Conflicted" && message.contains("the route canary.shop"), "{reason}: {message}");
+    block_in_place(|| kubernetes.kubectl(&["delete", "meshroute", "-n", "shop", "later"], "").unwrap());
+
     // What makes no sense to us, though it does to the API server: what it said before stands, and the object says so.
     block_in_place(|| {
         kubernetes.apply(&route("{service: web, rules: [{matches: [{path: {regex: \"(\"}}]}]}")).unwrap();

@@ -62,6 +62,10 @@ async fn nothing_goes_with_the_server_and_all_is_seen_when_it_is_back() {
     block_in_place(|| kubernetes.kill_etcd());
     follower.until("the store's outage", NOTICED, |view| view.seen.errors.len() > errors).await.unwrap();
     assert!(follower.view(|view| view.count("orders") == 2 && view.count("web") == 1));
+    // Nor is it taken for one that is back, which would be another outage each time.
+    let (errors, commits) = follower.view(|view| (view.seen.errors.len(), view.seen.commits));
+    follower.until("it is tried again", NOTICED, |view| view.seen.errors.len() > errors + 1).await.unwrap();
+    assert_eq!(follower.view(|view| view.seen.commits), commits, "a list without the store");
     block_in_place(|| {
         kubernetes.restart_etcd().unwrap();
         another(&kubernetes, 9);

@@ -42,14 +42,21 @@ fn seen(view: &View) -> Vec<String> {
 async fn whoever_may_read_nothing_is_told_so_and_hears_of_no_empty_catalog() {
     let Some(nomad) = bed() else { return };
     let secret = "00000000-0000-0000-0000-00000000beef";
-    let mut settings = vec![String::new(), with_token(&nomad, secret, "").0];
-    settings.push(with_token(&nomad, secret, "namespaces = \"shop\"").0);
-    for settings in settings {
+    let mut settings = vec![(String::new(), false), (with_token(&nomad, secret, "").0, true)];
+    settings.push((with_token(&nomad, secret, "namespaces = \"shop\"").0, true));
+    let (_, nothing) = token(&nomad, "nothing", "agent { policy = \"read\" }");
+    let known = write_token(&nomad, "known", &nothing);
+    settings.push((format!("token_file = {known:?}\nnamespaces = \"shop\""), false));
+    for (settings, is_unknown) in settings {
         let mut follower = Follower::of(registry(&nomad.url(), &settings));
         let view = follower.until("refused", |view| !view.errors.is_empty()).await;
         assert_eq!(view.lists, 0);
         let RegistryError::Denied(message) = &view.errors[0] else { panic!("{:?}", view.errors) };
         assert!(!message.contains(secret), "{message}");
+        assert_eq!(message.contains("not known to this server"), is_unknown, "{settings}: {message}");
+        let told = registry(&nomad.url(), &settings).rights().await;
+        let told = told.err().is_some_and(|error| error.to_string().contains("not known to this server"));
+        assert_eq!(told, is_unknown, "{settings}");
     }
     // Nomad itself answers 200 and an empty list here: the message must say what is missing.
     let mut follower = Follower::of(registry(&nomad.url(), ""));

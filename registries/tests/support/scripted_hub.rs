@@ -82,7 +82,7 @@ impl Mesh {
             tls: Arc::new(self.tls(&node)),
             node,
             node_name: "one".to_owned(),
-            report: watch::channel(NodeReport::default()).1,
+            report: Some(watch::channel(NodeReport::default()).1),
         })
     }
 

@@ -8,19 +8,24 @@ use std::{
 };
 
 use serde::Serialize;
-use weft_core::{config::SourceFile, identity::TrustDomain};
+use weft_core::{
+    compile::Join, config::SourceFile, identity::TrustDomain, name::RegistryName, registry::OriginFault,
+};
 use weft_registries::{
-    BuildError, Environment, Plan,
+    Environment, Plan,
     probe::{Probe, probe},
 };
 
-use super::store;
+use super::{hub, store};
 use crate::{
     cli::{
         output::{counted, or_dash},
         table::Table,
     },
-    config::{CheckedFile, FileKind, Overrides, SharedStore, StoreConfig, read_agent, read_hub},
+    config::{
+        AgentConfig, CheckedFile, FileKind, HubConfig, Overrides, SharedStore, StoreConfig, read_agent,
+        read_hub, strangers,
+    },
 };
 
 /// How many things that were left out are shown; programs get them all.
@@ -35,6 +40,12 @@ pub(super) struct Looked {
     file: PathBuf,
     name: String,
     kind: &'static str,
+    /// Which of several hubs; missing where there is one at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<String>,
+    /// The registries that the hub relays, most authoritative first; missing where it did not say, and of all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relays: Option<Vec<RegistryName>>,
     /// Why it was not looked at; none when it was.
     passed_over: Option<String>,
     #[serde(flatten)]
@@ -45,6 +56,13 @@ impl Looked {
     pub(super) fn is_well(&self) -> bool {
         self.probe.as_ref().is_none_or(Probe::is_well)
     }
+
+    fn title(&self) -> String {
+        match &self.hub {
+            Some(hub) => format!("{} at {hub}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// Looks at the registries and stores of files, all at once; at the one registry called `name` unless that is empty.
@@ -53,7 +71,8 @@ impl Looked {
 /// When no file names any, or none of that name.
 pub(super) async fn look(files: &[CheckedFile], name: &str, within: Duration) -> anyhow::Result<Vec<Looked>> {
     let subjects: Vec<Subject> = files.iter().flat_map(subjects_of).collect();
-    let known: Vec<String> = subjects.iter().map(|subject| subject.what.name()).collect();
+    let mut known: Vec<String> = subjects.iter().map(|subject| subject.what.name()).collect();
+    known.dedup();
     let wanted = subjects.into_iter().filter(|subject| name.is_empty() || subject.what.name() == name);
     let looks: Vec<_> = wanted.map(|subject| one(subject, within)).collect();
     match (looks.is_empty(), known.is_empty()) {
@@ -75,13 +94,28 @@ struct Subject {
 
 enum What {
     Registry(Box<Plan>),
+    Hub(Box<AtHub>),
     Store { prefix: String, server: SharedStore },
+}
+
+/// A registry that a hub relays.
+struct AtHub {
+    plan: Plan,
+    state_dir: PathBuf,
+    /// Of the hub that is looked at, `host:port`; none for the one that the host joined by.
+    address: Option<String>,
+    /// Whether it is one of several.
+    is_one_of_several: bool,
+    joins: Vec<Join>,
+    /// The registries of the file.
+    configured: Vec<RegistryName>,
 }
 
 impl What {
     fn name(&self) -> String {
         match self {
             Self::Registry(plan) => plan.name.value.to_string(),
+            Self::Hub(at) => at.plan.name.value.to_string(),
             Self::Store { .. } => STORE.to_owned(),
         }
     }
@@ -89,6 +123,7 @@ impl What {
     fn kind(&self) -> &'static str {
         match self {
             Self::Registry(plan) => plan.kind,
+            Self::Hub(at) => at.plan.kind,
             Self::Store { server, .. } => store::kind(server),
         }
     }
@@ -98,46 +133,91 @@ impl What {
 fn subjects_of(file: &CheckedFile) -> Vec<Subject> {
     let Ok(source) = SourceFile::read(&file.path) else { return Vec::new() };
     let overrides = Overrides::default();
-    let read = match file.kind {
-        Some(FileKind::Agent) => {
-            let read = read_agent(&source, &overrides).value;
-            read.map(|config| (config.trust_domain, config.registries, StoreConfig::Embedded))
-        }
-        Some(FileKind::Hub) => {
-            let read = read_hub(&source, &overrides).value;
-            read.map(|config| (config.trust_domain, config.registries, config.store))
-        }
-        Some(FileKind::Mesh) | None => None,
+    let (domain, all) = match file.kind {
+        Some(FileKind::Agent) => match read_agent(&source, &overrides).value {
+            Some(config) => (config.trust_domain.clone(), of_agent(&config)),
+            None => return Vec::new(),
+        },
+        Some(FileKind::Hub) => match read_hub(&source, &overrides).value {
+            Some(config) => (config.trust_domain.clone(), of_hub(config)),
+            None => return Vec::new(),
+        },
+        Some(FileKind::Mesh) | None => return Vec::new(),
     };
-    let Some((domain, plans, store)) = read else { return Vec::new() };
-    let store = match store {
+    all.into_iter().map(|what| Subject { file: file.path.clone(), domain: domain.clone(), what }).collect()
+}
+
+fn of_hub(config: HubConfig) -> Vec<What> {
+    let store = match config.store {
         StoreConfig::Embedded => None,
         StoreConfig::Shared { prefix, server } => Some(What::Store { prefix, server }),
     };
-    let all = plans.into_iter().map(|plan| What::Registry(Box::new(plan))).chain(store);
-    all.map(|what| Subject { file: file.path.clone(), domain: domain.clone(), what }).collect()
+    config.registries.into_iter().map(|plan| What::Registry(Box::new(plan))).chain(store).collect()
+}
+
+/// Of several hubs each is looked at: one that is away is no loss until another one is, too.
+fn of_agent(config: &AgentConfig) -> Vec<What> {
+    let configured: Vec<RegistryName> =
+        config.registries.iter().map(|plan| plan.name.value.clone()).collect();
+    let at_hub = |plan: &Plan, address: Option<String>| {
+        What::Hub(Box::new(AtHub {
+            plan: plan.clone(),
+            state_dir: config.state_dir.clone(),
+            address,
+            is_one_of_several: config.hubs.len() > 1,
+            joins: config.joins.clone(),
+            configured: configured.clone(),
+        }))
+    };
+    let subjects = config.registries.iter().flat_map(|plan| match (plan.kind, config.hubs.as_slice()) {
+        ("hub", []) => vec![at_hub(plan, None)],
+        ("hub", hubs) => hubs.iter().map(|hub| at_hub(plan, Some(hub.to_string()))).collect(),
+        _ => vec![What::Registry(Box::new(plan.clone()))],
+    });
+    subjects.collect()
 }
 
 async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looked {
     // A hub's own domain is made when it first starts: what a look shows does not depend on which one it is.
     let domain = domain.or_else(|| TrustDomain::new("unnamed.mesh").ok());
     let (name, kind) = (what.name(), what.kind());
-    let (passed_over, probe) = match (what, domain) {
+    let mut looked = Looked { file, name, kind, hub: None, relays: None, passed_over: None, probe: None };
+    match (what, domain) {
         (What::Registry(plan), trust_domain) => {
             match plan.build(&Environment { trust_domain, ..Environment::default() }) {
-                Ok(registry) => (None, Some(probe(&*registry, &plan.limits, within).await)),
-                Err(BuildError::NoHub(_)) => {
-                    (Some("a running agent follows it: `weft status` says how it is".into()), None)
-                }
-                Err(error) => (Some(error.to_string()), None),
+                Ok(registry) => looked.probe = Some(probe(&*registry, &plan.limits, within).await),
+                Err(error) => looked.passed_over = Some(error.to_string()),
             }
         }
+        (What::Hub(at), _) => at.look(&mut looked, within).await,
         (What::Store { prefix, server }, Some(mesh)) => {
-            (None, Some(store::look((&prefix, &server), &mesh, within).await))
+            looked.probe = Some(store::look((&prefix, &server), &mesh, within).await);
         }
-        (What::Store { .. }, None) => (Some("the mesh has no name".into()), None),
-    };
-    Looked { file, name, kind, passed_over, probe }
+        (What::Store { .. }, None) => looked.passed_over = Some("the mesh has no name".into()),
+    }
+    looked
+}
+
+impl AtHub {
+    async fn look(self, looked: &mut Looked, within: Duration) {
+        let found = hub::look(&self.plan, &self.state_dir, self.address.as_deref(), within).await;
+        looked.hub = self.address.filter(|_| self.is_one_of_several);
+        let (mut probe, relays) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                looked.passed_over = Some(error.to_string());
+                return;
+            }
+        };
+        if let Some(relays) = &relays {
+            let known: Vec<_> = self.configured.iter().chain(relays).cloned().collect();
+            let strangers = strangers(&self.joins, &known).into_iter();
+            let place = || "[[join]]".to_owned();
+            let fault = |message| OriginFault { message, place: place(), keeps_last_good: false };
+            probe.skipped.extend(strangers.map(fault));
+        }
+        (looked.probe, looked.relays) = (Some(probe), relays);
+    }
 }
 
 /// Prints what was found, for people.
@@ -163,7 +243,7 @@ fn cells(looked: &Looked) -> [String; 8] {
     let Some(probe) = &looked.probe else {
         let dash = || "-".to_owned();
         return [
-            looked.name.clone(),
+            looked.title(),
             looked.kind.into(),
             "not asked".into(),
             dash(),
@@ -181,7 +261,7 @@ fn cells(looked: &Looked) -> [String; 8] {
     let list = probe.complete.map(|complete| if complete { "whole" } else { "filtered" });
     let count = |number: usize| if looked.name == STORE { "-".to_owned() } else { number.to_string() };
     [
-        looked.name.clone(),
+        looked.title(),
         looked.kind.into(),
         state.into(),
         or_dash(list),
@@ -193,13 +273,18 @@ fn cells(looked: &Looked) -> [String; 8] {
 }
 
 fn details(out: &mut impl Write, looked: &Looked) -> io::Result<()> {
-    let name = &looked.name;
+    let name = looked.title();
     if let Some(why) = &looked.passed_over {
         writeln!(out, "{name}: not asked: {why}")?;
     }
     let Some(probe) = &looked.probe else { return Ok(()) };
     if let Some(error) = &probe.error {
         writeln!(out, "{name}: {error}")?;
+    }
+    if let Some(relays) = &looked.relays {
+        let names: Vec<_> = relays.iter().map(RegistryName::as_str).collect();
+        let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+        writeln!(out, "{name}: the hub relays {names}")?;
     }
     for right in &probe.rights {
         match right.given {

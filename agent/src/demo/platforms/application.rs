@@ -51,7 +51,7 @@ impl Instance {
     }
 
     fn is_seen(&self, sight: &Sight) -> bool {
-        sight.endpoint(self).is_some_and(|endpoint| endpoint.eligible)
+        sight.endpoint(self).is_some_and(|endpoint| endpoint.eligible || endpoint.stands_by)
     }
 }
 

@@ -51,7 +51,8 @@ impl Sight {
             instances.iter().map(|instance| format!("{}.default", instance.sample.name)).collect();
         let of_it =
             self.endpoints.iter().filter(|it| it.registry == kind.name() && names.contains(&it.service));
-        let called: Vec<&Endpoint> = of_it.filter(|endpoint| endpoint.eligible).collect();
+        let called: Vec<&Endpoint> =
+            of_it.filter(|endpoint| endpoint.eligible || endpoint.stands_by).collect();
         let services: BTreeSet<&str> = called.iter().map(|endpoint| endpoint.service.as_str()).collect();
         (services.len(), called.len())
     }

@@ -33,7 +33,9 @@ pub(super) async fn keep(all: &Announcements) {
     let mut presence = Presence::default();
     loop {
         moved.mark_unchanged();
-        if let Err(fault) = presence.write(all).await {
+        let written = presence.write(all).await;
+        all.note_away(matches!(written, Err(StoreError::Unreachable(_))));
+        if let Err(fault) = written {
             tracing::debug!(%fault, "which nodes are present could not be written");
             tokio::time::sleep(super::STORE_PAUSE).await;
         }

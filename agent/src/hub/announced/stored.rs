@@ -48,6 +48,8 @@ pub(super) struct Stored {
     unreadable: BTreeMap<String, String>,
     /// Since when each of [`FOLLOWED`] is told without a fault.
     told_since: BTreeMap<&'static str, Instant>,
+    /// Whether the store gives no answer.
+    away: bool,
 }
 
 impl Stored {
@@ -77,9 +79,19 @@ impl Stored {
         self.told_since.remove(prefix);
     }
 
+    /// The store does not answer, or does again. Who waits for what changes hears neither: of a store that lost its quorum, a
+    /// member that lives goes on to tell that nothing does. Returns whether that is news.
+    pub(super) fn note_away(&mut self, away: bool, now: Instant) -> bool {
+        let news = std::mem::replace(&mut self.away, away) != away;
+        if news && !away {
+            self.told_since.values_mut().for_each(|since| *since = now);
+        }
+        news
+    }
+
     /// For how long one of [`FOLLOWED`] has been told without a fault; none when it is not.
     pub(super) fn told_for(&self, prefix: &str, now: Instant) -> Option<Duration> {
-        self.told_since.get(prefix).map(|since| now.saturating_duration_since(*since))
+        self.told_since.get(prefix).filter(|_| !self.away).map(|since| now.saturating_duration_since(*since))
     }
 
     /// For how long all of it has been told without a fault; none when something is not.

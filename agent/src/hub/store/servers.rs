@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Response, StatusCode};
@@ -17,6 +17,8 @@ use super::StoreError;
 
 /// How long a server may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long all of them may take, one after the other: who asks a hub that asks its store waits no longer than ten seconds.
+const ANSWERS: Duration = Duration::from_secs(6);
 
 /// The servers, of which one is asked until it fails.
 #[derive(Clone)]
@@ -49,9 +51,12 @@ impl Servers {
 
     /// The answer to what may be asked twice, of the first server that has one.
     pub(super) async fn ask(&self, call: &Call) -> Result<Answer, StoreError> {
-        let mut fault = None;
-        for _ in 0..self.clients.len() {
-            match self.ask_once(call.clone()).await {
+        let (mut fault, until) = (None, Instant::now() + ANSWERS);
+        for others in (0..self.clients.len()).rev() {
+            // Each has its share of what those before it left.
+            let left = until.saturating_duration_since(Instant::now());
+            let share = left.div_f64(1.0 + others as f64).min(ANSWER);
+            match self.ask_for(call.clone(), share).await {
                 Err(StoreError::Unreachable(why)) => fault = Some(StoreError::Unreachable(why)),
                 outcome => return outcome,
             }

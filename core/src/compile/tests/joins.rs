@@ -120,6 +120,17 @@ fn ports_of_platforms_that_name_them_differently_are_matched_or_told() {
         let table = world.say(&scope("consul"), "web", says(ports, "other"));
         assert_eq!(ranked(&table).1, 2);
     }
+    let told = "registry \"consul\" says that callers find port other at 8080, registry \"kubernetes\" says at 80, which stands";
+    assert!(world.diagnosed(told));
+    // Where instances listen is not how callers call them.
+    let listening = endpoint("web", 2).address.socket().port();
+    for number in [listening, listening + 1] {
+        let ports = vec![port("other", number, http)];
+        let implied = Service { ports, declared: false, ..service("web") };
+        let served = of(Endpoint { port_name: "other".parse().unwrap(), ..endpoint("web", 2) });
+        world.say(&scope("consul"), "web", vec![Resource::Service(implied.into()), served]);
+        assert_eq!(world.diagnosed("callers find port other"), number != listening);
+    }
     let table = world.say(&scope("consul"), "web", says(vec![port("a", 1, http), port("b", 2, http)], "a"));
     assert_eq!(ranked(&table).1, 1);
     assert!(world.diagnosed("registry \"consul\" says that it has a port a:1"));

@@ -49,13 +49,17 @@ fn a_registry_speaks_only_of_services_that_it_may_own() {
     let endpoints: OriginName = "b.default/endpoints".parse().unwrap();
     assert!(!state.origins.contains_key(&endpoints), "there may be thousands");
     // Nor by a host name that reads as another's.
-    let hosts = ["b", "b.default", "x.prod", "b.service.consul"].map(|host| host.parse().unwrap()).into();
+    let foreign =
+        ["b", "b.default", "b.default.mesh", "b.mesh", "b.default.svc", "b.default.svc.cluster.local"];
+    let own = ["x.prod", "x.prod.mesh", "x.prod.svc.cluster.local", "b.service.consul"];
+    let hosts = foreign.iter().chain(&own).map(|host| host.parse().unwrap()).collect();
     let service = Service { hosts, ..service("a") };
     merge.apply(replace(&scope, "a.default", "2", vec![Resource::Service(service.into())]), START);
     merge.apply(commit(&scope), START);
     let service = entry(&merge, "a.default").unwrap().service.clone().unwrap();
-    assert_eq!(
-        service.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(),
-        ["x.prod", "b.service.consul"]
-    );
+    assert_eq!(service.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(), own);
+    // One that is written otherwise is no host name at all.
+    for other in ["b.default.", "B.default", "b.default:80", "b.default.mesh."] {
+        assert!(other.parse::<HostName>().is_err(), "{other}");
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weft_core::{
     identity::TrustDomain,
     name::HostName,
-    resource::{Endpoint, Health, Resource},
+    resource::{Endpoint, Health, Resource, TlsMode},
 };
 
 use super::super::{
@@ -239,4 +239,30 @@ fn consuls_own_servers_are_no_application() {
     let rules = weft_core::config::read(&source, |it| Rules::read(it, &[])).value.unwrap();
     let words = convert::service(&name, &entries, None, &Surroundings { rules, ..around() });
     assert_eq!(endpoints(&words).len(), 1, "unless a rule is for just them");
+}
+
+#[test]
+fn keys_of_the_mesh_that_are_misspelt_or_misplaced_are_told_and_no_plaintext() {
+    let text = "tls = \"preferred\"\n".to_owned();
+    let source = weft_core::config::SourceFile::new("weft.toml", text);
+    let rules = weft_core::config::read(&source, |it| Rules::read(it, &[])).value.unwrap();
+    let around = Surroundings { rules, ..around() };
+    let told = |meta: Value, tags: Value| {
+        let entry = json!([{
+            "Node": { "Node": "n", "Address": "10.0.0.1" },
+            "Service": { "ID": "a", "Service": "web", "Port": 80, "Meta": meta, "Tags": tags },
+        }]);
+        let entries: Vec<Entry> = serde_json::from_value(entry).unwrap();
+        let words = convert::service(&"web.default".parse().unwrap(), &entries, None, &around);
+        let endpoint = endpoints(&words).remove(0).clone();
+        assert_eq!(endpoint.labels.iter().count(), 0, "{:?}", endpoint.labels);
+        (endpoint.tls, words.faults.first().map(|it| it.message.clone()).unwrap_or_default())
+    };
+    assert_eq!(told(json!({}), json!([])).0, TlsMode::Off);
+    let (tls, fault) = told(json!({ "weft-mesh-prot": "15008" }), json!([]));
+    assert!(tls == TlsMode::Required && fault.contains("weft-mesh-port may be meant"), "{fault}");
+    let (tls, fault) = told(json!({}), json!(["weft-mesh-port=15008"]));
+    assert!(tls == TlsMode::Required && fault.contains("stand in the meta"), "{fault}");
+    let (tls, fault) = told(json!({ "weft-protocol": "smtp" }), json!([]));
+    assert!(tls == TlsMode::Required && fault.contains("smtp"), "{fault}");
 }

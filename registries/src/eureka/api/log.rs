@@ -21,8 +21,9 @@ pub(super) struct Log {
     current: BTreeMap<Key, Arc<Instance>>,
     changes: Recent,
     version: u64,
-    /// Applications that registered here under a name that a registry has, each told once.
+    /// Applications that registered here under a name that a registry has.
     refused: BTreeSet<String>,
+    refusals: Refusals,
     made_from: Option<MadeFrom>,
 }
 
@@ -39,10 +40,51 @@ struct MadeFrom {
     heard: BTreeMap<RegistryName, u64>,
 }
 
+/// What was said lately of applications that are not listed. Who registers again and again, under one name or many, decides
+/// neither how long the log is nor how much is kept here: what is not said one by one is counted, and the count is said.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// When each was named; of no more than [`MAX_NAMED`].
+    named: BTreeMap<String, u64>,
+    /// How many were not, and since when.
+    untold: Option<(usize, u64)>,
+}
+
+/// For how long an application that was named is not named again, in milliseconds.
+const NAMED_FOR: u64 = 300_000;
+/// How many applications are named in that time.
+const MAX_NAMED: usize = 20;
+
+impl Refusals {
+    /// Whether an application is to be named now; else it is counted.
+    fn is_news(&mut self, app: &str, now: u64) -> bool {
+        self.named.retain(|_, at| now.saturating_sub(*at) < NAMED_FOR);
+        let is_news = !self.named.contains_key(app) && self.named.len() < MAX_NAMED;
+        if is_news {
+            self.named.insert(app.to_owned(), now);
+        } else {
+            self.untold.get_or_insert((0, now)).0 += 1;
+        }
+        is_news
+    }
+
+    /// How many were counted, when it is time to say so.
+    fn untold(&mut self, now: u64) -> Option<usize> {
+        let is_due = |(_, since): &mut (usize, u64)| now.saturating_sub(*since) >= NAMED_FOR;
+        self.untold.take_if(is_due).map(|(count, _)| count)
+    }
+}
+
 impl Log {
     /// Brings the list up to date.
     pub(super) fn refresh(&mut self, source: &Source<'_>, registrations: &mut Registrations, now: Moment) {
         self.changes.expire(now.steady);
+        if let Some(count) = self.refusals.untold(now.steady) {
+            tracing::warn!(
+                count,
+                "more registrations with Eureka's API were not listed, for the same reason"
+            );
+        }
         let made_from = MadeFrom {
             mesh: source.snapshot.generation,
             registrations: registrations.generation(),
@@ -70,7 +112,8 @@ impl Log {
             // Who registers here says more of itself than Eureka told.
             fresh.insert((instance.app.clone(), instance.id.clone()), instance.clone());
         }
-        for app in refused.difference(&self.refused) {
+        let refusals = &mut self.refusals;
+        for app in refused.difference(&self.refused).filter(|app| refusals.is_news(app, now.steady)) {
             tracing::warn!(
                 app,
                 "registered with Eureka's API and not listed: the name is that of a service of another registry"
@@ -145,4 +188,20 @@ pub(super) fn hash<'a>(instances: impl Iterator<Item = &'a Instance>) -> String 
         *counts.entry(&instance.status).or_default() += 1;
     }
     counts.into_iter().map(|(status, count)| format!("{status}_{count}_")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_again_and_again_is_named_once_and_counted() {
+        let mut refusals = Refusals::default();
+        let named = (0..3000_u64).filter(|time| refusals.is_news("ORDERS", time * 10)).count();
+        assert_eq!((named, refusals.untold(29_990)), (1, None));
+        assert_eq!((refusals.untold(NAMED_FOR + 10), refusals.untold(NAMED_FOR + 11)), (Some(2999), None));
+        let named = (0..3000_u64).filter(|app| refusals.is_news(&format!("A{app}"), 400_000)).count();
+        assert_eq!((named, refusals.named.len()), (MAX_NAMED, MAX_NAMED));
+        assert!(refusals.is_news("ORDERS", 400_000 + NAMED_FOR), "it is news again");
+    }
 }

@@ -9,15 +9,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json, value::RawValue};
 use weft_core::{
     identity::TrustDomain,
-    resource::{Health, Resource},
+    resource::{Health, Resource, TlsMode},
 };
 
 use super::*;
 use crate::{kubernetes::objects::Kind, speaking::Rules};
 
 fn catalog() -> Catalog {
+    catalog_by(Rules::default())
+}
+
+fn catalog_by(rules: Rules) -> Catalog {
     let conversion = Conversion {
-        rules: Rules::default(),
+        rules,
         trust_domain: TrustDomain::new("test.mesh").unwrap(),
         cluster_domain: "cluster.local".into(),
         narrow: None,
@@ -105,6 +109,40 @@ fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
     catalog.sweep(Kind::Pods, None, &HashSet::new());
     assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
     assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
+}
+
+#[test]
+fn annotations_for_the_mesh_that_are_misspelt_are_told_and_no_plaintext() {
+    let source = weft_core::config::SourceFile::new("weft.toml", "tls = \"preferred\"\n".to_owned());
+    let rules = weft_core::config::read(&source, |it| Rules::read(it, &[])).value.unwrap();
+    let taken = |of_pod: Value, of_service: Value| {
+        let mut catalog = catalog_by(rules.clone());
+        let (mut pod, mut service) = (pod(1, "web"), service("web", "IPv4"));
+        pod["metadata"]["annotations"] = of_pod;
+        service["metadata"]["annotations"] = of_service;
+        let all = [
+            (Kind::Slices, slice("web-a", "web", "IPv4", &[1])),
+            (Kind::Services, service),
+            (Kind::Pods, pod),
+        ];
+        all.iter().for_each(|(kind, object)| drop(catalog.put(read(*kind, object).unwrap())));
+        let words: Vec<Words> = told(&mut catalog).into_values().collect();
+        let endpoint = words.iter().flat_map(|it| &it.resources).find_map(|resource| match resource {
+            Resource::Endpoint(endpoint) => Some(endpoint.tls),
+            _ => None,
+        });
+        let faults = words.iter().flat_map(|it| &it.faults).map(|fault| fault.message.clone());
+        (endpoint, faults.collect::<Vec<_>>().join("\n"))
+    };
+    let (none, other) = (json!({}), json!({"weft.dev/inject": "true", "other": "x"}));
+    assert_eq!(taken(other, none.clone()), (Some(TlsMode::Off), String::new()));
+    let typo = json!({"weft-mesh-prot": "15008"});
+    for (of_pod, of_service) in [(typo.clone(), none.clone()), (none.clone(), typo)] {
+        let (tls, faults) = taken(of_pod, of_service);
+        assert!(tls == Some(TlsMode::Required) && faults.contains("weft-mesh-port may be meant"), "{faults}");
+    }
+    let (endpoint, faults) = taken(none, json!({"weft-protocol": "smtp"}));
+    assert!(endpoint.is_none() && faults.contains("does not say how it is called"), "{faults}");
 }
 
 #[test]
@@ -396,4 +434,34 @@ fn a_route_says_which_of_its_backends_are_not_there() {
     other["metadata"]["namespace"] = "other".into();
     put(&mut catalog, Kind::Services, &other);
     assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
+}
+
+#[test]
+fn a_route_that_another_one_hides_says_so_until_that_is_gone() {
+    let route = |name: &str, rules: Value| {
+        let metadata = json!({"name": name, "namespace": "shop", "resourceVersion": "1", "generation": 1});
+        read(Kind::Routes, &json!({"metadata": metadata, "spec": {"service": "web", "rules": rules}}))
+            .unwrap()
+    };
+    let everything = route("a", json!([{"name": "all"}]));
+    let mut catalog = catalog();
+    let accepted = |catalog: &mut Catalog| {
+        let verdicts = catalog.take_verdicts().into_iter();
+        let condition = |verdict: Verdict| {
+            let mut all = verdict.conditions.into_iter();
+            let accepted = all.find(|it| it.kind == configured::ACCEPTED).unwrap();
+            (verdict.name, accepted.status, accepted.reason, accepted.message)
+        };
+        verdicts.map(condition).collect::<Vec<_>>()
+    };
+    catalog.put(route("b", json!([{"name": "api", "matches": [{"path": {"prefix": "/api"}}]}])));
+    assert_eq!(accepted(&mut catalog), [("b".into(), "True".into(), "Accepted".into(), String::new())]);
+    catalog.put(everything);
+    let told = accepted(&mut catalog);
+    let [first, (name, status, reason, message)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((first.0.as_str(), first.1.as_str()), ("a", "True"));
+    assert_eq!((name.as_str(), status.as_str(), reason.as_str()), ("b", "False", "Conflicted"));
+    assert!(message.contains("the route a.shop"), "{message}");
+    catalog.remove(&route("a", json!([{"name": "all"}])));
+    assert_eq!(accepted(&mut catalog), [("b".into(), "True".into(), "Accepted".into(), String::new())]);
 }

@@ -231,3 +231,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tags_and_meta_for_the_mesh_that_are_misspelt_are_told_and_no_plaintext() {
+    let rules = rules("tls = \"preferred\"\n");
+    for (tags, of_node, fault) in [
+        (json!(["weft-mesh-prot=15008"]), node(&[]), "weft-mesh-port may be meant"),
+        (json!(["weft-mesh-port"]), node(&[]), "no = and no value"),
+        (json!([]), node(&[("weft-mesh-prot", "15008")]), "of its node"),
+        (json!(["weft-protocol=smtp"]), node(&[]), "smtp"),
+    ] {
+        let words = words(vec![instance(&json!({ "Tags": tags }))], &rules, of_node);
+        let endpoint = endpoints(&words).remove(0);
+        assert_eq!((endpoint.tls, endpoint.labels.iter().count()), (TlsMode::Required, 0), "{fault}");
+        assert!(words.faults.iter().any(|it| it.message.contains(fault)), "{fault}: {:?}", words.faults);
+    }
+}
