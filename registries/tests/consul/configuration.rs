@@ -84,7 +84,15 @@ async fn routers_splitters_and_resolvers_are_one_route() {
           "Destination": { "Service": "api", "NumRetries": 4, "RequestTimeout": "2s", "RetryOnStatusCodes": [503] } },
         { "Match": http(json!({ "QueryParam": [{ "Name": "q", "Present": true }] })), "Destination": { "Service": "api" } },
         { "Match": http(json!({ "PathExact": "/odd" })), "Destination": { "ServiceSubset": "odd" } },
+        { "Match": http(json!({ "PathRegex": "/(?=a)" })), "Destination": { "Service": "api" } },
     ] }),
+    );
+    entry(
+        &consul,
+        json!({
+            "Kind": "service-defaults", "Name": "web", "Protocol": "http2", "MaxInboundConnections": 7,
+            "UpstreamConfig": { "Defaults": { "Limits": { "MaxConnections": 3 } } },
+        }),
     );
     let whole = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 2);
     follower.until("the route", SOON, whole).await.unwrap();
@@ -103,7 +111,15 @@ async fn routers_splitters_and_resolvers_are_one_route() {
         (Duration::from_secs(3), Duration::from_secs(7))
     );
     let told = follower.view(faults);
-    for word in ["Failover", "QueryParam", "subset odd", "service-router web, route 1"] {
+    for word in [
+        "Failover",
+        "QueryParam",
+        "subset odd",
+        "service-router web, route 1",
+        "service-router web, route 3",
+        "\"/(?=a)\" is not valid",
+        "\"service-defaults web\": \"MaxInboundConnections\", \"UpstreamConfig\" cannot be expressed",
+    ] {
         assert!(told.iter().any(|fault| fault.contains(word)), "{word}: {told:#?}");
     }
     let redirect = json!({ "Kind": "service-resolver", "Name": "api", "Redirect": { "Service": "nowhere" } });
