@@ -40,7 +40,7 @@ pub fn replay(mut bytes: &[u8], trust_domain: &TrustDomain) -> Listing {
         let (used, now, rules) = (BTreeSet::new(), Instant::now(), Rules::default());
         let said = convert(
             &followed,
-            &View { answers: &answers, used: &used, patient: false, now },
+            &View { answers: &answers, used: &used, patient: false, has_its_host: true, now },
             &rules,
             Some(trust_domain),
         );

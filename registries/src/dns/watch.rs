@@ -26,7 +26,7 @@ use super::{
     convert::{Outcome, View, convert, origin},
     questions::Questions,
     resolver::Resolver,
-    settings::{DnsSettings, Mode},
+    settings::{DnsSettings, Mode, Source},
 };
 use crate::{
     http_client::jittered,
@@ -251,8 +251,15 @@ impl Follow {
         let told_at = *self.told_at.get_or_insert(now);
         self.memory.write(Remembered { answers: self.answers.clone(), told_at: self.told_at });
         let patient = now.duration_since(told_at) < BELIEVED_AFTER;
-        let view = View { answers: &self.answers, used: &self.used, patient, now: now.into_std() };
+        let (answers, last_used, now) = (&self.answers, &self.used, now.into_std());
+        // Of several services at one host, its name leads to the first that is written.
+        let mut hosts = BTreeSet::new();
         for followed in &self.settings.followed {
+            let has_its_host = match &followed.source {
+                Source::Host(name, _) => hosts.insert(name),
+                Source::Service(_) => false,
+            };
+            let view = View { answers, used: last_used, patient, has_its_host, now };
             let settings = &self.settings;
             let outcome = convert(followed, &view, &settings.rules, settings.trust_domain.as_ref());
             match outcome {

@@ -122,3 +122,16 @@ async fn an_answer_that_is_too_long_for_a_packet_comes_whole_and_no_address_lead
     let faults = view.faults().join("\n");
     assert!(faults.contains("127.0.0.1") && faults.contains("169.254.169.254"), "{faults}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_host_with_several_services_leads_to_the_first_that_is_written() {
+    let Some(knot) = knot("many A 10.0.0.1") else { return };
+    let follow = |service: &str, port: u16| {
+        format!("[[follow]]\nservice = \"{service}\"\nhost = \"many.test\"\nport = {port}\n")
+    };
+    let mut follower = follower(&knot, &(follow("web", 80) + &follow("admin", 8080)));
+    let view = follower.until("they are there", |view| view.services().len() == 2).await;
+    let hosts = |service: &str| view.service(service).unwrap().hosts.len();
+    assert_eq!((hosts("web.default"), hosts("admin.default")), (1, 0));
+    assert!(has(&view, "web.default", &["10.0.0.1:80"]) && has(&view, "admin.default", &["10.0.0.1:8080"]));
+}
