@@ -15,7 +15,7 @@ use weft_core::{
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
     resource::{Address, Endpoint, Health, IdentityFrom},
-    table::{Table, Upstream},
+    table::{EndpointSet, Table, Upstream},
 };
 use weft_registries::checked::Findings;
 
@@ -42,7 +42,7 @@ pub fn endpoints(
     clock: u64,
     now: SystemTime,
 ) -> Vec<view::Endpoint> {
-    let (used, same) = used(table);
+    let (used, same) = used(table, clock);
     let scopes = status.registries.iter().flat_map(|registry| &registry.scopes);
     let confirmed: Confirmed = scopes.filter_map(|it| Some((it.scope.clone(), it.committed_at?))).collect();
     let mut rows = Vec::new();
@@ -78,12 +78,21 @@ struct Used<'a> {
 }
 
 /// The endpoints in force, by their names and by their addresses.
-fn used(table: &Table) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
+fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
     let (mut used, mut same) = (HashMap::new(), HashMap::new());
+    let is_ejected = |upstream: &Upstream| {
+        upstream.state.peek().is_some_and(|state| state.ejected_until.load(Ordering::Relaxed) > clock)
+    };
+    let stands_in = |set: &EndpointSet| {
+        let first = set.all.iter().take(set.first_choice);
+        first.filter(|upstream| upstream.endpoint.weight > 0).all(|upstream| is_ejected(upstream))
+    };
     for (upstream, set) in sorted(table).flat_map(|destination| endpoints_of(destination)) {
         let endpoint = &upstream.endpoint;
         let best = set.all.first().map(|best| best.endpoint.health);
-        let last_resort = set.first_choice == 0 && best == Some(endpoint.health);
+        let is_stand_by = endpoint.health == Health::Healthy && endpoint.weight == 0;
+        let last_resort =
+            best == Some(endpoint.health) && (set.first_choice == 0 || (is_stand_by && stands_in(set)));
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
         used.insert(key, Used { upstream, last_resort });
         same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
@@ -172,7 +181,7 @@ fn spared(endpoint: &Endpoint, ejected_for_s: Option<f64>) -> Option<String> {
         return Some(format!("calls to it failed: taken out for {seconds:.0} s more"));
     }
     match endpoint.health {
-        Health::Healthy if endpoint.weight == 0 => Some("its weight is 0".into()),
+        Health::Healthy if endpoint.weight == 0 => Some("a stand-by, as its weight is 0".into()),
         Health::Healthy => None,
         Health::Draining => Some("its registry says that it is finishing".into()),
         Health::Unhealthy => Some("its registry says that it is unhealthy".into()),
