@@ -116,8 +116,11 @@ fn draw(length: usize, weights: &[u32], except: Option<usize>) -> usize {
     weights.partition_point(|&weight| weight <= point)
 }
 
-/// The one with less in flight by weight; the first, which was drawn by weight, on a tie.
+/// The one with less in flight by weight; the first, which was drawn by weight, on a tie, and where the other has none.
 fn less_loaded<'a>(one: &'a Arc<Upstream>, other: &'a Arc<Upstream>) -> &'a Arc<Upstream> {
+    if other.endpoint.weight == 0 && one.endpoint.weight > 0 {
+        return one;
+    }
     let load = |upstream: &Upstream| u64::from(upstream.state.in_flight.load(Relaxed));
     let weight = |upstream: &Upstream| u64::from(upstream.endpoint.weight.max(1));
     if load(other) * weight(one) < load(one) * weight(other) { other } else { one }

@@ -1,7 +1,8 @@
 //! Names of the domain name system as services: whatever has a name and no registry.
 //!
 //! ```text
-//!   watch (which question is due) ──> resolver ──> answers (what stands) ──> convert ──> told ──> events
+//!   watch ──> questions (which is due) ──> resolver (who is asked) ──> reading ──> answers (what stands)
+//!         ──> convert ──> told ──> events
 //! ```
 //!
 //! A question is a name and a type of record; each has its own life. What was answered holds until its time to live has
@@ -12,7 +13,9 @@
 mod settings;
 mod answers;
 mod convert;
+mod reading;
 mod resolver;
+mod questions;
 mod watch;
 mod replay;
 

@@ -4,7 +4,8 @@
 //! in the first alone, and that is exactly the one that somebody asks about.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    ptr,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -15,7 +16,7 @@ use weft_core::{
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
     resource::{Address, Endpoint, Health, IdentityFrom, Resource, TlsMode},
-    table::{Table, Upstream},
+    table::{EndpointSet, Table, Upstream},
     tls::Credentials,
 };
 use weft_registries::checked::Findings;
@@ -114,26 +115,53 @@ struct Used<'a> {
 
 /// The endpoints in force, by their names and by their addresses.
 fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
-    let (mut used, mut same) = (HashMap::new(), HashMap::new());
+    let (mut used, mut same, mut choices) = (HashMap::new(), HashMap::new(), HashMap::new());
     for (upstream, set) in sorted(table).flat_map(|destination| endpoints_of(destination)) {
         let endpoint = &upstream.endpoint;
-        let takes_calls = |it: &&Arc<Upstream>| ejected_until(it) <= clock;
-        let first = set.all.get(..set.first_choice).unwrap_or_default();
-        let is_first = first.iter().any(|it| Arc::ptr_eq(it, upstream));
-        let better = if is_first { None } else { first.iter().find(takes_calls) };
-        let rank = |it: &Arc<Upstream>| (it.endpoint.health, it.tier);
-        let best = set.all.iter().filter(takes_calls).map(rank).min();
-        let is_best = match best {
+        let choice = choices.entry(ptr::from_ref(set)).or_insert_with(|| Choice::of(set, clock));
+        let is_first = choice.first.contains(&Arc::as_ptr(upstream));
+        let better = choice.taker.filter(|_| !is_first);
+        let is_best = match choice.best {
             Some((health, tier)) if health == Health::Healthy => (health, tier) == rank(upstream),
             Some((health, _)) => health == endpoint.health,
             None => false,
         };
-        let last_resort = !is_first && better.is_none() && is_best;
+        let stands_in = is_first && endpoint.weight == 0 && choice.stands_in;
+        let last_resort = stands_in || (!is_first && better.is_none() && is_best);
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
         used.insert(key, Used { upstream, better, last_resort });
         same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
     }
     (used, same)
+}
+
+/// Which endpoints of a set come first.
+struct Choice<'a> {
+    first: HashSet<*const Upstream>,
+    /// One of the first that takes calls; one with a weight, where there is one.
+    taker: Option<&'a Arc<Upstream>>,
+    /// The rank of the best that does.
+    best: Option<(Health, u8)>,
+    /// Whether the first without a weight take the calls: none with one does.
+    stands_in: bool,
+}
+
+impl<'a> Choice<'a> {
+    fn of(set: &'a EndpointSet, clock: u64) -> Self {
+        let takes_calls = |it: &&Arc<Upstream>| ejected_until(it) <= clock;
+        let first = set.all.get(..set.first_choice).unwrap_or_default();
+        let taker = first.iter().filter(takes_calls).min_by_key(|it| it.endpoint.weight == 0);
+        Self {
+            first: first.iter().map(Arc::as_ptr).collect(),
+            taker,
+            best: set.all.iter().filter(takes_calls).map(rank).min(),
+            stands_in: taker.is_some_and(|it| it.endpoint.weight == 0),
+        }
+    }
+}
+
+fn rank(upstream: &Arc<Upstream>) -> (Health, u8) {
+    (upstream.endpoint.health, upstream.tier)
 }
 
 /// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.
@@ -231,7 +259,7 @@ fn spared(endpoint: &Endpoint, ejected_for_s: Option<f64>, whose: impl FnOnce() 
         return Some(format!("calls to it failed: taken out for {seconds:.0} s more"));
     }
     match endpoint.health {
-        Health::Healthy if endpoint.weight == 0 => Some("its weight is 0".into()),
+        Health::Healthy if endpoint.weight == 0 => Some("a stand-by, as its weight is 0".into()),
         Health::Healthy => None,
         Health::Draining => Some(format!("{} says that it is finishing", whose())),
         Health::Unhealthy => Some(format!("{} says that it is unhealthy", whose())),

@@ -18,6 +18,7 @@ mod real_clients;
 mod reload;
 mod root_rotation;
 mod rotation;
+mod stand_by;
 mod starting;
 mod two_hubs;
 mod verbs;

@@ -169,29 +169,43 @@ impl Hosts {
 
     /// Who lost which names to whom: one diagnostic per pair of services.
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
-        let mut pairs = BTreeMap::<(&Claim, (&ServiceKey, bool)), Vec<&HostName>>::new();
+        let mut pairs = BTreeMap::<(&Claim, Loser<'_>), Vec<&HostName>>::new();
         for (name, claims) in &self.contested {
             let Some(winner) = claims.first() else { continue };
             for loser in claims.iter().skip(1) {
-                pairs.entry((winner, (&loser.key, loser.is_alias))).or_default().push(name);
+                let Claim { key, is_alias, .. } = loser;
+                let loser = Loser { key, is_alias: *is_alias, is_alike: loser.kind == winner.kind };
+                pairs.entry((winner, loser)).or_default().push(name);
             }
         }
         let mut found: Vec<_> =
-            pairs.into_iter().map(|((winner, loser), names)| conflict(winner, loser, &names)).collect();
+            pairs.into_iter().map(|((winner, loser), names)| conflict(winner, &loser, &names)).collect();
         found.sort();
         found.dedup();
         found
     }
 }
 
-fn conflict(winner: &Claim, (loser, alias): (&ServiceKey, bool), names: &[&HostName]) -> Diagnostic {
-    let (winner, own) = (&winner.key, !winner.is_alias);
+/// Who lost a name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Loser<'a> {
+    key: &'a ServiceKey,
+    is_alias: bool,
+    /// Whether the claims are of one kind.
+    is_alike: bool,
+}
+
+fn conflict(winner: &Claim, loser: &Loser<'_>, names: &[&HostName]) -> Diagnostic {
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
-    let way = if winner.registry == loser.registry || (own && alias) {
-        "by its own name".to_owned()
+    let is_of_one = winner.key.registry == loser.key.registry;
+    let way = if is_of_one && loser.is_alike && winner.is_alias == loser.is_alias {
+        "as the first of the two by name"
+    } else if is_of_one || (!winner.is_alias && loser.is_alias) {
+        "by its own name"
     } else {
-        "by the order of registries; a [[join]] would make them one".to_owned()
+        "by the order of registries; a [[join]] would make them one"
     };
+    let (winner, loser) = (&winner.key, loser.key);
     let message = format!("{winner} and {loser} both claim {}: {winner} has it, {way}", names.join(", "));
     Diagnostic::warning(loser, message).and_at(winner)
 }

@@ -68,6 +68,15 @@ fn eject(upstream: &Upstream, until: u64) {
 }
 
 #[test]
+fn a_stand_by_takes_nothing_while_one_with_a_weight_can_however_busy_that_is() {
+    let set = set(&[(7, Health::Healthy), (0, Health::Healthy), (0, Health::Healthy)]);
+    set.all[0].state.in_flight.store(100, Relaxed);
+    assert_eq!(shares(&set, &[], 200).keys().collect::<Vec<_>>(), ["i0"]);
+    eject(&set.all[0], NOW + 1000);
+    assert_eq!(shares(&set, &[], 200).keys().collect::<Vec<_>>(), ["i1", "i2"]);
+}
+
+#[test]
 fn nobody_is_picked_from_nobody() {
     assert!(pick(&EndpointSet::default(), &[], NOW).is_none());
 }

@@ -53,6 +53,8 @@ pub(super) struct View<'a> {
     pub(super) used: &'a BTreeSet<IpAddr>,
     /// Whether what has not been answered yet may still be.
     pub(super) patient: bool,
+    /// Whether the service is found under its host's name too.
+    pub(super) has_its_host: bool,
     pub(super) now: Instant,
 }
 
@@ -104,7 +106,7 @@ pub(super) fn convert(
         faults.iter_mut().for_each(keeps);
     }
     let Some(places) = found else { return Outcome::Says(Words::new(Vec::new(), faults)) };
-    Outcome::Says(words(followed, places, rules, trust_domain, faults))
+    Outcome::Says(words(followed, places, view.has_its_host, rules, trust_domain, faults))
 }
 
 fn tell(name: &str, host: &Host, faults: &mut Vec<OriginFault>) {
@@ -198,6 +200,7 @@ fn greatest_divisor(one: u64, other: u64) -> u64 {
 fn words(
     followed: &Followed,
     mut places: Vec<Place>,
+    has_its_host: bool,
     rules: &Rules,
     trust_domain: Option<&TrustDomain>,
     mut faults: Vec<OriginFault>,
@@ -212,7 +215,7 @@ fn words(
     let port_name = if protocol == AppProtocol::Tcp { "tcp" } else { "" };
     let port_name = names::port_name(port_name).expect("a port's name");
     let (number, host) = match &followed.source {
-        Source::Host(name, port) => (*port, HostName::new(name).ok()),
+        Source::Host(name, port) => (*port, HostName::new(name).ok().filter(|_| has_its_host)),
         Source::Service(_) => (ANY_PORT, None),
     };
     let ports = vec![ServicePort { name: port_name.clone(), number, protocol }];

@@ -11,7 +11,7 @@ use weft_core::{identity::TrustDomain, locality::Locality, name::ServiceName};
 use super::{
     answers::{Answers, Kind},
     convert::{Outcome, View, convert, origin},
-    resolver::{denied, read},
+    reading::{denied, read, text},
     settings::{Followed, Mode, Source},
 };
 use crate::{speaking::Rules, told::Listing};
@@ -40,7 +40,7 @@ pub fn replay(mut bytes: &[u8], trust_domain: &TrustDomain) -> Listing {
         let (used, now, rules) = (BTreeSet::new(), Instant::now(), Rules::default());
         let said = convert(
             &followed,
-            &View { answers: &answers, used: &used, patient: false, now },
+            &View { answers: &answers, used: &used, patient: false, has_its_host: true, now },
             &rules,
             Some(trust_domain),
         );
@@ -59,15 +59,15 @@ fn take(answers: &mut Answers, message: &Message) {
         RecordType::SRV => Kind::Srv,
         _ => return,
     };
-    let name = query.name().to_lowercase().to_ascii().trim_end_matches('.').to_owned();
+    let question = (text(query.name()), kind);
     let code = message.metadata.response_code;
     let (said, _) = if code == ResponseCode::NoError && !message.answers.is_empty() {
-        read(&message.answers, kind)
+        read(&question, &message.answers)
     } else {
         let is_proven = message.authorities.iter().any(|record| record.record_type() == RecordType::SOA);
         denied(code, is_proven, None)
     };
-    answers.known.entry((name, kind)).or_default().take(said, Instant::now());
+    answers.known.entry(question).or_default().take(said, Instant::now());
 }
 
 #[cfg(test)]

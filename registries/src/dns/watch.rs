@@ -1,7 +1,8 @@
-//! When to ask what: each question again when its answer's time has passed, at once when somebody has fallen silent.
+//! Asking what is due, and telling what is new of the answers. What fails is told once it is clear that it is the name that
+//! fails: of a server that is lost, the end of the stream is all there is to say.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,27 +22,18 @@ use weft_core::{
 };
 
 use super::{
-    answers::{Answers, Failure, Kind, Known, Question, Said},
+    answers::{Answers, Kind, Known, Question, Said},
     convert::{Outcome, View, convert, origin},
+    questions::Questions,
     resolver::Resolver,
-    settings::{DnsSettings, Mode},
+    settings::{DnsSettings, Mode, Source},
 };
 use crate::{
-    http_client::{growing_pause, jittered},
+    http_client::jittered,
     names,
     told::{Listing, Told, Words},
 };
 
-/// How many questions are asked at once.
-const AT_ONCE: usize = 16;
-/// How many of them may be such as brought nothing the last time.
-const FAILING_AT_ONCE: usize = 8;
-/// How soon a question is asked again that brought nothing, the first time and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How long silence lasts, after its first sign, before it is taken for the server's.
-const SILENT: Duration = Duration::from_secs(2);
-/// How many questions that were answered are asked again when one meets silence.
-const WITNESSES: usize = 3;
 /// How often what is still true is confirmed.
 const CONFIRM: Duration = Duration::from_secs(8);
 /// How long answers that come together are gathered.
@@ -64,6 +56,16 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether nothing was learnt since but that it is still so.
+    fn says_the_same_as(&self, answers: &Answers) -> bool {
+        let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, now) = (&remembered.answers.known, &answers.known);
+        let is_same = |((one, known), (other, was)): ((&Question, &Known), (&Question, &Known))| {
+            one == other && known.stands == was.stands && known.failure == was.failure
+        };
+        now.len() == told.len() && now.iter().zip(told).all(is_same)
+    }
+
     fn write(&self, remembered: Remembered) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
     }
@@ -82,7 +84,8 @@ pub(super) fn follow(
     begun.try_flatten_stream()
 }
 
-type Asked = (Question, Said, Option<Duration>);
+/// What was asked, when, what was said to it, and how long that holds.
+type Asked = (Question, Instant, Said, Option<Duration>);
 
 struct Follow {
     settings: DnsSettings,
@@ -92,13 +95,8 @@ struct Follow {
     answers: Answers,
     /// When the first list of the registry was told.
     told_at: Option<Instant>,
-    /// When each question is asked next; none while it is asked.
-    next: BTreeMap<Question, Option<Instant>>,
-    /// How often each question brought nothing, one time after the other.
-    failed: BTreeMap<Question, u32>,
+    questions: Questions,
     asked: FuturesUnordered<BoxFuture<'static, Asked>>,
-    /// Since when there was silence and not one answer.
-    silent_since: Option<Instant>,
     /// Addresses that logical endpoints have.
     used: BTreeSet<IpAddr>,
     confirm_at: Instant,
@@ -115,10 +113,8 @@ impl Follow {
             memory,
             answers,
             told_at,
-            next: BTreeMap::new(),
-            failed: BTreeMap::new(),
+            questions: Questions::default(),
             asked: FuturesUnordered::new(),
-            silent_since: None,
             used: BTreeSet::new(),
             confirm_at: Instant::now() + jittered(CONFIRM),
             queue: VecDeque::new(),
@@ -131,11 +127,13 @@ impl Follow {
             follow.ask_those_due(|question| asked_once.insert(question.clone()));
             let Some(asked) = follow.asked.next().await else { break };
             follow.take(asked);
-            if follow.silent_since.is_some() {
-                follow.is_outage()?;
+            if follow.questions.began_in_silence() {
+                return Err(follow.lost());
             }
         }
-        follow.is_outage()?;
+        if !follow.questions.has_answers() {
+            return Err(follow.lost());
+        }
         follow.tell();
         Ok(follow)
     }
@@ -146,14 +144,21 @@ impl Follow {
                 return Ok(event);
             }
             let due = self.ask_those_due(|_| true).unwrap_or(self.confirm_at);
+            let until = due.min(self.confirm_at).min(self.questions.decided_at().unwrap_or(due));
             tokio::select! {
-                Some(asked) = self.asked.next() => self.hear(asked).await?,
-                () = sleep_until(due.min(self.confirm_at)) => {}
+                Some(asked) = self.asked.next() => self.hear(asked).await,
+                () = sleep_until(until) => {}
+            }
+            if self.questions.is_lost(Instant::now()) {
+                return Err(self.lost());
+            }
+            if self.questions.in_doubt().is_none() && !self.memory.says_the_same_as(&self.answers) {
+                self.tell();
             }
             if Instant::now() < self.confirm_at {
                 continue;
             }
-            if self.silent_since.is_none() {
+            if self.questions.in_doubt().is_none() {
                 // In doubt, a list is told again until it is believed.
                 self.tell();
             } else {
@@ -164,8 +169,7 @@ impl Follow {
     }
 
     /// Takes an answer, and those that come with it.
-    async fn hear(&mut self, asked: Asked) -> Result<(), RegistryError> {
-        let before = self.answers.known.clone();
+    async fn hear(&mut self, asked: Asked) {
         self.take(asked);
         let until = Instant::now() + GATHER;
         loop {
@@ -175,130 +179,66 @@ impl Follow {
                 () = sleep_until(until) => break,
             }
         }
-        self.is_outage()?;
-        if !self.says_the_same_as(&before) {
-            self.tell();
+    }
+
+    fn take(&mut self, (question, asked_at, said, ttl): Asked) {
+        if !self.questions.contains(&question) {
+            return;
         }
-        Ok(())
-    }
-
-    /// Whether nothing was learnt but that it is still so.
-    fn says_the_same_as(&self, before: &BTreeMap<Question, Known>) -> bool {
-        let is_same = |((one, known), (other, was)): ((&Question, &Known), (&Question, &Known))| {
-            one == other && known.stands == was.stands && known.failure == was.failure
-        };
-        let now = &self.answers.known;
-        now.len() == before.len() && now.iter().zip(before).all(is_same)
-    }
-
-    fn take(&mut self, (question, said, ttl): Asked) {
-        let is_silence = matches!(&said, Said::Failed(Failure { is_silence: true, .. }));
-        let Some(next) = self.next.get_mut(&question) else { return };
+        let now = Instant::now();
         let known = self.answers.known.entry(question.clone()).or_default();
         // Which hosts offer a service is all that more questions follow from.
         let offered = (question.1 == Kind::Srv).then(|| known.stands.clone());
-        known.take(said, Instant::now().into_std());
+        known.take(said, now.into_std());
         let offers_others = offered.is_some_and(|offered| offered != known.stands);
-        let wait = if known.failure.is_some() {
-            let times = self.failed.entry(question.clone()).or_default();
-            *times = times.saturating_add(1);
-            growing_pause(AGAIN, *times - 1)
+        if let Some(failure) = &known.failure {
+            self.questions.failed(&question, failure.is_silence, now);
         } else {
-            self.failed.remove(&question);
             // A little later than its time: whoever keeps answers has a new one then.
             let ttl = ttl.unwrap_or(self.settings.min_ttl);
             let ttl = ttl.clamp(self.settings.min_ttl, self.settings.max_ttl);
-            ttl + ttl.mul_f64(fastrand::f64() / 10.0)
-        };
-        let now = Instant::now();
-        *next = Some(now + wait);
-        if !is_silence {
-            self.silent_since = None;
-        } else if self.silent_since.is_none() {
-            self.silent_since = Some(now);
-            // Has the server fallen silent, or is it this name's? Others know, and a few of them are enough.
-            let failed = &self.failed;
-            let answered = self.next.iter_mut().filter(|(question, _)| !failed.contains_key(*question));
-            for next in answered.filter_map(|(_, next)| next.as_mut()).take(WITNESSES) {
-                *next = (*next).min(now);
-            }
+            let holds = ttl + ttl.mul_f64(fastrand::f64() / 10.0);
+            self.questions.answered(&question, asked_at, holds, now);
         }
         if offers_others {
             self.want();
         }
     }
 
-    /// Whether nothing that was asked is answered any more, be it that much was not asked lately.
-    fn is_outage(&self) -> Result<(), RegistryError> {
-        if let Some(since) = self.silent_since.filter(|since| since.elapsed() >= SILENT) {
-            let message = format!("no question was answered for {:.0} s", since.elapsed().as_secs_f64());
-            return Err(RegistryError::Unreachable(message));
+    /// That nobody answers.
+    fn lost(&self) -> RegistryError {
+        let failure = |question| self.answers.known.get(question)?.failure.as_ref();
+        let failing = || self.questions.failing().filter_map(failure);
+        let first = self.questions.in_doubt().or_else(|| self.questions.failing().next());
+        let such_as = first
+            .and_then(|question| Some(format!(", such as for {}: {}", question.0, failure(question)?.why)));
+        let message = format!("no question is answered{}", such_as.unwrap_or_default());
+        if failing().all(|failure| failure.is_refusal) {
+            RegistryError::Denied(message)
+        } else {
+            RegistryError::Unreachable(message)
         }
-        let mut failures = Vec::new();
-        for question in self.next.keys() {
-            match self.answers.known.get(question).and_then(|known| known.failure.as_ref()) {
-                Some(failure) => failures.push((question, failure)),
-                None => return Ok(()),
-            }
-        }
-        let Some(((name, _), failure)) = failures.first() else { return Ok(()) };
-        let message = format!("no question is answered, such as for {name}: {}", failure.why);
-        Err(match failures.iter().all(|(_, failure)| failure.is_refusal) {
-            true => RegistryError::Denied(message),
-            false => RegistryError::Unreachable(message),
-        })
     }
 
     /// Begins and ends asking, by what is wanted now.
     fn want(&mut self) {
         let wanted = self.answers.wanted(&self.settings.followed);
-        self.next.retain(|question, _| wanted.contains(question));
-        self.failed.retain(|question, _| wanted.contains(question));
         self.answers.known.retain(|question, _| wanted.contains(question));
-        for question in wanted {
-            self.next.entry(question).or_insert_with(|| Some(Instant::now()));
-        }
+        self.questions.want(wanted, Instant::now());
     }
 
-    /// Asks what is due and may be asked, what waited longest first. Those that are never answered do not hold up others.
-    /// Returns when to come again, none when that is up to an answer.
-    fn ask_those_due(&mut self, mut may_be_asked: impl FnMut(&Question) -> bool) -> Option<Instant> {
-        if self.asked.len() >= AT_ONCE {
-            return None;
-        }
+    /// Asks what is due and may be asked. Returns when to come again, none when that is up to an answer.
+    fn ask_those_due(&mut self, may_be_asked: impl FnMut(&Question) -> bool) -> Option<Instant> {
         let now = Instant::now();
-        let is_asked = |(question, next): &(&Question, &Option<Instant>)| {
-            next.is_none() && self.failed.contains_key(*question)
-        };
-        let mut failing = self.next.iter().filter(is_asked).count();
-        let mut due: Vec<_> =
-            self.next.iter_mut().filter(|(_, next)| next.is_some_and(|next| next <= now)).collect();
-        // Names of one zone stand side by side, and a zone falls silent as a whole.
-        fastrand::shuffle(&mut due);
-        due.sort_by_key(|(_, next)| **next);
-        for (question, next) in due {
-            if self.asked.len() >= AT_ONCE {
-                break;
-            }
-            let has_failed = self.failed.contains_key(question);
-            if (has_failed && failing >= FAILING_AT_ONCE) || !may_be_asked(question) {
-                continue;
-            }
-            failing += usize::from(has_failed);
-            *next = None;
-            let (resolver, question) = (self.resolver.clone(), question.clone());
+        let (due, again) = self.questions.due(now, may_be_asked);
+        for question in due {
+            let resolver = self.resolver.clone();
             self.asked.push(Box::pin(async move {
                 let (said, ttl) = resolver.ask(&question).await;
-                (question, said, ttl)
+                (question, now, said, ttl)
             }));
         }
-        if self.asked.len() >= AT_ONCE {
-            return None;
-        }
-        let all_failing = failing >= FAILING_AT_ONCE;
-        let others =
-            self.next.iter().filter(|(question, _)| !(all_failing && self.failed.contains_key(*question)));
-        others.filter_map(|(_, next)| *next).min()
+        again
     }
 
     /// Queues what is new, and a commit.
@@ -311,8 +251,15 @@ impl Follow {
         let told_at = *self.told_at.get_or_insert(now);
         self.memory.write(Remembered { answers: self.answers.clone(), told_at: self.told_at });
         let patient = now.duration_since(told_at) < BELIEVED_AFTER;
-        let view = View { answers: &self.answers, used: &self.used, patient, now: now.into_std() };
+        let (answers, last_used, now) = (&self.answers, &self.used, now.into_std());
+        // Of several services at one host, its name leads to the first that is written.
+        let mut hosts = BTreeSet::new();
         for followed in &self.settings.followed {
+            let has_its_host = match &followed.source {
+                Source::Host(name, _) => hosts.insert(name),
+                Source::Service(_) => false,
+            };
+            let view = View { answers, used: last_used, patient, has_its_host, now };
             let settings = &self.settings;
             let outcome = convert(followed, &view, &settings.rules, settings.trust_domain.as_ref());
             match outcome {

@@ -130,7 +130,13 @@ impl Client {
     pub(super) async fn checks(&self, allocation: &str) -> Found<BTreeMap<String, Check>> {
         let path = format!("/v1/client/allocation/{}/checks", escaped(allocation));
         let call = self.call(&path, &[]).await?.within(NODE);
-        let found: Option<Option<_>> = found(self.http.send(call).await?)?;
+        let answer = self.http.send(call).await?;
+        if matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            // Said alike of each: what is told of all of them is told once.
+            let said = format!("GET /v1/client/allocation/…/checks: {}: {}", answer.status, answer.said());
+            return Err(RegistryError::Denied(said));
+        }
+        let found: Option<Option<_>> = found(answer)?;
         Ok(found.map(Option::unwrap_or_default))
     }
 

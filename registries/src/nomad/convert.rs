@@ -10,7 +10,7 @@ use std::{
 use weft_core::{
     identity::TrustDomain,
     locality::Locality,
-    name::{InstanceName, OriginName, PortName, ServiceName},
+    name::{HostName, InstanceName, OriginName, PortName, ServiceName},
     registry::OriginFault,
     resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
 };
@@ -29,6 +29,9 @@ use crate::{
 const MAX_LABELS: usize = 64;
 /// The longest key or value of a label, in bytes.
 const MAX_LABEL: usize = 256;
+/// What to do instead where the `address` of a service is a name.
+const NO_NAME: &str = ", and names are not looked up here: give the service an `address_mode`, or an `address` that is one, \
+                       or follow the name as a registry of kind = \"dns\"";
 /// What says that an instance is a canary which was not promoted yet.
 const CANARY: &str = "canary";
 
@@ -153,7 +156,12 @@ fn endpoint(
     joined: &Joined<'_>,
 ) -> Result<(Endpoint, Vec<String>), String> {
     let port = u64::try_from(registration.port).unwrap_or_default();
-    let ip = address::read_ip(&registration.address)?;
+    let ip = address::read_ip(&registration.address).map_err(|error| {
+        match HostName::new(&registration.address) {
+            Ok(_) => format!("{error}{NO_NAME}"),
+            Err(_) => error,
+        }
+    })?;
     let address = address::endpoint_address(ip, port, joined.rules.allow_loopback)?;
     let known = joined.allocations.get(&registration.alloc_id);
     let node = joined.nodes.get(&registration.node_id);

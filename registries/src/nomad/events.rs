@@ -28,6 +28,8 @@ const MAX_LINE: usize = 16 << 20;
 pub(super) struct Events {
     body: Incoming,
     lines: Lines,
+    /// How long the next line may take, and until when that is.
+    patience: Duration,
     silent_from: Instant,
 }
 
@@ -63,7 +65,8 @@ impl Events {
             });
         }
         let lines = Lines::new(client.max_line().min(MAX_LINE));
-        let mut events = Self { body: response.into_body(), lines, silent_from: deadline };
+        let mut events =
+            Self { body: response.into_body(), lines, patience: FIRST_LINE, silent_from: deadline };
         events.next().await?;
         Ok(events)
     }
@@ -72,11 +75,11 @@ impl Events {
     pub(super) async fn next(&mut self) -> Result<Line, RegistryError> {
         loop {
             if let Some(line) = self.lines.next() {
-                self.silent_from = Instant::now() + NEXT_LINE;
+                (self.patience, self.silent_from) = (NEXT_LINE, Instant::now() + NEXT_LINE);
                 return Ok(line);
             }
             let frame = timeout_at(self.silent_from, self.body.frame());
-            let frame = frame.await.map_err(|_| silent(NEXT_LINE))?;
+            let frame = frame.await.map_err(|_| silent(self.patience))?;
             let broken = |why: String| RegistryError::Unreachable(format!("the event stream broke off{why}"));
             let frame = frame.ok_or_else(|| broken(String::new()))?;
             let frame = frame.map_err(|error| broken(format!(": {error}")))?;
@@ -85,6 +88,12 @@ impl Events {
             }
         }
     }
+}
+
+/// Whether it was answered in a version of HTTP that there is not, as servers before 1.11.3 do.
+pub(super) fn is_of_no_version(error: &RegistryError) -> bool {
+    // The client has no other sign of it than its words.
+    error.to_string().contains("invalid HTTP version")
 }
 
 fn silent(after: Duration) -> RegistryError {

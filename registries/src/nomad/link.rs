@@ -1,8 +1,9 @@
-//! How changes are heard of: by the event stream, or by blocking queries where there is none that works.
+//! How changes are heard of: by event streams, or by blocking queries where there is none that works.
 
 use std::{future::pending, time::Duration};
 
 use futures_core::future::BoxFuture;
+use futures_util::future::{select_all, try_join_all};
 use tokio::time::{Instant, sleep, sleep_until};
 use weft_core::registry::RegistryError;
 
@@ -24,10 +25,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How changes are heard of.
 pub(super) enum Link {
-    /// The stream is being opened.
-    Opening(BoxFuture<'static, Result<Events, RegistryError>>),
-    /// The stream.
-    Open { events: Box<Events>, since: Instant, gathered: Vec<StreamEvent>, until: Option<Instant> },
+    /// The streams are being opened.
+    Opening(BoxFuture<'static, Result<Vec<Events>, RegistryError>>),
+    /// The streams: one for each namespace, or one for all of them.
+    Open { streams: Vec<Events>, since: Instant, gathered: Vec<StreamEvent>, until: Option<Instant> },
     /// A blocking query.
     Blocking { wait: BoxFuture<'static, Result<u64, RegistryError>>, since: Instant },
     /// Nothing, until somebody decides.
@@ -54,11 +55,14 @@ impl Link {
     pub(super) fn open(
         client: &Client,
         topics: &'static [&'static str],
-        namespace: &str,
+        namespaces: Vec<String>,
         index: u64,
     ) -> Self {
-        let (client, namespace) = (client.clone(), namespace.to_owned());
-        Self::Opening(Box::pin(async move { Events::open(&client, topics, &namespace, index).await }))
+        let streams = namespaces.into_iter().map(|namespace| {
+            let client = client.clone();
+            async move { Events::open(&client, topics, &namespace, index).await }
+        });
+        Self::Opening(Box::pin(try_join_all(streams)))
     }
 
     /// Follows by blocking queries since then.
@@ -75,6 +79,15 @@ impl Link {
         matches!(self, Self::Open { .. })
     }
 
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self, Self::Down)
+    }
+
+    /// Whether there are several streams: what comes by one says nothing of how far the others are.
+    pub(super) fn is_several(&self) -> bool {
+        matches!(self, Self::Open { streams, .. } if streams.len() > 1)
+    }
+
     /// For how long it was followed by blocking queries.
     pub(super) fn blocking_for(&self) -> Option<Duration> {
         match self {
@@ -88,14 +101,14 @@ impl Link {
         let heard = match self {
             Self::Down => pending().await,
             Self::Opening(opening) => match opening.await {
-                Ok(events) => {
-                    let (events, since) = (Box::new(events), Instant::now());
-                    *self = Self::Open { events, since, gathered: Vec::new(), until: None };
+                Ok(streams) => {
+                    let since = Instant::now();
+                    *self = Self::Open { streams, since, gathered: Vec::new(), until: None };
                     return Heard::Opened;
                 }
                 Err(error) => Heard::Lost(error, Duration::ZERO),
             },
-            Self::Open { events, since, gathered, until } => match gather(events, gathered, until).await {
+            Self::Open { streams, since, gathered, until } => match gather(streams, gathered, until).await {
                 Ok(Some(events)) => return Heard::Events(events),
                 Ok(None) => return Heard::Anything,
                 Err(error) => Heard::Lost(error, since.elapsed()),
@@ -115,7 +128,7 @@ impl Link {
 
 /// The next events, with those that follow at once; none for a line that says nothing but that there are some.
 async fn gather(
-    events: &mut Events,
+    streams: &mut [Events],
     gathered: &mut Vec<StreamEvent>,
     until: &mut Option<Instant>,
 ) -> Result<Option<Vec<StreamEvent>>, RegistryError> {
@@ -127,8 +140,9 @@ async fn gather(
                 None => pending().await,
             }
         };
+        let lines = select_all(streams.iter_mut().map(|events| Box::pin(events.next())));
         let line = tokio::select! {
-            line = events.next() => Some(line?),
+            (line, ..) = lines => Some(line?),
             () = over => None,
         };
         match line {

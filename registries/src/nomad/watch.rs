@@ -22,6 +22,7 @@ use super::{
     access::{self, Seen},
     catalog::{Catalog, Joining, Name, Verdicts},
     client::Client,
+    events::is_of_no_version,
     link::{Heard, Link},
     objects::StreamEvent,
     polls::{self, Polls},
@@ -42,6 +43,9 @@ const SWEEP: Duration = Duration::from_secs(60);
 const RENEW: Duration = Duration::from_secs(300);
 /// How long the first list waits for the results of checks.
 const FIRST_CHECKS: Duration = Duration::from_secs(2);
+/// The most namespaces that are followed by a stream each: a client address has a hundred connections, for all that run
+/// there.
+const MOST_STREAMS: usize = 16;
 /// A stream that lived shorter is no better than none.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
 
@@ -96,13 +100,19 @@ struct Follow {
     variables: Option<Variables>,
     /// All changes of services up to this index are in the catalog.
     index: u64,
+    /// What that was when the link was opened.
+    opened_at: u64,
     region: String,
     may_read_nodes: bool,
     completeness: Completeness,
+    /// Namespaces that are named and may not be read.
+    denied: Vec<String>,
     /// Namespaces that had services at the last look.
     seen: Seen,
     /// Where what checks said goes when the stream ends.
     verdicts: Arc<Mutex<Verdicts>>,
+    /// Allocations whose checks may not be read.
+    without_checks: BTreeSet<String>,
     /// Allocations and nodes that the server does not know.
     unknown: BTreeSet<String>,
     notices: BTreeMap<Notice, String>,
@@ -127,9 +137,12 @@ impl Follow {
             link: Link::Down,
             variables: None,
             index: 0,
+            opened_at: 0,
             region: String::new(),
             may_read_nodes: false,
             completeness: Completeness::Filtered,
+            denied: Vec::new(),
+            without_checks: BTreeSet::new(),
             seen: memory.seen,
             verdicts: memory.verdicts,
             unknown: BTreeSet::new(),
@@ -190,8 +203,10 @@ impl Follow {
                 if index != self.index {
                     self.sweep().await?;
                 }
-                let since = Instant::now() - self.link.blocking_for().unwrap_or_default();
-                self.block(since);
+                // Unless a stream was opened meanwhile.
+                if let Some(blocking) = self.link.blocking_for() {
+                    self.block(Instant::now() - blocking);
+                }
             }
             Heard::Lost(error, lived) => {
                 tracing::debug!(%error, "nomad's event stream is lost");
@@ -200,9 +215,14 @@ impl Follow {
                 if lived >= SHORT_LIFE {
                     self.open_link();
                 } else {
+                    let old = if is_of_no_version(&error) {
+                        ". Servers before 1.11.3 answer it with a version of HTTP that there is not"
+                    } else {
+                        ""
+                    };
                     let message = format!(
                         "the event stream cannot be followed ({error}); changes are found by blocking queries, later and \
-                         at a greater cost. Servers before 1.11.3 answer it with a version of HTTP that there is not"
+                         at a greater cost{old}"
                     );
                     self.notice(Notice::Stream, Some(message));
                     self.block(Instant::now());
@@ -242,6 +262,7 @@ impl Follow {
             self.read_allocations_again().await?;
         }
         self.complete(false).await?;
+        self.forget_denials();
         if went_back || self.link.blocking_for().is_some_and(|blocking| blocking >= SWEEP) {
             // A rebuilt cluster counts from the beginning: the stream would wait for what was long ago.
             self.open_link();
@@ -279,8 +300,13 @@ impl Follow {
     /// Decides whether what is missing from the list is gone.
     async fn judge(&mut self, names: &access::Names) -> Result<(), RegistryError> {
         let judged = access::judge(&self.client, &self.settings.namespaces, names, &self.seen).await?;
-        self.completeness = judged.0;
+        let before = (mem::replace(&mut self.completeness, judged.0), mem::take(&mut self.denied));
+        self.denied.clone_from(&names.denied);
         self.notice(Notice::Namespaces, judged.1);
+        // What may be read decides which streams there are.
+        if before != (self.completeness, self.denied.clone()) && !self.link.is_down() {
+            self.open_link();
+        }
         Ok(())
     }
 
@@ -319,11 +345,29 @@ impl Follow {
     fn open_link(&mut self) {
         let topics: &[&str] =
             if self.may_read_nodes { &["Service", "Allocation", "Node"] } else { &["Service", "Allocation"] };
-        self.link = Link::open(&self.client, topics, self.namespace(), self.index);
+        self.opened_at = self.index;
+        match self.streams() {
+            Some(namespaces) => self.link = Link::open(&self.client, topics, namespaces, self.index),
+            None => {
+                self.notice(Notice::Stream, None);
+                self.block(Instant::now());
+            }
+        }
     }
 
     fn block(&mut self, since: Instant) {
         self.link = Link::block(&self.client, self.namespace(), self.index, since);
+    }
+
+    /// The namespaces that are followed by a stream each, without those that may not be read. None where there are too many,
+    /// and where not all of all may be read: a stream of all (`*`) is then 200 and silence.
+    fn streams(&self) -> Option<Vec<String>> {
+        let Namespaces::These(named) = &self.settings.namespaces else {
+            return (self.completeness == Completeness::Full).then(|| vec!["*".to_owned()]);
+        };
+        let may_be_read = named.iter().filter(|namespace| !self.denied.contains(namespace));
+        let namespaces: Vec<String> = may_be_read.cloned().collect();
+        (namespaces.len() <= MOST_STREAMS).then_some(namespaces)
     }
 
     fn namespace(&self) -> &str {
@@ -355,23 +399,31 @@ impl Follow {
     fn note_checks(&mut self, (allocation, answer): polls::Answer) {
         let answer = match answer {
             Ok(answer) => {
-                self.notice(Notice::Checks, None);
+                self.without_checks.remove(&allocation);
                 answer
             }
             Err(error) => {
                 if matches!(error, RegistryError::Denied(_)) {
-                    self.notice(
-                        Notice::Checks,
-                        Some(format!("the results of checks are not known: {error}")),
-                    );
+                    self.without_checks.insert(allocation.clone());
+                    let message = format!("the results of checks are not known: {error}");
+                    self.notice(Notice::Checks, Some(message));
                 }
                 tracing::debug!(%error, allocation, "the checks of an allocation cannot be asked for");
                 None
             }
         };
+        self.forget_denials();
         self.catalog.take_checks(&allocation, answer.as_ref());
         if self.catalog.allocations.contains_key(&allocation) {
             self.polls.ask_again(&allocation, answer.as_ref());
+        }
+    }
+
+    /// Takes back that checks may not be read once none of those are left.
+    fn forget_denials(&mut self) {
+        self.without_checks.retain(|allocation| self.catalog.allocations.contains_key(allocation));
+        if self.without_checks.is_empty() {
+            self.notice(Notice::Checks, None);
         }
     }
 

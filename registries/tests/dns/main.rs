@@ -4,4 +4,7 @@
 
 #[path = "../nomad/follower.rs"]
 mod follower;
+mod support;
 mod names;
+mod outages;
+mod resolvers;

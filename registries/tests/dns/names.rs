@@ -1,42 +1,11 @@
 //! What a zone says, and what takes it away.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use weft_core::resource::{AppProtocol, Health, IdentityFrom, TlsMode};
+
+use crate::{
+    follower::View,
+    support::{DB, follower, has, knot},
 };
-
-use weft_core::{
-    config::{SourceFile, read},
-    registry::Registry,
-    resource::{AppProtocol, Health, IdentityFrom, TlsMode},
-};
-use weft_registries::{Environment, Plan};
-use weft_testbed::{Kind, Knot, installed, required};
-
-use crate::follower::{Follower, View};
-
-const DB: &str = "[[follow]]\nservice = \"db\"\nhost = \"db.test\"\nport = 5432\n";
-
-fn knot(records: &str) -> Option<Knot> {
-    let home = required(installed(Kind::Knot))?;
-    Some(Knot::start(&home, records).unwrap())
-}
-
-fn registry(knot: &Knot, more: &str) -> Arc<dyn Registry> {
-    let text = format!("kind = \"dns\"\nresolvers = [\"{}\"]\nmin_ttl = \"1s\"\n{more}", knot.address());
-    let source = SourceFile::new("weft.toml", text);
-    let outcome = read(&source, |section| Plan::read(section, ""));
-    let plan = outcome.value.unwrap_or_else(|| panic!("{:?}", outcome.faults));
-    plan.build(&Environment::default()).unwrap()
-}
-
-fn follower(knot: &Knot, more: &str) -> Follower {
-    Follower::of(registry(knot, more))
-}
-
-fn has(view: &View, service: &str, addresses: &[&str]) -> bool {
-    view.addresses(service) == addresses
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_are_followed_as_their_time_to_live_says() {
@@ -90,70 +59,6 @@ async fn a_name_that_the_zone_denies_is_gone_and_comes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_fails_refuses_or_is_silent_takes_nothing_away() {
-    let Some(knot) = knot("db A 10.0.0.1") else { return };
-    let mut follower = follower(&knot, DB);
-    let before = follower.until("it is there", |view| has(view, "db.default", &["10.0.0.1:5432"])).await;
-    for (number, outage) in ["SERVFAIL", "REFUSED", "killed", "silent"].into_iter().enumerate() {
-        let errors = follower.now().errors.len();
-        match outage {
-            "SERVFAIL" => knot.lose_zone().unwrap(),
-            "REFUSED" => knot.refuse(true).unwrap(),
-            "killed" => knot.process().kill(),
-            _ => knot.process().pause(),
-        }
-        let view = follower.until(&format!("{outage} is seen"), |view| view.errors.len() > errors).await;
-        assert_eq!(view.addresses("db.default"), before.addresses("db.default"));
-        let label = if outage == "REFUSED" { "denied" } else { "unreachable" };
-        assert_eq!(view.errors.last().unwrap().label(), label, "{:?}", view.errors.last());
-        match outage {
-            "REFUSED" => knot.refuse(false).unwrap(),
-            "killed" => knot.restart().unwrap(),
-            "silent" => knot.process().resume(),
-            _ => {}
-        }
-        let records = format!("db A 10.0.0.{}", number + 2);
-        knot.set(&records).unwrap();
-        let address = format!("10.0.0.{}:5432", number + 2);
-        follower.until("what is new is seen", |view| has(view, "db.default", &[&address])).await;
-        knot.set("db A 10.0.0.1").unwrap();
-        follower.until("and what is newer", |view| has(view, "db.default", &["10.0.0.1:5432"])).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_many_names_that_is_gone_is_missed_by_the_first_that_is_asked_for() {
-    let names: Vec<String> = (0..40).map(|number| format!("n{number}")).collect();
-    let records: Vec<String> = names.iter().map(|name| format!("{name} 3600 A 10.0.0.1")).collect();
-    let Some(knot) = knot(&format!("db 1 A 10.0.0.1\n{}", records.join("\n"))) else { return };
-    let follows = names
-        .iter()
-        .map(|name| format!("[[follow]]\nservice = \"{name}\"\nhost = \"{name}.test\"\nport = 80\n"));
-    let mut follower = follower(&knot, &format!("max_ttl = \"1h\"\n{DB}{}", follows.collect::<String>()));
-    let all = |view: &View| view.services().len() == 41;
-    let before = follower.until("all are there", all).await;
-    for is_killed in [true, false] {
-        let errors = follower.now().errors.len();
-        let began = Instant::now();
-        if is_killed {
-            knot.process().kill()
-        } else {
-            knot.process().pause()
-        }
-        let view = follower.until("it is missed", |view| view.errors.len() > errors).await;
-        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-        assert_eq!(view.services(), before.services());
-        if is_killed {
-            knot.restart().unwrap()
-        } else {
-            knot.process().resume()
-        }
-        let (commits, lists) = (view.commits, view.lists);
-        follower.until("it is back", |view| view.commits > commits && view.lists > lists).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_name_that_fails_is_told_and_others_go_on() {
     let Some(knot) = knot("db A 10.0.0.1") else { return };
     let lost = "[[follow]]\nservice = \"lost\"\nhost = \"lost.elsewhere\"\nport = 80\n";
@@ -192,22 +97,6 @@ async fn services_are_found_with_their_hosts_ports_weights_and_priorities() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_known_outlives_an_outage_after_which_not_all_is_answered() {
-    let srv = "_pg._tcp SRV 1 7 5432 one\n_pg._tcp SRV 1 7 5432 two.sub\n";
-    let Some(knot) = knot(&format!("{srv}one A 10.0.0.1\ntwo.sub A 10.0.0.2")) else { return };
-    let mut follower = follower(&knot, "[[follow]]\nservice = \"db\"\nsrv = \"_pg._tcp.test\"\n");
-    let all = ["10.0.0.1:5432", "10.0.0.2:5432"];
-    follower.until("both are there", |view| has(view, "db.default", &all)).await;
-    knot.lose_zone().unwrap();
-    follower.until("the server is lost", |view| !view.errors.is_empty()).await;
-    // The zone sends on to somebody who is not there: nobody denies anything.
-    knot.set(&format!("{srv}one A 10.0.0.3\nsub NS ns.elsewhere.")).unwrap();
-    let view = follower.until("it is back", |view| view.addresses("db.default") != all).await;
-    assert_eq!(view.addresses("db.default"), ["10.0.0.2:5432", "10.0.0.3:5432"]);
-    assert!(view.faults().join("\n").contains("no SOA"), "{:?}", view.faults());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logical_name_is_one_endpoint_that_stays_where_it_is() {
     let Some(knot) = knot("db A 10.0.0.5") else { return };
     let mut follower = follower(&knot, &format!("{DB}mode = \"logical\"\n"));
@@ -232,4 +121,17 @@ async fn an_answer_that_is_too_long_for_a_packet_comes_whole_and_no_address_lead
     let view = follower.until("they are there", |view| view.endpoints("db.default").len() == 200).await;
     let faults = view.faults().join("\n");
     assert!(faults.contains("127.0.0.1") && faults.contains("169.254.169.254"), "{faults}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_host_with_several_services_leads_to_the_first_that_is_written() {
+    let Some(knot) = knot("many A 10.0.0.1") else { return };
+    let follow = |service: &str, port: u16| {
+        format!("[[follow]]\nservice = \"{service}\"\nhost = \"many.test\"\nport = {port}\n")
+    };
+    let mut follower = follower(&knot, &(follow("web", 80) + &follow("admin", 8080)));
+    let view = follower.until("they are there", |view| view.services().len() == 2).await;
+    let hosts = |service: &str| view.service(service).unwrap().hosts.len();
+    assert_eq!((hosts("web.default"), hosts("admin.default")), (1, 0));
+    assert!(has(&view, "web.default", &["10.0.0.1:80"]) && has(&view, "admin.default", &["10.0.0.1:8080"]));
 }

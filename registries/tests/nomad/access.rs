@@ -1,7 +1,12 @@
 //! Tokens: none, wrong ones, narrow ones, revoked ones; and which namespaces are seen.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use serde_json::Value;
-use weft_core::registry::{Completeness, RegistryError};
+use weft_core::{
+    registry::{Completeness, RegistryError},
+    resource::Health,
+};
 use weft_testbed::{Nomad, NomadOptions};
 
 use crate::support::{Follower, Job, View, registry, start, write_token};
@@ -124,6 +129,69 @@ async fn a_right_that_is_taken_away_takes_no_service_away() {
     let view =
         follower.until("nothing is hidden", |view| view.completeness == Some(Completeness::Full)).await;
     assert_eq!((seen(&view), view.errors), (both.map(str::to_owned).to_vec(), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_may_not_be_read_are_told_of_once_and_not_for_each_instance() {
+    let Some(nomad) = bed() else { return };
+    let check = "check {\n type = \"http\"\n path = \"/\"\n interval = \"1s\"\n timeout = \"1s\"\n}\n";
+    Job { name: "cart", namespace: "shop", count: 3, service: check, ..Job::default() }.run(&nomad);
+    let (_, secret) = token(&nomad, "weft", ALL);
+    let mut follower = Follower::of(registry(&nomad.url(), &with_token(&nomad, &secret, "").0));
+    follower.until("all run", |view| view.healths("cart.shop") == [Health::Healthy; 3]).await;
+    token(&nomad, "weft", &format!("{ALL}namespace \"shop\" {{ policy = \"deny\" }}\n"));
+    // Until the next look at what there is, all three are asked for every second.
+    let told = |view: &View| -> Vec<String> {
+        view.faults().into_iter().filter(|fault| fault.contains("results of checks")).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        seen.extend(Some(told(&follower.now())).filter(|told| !told.is_empty()));
+    }
+    assert!(
+        seen.len() == 1 && seen.iter().all(|told| told.len() == 1 && told[0].contains("403")),
+        "{seen:?}"
+    );
+    follower.until("nobody is asked for any more", |view| told(view).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaces_that_are_named_are_followed_by_their_streams_with_the_rights_for_just_them() {
+    let Some(nomad) = bed() else { return };
+    let both = format!("{SHOP}namespace \"default\" {{ capabilities = [\"read-job\"] }}\n");
+    let named = "namespaces = [\"default\", \"shop\"]\n";
+    let follow = |policy: &str, rules: &str, named: &str| {
+        let (_, secret) = token(&nomad, policy, rules);
+        let path = write_token(&nomad, policy, &secret);
+        Follower::of(registry(&nomad.url(), &format!("token_file = \"{path}\"\n{named}")))
+    };
+    let (mut all, mut one) = (follow("both", &both, named), follow("one", SHOP, named));
+    let mut any = follow("any", SHOP, "");
+    all.until("both are seen", |view| seen(view) == ["cart.shop", "web.default"]).await;
+    one.until("cart is seen", |view| seen(view) == ["cart.shop"]).await;
+    any.until("and here too", |view| seen(view) == ["cart.shop"]).await;
+    // Longer than a stream may say nothing, and than the next may take to begin.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    for follower in [&all, &one, &any] {
+        let view = follower.now();
+        assert!(!view.faults().join("\n").contains("event stream"), "{:?}", view.faults());
+        assert_eq!(view.errors, vec![]);
+    }
+    let ready = |view: &View, service: &str| view.healths(service) == [Health::Healthy];
+    for (name, namespace) in [("late", "default"), ("later", "shop")] {
+        Job { name, namespace, ..Job::default() }.run(&nomad);
+        let service = format!("{name}.{namespace}");
+        all.until("what is new is seen", |view| ready(view, &service)).await;
+    }
+    for follower in [&mut one, &mut any] {
+        follower.until("and only what may be", |view| ready(view, "later.shop")).await;
+    }
+    assert_eq!(seen(&one.now()), ["cart.shop", "later.shop"]);
+    // A right that comes later opens its stream.
+    token(&nomad, "one", &both);
+    let view = one.until("all is seen", |view| view.services().len() == 4).await;
+    assert!(!view.faults().join("\n").contains("event stream"), "{:?}", view.faults());
 }
 
 /// A right is taken away by a rule that says something else of the namespace, which is how it happens to people.

@@ -45,6 +45,7 @@ async fn what_a_job_writes_harms_nobody_else() {
     for (name, message) in [
         ("metadata", "an address of the link"),
         ("named", "no IP address"),
+        ("named", "a registry of kind = \"dns\""),
         ("group", "the address of a group"),
         ("odd", "no IP address"),
         ("tagged", "are no labels"),

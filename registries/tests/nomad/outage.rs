@@ -64,6 +64,8 @@ async fn without_a_stream_that_is_worth_anything_changes_are_found_all_the_same(
         let mut follower = Follower::of(registry(&front.url(), ""));
         let told = |view: &View| view.faults().join("\n").contains("event stream cannot be followed");
         let view = follower.until(&format!("{stream:?} is told"), told).await;
+        let is_old = view.faults().join("\n").contains("before 1.11.3");
+        assert_eq!(is_old, stream == Stream::Nameless, "{:?}", view.faults());
         assert!(view.errors.is_empty(), "{:?}", view.errors);
         Job::default().run(&nomad);
         follower.until("what is new is found", |view| runs(view, "web")).await;

@@ -187,6 +187,24 @@ fn no_list_of_host_names_takes_the_own_name_of_another_registrys_service() {
 }
 
 #[test]
+fn of_two_services_of_a_registry_with_one_host_name_the_first_by_name_has_it_and_so_it_is_told() {
+    let mut world = World::new(CompileConfig::default());
+    let claims = |name: &str| {
+        let mut claims = service(name);
+        claims.hosts = vec!["many.example".parse().unwrap()];
+        let mut said = origin_of_endpoints(name, 1);
+        said[0] = Resource::Service(claims.into());
+        said
+    };
+    world.say(&scope("dns"), "b", claims("b"));
+    let table = world.say(&scope("dns"), "a", claims("a"));
+    assert_eq!(table.destination("many.example").unwrap().key.service.as_str(), "a.default");
+    assert!(
+        world.diagnosed("both claim many.example: dns/a.default has it, as the first of the two by name")
+    );
+}
+
+#[test]
 fn a_host_name_that_an_operator_declares_is_not_another_services_own() {
     let holder = |order: &[&str], host: &str| {
         let precedence = registries(order);

@@ -36,7 +36,7 @@ fn failed() -> Said {
 
 fn says(followed: &Followed, answers: &Answers, used: &[&str]) -> Words {
     let used = used.iter().map(|ip| ip.parse().unwrap()).collect();
-    let view = View { answers, used: &used, patient: false, now: Instant::now() };
+    let view = View { answers, used: &used, patient: false, has_its_host: true, now: Instant::now() };
     viewed(followed, &view)
 }
 
@@ -48,7 +48,7 @@ fn viewed(followed: &Followed, view: &View<'_>) -> Words {
 }
 
 fn at<'a>(answers: &'a Answers, used: &'a BTreeSet<IpAddr>) -> View<'a> {
-    View { answers, used, patient: true, now: Instant::now() }
+    View { answers, used, patient: true, has_its_host: true, now: Instant::now() }
 }
 
 fn endpoints(words: &Words) -> Vec<String> {

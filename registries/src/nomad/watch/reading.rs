@@ -44,10 +44,11 @@ impl Follow {
     pub(super) async fn read_what_changed(&mut self, events: Vec<StreamEvent>) -> Result<(), RegistryError> {
         let (mut services, mut allocations, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut index = self.index;
+        let read = if self.link.is_several() { self.opened_at } else { self.index };
         for event in events {
             match (event.topic.as_str(), event.payload) {
                 // What was read already, told once more from the beginning of the stream.
-                ("Service", _) if event.index <= self.index => {}
+                ("Service", _) if event.index <= read => {}
                 ("Service", payload) => {
                     index = index.max(event.index);
                     let Some(service) = payload.service else { return self.sweep().await };
