@@ -100,7 +100,7 @@ async fn list(follower: &mut Follower) -> Checked {
 /// What it needs is there, as far as it can tell.
 async fn rights(bed: &mut dyn Bed) -> Checked {
     let rights = bed.registry().rights().await.map_err(|error| error.to_string())?;
-    match rights.iter().find(|right| right.given == Some(false)) {
+    match rights.iter().find(|right| right.given == Some(false) && !right.optional) {
         Some(missing) => Err(format!("{missing:?}")),
         None => Ok(()),
     }
