@@ -4,17 +4,18 @@
 //! nothing. What changes marks the origins that it is part of as due, and no others.
 
 mod aliases;
+mod judging;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use weft_core::{name::ServiceName, registry::OriginFault, resource::Route};
+use weft_core::registry::OriginFault;
 
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
-    configured::{self, Ground, Judgement, Meaning, Verdict},
+    configured::{self, Ground, Meaning},
     convert::{Conversion, ServiceView, SliceView, Words},
     objects::{self, Condition, Configured, Kind, Meta, Object, Unreadable},
 };
@@ -196,60 +197,6 @@ impl Catalog {
     /// What changed since the last call.
     pub(super) fn take_due(&mut self) -> BTreeSet<Source> {
         std::mem::take(&mut self.due)
-    }
-
-    /// What is to be written into objects of ours since the last call. Only while all is listed: which services a route
-    /// lacks is not known before.
-    pub(super) fn take_verdicts(&mut self) -> Vec<Verdict> {
-        if std::mem::take(&mut self.services_moved) {
-            let routes = self.told.keys().filter(|(kind, _)| *kind == Kind::Routes);
-            self.unjudged.extend(routes.cloned());
-        }
-        let unjudged = std::mem::take(&mut self.unjudged);
-        unjudged.iter().filter_map(|subject| self.verdict(subject)).collect()
-    }
-
-    fn verdict(&self, subject: &(Kind, Key)) -> Option<Verdict> {
-        let ((meta, said), meaning) = (self.told.get(subject)?, self.configured.get(subject)?);
-        let looks = subject.0 == Kind::Routes && meaning.refusal.is_none();
-        let missing = looks.then(|| self.missing_backends(meaning));
-        Verdict::new(subject.0, meta, said, &self.judge(meaning), missing.as_deref())
-    }
-
-    fn judge<'a>(&self, meaning: &'a Meaning) -> Judgement<'a> {
-        if let Some(why) = &meaning.refusal {
-            return Judgement::Invalid(why);
-        }
-        let mut hidden: Vec<_> = meaning.route().map_or_else(Vec::new, |route| {
-            let others = self.routes_for(&route.service).map(|(_, other)| other);
-            others.filter(|other| other.name < route.name).filter_map(|other| other.hides(route)).collect()
-        });
-        match hidden.iter().position(|hidden| hidden.is_whole) {
-            Some(whole) => Judgement::Conflicted(hidden.swap_remove(whole).message),
-            None => {
-                let partly: Vec<_> = hidden.into_iter().map(|hidden| hidden.message).collect();
-                Judgement::Accepted { but: partly.join("; ") }
-            }
-        }
-    }
-
-    /// The routes for a service, and which objects they are.
-    fn routes_for(&self, service: &ServiceName) -> impl Iterator<Item = (&(Kind, Key), &Route)> {
-        let routes = self.configured.iter().filter(|((kind, _), _)| *kind == Kind::Routes);
-        let routes = routes.filter_map(|(subject, meaning)| Some((subject, meaning.route()?)));
-        routes.filter(move |(_, route)| route.service == *service)
-    }
-
-    /// The services of a route's backends that are not there. What is not followed may be.
-    fn missing_backends(&self, meaning: &Meaning) -> Vec<String> {
-        let is_missing = |service: &&ServiceName| {
-            let Some((name, namespace)) = service.as_str().split_once('.') else { return false };
-            let key: Key = format!("{namespace}/{name}").into();
-            let is_there = self.services.get(&key).is_some_and(|entry| entry.service.is_some());
-            !is_there && self.conversion.follows(&key)
-        };
-        let missing: BTreeSet<_> = meaning.backends().filter(is_missing).collect();
-        missing.into_iter().map(ToString::to_string).collect()
     }
 
     /// Everything that has words; nothing is due any more.
