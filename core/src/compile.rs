@@ -34,7 +34,7 @@ use conditions::ParsedRoutes;
 use endpoints::previous;
 use hosts::{BareNames, Before, Hosts};
 use join::canonical;
-use unit::{Group, Linker, Noted, Unit};
+use unit::{Group, Linker, Noted, Routes, Unit};
 
 use crate::{
     diagnostic::Diagnostic,
@@ -250,8 +250,8 @@ impl Compiler {
     /// Takes over what registries say about one service: endpoints and parsed routes. Returns what it was until now.
     fn gather(&mut self, snapshot: &Snapshot, key: &ServiceKey, kept: &Kept) -> Before {
         let group = Group::new(snapshot, &self.config.joins, &self.ranked, key);
-        let old = self.units.remove(key).unwrap_or_default();
-        let before = Before { services: old.services, place: old.place };
+        let mut old = self.units.remove(key).unwrap_or_default();
+        let before = Before { services: std::mem::take(&mut old.services), place: old.place };
         for backend in unit::backends(key, &old.routes) {
             if let Some(list) = self.dependants.get_mut(backend) {
                 list.remove(key);
@@ -275,9 +275,9 @@ impl Compiler {
             nearest: group.entries().any(|(_, entry)| entry.service.as_ref().is_some_and(|it| it.nearest)),
         };
         let (sets, mut diagnostics) = endpoints::sets(&group, tiers, &old.sets, &known);
-        let (routes, overruled) = group.routes(&kept.routes);
-        diagnostics.extend(overruled);
-        let unit = Unit { services: group.services(), sets, routes, place: before.place };
+        let Routes { routes, overruled, hidden } = group.routes(&kept.routes, &old);
+        diagnostics.extend(overruled.into_iter().chain(hidden.iter().cloned()));
+        let unit = Unit { services: group.services(), sets, routes, hidden, place: before.place };
         for backend in unit::backends(key, &unit.routes) {
             self.dependants.entry(backend.clone()).or_default().insert(key.clone());
         }

@@ -19,7 +19,7 @@ pub use labels::Labels;
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
     Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, Hidden, PathMatch, Retries, Route, RouteMatch, RouteRule,
-    ValueMatch,
+    ValueMatch, hidden,
 };
 
 use crate::{

@@ -28,7 +28,7 @@ pub fn endpoint_address(ip: IpAddr, port: u64, allow_loopback: bool) -> Result<A
     Ok(SocketAddr::new(ip, port).into())
 }
 
-/// The IPv4 address that an IPv6 address leads to by its form: through NAT64 (RFC 6052), by 6to4 (RFC 3056), as an
+/// The IPv4 address that an IPv6 address leads to by its form: through NAT64 (RFC 6052, and RFC 8215's prefix as /96), by 6to4 (RFC 3056), as an
 /// IPv4-compatible one (RFC 4291) or an IPv4-translated one (RFC 2765).
 fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(ip) = ip else { return None };
@@ -36,6 +36,7 @@ fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     match ip.segments() {
         _ if matches!(ip, Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => None,
         [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
         | [0, 0, 0, 0, 0, 0, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x2002, high, low, ..] => Some(of(high, low)),

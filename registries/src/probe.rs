@@ -129,7 +129,7 @@ impl Listed {
         }
         // What stands in spite of them is counted; which that is, and what it hides, is for whoever wrote it.
         let hidden = self.merge.snapshot().partitions.iter().flat_map(|(registry, partition)| {
-            partition.services.values().flat_map(move |entry| hidden_routes(registry, &entry.routes))
+            partition.services.values().flat_map(|entry| hidden_routes(registry, &entry.routes))
         });
         let conflicts = self.merge.diagnostics().cloned().chain(hidden);
         probe.skipped.extend(conflicts.map(|conflict| OriginFault {

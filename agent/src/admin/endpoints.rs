@@ -64,9 +64,12 @@ pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpo
         for (name, entry) in services {
             let key = ServiceKey { registry: registry.clone(), service: name.clone() };
             let age_s = age_s(&key, entry, &confirmed, now);
+            let staying = staying_in_tls(told.snapshot, &key, entry);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
+                let place = || Resource::Endpoint(endpoint.clone()).key().describe();
                 let mut row = row(told, &key, entry, endpoint, upstream, age_s, clock);
+                row.tls_stays = !staying.is_empty() && staying.contains(&*place());
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
                 if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
                     let Upstream { registry, endpoint, .. } = &***twin;
@@ -121,11 +124,7 @@ fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>
         let choice = choices.entry(ptr::from_ref(set)).or_insert_with(|| Choice::of(set, clock));
         let is_first = choice.first.contains(&Arc::as_ptr(upstream));
         let better = choice.taker.filter(|_| !is_first);
-        let is_best = match choice.best {
-            Some((health, tier)) if health == Health::Healthy => (health, tier) == rank(upstream),
-            Some((health, _)) => health == endpoint.health,
-            None => false,
-        };
+        let is_best = choice.best == Some(rank(upstream));
         let stands_in = is_first && endpoint.weight == 0 && choice.stands_in;
         let last_resort = stands_in || (!is_first && better.is_none() && is_best);
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
@@ -141,7 +140,7 @@ struct Choice<'a> {
     /// One of the first that takes calls; one with a weight, where there is one.
     taker: Option<&'a Arc<Upstream>>,
     /// The rank of the best that does.
-    best: Option<(Health, u8)>,
+    best: Option<(Health, u8, bool)>,
     /// Whether the first without a weight take the calls: none with one does.
     stands_in: bool,
 }
@@ -160,8 +159,9 @@ impl<'a> Choice<'a> {
     }
 }
 
-fn rank(upstream: &Arc<Upstream>) -> (Health, u8) {
-    (upstream.endpoint.health, upstream.tier)
+/// As calls are given out where no first choice is left: by health, by tier, and to who has a weight.
+fn rank(upstream: &Arc<Upstream>) -> (Health, u8, bool) {
+    (upstream.endpoint.health, upstream.tier, upstream.endpoint.weight == 0)
 }
 
 /// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.
@@ -209,7 +209,7 @@ fn row(
         identity: endpoint.identity.as_ref().map(ToString::to_string),
         identity_from: endpoint.identity.as_ref().map(|_| rule_text(endpoint.identity_from).to_owned()),
         tls: said,
-        tls_stays: stays_in_tls(told.snapshot, key, entry, endpoint),
+        tls_stays: false,
         labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         weight: endpoint.weight,
         locality: endpoint.locality.to_string(),
@@ -307,19 +307,15 @@ fn outranked(upstream: &Upstream, better: &Upstream) -> String {
     }
 }
 
-/// Whether its registry allows plaintext now, which does not count any more.
-fn stays_in_tls(snapshot: &Snapshot, key: &ServiceKey, entry: &ServiceEntry, endpoint: &Endpoint) -> bool {
+/// The endpoints of a service of which their registry allows plaintext now, which does not count any more: as faults name them.
+fn staying_in_tls<'a>(snapshot: &'a Snapshot, key: &ServiceKey, entry: &ServiceEntry) -> HashSet<&'a str> {
     let scope = |part: &Arc<str>| Scope { registry: key.registry.clone(), part: part.clone() };
-    let origins = entry.origins.iter();
-    let mut faulty = origins.filter_map(|origin| {
+    let faulty = entry.origins.iter().filter_map(|origin| {
         let state = snapshot.scopes.get(&scope(&origin.part))?;
         state.faulty.contains(&origin.name).then(|| state.origins.get(&origin.name))?
     });
-    faulty.any(|origin| {
-        let mut faults = origin.faults.iter().filter(|fault| fault.message == STAYS_IN_TLS);
-        let place = || Resource::Endpoint(endpoint.clone().into()).key().describe();
-        faults.any(|fault| fault.place == place())
-    })
+    let faults = faulty.flat_map(|origin| &origin.faults).filter(|fault| fault.message == STAYS_IN_TLS);
+    faults.map(|fault| &*fault.place).collect()
 }
 
 fn rule_text(from: IdentityFrom) -> &'static str {

@@ -42,6 +42,11 @@ pub(super) struct ParsedRule {
 }
 
 impl ParsedRoute {
+    /// Whether it is what a registry says now as another one was.
+    pub(super) fn is_said_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.declared, &other.declared) && self.registry == other.registry
+    }
+
     /// Parses a route, or takes it from `old`, the routes until now.
     pub(super) fn new(registry: &RegistryName, route: &Arc<Route>, old: &ParsedRoutes) -> Self {
         let before = old.get(&(registry.clone(), route.name.clone()));

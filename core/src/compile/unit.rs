@@ -11,7 +11,7 @@ use crate::{
     diagnostic::Diagnostic,
     merge::{Departed, ServiceEntry, Snapshot},
     name::{PortName, RegistryName, RuleName, ServiceKey, ServiceName},
-    resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, Route, RouteRule, Service, ServicePort},
+    resource::{Backend, DEFAULT_CONNECT_TIMEOUT, Retries, Route, RouteRule, Service, ServicePort, hidden},
     table::{CompiledRouteRule, Destination, DestinationPort, EndpointSet, Place, Target},
 };
 
@@ -79,7 +79,8 @@ impl Group {
     }
 
     /// The routes of the most authoritative registry that has any, and which others are not used.
-    pub(super) fn routes(&self, old: &ParsedRoutes) -> (Box<[ParsedRoute]>, Vec<Diagnostic>) {
+    /// `before` is what the service had: what its own routes hide of each other is worked out when these change.
+    pub(super) fn routes(&self, old: &ParsedRoutes, before: &Unit) -> Routes {
         let mut routing =
             self.above.iter().chain(&self.entries).filter(|(_, entry)| !entry.routes.is_empty());
         let Some((winner, entry)) = routing.next() else { return Default::default() };
@@ -96,31 +97,40 @@ impl Group {
             let lost = Diagnostic::warning(format_args!("{registry}/{}", route.name), message);
             first.into_iter().fold(lost, |lost, first| lost.and_at(format_args!("{winner}/{first}")))
         });
-        let overruled = overruled.chain(hidden_routes(winner, &entry.routes)).collect();
-        (routes, overruled)
+        let is_said = |(now, before): (&ParsedRoute, &ParsedRoute)| now.is_said_as(before);
+        let is_same = routes.len() == before.routes.len() && routes.iter().zip(&before.routes).all(is_said);
+        let hidden = match is_same {
+            true => before.hidden.clone(),
+            false => hidden_routes(winner, &entry.routes).into(),
+        };
+        Routes { overruled: overruled.collect(), routes, hidden }
     }
 }
 
 /// Which of one registry's routes for one service, in the order of their names, get no requests, or not all, because others
 /// before them take these.
-pub fn hidden_routes<'a>(
-    registry: &'a RegistryName,
-    routes: &'a [Arc<Route>],
-) -> impl Iterator<Item = Diagnostic> + 'a {
-    routes.iter().enumerate().flat_map(move |(index, later)| {
-        let found = routes[..index].iter().filter_map(move |first| {
-            let hidden = first.hides(later)?;
-            let lost = Diagnostic::warning(format_args!("{registry}/{}", later.name), hidden.message);
-            Some((hidden.is_whole, lost.and_at(format_args!("{registry}/{}", first.name))))
-        });
-        let mut found: Vec<_> = found.collect();
-        // Whatever others take of a route of which one leaves nothing.
-        if let Some(whole) = found.iter().position(|(is_whole, _)| *is_whole) {
-            found.swap(0, whole);
-            found.truncate(1);
-        }
-        found.into_iter().map(|(_, diagnostic)| diagnostic)
-    })
+#[must_use]
+pub fn hidden_routes(registry: &RegistryName, routes: &[Arc<Route>]) -> Vec<Diagnostic> {
+    if routes.len() < 2 {
+        return Vec::new();
+    }
+    let all: Vec<&Route> = routes.iter().map(|route| &**route).collect();
+    let told = all.iter().zip(hidden(&all)).filter_map(|(route, hidden)| {
+        let hidden = hidden?;
+        let lost = Diagnostic::warning(format_args!("{registry}/{}", route.name), hidden.message);
+        Some(hidden.by.iter().fold(lost, |lost, by| lost.and_at(format_args!("{registry}/{by}"))))
+    });
+    told.collect()
+}
+
+/// The routes of a service.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) routes: Box<[ParsedRoute]>,
+    /// Those of other registries that are not used.
+    pub(super) overruled: Vec<Diagnostic>,
+    /// What these hide of each other.
+    pub(super) hidden: Arc<[Diagnostic]>,
 }
 
 /// One compiled service.
@@ -130,6 +140,8 @@ pub(super) struct Unit {
     pub(super) services: Box<[(RegistryName, Arc<Service>)]>,
     pub(super) sets: PortSets,
     pub(super) routes: Box<[ParsedRoute]>,
+    /// What these hide of each other.
+    pub(super) hidden: Arc<[Diagnostic]>,
     /// Where its destination stands; none while nothing declares the service.
     pub(super) place: Option<Place>,
 }

@@ -1,6 +1,9 @@
 //! Routes: which endpoints a request goes to, and for how long it may take.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,42 +24,67 @@ pub struct Route {
     pub rules: Vec<RouteRule>,
 }
 
-/// What a route is left with behind another one for the same service.
+/// What of a route never gets a request, because others of its registry for its service, which come before it, have taken
+/// them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hidden {
+pub struct Hidden<'a> {
     /// Whether nothing is left of it.
     pub is_whole: bool,
+    /// The others, as they come.
+    pub by: Vec<&'a RuleName>,
     /// What is not used and why, for a person: follows on the route's name.
     pub message: String,
 }
 
+/// What is hidden of each of one registry's routes for one service, in the order of their names; none of one all of whose
+/// rules may get some requests. As far as conditions are written alike.
+#[must_use]
+pub fn hidden<'a>(routes: &[&'a Route]) -> Vec<Option<Hidden<'a>>> {
+    // Which route has taken what, and all that there is.
+    let (mut taken, mut all): (HashMap<&RouteMatch, usize>, _) = (HashMap::new(), None);
+    let mut found = Vec::with_capacity(routes.len());
+    for (place, route) in routes.iter().enumerate() {
+        let (mut by, mut names) = (BTreeSet::new(), Vec::new());
+        for rule in &route.rules {
+            let takers = match all {
+                Some(first) => Some(vec![first]),
+                None if rule.matches.is_empty() => None,
+                None => rule.matches.iter().map(|it| taken.get(it).copied()).collect(),
+            };
+            if let Some(takers) = takers {
+                by.extend(takers);
+                names.push(rule.name.as_str());
+            }
+        }
+        let others: Vec<_> = by.into_iter().map(|place| &routes[place].name).collect();
+        found.push((!names.is_empty()).then(|| route.hidden_by(others, &names)));
+        for rule in &route.rules {
+            for conditions in &rule.matches {
+                taken.entry(conditions).or_insert(place);
+            }
+            let takes_all = rule.matches.is_empty() || rule.matches.iter().any(RouteMatch::takes_all);
+            all = all.or(takes_all.then_some(place));
+        }
+    }
+    found
+}
+
 impl Route {
-    /// What of `later`, a route of the same registry for the same service, never gets a request because this one, which comes
-    /// before it by name, has taken them all; none where each of its rules may get some.
-    #[must_use]
-    pub fn hides(&self, later: &Self) -> Option<Hidden> {
-        let taken = |rule: &&RouteRule| self.rules.iter().any(|own| own.takes_all_of(rule));
-        let names: Vec<&str> = later.rules.iter().filter(taken).map(|rule| rule.name.as_str()).collect();
-        let is_whole = names.len() == later.rules.len();
-        let what = match (is_whole, names.as_slice()) {
-            (_, []) => return None,
+    fn hidden_by<'a>(&self, by: Vec<&'a RuleName>, rules: &[&str]) -> Hidden<'a> {
+        let is_whole = rules.len() == self.rules.len();
+        let what = match (is_whole, rules) {
             (true, _) => "is not used".to_owned(),
             (false, [one]) => format!("its rule {one} is not used"),
             (false, several) => format!("its rules {} are not used", several.join(", ")),
         };
-        let message = format!(
-            "{what}: the route {} of the same registry is for {} too, comes before it by name, and takes those requests",
-            self.name, self.service
-        );
-        Some(Hidden { is_whole, message })
-    }
-}
-
-impl RouteRule {
-    /// Whether every request that meets the conditions of `other` meets those of this one, as far as they are written alike.
-    fn takes_all_of(&self, other: &Self) -> bool {
-        let takes_all = self.matches.is_empty() || self.matches.iter().any(RouteMatch::takes_all);
-        takes_all || (!other.matches.is_empty() && other.matches.iter().all(|it| self.matches.contains(it)))
+        let names: Vec<_> = by.iter().map(|name| name.as_str()).collect();
+        let (routes, come) = match names.len() {
+            1 => ("the route", "is for {} too, comes before it by name, and takes those requests"),
+            _ => ("the routes", "are for {} too, come before it by name, and take those requests"),
+        };
+        let come = come.replace("{}", &self.service.to_string());
+        let message = format!("{what}: {routes} {} of the same registry {come}", names.join(", "));
+        Hidden { is_whole, by, message }
     }
 }
 
@@ -90,7 +118,7 @@ pub struct RouteRule {
 }
 
 /// Conditions that must hold together.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct RouteMatch {
     /// The normalised path, without the query.
     pub path: Option<PathMatch>,
@@ -101,7 +129,7 @@ pub struct RouteMatch {
 }
 
 /// A condition on the path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum PathMatch {
     /// The whole path.
@@ -113,7 +141,7 @@ pub enum PathMatch {
 }
 
 /// A condition on one header.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub struct HeaderMatch {
     /// Lower case.
     pub name: String,
@@ -122,7 +150,7 @@ pub struct HeaderMatch {
 }
 
 /// A condition on a value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueMatch {
     /// The whole value.

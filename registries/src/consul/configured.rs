@@ -32,6 +32,7 @@ pub(super) struct Understood(Arc<Mutex<Option<Kept>>>);
 #[derive(Clone, Debug)]
 struct Kept {
     heard: Configuration,
+    default_intention: DefaultIntention,
     destinations: BTreeSet<String>,
 }
 
@@ -49,6 +50,8 @@ pub(super) struct Configured {
     changed: bool,
     default_deny: bool,
     default_intention: DefaultIntention,
+    /// Whether it could not be read again: what was read last counts.
+    is_unread: bool,
     understood: Understood,
 }
 
@@ -56,8 +59,10 @@ impl Configured {
     /// Goes on from what was understood; of a registry that may name these identities.
     pub(super) fn new(understood: Understood, may_name: Option<Vec<PrincipalMatch>>) -> Self {
         let kept = understood.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (heard, destinations) = kept.map(|it| (it.heard, it.destinations)).unwrap_or_default();
-        Self { heard, destinations, understood, bearers: Bearers::new(may_name), ..Self::default() }
+        let (heard, destinations, default_intention) =
+            kept.map(|it| (it.heard, it.destinations, it.default_intention)).unwrap_or_default();
+        let bearers = Bearers::new(may_name);
+        Self { heard, destinations, default_intention, understood, bearers, ..Self::default() }
     }
 
     /// Whether all of it made sense once, to this process.
@@ -84,18 +89,28 @@ impl Configured {
 
     /// Takes what decides about callers that no intention mentions.
     pub(super) fn decide_by_default(&mut self, default: DefaultIntention) {
-        self.changed |= self.default_intention != default;
-        self.default_intention = default;
+        self.is_unread = default == DefaultIntention::Unreadable;
+        let keeps = self.is_unread && matches!(self.default_intention, DefaultIntention::Said(_));
+        if !keeps {
+            self.changed |= self.default_intention != default;
+            self.default_intention = default;
+        }
     }
 
     /// What a person should know of what decides about callers that no intention mentions: where it may let in whom Consul
     /// does not.
     pub(super) fn notice(&self) -> Option<String> {
-        (self.default_intention == DefaultIntention::Unreadable && !self.default_deny).then(|| {
-            "the token may not read the agent's default_intention_policy (agent read): who no intention mentions may call, \
-             as access control's default says; `default_intention` decides it"
-                .into()
-        })
+        let lacks = "the token may not read the agent's default_intention_policy (agent read): who no intention mentions may call";
+        match self.default_intention {
+            DefaultIntention::Unreadable if !self.default_deny => {
+                Some(format!("{lacks}, as access control's default says; `default_intention` decides it"))
+            }
+            DefaultIntention::Said(allowed) if self.is_unread => {
+                let not = if allowed { "" } else { " not" };
+                Some(format!("{lacks}{not}, as it said last; `default_intention` decides it"))
+            }
+            _ => None,
+        }
     }
 
     /// What Consul declares that a service speaks.
@@ -140,7 +155,8 @@ impl Configured {
             return Err(RegistryError::Malformed(format!("{}: {}", fault.place, fault.message)));
         }
         if self.changed || !self.is_understood() {
-            let kept = Kept { heard: self.heard.clone(), destinations: self.destinations.clone() };
+            let (heard, destinations) = (self.heard.clone(), self.destinations.clone());
+            let kept = Kept { heard, destinations, default_intention: self.default_intention };
             *self.understood.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         }
         self.telling = listing.keys().cloned().collect();

@@ -43,8 +43,6 @@ use crate::{
 const TOGETHER: Duration = Duration::from_millis(5);
 /// How often it is asked whether there is a leader, which what was told rests on; before jitter.
 const LEADER: Duration = Duration::from_secs(7);
-/// How often where our token lacks something: then it is also asked whether it still does.
-const LACKING: Duration = Duration::from_secs(3);
 /// How much longer than they take rounds are rested from, in the long run: many agents on a busy server slow each other
 /// down, so that none of them does.
 const REST: u32 = 1;
@@ -146,8 +144,10 @@ impl Follower {
             };
             tokio::select! {
                 word = heard.recv() => self.hear(word)?,
-                () = sleep_until(self.leader_due) => {
-                    self.check_leader().await?;
+                () = sleep_until(self.leader_due.min(self.hiding.due())) => {
+                    if self.leader_due <= Instant::now() {
+                        self.check_leader().await?;
+                    }
                     // A list that is waited for is answered with the rights of when that began.
                     self.anew |= self.hiding.look_in_time(&self.client).await?;
                     if !self.anew {
@@ -211,8 +211,7 @@ impl Follower {
 
     async fn check_leader(&mut self) -> Result<(), RegistryError> {
         self.client.check_leader().await?;
-        let lacks = self.hiding.completeness() != Completeness::Full;
-        self.leader_due = Instant::now() + jittered(if lacks { LACKING } else { LEADER });
+        self.leader_due = Instant::now() + jittered(LEADER);
         Ok(())
     }
 

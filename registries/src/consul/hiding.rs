@@ -16,10 +16,16 @@ use super::{
     reading::Read,
     rights::{self, Sight},
 };
-use crate::http_client::jittered;
+use crate::http_client::{growing_pause, jittered};
 
 /// How often it is asked what our token sees, where it sees everything; before jitter.
 const LOOK: Duration = Duration::from_secs(30);
+/// How often where it does not, and somebody may be about to give it what it lacks: at first, and in the end.
+const LACKING: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
+/// How many times before that doubles.
+const SOON: u32 = 8;
+/// How many of the services that are hidden are asked about then.
+const LOOKED_AT: usize = 20;
 /// How many services are named that are hidden.
 const MAX_NAMED: usize = 5;
 
@@ -44,6 +50,8 @@ pub(super) struct Hiding {
     has_looked: bool,
     /// When that is to be asked again, though nothing is hidden.
     due: Instant,
+    /// How often in a row it was the same.
+    unchanged: u32,
     /// Lists that Consul left something out of.
     filtered: BTreeSet<&'static str>,
     /// Services that show less than they did where we may not be shown all.
@@ -60,6 +68,7 @@ impl Hiding {
             sight: Sight::Open,
             has_looked: false,
             due: Instant::now(),
+            unchanged: 0,
             filtered,
             hidden,
             lost,
@@ -138,18 +147,29 @@ impl Hiding {
 
     /// Finds out what our token sees. Returns whether that is other than it was.
     pub(super) async fn look(&mut self, client: &Client) -> Result<bool, RegistryError> {
-        let sight = self.ask(client, &BTreeMap::new()).await?;
+        // Of many that are hidden some tell whether more may be seen.
+        let sight = self.ask(client, self.hidden.iter().take(LOOKED_AT)).await?;
         let before = (std::mem::replace(&mut self.sight, sight), self.hidden.len());
         self.hidden.retain(|name, less| !sees(&self.sight, name, less));
         self.has_looked = true;
-        self.due = Instant::now() + jittered(LOOK);
-        Ok(!before.0.lacks_the_same(&self.sight) || before.1 != self.hidden.len())
+        let changed = !before.0.lacks_the_same(&self.sight) || before.1 != self.hidden.len();
+        self.unchanged = if changed { 0 } else { self.unchanged.saturating_add(1) };
+        let pause = match self.completeness() {
+            Completeness::Full => jittered(LOOK),
+            _ => growing_pause(LACKING, self.unchanged / SOON),
+        };
+        self.due = Instant::now() + pause;
+        Ok(changed)
     }
 
-    /// The same, where it was long ago that this was asked or something is hidden. Returns no change otherwise.
+    /// When that is to be asked again.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// The same, where that is due. Returns no change otherwise.
     pub(super) async fn look_in_time(&mut self, client: &Client) -> Result<bool, RegistryError> {
-        let is_due = self.due <= Instant::now() || self.completeness() != Completeness::Full;
-        if is_due { self.look(client).await } else { Ok(false) }
+        if self.due <= Instant::now() { self.look(client).await } else { Ok(false) }
     }
 
     /// Finds out what our token sees after an outage, and returns whether anybody could tell. A server that was just started
@@ -167,7 +187,7 @@ impl Hiding {
         if self.is_open() {
             return Ok(false);
         }
-        self.sight = self.ask(client, &self.lost).await?;
+        self.sight = self.ask(client, self.hidden.iter().chain(&self.lost)).await?;
         let unseen = self.lost.iter().filter(|(name, less)| less.filtered || !sees(&self.sight, name, less));
         let unseen: Vec<_> = unseen.map(|(name, less)| (name.clone(), less.clone())).collect();
         let shown = self.hidden.iter().any(|(name, less)| sees(&self.sight, name, less));
@@ -176,10 +196,16 @@ impl Hiding {
         Ok(hides || shown)
     }
 
-    async fn ask(&self, client: &Client, lost: &BTreeMap<Name, Less>) -> Result<Sight, RegistryError> {
-        let all = || self.hidden.iter().chain(lost);
-        let services: BTreeSet<&Name> = all().map(|(name, _)| name).collect();
-        let nodes: BTreeSet<&Name> = all().flat_map(|(_, less)| &less.nodes).collect();
+    async fn ask<'a>(
+        &self,
+        client: &Client,
+        about: impl Iterator<Item = (&'a Name, &'a Less)>,
+    ) -> Result<Sight, RegistryError> {
+        let (mut services, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+        for (name, less) in about {
+            services.insert(name);
+            nodes.extend(&less.nodes);
+        }
         rights::sight(client, services, nodes, self.configuration).await
     }
 

@@ -27,6 +27,8 @@ const WITHOUT_INDEX: Duration = Duration::from_secs(5);
 const IDLE: (Duration, Duration) = (Duration::from_millis(100), WITHOUT_INDEX);
 /// An answer without news that came sooner was not waited for.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// Within what time those who are woken ask.
+const WOKEN: Duration = Duration::from_millis(1500);
 /// What part of a wait is the whole of it: clocks differ.
 const WHOLE: f64 = 0.9;
 /// The longest that Consul may be asked to wait.
@@ -180,18 +182,25 @@ struct Pace {
     /// restored, before the index is the snapshot's: waited for again, the old index would tell nothing for a whole wait.
     /// The next question does not wait.
     is_woken: bool,
+    /// Whether that one brought no news either, since which nothing did.
+    is_vain: bool,
 }
 
 impl Pace {
     /// How long after a question the next one may be asked, where it was answered after `took`, and `patience` was how long
     /// it might have waited.
     fn after(&mut self, took: Duration, patience: Duration, is_news: bool) -> Duration {
-        self.is_woken = !is_news && !self.is_woken && took < patience.mul_f64(WHOLE);
+        let is_whole = took >= patience.mul_f64(WHOLE);
+        // Who was woken for nothing was woken by a server that lets nobody wait so long.
+        self.is_vain = !is_news && (self.is_woken || (self.is_vain && !is_whole));
+        self.is_woken = !is_news && !self.is_vain && !is_whole;
         self.idle = match is_news || took >= AT_ONCE {
             true => Duration::ZERO,
             false => (self.idle * 2).clamp(IDLE.0, IDLE.1),
         };
-        self.idle.max(LEAST)
+        // A restored snapshot wakes everybody at once.
+        let spread = if self.is_woken { WOKEN.mul_f64(fastrand::f64()) } else { Duration::ZERO };
+        self.idle.max(LEAST).max(spread)
     }
 }
 
@@ -267,10 +276,11 @@ mod tests {
         let (soon, late, whole) =
             (Duration::from_millis(5), Duration::from_secs(29), Duration::from_secs(30));
         let mut pace = Pace::default();
-        let pauses: Vec<_> = (0..9).map(|_| pace.after(soon, whole, false).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+        assert!(pace.after(soon, whole, false) <= WOKEN);
+        let pauses: Vec<_> = (0..8).map(|_| pace.after(soon, whole, false).as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
         assert_eq!(pace.after(soon, whole, true), LEAST, "there is news");
-        assert_eq!(pace.after(soon, whole, false), IDLE.0, "and it begins anew");
+        assert!(pace.after(soon, whole, false) < WOKEN.max(IDLE.0) * 2, "and it begins anew");
         assert_eq!(pace.after(late, whole, false), LEAST, "it waits again");
     }
 
@@ -285,5 +295,7 @@ mod tests {
         assert!(!woken(some, true) && !woken(whole, false));
         assert!(woken(some, false), "something woke it");
         assert!(!woken(soon, false), "this one did not wait");
+        assert!(!woken(some, false), "who lets nobody wait long is not asked twice each time");
+        assert!(!woken(some, true) && woken(some, false), "until there was news");
     }
 }

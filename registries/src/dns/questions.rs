@@ -177,7 +177,10 @@ impl Questions {
         let mut due: Vec<_> = self.each.iter_mut().filter(|(_, turn)| free > 0 && is_due(turn)).collect();
         // Names of one zone stand side by side, and a zone falls silent as a whole.
         fastrand::shuffle(&mut due);
-        due.sort_by_key(|(_, turn)| turn.next);
+        // Witnesses first: what they say decides about all others.
+        let witnesses = self.doubt.as_ref().map(|doubt| &doubt.witnesses);
+        let is_witness = |question: &Question| witnesses.is_some_and(|all| all.contains(question));
+        due.sort_by_key(|(question, turn)| (!is_witness(question), turn.next));
         for (question, turn) in due {
             if free == 0 {
                 break;

@@ -58,7 +58,8 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
         consul
             .create_token("service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }")
     });
-    let section = format!("token = {:?}\n", token.unwrap().secret);
+    let section =
+        format!("token_file = {:?}\n", consul.scratch().write("token", token.unwrap().secret).unwrap());
     let mut follower = Follower::new(registry(&consul.member_url(own), &section), None);
     follower.until("an instance", SOON, |view| view.count("web") == 1).await.unwrap();
     let before = follower.view(errors);
@@ -80,9 +81,6 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
     })
     .unwrap();
     follower.until("what happened since", CONVERGED, |view| view.count("web") == 2).await.unwrap();
-    let denied =
-        follower.view(|view| view.seen.errors.iter().filter(|it| it.contains("not allowed")).count());
-    assert_eq!(denied, 0, "the token is as good as ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,8 @@ const LASTS: Duration = Duration::from_secs(15);
 const KEPT_ALIVE: Duration = Duration::from_secs(4);
 /// How long nodes that come or go wait for others that do.
 const GATHERED: Duration = Duration::from_millis(250);
+/// For how long the store may give no answer to what must be written before nothing that it tells is taken for new.
+const AWAY: Duration = Duration::from_secs(4);
 /// How soon the store tells what was written. Where it tells something else later than that, the write was lost.
 const TOLD: Duration = Duration::from_secs(10);
 
@@ -31,10 +33,16 @@ const TOLD: Duration = Duration::from_secs(10);
 pub(super) async fn keep(all: &Announcements) {
     let mut moved = all.moved.subscribe();
     let mut presence = Presence::default();
+    let mut silent_since: Option<Instant> = None;
     loop {
         moved.mark_unchanged();
+        let began = Instant::now();
         let written = presence.write(all).await;
-        all.note_away(matches!(written, Err(StoreError::Unreachable(_))));
+        silent_since = match &written {
+            Err(StoreError::Unreachable(_)) => silent_since.or(Some(began)),
+            _ => None,
+        };
+        all.note_away(silent_since.is_some_and(|since| since.elapsed() >= AWAY));
         if let Err(fault) = written {
             tracing::debug!(%fault, "which nodes are present could not be written");
             tokio::time::sleep(super::STORE_PAUSE).await;

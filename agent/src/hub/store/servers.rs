@@ -17,8 +17,11 @@ use super::StoreError;
 
 /// How long a server may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long all of them may take, one after the other: who asks a hub that asks its store waits no longer than ten seconds.
+/// How long all of them may take, one after the other, but for the last chances: who asks a hub that asks its store waits
+/// ten seconds.
 const ANSWERS: Duration = Duration::from_secs(6);
+/// How long each may take at least.
+const CHANCE: Duration = Duration::from_secs(1);
 
 /// The servers, of which one is asked until it fails.
 #[derive(Clone)]
@@ -52,10 +55,10 @@ impl Servers {
     /// The answer to what may be asked twice, of the first server that has one.
     pub(super) async fn ask(&self, call: &Call) -> Result<Answer, StoreError> {
         let (mut fault, until) = (None, Instant::now() + ANSWERS);
-        for others in (0..self.clients.len()).rev() {
-            // Each has its share of what those before it left.
+        for others in (0..u32::try_from(self.clients.len()).unwrap_or(u32::MAX)).rev() {
+            // The one that answered last has most of it; the others have a chance.
             let left = until.saturating_duration_since(Instant::now());
-            let share = left.div_f64(1.0 + others as f64).min(ANSWER);
+            let share = left.saturating_sub(CHANCE.saturating_mul(others)).clamp(CHANCE, ANSWER);
             match self.ask_for(call.clone(), share).await {
                 Err(StoreError::Unreachable(why)) => fault = Some(StoreError::Unreachable(why)),
                 outcome => return outcome,

@@ -125,8 +125,8 @@ pub struct Service {
     /// Whether callers prefer the nearest endpoints.
     #[prost(bool, tag = "4")]
     pub nearest: bool,
-    /// Whether it is known by more than its instances.
-    #[prost(bool, tag = "5")]
+    /// Whether it is known by more than its instances. Tag 5 had the opposite meaning.
+    #[prost(bool, tag = "6")]
     pub declared: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An alias has no endpoints and no ports of its own: its names are the other's, as long as that one is there.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use weft_core::resource::Resource;
 
@@ -12,8 +12,13 @@ use crate::{
     names::{fault, quoted},
 };
 
-/// More aliases of one service are left out.
-const MAX_ALIASES: usize = 32;
+/// How many aliases of one service count: of each namespace, and in all. A namespace may be one tenant's, and takes none of
+/// another's away.
+const MAX_ALIASES: (usize, usize) = (8, 1024);
+
+fn namespace_of(key: &str) -> &str {
+    key.split_once('/').map_or("", |(namespace, _)| namespace)
+}
 
 impl Catalog {
     /// What a service says now, in its own name and in those that stand for it.
@@ -27,18 +32,36 @@ impl Catalog {
                 .faults
                 .push(fault(key, message + "which is not there, not followed or another name itself"));
         }
-        let hosts =
-            entry.aliases.iter().take(MAX_ALIASES).flat_map(|alias| self.conversion.alias_hosts(alias));
+        if let Some(target) = view.alias.as_ref().filter(|target| self.is_taken_over(target))
+            && !self.aliases_of(target).contains(&key)
+        {
+            let message =
+                format!("left out: there are too many other names of the service {}", quoted(target));
+            words.faults.push(fault(key, message));
+        }
+        let aliases = self.aliases_of(key);
+        let hosts = aliases.iter().flat_map(|alias| self.conversion.alias_hosts(alias));
         for resource in words.resources.iter_mut().filter(|_| !entry.aliases.is_empty()) {
             if let Resource::Service(service) = resource {
                 Arc::make_mut(service).hosts.extend(hosts.clone());
             }
         }
-        if let Some(more) = entry.aliases.len().checked_sub(MAX_ALIASES).filter(|more| *more > 0) {
-            let message = format!("{more} services that are other names of it are left out");
-            words.faults.push(fault(key, message));
-        }
         words
+    }
+
+    /// The services that are other names of one, those of its own namespace first.
+    fn aliases_of(&self, target: &Key) -> Vec<&Key> {
+        let Some(entry) = self.services.get(target) else { return Vec::new() };
+        let mut aliases: Vec<&Key> = entry.aliases.iter().collect();
+        aliases.sort_by_key(|alias| namespace_of(alias) != namespace_of(target));
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        aliases.retain(|alias| {
+            let count = counts.entry(namespace_of(alias)).or_default();
+            *count += 1;
+            *count <= MAX_ALIASES.0
+        });
+        aliases.truncate(MAX_ALIASES.1);
+        aliases
     }
 
     fn is_taken_over(&self, key: &Key) -> bool {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use weft_core::{name::ServiceName, resource::Route};
+use weft_core::{
+    name::ServiceName,
+    resource::{Route, hidden},
+};
 
 use super::Catalog;
 use crate::kubernetes::{
@@ -34,16 +37,16 @@ impl Catalog {
         if let Some(why) = &meaning.refusal {
             return Judgement::Invalid(why);
         }
-        let mut hidden: Vec<_> = meaning.route().map_or_else(Vec::new, |route| {
+        let hidden = meaning.route().and_then(|route| {
             let others = self.routes_for(&route.service).map(|(_, other)| other);
-            others.filter(|other| other.name < route.name).filter_map(|other| other.hides(route)).collect()
+            let mut routes: Vec<&Route> = others.filter(|other| other.name < route.name).collect();
+            routes.sort_by_key(|other| &other.name);
+            routes.push(route);
+            hidden(&routes).pop().flatten()
         });
-        match hidden.iter().position(|hidden| hidden.is_whole) {
-            Some(whole) => Judgement::Conflicted(hidden.swap_remove(whole).message),
-            None => {
-                let partly: Vec<_> = hidden.into_iter().map(|hidden| hidden.message).collect();
-                Judgement::Accepted { but: partly.join("; ") }
-            }
+        match hidden {
+            Some(hidden) if hidden.is_whole => Judgement::Conflicted(hidden.message),
+            hidden => Judgement::Accepted { but: hidden.map(|hidden| hidden.message).unwrap_or_default() },
         }
     }
 

@@ -447,7 +447,7 @@ fn a_route_that_another_one_hides_says_so_until_that_is_gone() {
     let mut catalog = catalog();
     let accepted = |catalog: &mut Catalog| {
         let verdicts = catalog.take_verdicts().into_iter();
-        let condition = |verdict: Verdict| {
+        let condition = |verdict: configured::Verdict| {
             let mut all = verdict.conditions.into_iter();
             let accepted = all.find(|it| it.kind == configured::ACCEPTED).unwrap();
             (verdict.name, accepted.status, accepted.reason, accepted.message)

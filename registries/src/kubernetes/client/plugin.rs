@@ -4,6 +4,7 @@
 //! each connection, and of one that failed gives no word but its exit status that may be shown.
 
 use std::{
+    cmp::Reverse,
     process::Stdio,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -36,7 +37,7 @@ const MAX_ANSWER: u64 = 1 << 20;
 /// How much of the end of what one complains of is kept, in bytes, and shown, in characters.
 const COMPLAINT: (usize, usize) = (4 << 10, 200);
 /// Longer words in it are not shown: they are more likely a credential than a word.
-const MAX_WORD: usize = 64;
+const MAX_WORD: usize = 32;
 /// Shorter arguments and variables are no secrets.
 const SHORTEST_SECRET: usize = 8;
 
@@ -91,7 +92,7 @@ impl Plugin {
     ///
     /// # Errors
     /// Says which plugin gave no credential, and why.
-    pub(super) async fn prepare(&self, user: &mut AuthInfo) -> Result<(), RegistryError> {
+    pub(super) async fn prepare(self: &Arc<Self>, user: &mut AuthInfo) -> Result<(), RegistryError> {
         if let Some((certificate, key)) = self.credential().await?.certificate {
             user.client_certificate_data = Some(BASE64.encode(certificate.as_bytes()));
             user.client_key_data = Some(BASE64.encode(key.as_bytes()).into());
@@ -118,7 +119,16 @@ impl Plugin {
         Ok(request)
     }
 
-    async fn credential(&self) -> Result<Held, RegistryError> {
+    /// Goes on to ask where nobody waits for the answer any more: who asks next has it.
+    async fn credential(self: &Arc<Self>) -> Result<Held, RegistryError> {
+        let this = self.clone();
+        let asked = tokio::spawn(async move { this.held_or_asked().await });
+        asked
+            .await
+            .map_err(|error| denied(&format!("the credential plugin was not asked to the end: {error}")))?
+    }
+
+    async fn held_or_asked(&self) -> Result<Held, RegistryError> {
         let mut held = self.held.lock().await;
         if let Some(fresh) = held.as_ref().filter(|held| held.is_fresh()) {
             return Ok(fresh.clone());
@@ -167,6 +177,9 @@ impl Plugin {
         let mut command = Command::new(exec.command.as_deref().unwrap_or_default());
         command.args(exec.args.iter().flatten()).envs(self.variables());
         command.env("KUBERNETES_EXEC_INFO", question.to_string());
+        for variable in exec.drop_env.iter().flatten() {
+            command.env_remove(variable);
+        }
         // Nobody sits at an agent's terminal.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
@@ -182,7 +195,10 @@ impl Plugin {
     fn shown(&self, complaint: &[u8]) -> String {
         let mut text = String::from_utf8_lossy(complaint).into_owned();
         let given = self.exec.args.iter().flatten().chain(self.variables().map(|(_, value)| value));
-        for secret in given.filter(|text| text.len() >= SHORTEST_SECRET) {
+        let mut given: Vec<_> = given.filter(|text| text.len() >= SHORTEST_SECRET).collect();
+        // One may begin with another.
+        given.sort_by_key(|text| Reverse(text.len()));
+        for secret in given {
             text = text.replace(secret.as_str(), "…");
         }
         let words = text.split_whitespace().map(|word| if word.len() > MAX_WORD { "…" } else { word });
@@ -244,13 +260,13 @@ mod tests {
 
     use super::*;
 
-    fn plugin(script: &str, within: Duration) -> Plugin {
+    fn plugin(script: &str, within: Duration) -> Arc<Plugin> {
         let exec = json!({
             "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
             "env": [{"name": "PLUGIN_PASSWORD", "value": "SECRET-password"}],
         });
         let exec = serde_json::from_value(exec).unwrap();
-        Plugin { exec, within, held: Mutex::new(None) }
+        Arc::new(Plugin { exec, within, held: Mutex::new(None) })
     }
 
     #[tokio::test]
