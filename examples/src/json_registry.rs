@@ -133,15 +133,7 @@ fn convert_instance(
     let address = endpoint_address(ip, instance.port, around.rules.allow_loopback)?;
     let record = |key: &str| instance.meta.get(key).map(String::as_str);
     let strays = keys::strays(instance.meta.keys().map(String::as_str));
-    let known = Instance {
-        service,
-        address: &address,
-        platform: None,
-        record: &record,
-        unread: None,
-        strays: &strays,
-        words: &[],
-    };
+    let known = Instance::recorded(service, &address, &record, &strays);
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     let recorded = Recorded::read(&record);
     let told = speaks.faults.into_iter().chain(recorded.faults);

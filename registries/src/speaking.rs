@@ -60,6 +60,20 @@ pub struct Instance<'a> {
     pub words: &'a [(&'a str, &'a str)],
 }
 
+impl<'a> Instance<'a> {
+    /// One that its record alone speaks for: its platform has no word of its own, and all of the record was read. `strays` is
+    /// what is wrong with the record's keys.
+    #[must_use]
+    pub fn recorded(
+        service: &'a ServiceName,
+        address: &'a Address,
+        record: &'a dyn Fn(&str) -> Option<&'a str>,
+        strays: &'a [String],
+    ) -> Self {
+        Self { service, address, platform: None, record, unread: None, strays, words: &[] }
+    }
+}
+
 /// How an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaks {

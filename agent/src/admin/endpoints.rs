@@ -67,9 +67,8 @@ pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpo
             let staying = staying_in_tls(told.snapshot, &key, entry);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
-                let place = || Resource::Endpoint(endpoint.clone()).key().describe();
                 let mut row = row(told, &key, entry, endpoint, upstream, age_s, clock);
-                row.tls_stays = !staying.is_empty() && staying.contains(&*place());
+                row.tls_stays = !staying.is_empty() && staying.contains(&*place(endpoint));
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
                 if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
                     let Upstream { registry, endpoint, .. } = &***twin;
@@ -125,13 +124,17 @@ fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>
         let is_first = choice.first.contains(&Arc::as_ptr(upstream));
         let better = choice.taker.filter(|_| !is_first);
         let is_best = choice.best == Some(rank(upstream));
-        let stands_in = is_first && endpoint.weight == 0 && choice.stands_in;
-        let last_resort = stands_in || (!is_first && better.is_none() && is_best);
+        let last_resort = better.is_none() && is_best && !(is_first && endpoint.weight > 0);
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
         used.insert(key, Used { upstream, better, last_resort });
         same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
     }
     (used, same)
+}
+
+/// How a fault names an endpoint.
+fn place(endpoint: &Arc<Endpoint>) -> String {
+    Resource::Endpoint(endpoint.clone()).key().describe()
 }
 
 /// Which endpoints of a set come first.
@@ -141,20 +144,16 @@ struct Choice<'a> {
     taker: Option<&'a Arc<Upstream>>,
     /// The rank of the best that does.
     best: Option<(Health, u8, bool)>,
-    /// Whether the first without a weight take the calls: none with one does.
-    stands_in: bool,
 }
 
 impl<'a> Choice<'a> {
     fn of(set: &'a EndpointSet, clock: u64) -> Self {
         let takes_calls = |it: &&Arc<Upstream>| ejected_until(it) <= clock;
         let first = set.all.get(..set.first_choice).unwrap_or_default();
-        let taker = first.iter().filter(takes_calls).min_by_key(|it| it.endpoint.weight == 0);
         Self {
             first: first.iter().map(Arc::as_ptr).collect(),
-            taker,
+            taker: first.iter().filter(takes_calls).min_by_key(|it| it.endpoint.weight == 0),
             best: set.all.iter().filter(takes_calls).map(rank).min(),
-            stands_in: taker.is_some_and(|it| it.endpoint.weight == 0),
         }
     }
 }
@@ -198,7 +197,6 @@ fn row(
     let outranked =
         used.filter(|_| reason.is_none()).and_then(|used| Some(outranked(used.upstream, used.better?)));
     let (stands_by, reason) = (outranked.is_some(), reason.or(outranked));
-    let said = format!("{:?}", endpoint.tls).to_lowercase();
     view::Endpoint {
         registry: key.registry.to_string(),
         service: key.service.to_string(),
@@ -208,7 +206,7 @@ fn row(
         mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
         identity_from: endpoint.identity.as_ref().map(|_| rule_text(endpoint.identity_from).to_owned()),
-        tls: said,
+        tls: format!("{:?}", endpoint.tls).to_lowercase(),
         tls_stays: false,
         labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         weight: endpoint.weight,

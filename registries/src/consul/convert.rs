@@ -293,15 +293,7 @@ fn speaks(
     let record = |key: &str| entry.service.meta.get(key).map(String::as_str);
     let words = [("node", &*entry.node.name), ("datacenter", &*entry.node.datacenter)];
     let strays = strays(entry);
-    let known = Instance {
-        service,
-        address: &address,
-        platform: None,
-        record: &record,
-        unread: None,
-        strays: &strays,
-        words: &words,
-    };
+    let known = Instance { words: &words, ..Instance::recorded(service, &address, &record, &strays) };
     let speaks = around.rules.speaks(known, around.trust_domain.as_ref());
     Ok((address, speaks))
 }

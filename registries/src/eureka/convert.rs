@@ -197,15 +197,7 @@ fn endpoints(
         };
         let speaks = {
             let record = |key: &str| object.metadata.get(key).map(String::as_str);
-            let speaker = Instance {
-                service,
-                address: &address,
-                platform: None,
-                record: &record,
-                unread: None,
-                strays: &strays,
-                words: &[],
-            };
+            let speaker = Instance::recorded(service, &address, &record, &strays);
             context.rules.speaks(speaker, context.trust_domain.as_ref())
         };
         let first = resources.is_empty();
