@@ -189,11 +189,17 @@ pub struct Endpoint {
     pub mesh_address: Option<SocketAddr>,
     /// Who must answer.
     pub identity: Option<String>,
-    /// What named the identity: `declared in a file`, `the platform's account`, `the instance's record`, `a rule for the
-    /// service` or `the rule of the registry`; none without an identity.
+    /// Who named the identity: `declared in a file`, `the platform's account`, `the instance's record`, `a rule for the
+    /// service`, `the rule of the registry` or `the default`; none without an identity.
     pub identity_from: Option<String>,
+    /// Who named the port that takes mesh traffic, likewise; none without one.
+    #[serde(default)]
+    pub mesh_address_from: Option<String>,
     /// `required` or `off`.
     pub tls: String,
+    /// Who said so, likewise; empty from an agent that does not tell.
+    #[serde(default)]
+    pub tls_from: String,
     /// Whether its registry says `off` now, which does not count: what was once reached in TLS alone stays so.
     #[serde(default)]
     pub tls_stays: bool,

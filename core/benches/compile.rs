@@ -99,7 +99,7 @@ fn origin(service: u32, version: u32) -> Event {
                 service / 20
             ))
             .ok(),
-            identity_from: Default::default(),
+            said_by: Default::default(),
             tls: TlsMode::Required,
             labels: labels.into_iter().collect(),
             weight: if number == 3 { u16::try_from(version).unwrap() } else { 1 },

@@ -167,10 +167,10 @@ pub enum TlsMode {
     Off,
 }
 
-/// What named the identity that must answer at an endpoint: for whoever asks why it is that one.
+/// Who said something about an endpoint: for whoever asks why it is reached so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum IdentityFrom {
+pub enum Sayer {
     /// The operator, endpoint by endpoint, in a file.
     #[default]
     Declared,
@@ -182,6 +182,27 @@ pub enum IdentityFrom {
     ServiceRule,
     /// The rule of the agent's or the hub's file for all services of the registry.
     RegistryRule,
+    /// Nobody: what holds where nothing is said.
+    Default,
+}
+
+/// Who said what of how an endpoint is reached. It only explains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaidBy {
+    /// Who must answer; means nothing where there is no identity.
+    pub identity: Sayer,
+    /// The port that takes mesh traffic; means nothing where there is none.
+    pub mesh_address: Sayer,
+    /// Whether plaintext is allowed.
+    pub tls: Sayer,
+}
+
+impl SaidBy {
+    /// One that said all of it.
+    #[must_use]
+    pub const fn all(sayer: Sayer) -> Self {
+        Self { identity: sayer, mesh_address: sayer, tls: sayer }
+    }
 }
 
 /// One port of one instance of a service.
@@ -199,9 +220,9 @@ pub struct Endpoint {
     pub mesh_address: Option<Address>,
     /// Who must answer there. An endpoint that requires TLS and has none is never dialled.
     pub identity: Option<SpiffeId>,
-    /// What named the identity; means nothing where there is none.
+    /// Who said how it is reached.
     #[serde(default)]
-    pub identity_from: IdentityFrom,
+    pub said_by: SaidBy,
     /// Whether plaintext is allowed.
     pub tls: TlsMode,
     /// Labels: subsets select by them.

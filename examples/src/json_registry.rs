@@ -145,7 +145,7 @@ fn convert_instance(
         instance: name,
         mesh_address: speaks.mesh_address,
         identity: speaks.identity,
-        identity_from: speaks.identity_from,
+        said_by: speaks.said_by,
         tls: speaks.tls,
         labels: labels.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         weight: recorded.weight.unwrap_or(1),

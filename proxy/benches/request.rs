@@ -129,7 +129,7 @@ fn endpoints(count: usize) -> EndpointSet {
             address: ([127, 0, 0, 1], 80).into(),
             mesh_address: None,
             identity: None,
-            identity_from: Default::default(),
+            said_by: Default::default(),
             tls: Default::default(),
             labels: Default::default(),
             weight: 1,

@@ -23,7 +23,7 @@ use weft_core::{
     config::Section,
     identity::{SpiffeId, TrustDomain},
     name::{ServiceName, ServicePattern},
-    resource::{Address, AppProtocol, IdentityFrom, TlsMode},
+    resource::{Address, AppProtocol, SaidBy, Sayer, TlsMode},
 };
 
 pub use rule::{Template, TlsRule};
@@ -81,8 +81,8 @@ pub struct Speaks {
     pub mesh_address: Option<Address>,
     /// Who must answer there.
     pub identity: Option<SpiffeId>,
-    /// What named the identity.
-    pub identity_from: IdentityFrom,
+    /// Who said so.
+    pub said_by: SaidBy,
     /// Whether plaintext is allowed.
     pub tls: TlsMode,
     /// What is wrong with the record.
@@ -136,11 +136,12 @@ impl Rules {
     pub fn speaks(&self, instance: Instance<'_>, trust_domain: Option<&TrustDomain>) -> Speaks {
         let mut faults = instance.strays.to_vec();
         let rule = self.rule(instance.service);
-        let tls = rule.and_then(|rule| rule.tls).or(self.registry.tls).unwrap_or_default();
+        let (tls, tls_from) =
+            self.ruled(rule, |rule| rule.tls).unwrap_or((TlsRule::default(), Sayer::Default));
         let unreached = |tls, faults| Speaks {
             mesh_address: None,
             identity: None,
-            identity_from: IdentityFrom::Declared,
+            said_by: SaidBy { tls: tls_from, ..SaidBy::default() },
             tls,
             faults,
         };
@@ -148,20 +149,20 @@ impl Rules {
             (instance.record)(keys::PROTOCOL).filter(|_| rule.is_none_or(|it| it.protocol.is_none()));
         if spoken.is_some_and(|text| read_protocol(text).is_none()) {
             faults.push(format!("it is out of use: {} does not say how it is called", keys::PROTOCOL));
-            return unreached(TlsMode::Required, faults);
+            let spoken = unreached(TlsMode::Required, faults);
+            return Speaks { said_by: SaidBy::all(Sayer::Metadata), ..spoken };
         }
         if tls == TlsRule::Off {
             return unreached(TlsMode::Off, faults);
         }
-        let (port, port_in_record) = self.mesh_port(rule, &instance, &mut faults);
+        let (port, port_from) = self.mesh_port(rule, &instance, &mut faults);
         let (identity, identity_from) = self.identity(rule, &instance, trust_domain, &mut faults);
         let mesh_address = port.map(|port| (instance.address.socket().ip(), port).into());
         // Half a record is one that lost a tag: in the mesh, and out of use until it is whole.
         let halved = match (mesh_address.is_some(), identity.is_some()) {
-            (true, false) => {
-                port_in_record.then_some("it names a mesh port and nobody who must answer there")
-            }
-            (false, true) if identity_from == IdentityFrom::Metadata => {
+            (true, false) => (port_from == Sayer::Metadata)
+                .then_some("it names a mesh port and nobody who must answer there"),
+            (false, true) if identity_from == Sayer::Metadata => {
                 Some("it names an identity and no mesh port")
             }
             _ => None,
@@ -178,30 +179,39 @@ impl Rules {
         if tls == TlsRule::Preferred && !meshed && faults.is_empty() {
             return unreached(TlsMode::Off, faults);
         }
-        Speaks { mesh_address, identity, identity_from, tls: TlsMode::Required, faults }
+        let said_by = SaidBy { identity: identity_from, mesh_address: port_from, tls: tls_from };
+        Speaks { mesh_address, identity, said_by, tls: TlsMode::Required, faults }
     }
 
     fn rule(&self, service: &ServiceName) -> Option<&Rule> {
         self.services.iter().find(|(pattern, _)| pattern.fits(service)).map(|(_, rule)| rule)
     }
 
-    /// The mesh port, and whether the record names it.
+    /// What the file says of something, and by which of its rules: the one for the service, else the one for the registry.
+    fn ruled<T>(&self, rule: Option<&Rule>, what: impl Fn(&Rule) -> Option<T>) -> Option<(T, Sayer)> {
+        let by_service = rule.and_then(&what).map(|said| (said, Sayer::ServiceRule));
+        by_service.or_else(|| what(&self.registry).map(|said| (said, Sayer::RegistryRule)))
+    }
+
+    /// The mesh port, and who names it.
     fn mesh_port(
         &self,
         rule: Option<&Rule>,
         instance: &Instance<'_>,
         faults: &mut Vec<String>,
-    ) -> (Option<u16>, bool) {
+    ) -> (Option<u16>, Sayer) {
         match (instance.record)(keys::MESH_PORT).map(|text| (text, text.parse::<u16>())) {
-            None => (rule.and_then(|rule| rule.mesh_port).or(self.registry.mesh_port), false),
-            Some((_, Ok(port))) if port != 0 => (Some(port), true),
+            None => self
+                .ruled(rule, |rule| rule.mesh_port)
+                .map_or((None, Sayer::Default), |(port, by)| (Some(port), by)),
+            Some((_, Ok(port))) if port != 0 => (Some(port), Sayer::Metadata),
             Some((text, _)) => {
                 faults.push(format!(
                     "{} is {}, which is no port",
                     keys::MESH_PORT,
                     crate::names::quoted(text)
                 ));
-                (None, true)
+                (None, Sayer::Metadata)
             }
         }
     }
@@ -212,7 +222,7 @@ impl Rules {
         instance: &Instance<'_>,
         trust_domain: Option<&TrustDomain>,
         faults: &mut Vec<String>,
-    ) -> (Option<SpiffeId>, IdentityFrom) {
+    ) -> (Option<SpiffeId>, Sayer) {
         let mut told = |found: Result<SpiffeId, String>| found.map_err(|fault| faults.push(fault)).ok();
         let recorded = (instance.record)(keys::IDENTITY).map(|text| {
             SpiffeId::parse(text)
@@ -230,7 +240,7 @@ impl Rules {
             if let Some(fault) = beside(platform, "the platform") {
                 drop(told(Err(fault)));
             }
-            return (Some(platform.clone()), IdentityFrom::Platform);
+            return (Some(platform.clone()), Sayer::Platform);
         }
         let made = |template: &Template| template.fill(instance, trust_domain);
         if let Some(template) = rule.and_then(|rule| rule.identity.as_ref()) {
@@ -238,13 +248,13 @@ impl Rules {
             if let Some(fault) = ruled.as_ref().and_then(|ruled| beside(ruled, "the rule")) {
                 drop(told(Err(fault)));
             }
-            return (ruled, IdentityFrom::ServiceRule);
+            return (ruled, Sayer::ServiceRule);
         }
         if let Some(recorded) = recorded {
-            return (told(recorded), IdentityFrom::Metadata);
+            return (told(recorded), Sayer::Metadata);
         }
         let ruled = self.registry.identity.as_ref().and_then(|template| told(made(template)));
-        (ruled, IdentityFrom::RegistryRule)
+        (ruled, Sayer::RegistryRule)
     }
 }
 

@@ -27,7 +27,7 @@ use weft_core::{
     },
     name::RegistryName,
     registry::{Event, LocalInstance, Registry, RegistryError, Scope},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, ServicePort, TlsMode},
 };
 use weft_registries::hub::{
     CertificateFault, HubLink, HubRegistry, JoinError, LinkState, RelayedStates, join,
@@ -367,7 +367,7 @@ fn instance(number: u8) -> Arc<LocalInstance> {
         address: ([10, 9, 9, number], 8080).into(),
         mesh_address: Some(([10, 9, 9, number], 15008).into()),
         identity: Some(identity("web")),
-        identity_from: IdentityFrom::Declared,
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: Default::default(),
         weight: 1,

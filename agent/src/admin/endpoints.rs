@@ -15,7 +15,7 @@ use weft_core::{
     merge::{STAYS_IN_TLS, ServiceEntry, Snapshot},
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
-    resource::{Address, Endpoint, Health, IdentityFrom, Resource, TlsMode},
+    resource::{Address, Endpoint, Health, Resource, Sayer, TlsMode},
     table::{EndpointSet, Table, Upstream},
     tls::Credentials,
 };
@@ -205,8 +205,13 @@ fn row(
         address: endpoint.address.socket(),
         mesh_address: endpoint.mesh_address.as_ref().map(|address| address.socket()),
         identity: endpoint.identity.as_ref().map(ToString::to_string),
-        identity_from: endpoint.identity.as_ref().map(|_| rule_text(endpoint.identity_from).to_owned()),
+        identity_from: endpoint.identity.as_ref().map(|_| sayer_text(endpoint.said_by.identity).to_owned()),
+        mesh_address_from: endpoint
+            .mesh_address
+            .as_ref()
+            .map(|_| sayer_text(endpoint.said_by.mesh_address).to_owned()),
         tls: format!("{:?}", endpoint.tls).to_lowercase(),
+        tls_from: sayer_text(endpoint.said_by.tls).to_owned(),
         tls_stays: false,
         labels: endpoint.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         weight: endpoint.weight,
@@ -316,12 +321,13 @@ fn staying_in_tls<'a>(snapshot: &'a Snapshot, key: &ServiceKey, entry: &ServiceE
     faults.map(|fault| &*fault.place).collect()
 }
 
-fn rule_text(from: IdentityFrom) -> &'static str {
-    match from {
-        IdentityFrom::Declared => "declared in a file",
-        IdentityFrom::Platform => "the platform's account",
-        IdentityFrom::Metadata => "the instance's record",
-        IdentityFrom::ServiceRule => "a rule for the service",
-        IdentityFrom::RegistryRule => "the rule of the registry",
+fn sayer_text(sayer: Sayer) -> &'static str {
+    match sayer {
+        Sayer::Declared => "declared in a file",
+        Sayer::Platform => "the platform's account",
+        Sayer::Metadata => "the instance's record",
+        Sayer::ServiceRule => "a rule for the service",
+        Sayer::RegistryRule => "the rule of the registry",
+        Sayer::Default => "the default",
     }
 }

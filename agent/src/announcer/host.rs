@@ -10,7 +10,7 @@ use weft_core::{
     locality::Locality,
     name::{InstanceName, NameError, RegistryName},
     registry::{LocalInstance, Registry},
-    resource::{Endpoint, Health, IdentityFrom, Labels, ServicePort, TlsMode},
+    resource::{Endpoint, Health, Labels, SaidBy, Sayer, ServicePort, TlsMode},
 };
 
 use super::Wish;
@@ -79,7 +79,7 @@ impl Host {
             address: SocketAddr::new(self.mesh.ip(), port.address.port()).into(),
             mesh_address: Some(self.mesh.into()),
             identity: Some(workload.identity.clone()),
-            identity_from: IdentityFrom::Metadata,
+            said_by: SaidBy::all(Sayer::Metadata),
             tls: TlsMode::Required,
             labels,
             weight: terms.weight,

@@ -12,7 +12,7 @@ use crate::view::{Endpoint, LeftOut};
 pub(super) struct Args {
     #[command(flatten)]
     service: ServiceFilter,
-    /// Say of each endpoint which registry tells of it and how long ago, what named its identity, and why no calls go to it;
+    /// Say of each endpoint which registry tells of it and how long ago, who said how it is reached, and why no calls go to it;
     /// and what registries say that was left out
     #[arg(long)]
     explain: bool,
@@ -99,13 +99,14 @@ fn explained(endpoints: Vec<Endpoint>) -> Table {
         "REACHED AT",
         "TLS",
         "IDENTITY",
-        "NAMED BY",
+        "SAID BY",
         "LOCALITY",
         "AGE",
         "CALLED",
     ]);
     for endpoint in endpoints {
         let reached = endpoint.mesh_address.unwrap_or(endpoint.address);
+        let said_by = said_by(&endpoint);
         table.row([
             endpoint.registry,
             endpoint.service,
@@ -115,7 +116,7 @@ fn explained(endpoints: Vec<Endpoint>) -> Table {
             reached.to_string(),
             if endpoint.tls_stays { format!("{}, as before", endpoint.tls) } else { endpoint.tls },
             or_dash(endpoint.identity.as_deref()),
-            or_dash(endpoint.identity_from.as_deref()),
+            said_by,
             or_dash(Some(&endpoint.locality)),
             endpoint.age_s.map_or_else(|| "-".into(), |age| span(i64::try_from(age).unwrap_or(i64::MAX))),
             match endpoint.reason {
@@ -126,4 +127,19 @@ fn explained(endpoints: Vec<Endpoint>) -> Table {
         ]);
     }
     table
+}
+
+/// Who said how an endpoint is reached: one name where all was said by one.
+fn said_by(endpoint: &Endpoint) -> String {
+    let said = [
+        ("identity", endpoint.identity_from.as_deref()),
+        ("mesh port", endpoint.mesh_address_from.as_deref()),
+        ("tls", Some(&*endpoint.tls_from).filter(|text| !text.is_empty())),
+    ];
+    let said = said.into_iter().filter_map(|(what, sayer)| Some((what, sayer?)));
+    let Some((_, first)) = said.clone().next() else { return or_dash(None) };
+    if said.clone().all(|(_, sayer)| sayer == first) {
+        return first.to_owned();
+    }
+    said.map(|(what, sayer)| format!("{what}: {sayer}")).collect::<Vec<_>>().join(", ")
 }

@@ -8,6 +8,8 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
+use weft_core::name::DEFAULT_NAMESPACE;
+
 use crate::{admin::client::AdminClient, view::Service};
 
 /// The form of a result.
@@ -70,11 +72,16 @@ impl ServiceFilter {
     }
 
     /// Whether any of these texts, in whatever terms, speaks of the service that was named; every text does when none was.
+    /// Platforms without namespaces do not name the usual one.
     pub(super) fn is_about(&self, texts: &[&str]) -> bool {
         let Some(wanted) = &self.service else { return true };
-        let label = wanted.split('.').next().unwrap_or(wanted);
+        let (label, namespace) = wanted.split_once('.').unwrap_or((wanted, DEFAULT_NAMESPACE));
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        texts.iter().any(|text| text.split(|c| !is_word(c)).any(|word| word == label))
+        let says =
+            |text: &str, what: &str| text.split(|c| !is_word(c)).any(|word| word.eq_ignore_ascii_case(what));
+        let is_named =
+            |text: &&str| says(text, label) && (namespace == DEFAULT_NAMESPACE || says(text, namespace));
+        texts.iter().any(is_named)
     }
 
     /// Keeps the rows of the service that was named.
@@ -131,7 +138,7 @@ pub(super) fn or_dash(text: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{counted, span};
+    use super::{ServiceFilter, counted, span};
 
     #[test]
     fn one_of_a_kind_is_no_plural() {
@@ -147,5 +154,20 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(span(seconds), text);
         }
+    }
+
+    #[test]
+    fn what_is_about_a_service_names_its_namespace_unless_that_is_the_usual_one() {
+        let is_about =
+            |service: &str, text: &str| ServiceFilter { service: Some(service.to_owned()) }.is_about(&[text]);
+        let about = [
+            ("web", "service default/web"),
+            ("web.default", "WEB"),
+            ("web.shop", "shop/web-x7k2 of service shop/web"),
+        ];
+        assert!(about.iter().all(|(service, text)| is_about(service, text)));
+        let beside = [("web", "default/web-2"), ("web.shpo", "shop/web"), ("web.shop", "default/web")];
+        assert!(!beside.iter().any(|(service, text)| is_about(service, text)));
+        assert!(ServiceFilter { service: None }.is_about(&["anything"]));
     }
 }

@@ -65,6 +65,9 @@ fn every_endpoint_that_is_not_called_says_why() {
         let (known, reason) = reason(instance);
         assert!(known == health && reason.contains(words), "{instance} is {known}: {reason}");
     };
+    let first = rows.iter().find(|row| row["instance"] == "first").unwrap();
+    let said_by = ["identity_from", "mesh_address_from", "tls_from"].map(|key| first[key].as_str().unwrap());
+    assert_eq!(said_by, ["declared in a file", "declared in a file", "the default"]);
     told("first", "healthy", "catalog, which tells of it as copy, says that it is unhealthy");
     told("copy", "unhealthy", "the same as platform's first, which stands for both");
     told("second", "healthy", "called");
@@ -76,6 +79,10 @@ fn every_endpoint_that_is_not_called_says_why() {
     assert!(row["registry"] == "catalog" && row["eligible"] == false && row["instance"].is_null(), "{row}");
     assert!(row["place"].as_str().unwrap().contains("`thief`"), "{row}");
     let socket = mesh.socket("near");
+    let table = mesh.sandbox.ok(&["endpoints", "--explain", "web", "--socket", &socket]);
+    assert!(table.contains("identity: declared in a file, mesh port: declared in a file, tls: the default"));
+    let unknown = mesh.sandbox.run(&["endpoints", "--explain", "taken.defalt", "--socket", &socket]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no service taken.defalt is known here"));
     let table = mesh.sandbox.ok(&["endpoints", "--explain", "taken", "--socket", &socket]);
     assert!(
         table.contains("not taken over, or not as it is said:")

@@ -18,7 +18,7 @@ use weft_core::{
     identity::{SpiffeId, TrustDomain},
     name::RegistryName,
     registry::{LocalInstance, Registry},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, Labels, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, Labels, SaidBy, Sayer, ServicePort, TlsMode},
 };
 use weft_registries::hub::{HubRegistry, LinkState};
 
@@ -84,7 +84,7 @@ fn instance(node: &str, account: &str) -> Arc<LocalInstance> {
         address: address(8080),
         mesh_address: Some(address(15008)),
         identity: Some(SpiffeId::parse(&format!("spiffe://demo.mesh/ns/default/sa/{account}")).unwrap()),
-        identity_from: IdentityFrom::Metadata,
+        said_by: SaidBy::all(Sayer::Metadata),
         tls: TlsMode::Required,
         labels: Labels::default(),
         weight: 1,

@@ -42,7 +42,12 @@ pub(crate) fn calls_reach_what_is_announced<P: Platform>(platform: P, kind: &str
     let endpoint = endpoints.iter().find(own).unwrap();
     assert_eq!(endpoint["registry"], kind);
     assert_eq!(endpoint["identity"], world.instances[0].identity());
-    assert!(endpoint["identity_from"].is_string() && endpoint["reason"].is_null(), "{endpoint}");
+    assert!(
+        endpoint["identity_from"].is_string()
+            && endpoint["tls_from"].is_string()
+            && endpoint["reason"].is_null(),
+        "{endpoint}"
+    );
     assert!(endpoint["age_s"].as_u64().unwrap() < 60, "{endpoint}");
     world.platform.announce(&world.instances[1]);
     world.sees(2);

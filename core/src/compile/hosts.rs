@@ -201,7 +201,10 @@ fn conflict(winner: &Claim, loser: &Loser<'_>, names: &[&HostName]) -> Diagnosti
     let way = if is_of_one && loser.is_alike && winner.is_alias == loser.is_alias {
         "as the first of the two by name"
     } else if is_of_one || (!winner.is_alias && loser.is_alias) {
-        "by its own name"
+        match winner.kind {
+            Kind::Platform => "as it declares that host",
+            Kind::Own | Kind::Bare => "by its own name",
+        }
     } else {
         "by the order of registries; a [[join]] would make them one"
     };

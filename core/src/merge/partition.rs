@@ -95,9 +95,13 @@ impl Collisions {
         self.count += 1;
         if self.count == 1 {
             let (port, instance) = first.key();
+            let other = match first.endpoint.address == later.endpoint.address {
+                true => "the same with other words".to_owned(),
+                false => format!("another, {}", later.endpoint.address),
+            };
             self.example = format!(
-                "port \"{port}\" of instance {instance} is {} by the origin \"{}\" and another, {}, by \"{}\"",
-                first.endpoint.address, first.origin.name, later.endpoint.address, later.origin.name
+                "port \"{port}\" of instance {instance} is {} by the origin \"{}\" and {other}, by \"{}\"",
+                first.endpoint.address, first.origin.name, later.origin.name
             );
         }
     }

@@ -56,7 +56,7 @@ pub(crate) fn endpoint(service: &str, number: u8) -> Endpoint {
         address: ([10, 0, 0, number], 8080).into(),
         mesh_address: Some(([10, 0, 0, number], 15008).into()),
         identity: Some(SpiffeId::parse(&identity).unwrap()),
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: Default::default(),
         weight: 1,

@@ -17,7 +17,7 @@ fn upstream(index: usize, weight: u16, health: Health) -> Arc<Upstream> {
         address: ([127, 0, 0, 1], 80).into(),
         mesh_address: None,
         identity: None,
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: Default::default(),
         labels: Default::default(),
         weight,

@@ -137,7 +137,7 @@ pub(crate) fn plain_endpoint(instance: &str, application: SocketAddr) -> Arc<Ups
         endpoint: Arc::new(Endpoint {
             mesh_address: None,
             identity: None,
-            identity_from: Default::default(),
+            said_by: Default::default(),
             tls: TlsMode::Off,
             ..endpoint_at(instance, application, application)
         }),
@@ -155,7 +155,7 @@ pub(crate) fn endpoint_at(instance: &str, application: SocketAddr, mesh: SocketA
         address: application.into(),
         mesh_address: Some(mesh.into()),
         identity: Some(identity("reviews")),
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: Default::default(),
         weight: 1,

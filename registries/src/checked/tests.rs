@@ -55,7 +55,7 @@ fn endpoint(service: &str, instance: &str, address: SocketAddr) -> Resource {
         address: address.into(),
         mesh_address: None,
         identity: None,
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: TlsMode::Off,
         labels: Default::default(),
         weight: 1,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_core::{
     identity::{SpiffeId, TrustDomain},
     name::DEFAULT_NAMESPACE,
-    resource::{IdentityFrom, PrincipalMatch, Resource},
+    resource::{PrincipalMatch, Resource, Sayer},
 };
 
 use crate::told::Words;
@@ -162,8 +162,8 @@ impl Borne {
             let Resource::Endpoint(endpoint) = resource else { continue };
             borne.serves = true;
             let Some(identity) = &endpoint.identity else { continue };
-            let (known, more) = match endpoint.identity_from {
-                IdentityFrom::Metadata => (&mut borne.recorded, &mut borne.more.1),
+            let (known, more) = match endpoint.said_by.identity {
+                Sayer::Metadata => (&mut borne.recorded, &mut borne.more.1),
                 _ => (&mut borne.ruled, &mut borne.more.0),
             };
             if known.len() < MAX_BEARERS {

@@ -269,7 +269,7 @@ fn instance(
             address,
             mesh_address: speaks.mesh_address,
             identity: speaks.identity,
-            identity_from: speaks.identity_from,
+            said_by: speaks.said_by,
             tls: speaks.tls,
             labels: labels.clone(),
             weight,

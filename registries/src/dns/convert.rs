@@ -268,7 +268,7 @@ fn endpoint(
         instance: name,
         mesh_address: speaks.mesh_address,
         identity: speaks.identity,
-        identity_from: speaks.identity_from,
+        said_by: speaks.said_by,
         tls: speaks.tls,
         labels: Labels::default(),
         weight: place.weight,

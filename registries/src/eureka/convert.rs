@@ -210,7 +210,7 @@ fn endpoints(
             address,
             mesh_address: speaks.mesh_address,
             identity: speaks.identity,
-            identity_from: speaks.identity_from,
+            said_by: speaks.said_by,
             tls: speaks.tls,
             labels: labels.clone(),
             weight: recorded.weight.unwrap_or(1),

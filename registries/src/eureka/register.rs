@@ -247,7 +247,7 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use weft_core::resource::{AppProtocol, IdentityFrom, ServicePort, TlsMode};
+    use weft_core::resource::{AppProtocol, SaidBy, Sayer, ServicePort, TlsMode};
 
     use super::*;
 
@@ -259,7 +259,7 @@ mod tests {
             address: ([10, 0, 0, 5], number).into(),
             mesh_address: None,
             identity: None,
-            identity_from: IdentityFrom::Metadata,
+            said_by: SaidBy::all(Sayer::Metadata),
             tls: TlsMode::Off,
             labels: Default::default(),
             weight: 1,

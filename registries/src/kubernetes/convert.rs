@@ -396,7 +396,7 @@ impl Conversion {
             address,
             mesh_address: speaks.mesh_address,
             identity: speaks.identity,
-            identity_from: speaks.identity_from,
+            said_by: speaks.said_by,
             tls: speaks.tls,
             labels: joined.labels.clone(),
             weight: joined.weight,

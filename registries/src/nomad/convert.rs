@@ -194,7 +194,7 @@ fn endpoint(
         instance: instance_name(&registration.id)?,
         mesh_address: speaks.mesh_address,
         identity: speaks.identity,
-        identity_from: speaks.identity_from,
+        said_by: speaks.said_by,
         tls: speaks.tls,
         labels: labels(&registration.tags, canary, &mut faults),
         weight: recorded.weight.unwrap_or(1),

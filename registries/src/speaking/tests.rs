@@ -51,7 +51,7 @@ fn a_whole_record_speaks_mesh_and_half_a_record_is_never_plaintext() {
         let whole = speaks(&rules, None, &[(keys::MESH_PORT, "15008"), (keys::IDENTITY, WEB)]);
         assert_eq!(whole.mesh_address, Some("10.0.0.1:15008".parse().unwrap()));
         assert_eq!(whole.identity.unwrap().as_str(), WEB);
-        assert_eq!((whole.identity_from, whole.tls), (IdentityFrom::Metadata, TlsMode::Required));
+        assert_eq!((whole.said_by.identity, whole.tls), (Sayer::Metadata, TlsMode::Required));
         assert!(whole.faults.is_empty());
         for half in [
             &[(keys::MESH_PORT, "15008")][..],
@@ -88,18 +88,33 @@ fn the_platform_comes_before_the_rule_before_the_record_before_the_registrys_rul
     let record = &[(keys::IDENTITY, OTHER)];
     let by = |rules: &Rules, platform, record: &[(&str, &str)]| {
         let spoken = speaks(rules, platform, record);
-        (spoken.identity.unwrap().account().to_owned(), spoken.identity_from, spoken.faults.len())
+        (spoken.identity.unwrap().account().to_owned(), spoken.said_by.identity, spoken.faults.len())
     };
-    assert_eq!(by(&all, Some(OTHER), &[]), ("other".into(), IdentityFrom::Platform, 0));
-    assert_eq!(by(&all, None, &[]), ("web".into(), IdentityFrom::ServiceRule, 0));
-    assert_eq!(
-        by(&all, None, record),
-        ("web".into(), IdentityFrom::ServiceRule, 1),
-        "the contradiction is told"
-    );
+    assert_eq!(by(&all, Some(OTHER), &[]), ("other".into(), Sayer::Platform, 0));
+    assert_eq!(by(&all, None, &[]), ("web".into(), Sayer::ServiceRule, 0));
+    assert_eq!(by(&all, None, record), ("web".into(), Sayer::ServiceRule, 1), "the contradiction is told");
     let registry = rules("identity = \"ns/{namespace}/sa/{node}\"\nmesh_port = 15008");
-    assert_eq!(by(&registry, None, record), ("other".into(), IdentityFrom::Metadata, 0));
-    assert_eq!(by(&registry, None, &[]), ("n1".into(), IdentityFrom::RegistryRule, 0));
+    assert_eq!(by(&registry, None, record), ("other".into(), Sayer::Metadata, 0));
+    assert_eq!(by(&registry, None, &[]), ("n1".into(), Sayer::RegistryRule, 0));
+}
+
+#[test]
+fn each_of_port_and_tls_is_said_by_the_rule_that_holds() {
+    let said = |text: &str, record: &[(&str, &str)]| {
+        let said_by = speaks(&rules(text), None, record).said_by;
+        (said_by.mesh_address, said_by.tls)
+    };
+    let whole = &[(keys::MESH_PORT, "15009"), (keys::IDENTITY, WEB)];
+    assert_eq!(said("mesh_port = 15008", whole), (Sayer::Metadata, Sayer::Default));
+    let named = &whole[1..];
+    assert_eq!(
+        said("mesh_port = 15008\ntls = \"preferred\"", named),
+        (Sayer::RegistryRule, Sayer::RegistryRule)
+    );
+    let both = "tls = \"preferred\"\nmesh_port = 15008\n[[service]]\nname = \"web.*\"\n";
+    assert_eq!(said(&format!("{both}mesh_port = 1"), named), (Sayer::ServiceRule, Sayer::RegistryRule));
+    assert_eq!(said(&format!("{both}tls = \"required\""), named), (Sayer::RegistryRule, Sayer::ServiceRule));
+    assert_eq!(said("[[service]]\nname = \"*.default\"\ntls = \"off\"", &[]).1, Sayer::ServiceRule);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tokio::task::block_in_place;
 use weft_core::{
     identity::SpiffeId,
     registry::{Completeness, LocalInstance},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, ServicePort, TlsMode},
 };
 
 use crate::{
@@ -158,7 +158,7 @@ async fn register(bed: &mut dyn Bed, follower: &mut Follower) -> Checked {
         address: ([10, 9, 9, 9], 8080).into(),
         mesh_address: Some(([10, 9, 9, 9], 15008).into()),
         identity: SpiffeId::parse(&identity("announced")).ok(),
-        identity_from: IdentityFrom::Declared,
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: [("version", "v1")].into_iter().collect(),
         weight: 1,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::block_in_place;
 use weft_core::{
     registry::{LocalInstance, RegisterError},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, SaidBy, Sayer, ServicePort, TlsMode},
 };
 use weft_testbed::{Consul, ConsulOptions};
 
@@ -31,7 +31,7 @@ fn endpoint(service: &str) -> Endpoint {
         address: ([10, 9, 9, 9], 8080).into(),
         mesh_address: Some(([10, 9, 9, 9], 15008).into()),
         identity: "spiffe://test.mesh/ns/default/sa/web".parse().ok(),
-        identity_from: IdentityFrom::Declared,
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: [("version", "v1"), ("tag.blue", "true"), ("tag.team", "shop"), ("no.meta", "x")]
             .into_iter()
@@ -59,7 +59,7 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     let mut expected = endpoint("web");
     expected.labels = [("version", "v1"), ("tag.blue", "true"), ("tag.team", "shop")].into_iter().collect();
     expected.instance = told[0].instance.clone();
-    expected.identity_from = IdentityFrom::Metadata;
+    expected.said_by = SaidBy { tls: Sayer::Default, ..SaidBy::all(Sayer::Metadata) };
     assert_eq!(*told[0], expected);
 
     let id = ids(&consul).pop().unwrap();

@@ -1,6 +1,6 @@
 //! What a zone says, and what takes it away.
 
-use weft_core::resource::{AppProtocol, Health, IdentityFrom, TlsMode};
+use weft_core::resource::{AppProtocol, Health, Sayer, TlsMode};
 
 use crate::{
     follower::View,
@@ -88,7 +88,7 @@ async fn services_are_found_with_their_hosts_ports_weights_and_priorities() {
     let one = view.endpoints("db.default").remove(0);
     assert_eq!(one.mesh_address.unwrap().socket().port(), 15008);
     assert_eq!(one.identity.unwrap().as_str(), "spiffe://demo.mesh/ns/default/sa/db");
-    assert_eq!((one.identity_from, one.locality.to_string().as_str()), (IdentityFrom::RegistryRule, "eu/a"));
+    assert_eq!((one.said_by.identity, one.locality.to_string().as_str()), (Sayer::RegistryRule, "eu/a"));
     knot.set("_pg._tcp SRV 1 7 5432 one\none A 10.0.0.1\none A 10.0.0.4").unwrap();
     follower.until("they changed", |view| has(view, "db.default", &["10.0.0.1:5432", "10.0.0.4:5432"])).await;
     knot.set("_pg._tcp SRV 0 0 0 .").unwrap();

@@ -12,7 +12,7 @@ use weft_core::{
     merge::{Limits, Merge, Snapshot},
     name::{RegistryName, ServiceKey},
     registry::{Completeness, Event, Lease, LocalInstance, Registry, conformance::held},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, SaidBy, Sayer, ServicePort, TlsMode},
 };
 use weft_registries::{Environment, Plan, probe::probe};
 use weft_testbed::{Eureka, EurekaClient, EurekaOptions, Gate, GateMode, Kind, installed, required};
@@ -222,7 +222,7 @@ fn announced(health: Health) -> Arc<LocalInstance> {
         address: ([10, 0, 0, 9], number).into(),
         mesh_address: None,
         identity: None,
-        identity_from: IdentityFrom::Metadata,
+        said_by: SaidBy::all(Sayer::Metadata),
         tls: TlsMode::Off,
         labels: Default::default(),
         weight: 1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::block_in_place;
 use weft_core::{
     merge::Limits,
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, Sayer, TlsMode},
 };
 use weft_registries::probe::probe;
 use weft_testbed::Kubernetes;
@@ -70,7 +70,7 @@ async fn an_endpoint_is_its_slice_with_its_pod_and_its_node() {
         assert_eq!(web.address.to_string(), "10.50.1.1:8080");
         assert_eq!(web.mesh_address.as_ref().unwrap().to_string(), "10.50.1.1:15008");
         assert_eq!(web.identity.as_ref().unwrap().as_str(), "spiffe://test.mesh/ns/joins/sa/app");
-        assert_eq!((web.identity_from, web.tls), (IdentityFrom::Platform, TlsMode::Required));
+        assert_eq!((web.said_by.identity, web.tls), (Sayer::Platform, TlsMode::Required));
         assert_eq!((web.labels.get("app"), web.labels.get("version")), (Some("web"), Some("v1")));
         assert_eq!((web.locality.to_string(), web.health), ("east/east-1".to_owned(), Health::Healthy));
         let orders = endpoint(view, "orders.joins", "10.50.2.7:8080").unwrap();

@@ -1,6 +1,6 @@
 //! Services come, change, fail and go.
 
-use weft_core::resource::{AppProtocol, Health, IdentityFrom, TlsMode};
+use weft_core::resource::{AppProtocol, Health, Sayer, TlsMode};
 use weft_testbed::{Nomad, NomadOptions};
 
 use crate::support::{Job, follower, start};
@@ -53,12 +53,12 @@ async fn tags_and_the_meta_of_nodes_say_who_speaks_mesh() {
         .await;
     let web = view.endpoints("web.default").remove(0);
     assert_eq!(web.identity.unwrap().as_str(), "spiffe://demo.mesh/ns/default/sa/web");
-    assert_eq!(web.identity_from, IdentityFrom::RegistryRule);
+    assert_eq!(web.said_by.identity, Sayer::RegistryRule);
     assert_eq!(web.mesh_address.unwrap().to_string(), "127.0.0.1:15008");
     assert_eq!(web.locality.to_string(), "global/dc1/big");
     let api = view.endpoints("api.default").remove(0);
     assert_eq!(api.identity.unwrap().as_str(), "spiffe://demo.mesh/ns/x/sa/y");
-    assert_eq!((api.identity_from, api.weight), (IdentityFrom::Metadata, 7));
+    assert_eq!((api.said_by.identity, api.weight), (Sayer::Metadata, 7));
     assert_eq!(api.mesh_address.unwrap().to_string(), "127.0.0.1:15009");
     assert_eq!(api.labels.iter().collect::<Vec<_>>(), [("color", "blue=green"), ("tag.v1", "true")]);
     let port = view.service("api.default").unwrap().ports.remove(0);

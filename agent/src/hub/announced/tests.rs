@@ -7,7 +7,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use weft_core::{
     control::{announcement::encode_announcement, message::RefusalCode},
     registry::{Event, LocalInstance, Registry, RegistryError, conformance::held},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, Labels, Resource, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, Labels, Resource, SaidBy, Sayer, ServicePort, TlsMode},
 };
 
 use super::*;
@@ -152,7 +152,7 @@ fn instance(service: &str, name: &str, account: &str) -> LocalInstance {
         address: ([10, 0, 0, 1], 8080).into(),
         mesh_address: Some(([10, 0, 0, 1], 15008).into()),
         identity: Some(identity(account)),
-        identity_from: IdentityFrom::Metadata,
+        said_by: SaidBy::all(Sayer::Metadata),
         tls: TlsMode::Required,
         labels: Labels::default(),
         weight: 1,

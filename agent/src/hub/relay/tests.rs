@@ -41,7 +41,7 @@ fn endpoint(service: usize, instance: usize) -> Endpoint {
         address: format!("10.0.{}.{}:8080", service % 256, instance % 256).parse().unwrap(),
         mesh_address: Some(format!("10.0.{}.{}:15008", service % 256, instance % 256).parse().unwrap()),
         identity: Some(weft_core::identity::SpiffeId::parse(&identity).unwrap()),
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: TlsMode::Required,
         labels: Labels::default(),
         weight: 1,

@@ -220,6 +220,16 @@ fn a_host_name_that_an_operator_declares_is_not_another_services_own() {
     assert_eq!(holder(&["files", "hub"], "app.test.mesh"), "hub/app.test", "a mesh host name is its own");
 }
 
+#[test]
+fn a_host_name_that_an_operator_declares_is_no_instances_alias() {
+    let mut world = World::new(CompileConfig::default());
+    for (registry, name, declared) in [("consul", "taker", false), ("files", "legacy", true)] {
+        let service = Service { hosts: vec!["app.test".parse().unwrap()], declared, ..service(name) };
+        world.say(&scope(registry), name, vec![Resource::Service(service.into())]);
+    }
+    assert!(world.diagnosed("files/legacy.default has it, as it declares that host"));
+}
+
 /// A service that is known by its instances alone.
 fn by_instances(name: &str, numbers: &[u8]) -> Vec<Resource> {
     let service = Service { declared: false, hosts: vec!["web.alias".parse().unwrap()], ..service(name) };

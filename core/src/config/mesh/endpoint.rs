@@ -7,7 +7,7 @@ use crate::{
     identity::SpiffeId,
     locality::Locality,
     name::{InstanceName, PortName, ServiceName},
-    resource::{Endpoint, Health, IdentityFrom, ServicePort, TlsMode},
+    resource::{Endpoint, Health, SaidBy, Sayer, ServicePort, TlsMode},
 };
 
 const HEALTH: [(&str, Health); 3] =
@@ -42,7 +42,10 @@ pub(super) fn read(
         address: address.into(),
         mesh_address: mesh.map(|SocketPort(address)| address.into()),
         identity,
-        identity_from: IdentityFrom::Declared,
+        said_by: SaidBy {
+            tls: if section.has("tls") { Sayer::Declared } else { Sayer::Default },
+            ..SaidBy::default()
+        },
         tls,
         labels: labels.into(),
         weight,

@@ -15,7 +15,7 @@ use crate::{
     },
     locality::Locality,
     name::{HostName, InstanceName, PortName, ServiceName},
-    resource::{AppProtocol, Endpoint, Health, IdentityFrom, Service, ServicePort, TlsMode},
+    resource::{AppProtocol, Endpoint, Health, SaidBy, Sayer, Service, ServicePort, TlsMode},
 };
 
 pub(super) fn write_service(strings: &mut StringWriter, service: &Service) -> message::Service {
@@ -93,13 +93,9 @@ pub(super) fn write_endpoint(strings: &mut StringWriter, endpoint: &Endpoint) ->
             TlsMode::Required => 0,
             TlsMode::Off => 1,
         },
-        identity_from: match endpoint.identity_from {
-            IdentityFrom::Declared => 0,
-            IdentityFrom::Platform => 1,
-            IdentityFrom::Metadata => 2,
-            IdentityFrom::ServiceRule => 3,
-            IdentityFrom::RegistryRule => 4,
-        },
+        identity_from: write_sayer(endpoint.said_by.identity),
+        mesh_address_from: write_sayer(endpoint.said_by.mesh_address),
+        tls_from: write_sayer(endpoint.said_by.tls),
     }
 }
 
@@ -130,14 +126,29 @@ pub(super) fn read_endpoint(
             1 => TlsMode::Off,
             other => return Err(ControlError::Value { field: "tls", value: other.into() }),
         },
-        identity_from: match endpoint.identity_from {
-            1 => IdentityFrom::Platform,
-            2 => IdentityFrom::Metadata,
-            3 => IdentityFrom::ServiceRule,
-            4 => IdentityFrom::RegistryRule,
-            _ => IdentityFrom::Declared,
+        said_by: SaidBy {
+            identity: read_sayer(endpoint.identity_from),
+            mesh_address: read_sayer(endpoint.mesh_address_from),
+            tls: read_sayer(endpoint.tls_from),
         },
     })
+}
+
+const SAYERS: [Sayer; 6] = [
+    Sayer::Declared,
+    Sayer::Platform,
+    Sayer::Metadata,
+    Sayer::ServiceRule,
+    Sayer::RegistryRule,
+    Sayer::Default,
+];
+
+fn write_sayer(sayer: Sayer) -> u32 {
+    SAYERS.iter().zip(0..).find_map(|(known, number)| (*known == sayer).then_some(number)).unwrap_or(0)
+}
+
+fn read_sayer(number: u32) -> Sayer {
+    usize::try_from(number).ok().and_then(|at| SAYERS.get(at)).copied().unwrap_or_default()
 }
 
 /// The IP in 4 or 16 bytes, then the port in 2, in network order.

@@ -22,7 +22,7 @@ fn endpoint(instance: usize) -> Endpoint {
         address: format!("10.1.2.3:{}", 1000 + instance).parse().unwrap(),
         mesh_address: Some("[2001:db8::1]:15008".parse().unwrap()),
         identity: Some(SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/reviews").unwrap()),
-        identity_from: Default::default(),
+        said_by: SaidBy { identity: Sayer::Platform, mesh_address: Sayer::RegistryRule, tls: Sayer::Default },
         tls: TlsMode::Required,
         labels: Labels::from(BTreeMap::from([
             ("version".to_owned(), "v1".to_owned()),
@@ -95,7 +95,7 @@ fn everything() -> Vec<Resource> {
     let odd = Endpoint {
         mesh_address: None,
         identity: None,
-        identity_from: Default::default(),
+        said_by: SaidBy::all(Sayer::ServiceRule),
         tls: TlsMode::Off,
         labels: Labels::default(),
         weight: 0,

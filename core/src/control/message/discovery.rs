@@ -180,10 +180,16 @@ pub struct Endpoint {
     /// 0 required, 1 off.
     #[prost(uint32, tag = "11")]
     pub tls: u32,
-    /// What named the identity: 0 declared, 1 platform, 2 metadata, 3 service rule, 4 registry rule. An unknown number
-    /// is read as 0: it only explains.
+    /// Who named the identity: 0 declared, 1 platform, 2 metadata, 3 service rule, 4 registry rule, 5 nobody. An unknown
+    /// number is read as 0: it only explains.
     #[prost(uint32, tag = "12")]
     pub identity_from: u32,
+    /// Who named the mesh port, likewise.
+    #[prost(uint32, tag = "13")]
+    pub mesh_address_from: u32,
+    /// Who said whether plaintext is allowed, likewise.
+    #[prost(uint32, tag = "14")]
+    pub tls_from: u32,
 }
 
 /// Something in an origin that could not be taken over.

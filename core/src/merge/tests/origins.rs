@@ -78,6 +78,10 @@ fn origins_that_mean_different_endpoints_by_one_key_are_told_and_a_move_is_not()
     {
         assert!(told[0].contains(words), "{words}: {told:?}");
     }
+    let heavy = Endpoint { weight: 7, address: ([10, 0, 0, 1], 8001).into(), ..endpoint("web", 1) };
+    let (_, told) = say("slice-b", vec![Resource::Endpoint(heavy.into())]);
+    assert!(told[0].contains("by the origin \"slice-a\" and the same with other words, by"), "{told:?}");
+    say("slice-b", at(8002, Health::Healthy));
     let (addresses, told) = say("slice-a", Vec::new());
     assert!(addresses == ["10.0.0.1:8002"] && told.is_empty(), "{addresses:?} {told:?}");
 }

@@ -37,7 +37,7 @@ fn endpoint(service: &str, instance: &str, health: Health) -> Resource {
         address: ([10, 0, 0, 1], 8080).into(),
         mesh_address: None,
         identity: None,
-        identity_from: Default::default(),
+        said_by: Default::default(),
         tls: Default::default(),
         labels: [("version", "v1"), ("not a name <", "&")].into_iter().collect(),
         weight: 1,
