@@ -18,7 +18,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(shown).collect());
     }
 
     /// The table as text; the heading is bold when `colour` is set.
@@ -57,9 +57,36 @@ impl Table {
     }
 }
 
+/// A cell whose letters stay where they are put: much of what is shown comes from registries, and a terminal obeys control
+/// letters and turns text around for those that Unicode has for that (UAX #9, 2).
+fn shown(cell: String) -> String {
+    let moves = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !cell.contains(moves) {
+        return cell;
+    }
+    let mut text = String::with_capacity(cell.len() + 8);
+    for letter in cell.chars() {
+        match moves(letter) {
+            true => text.extend(letter.escape_default()),
+            false => text.push(letter),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::Table;
+
+    #[test]
+    fn no_cell_moves_the_cursor_or_turns_the_text_around() {
+        let mut table = Table::new(&["NAME"]);
+        table.row(["a\x1b[2Jb\nc\u{202e}dé".into()]);
+        assert_eq!(table.render(false), "NAME\na\\u{1b}[2Jb\\nc\\u{202e}dé\n");
+    }
 
     #[test]
     fn columns_align_and_no_line_ends_in_blanks() {
