@@ -17,7 +17,7 @@ use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
     configured::{self, Ground, Meaning},
     convert::{Conversion, ServiceView, SliceView, Words},
-    objects::{self, Condition, Configured, Kind, Meta, Object, Unreadable},
+    objects::{self, Condition, Configured, Kind, Meta, Object, Place, Unreadable},
 };
 
 /// Something that has words.
@@ -158,13 +158,10 @@ impl Catalog {
         }
     }
 
-    /// A list of a kind, in a namespace or in all, is over: whatever was not `seen` is gone.
-    pub(super) fn sweep(&mut self, kind: Kind, namespace: Option<&str>, seen: &HashSet<Id>) {
-        let within = |key: &Key| {
-            namespace
-                .is_none_or(|wanted| key.split_once('/').is_some_and(|(namespace, _)| namespace == wanted))
-        };
-        let gone = |key: &Key| within(key) && !seen.contains(&Id::Named(key.clone()));
+    /// A list of what is at a place is over: whatever was not `seen` is gone.
+    pub(super) fn sweep(&mut self, place: &Place, seen: &HashSet<Id>) {
+        let gone = |key: &Key| place.includes(key) && !seen.contains(&Id::Named(key.clone()));
+        let kind = place.kind;
         match kind {
             Kind::Services => {
                 let known = self.services.iter().filter(|(_, entry)| entry.service.is_some());
@@ -176,7 +173,7 @@ impl Catalog {
                 keys.iter().for_each(|key| self.remove_slice(key));
             }
             Kind::Pods => {
-                let known = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| within(&pod.key));
+                let known = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| place.includes(&pod.key));
                 let known = self.pods.iter().filter(|(_, entry)| known(entry)).map(|(uid, _)| *uid);
                 let uids: Vec<_> = known.filter(|uid| !seen.contains(&Id::Pod(*uid))).collect();
                 uids.into_iter().for_each(|uid| self.change_pod(uid, None));

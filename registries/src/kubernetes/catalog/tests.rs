@@ -106,7 +106,7 @@ fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
     assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://test.mesh/ns/default/sa/web");
     let (endpoint, _) = put(Kind::Nodes, &node("east-1"));
     assert_eq!(endpoint.unwrap().locality.zone(), "east-1");
-    catalog.sweep(Kind::Pods, None, &HashSet::new());
+    catalog.sweep(&Place::all(Kind::Pods, None), &HashSet::new());
     assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
     assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
 }
@@ -351,7 +351,7 @@ proptest! {
                     let listed = there.iter().filter(|((known, _), _)| *known == kind);
                     let seen: HashSet<Id> = listed
                         .filter_map(|(_, object)| followed.put(read(kind, object).unwrap())).collect();
-                    followed.sweep(kind, None, &seen);
+                    followed.sweep(&Place::all(kind, None), &seen);
                 }
             }
             for source in followed.take_due() {
