@@ -10,7 +10,7 @@ use weft_core::{
     locality::Locality,
     name::{HostName, InstanceName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{Endpoint, Health, Labels, Resource, Service, ServicePort},
+    resource::{Endpoint, FOR_ZONES, Health, Labels, Resource, Service, ServicePort},
 };
 
 use super::{
@@ -336,7 +336,7 @@ impl Conversion {
         let zone = endpoint.zone.as_deref().or_else(|| node?.zone.as_deref()).unwrap_or_default();
         let locality = recorded.locality.map_or_else(|| Locality::new(&format!("{region}/{zone}")), Ok);
         let locality = locality.map_err(|error| faults.push(error.to_string())).unwrap_or_default();
-        let labels = pod.map(|pod| pod.labels.clone()).unwrap_or_default();
+        let labels = meant_for(view, endpoint, pod.map(|pod| pod.labels.clone()).unwrap_or_default());
         let account = pod.and_then(|pod| pod.account.as_deref());
         let weight = recorded.weight.unwrap_or(1);
         let health = match endpoint.health {
@@ -433,6 +433,25 @@ pub(super) fn health(conditions: &Conditions) -> Health {
         (false, false, _) | (true, false, false) => Health::Unhealthy,
     }
 }
+/// Labels with the zones that an endpoint is meant for. Those of a service that wants the nearest are meant for their own
+/// zones, which callers know without.
+fn meant_for(view: &SliceView<'_>, endpoint: &SliceEndpoint, labels: Labels) -> Labels {
+    let service = view.service.and_then(|view| view.service.as_ref());
+    match &endpoint.for_zones {
+        Some(zones) if service.is_some_and(|service| !service.nearest) => {
+            labels.iter().chain([(FOR_ZONES, &**zones)]).collect()
+        }
+        _ => labels,
+    }
+}
+
+/// The zones that hints name, separated by commas; none where they name none that a label can hold.
+pub(super) fn for_zones(hints: objects::Hints) -> Option<String> {
+    let zones = hints.for_zones.unwrap_or_default();
+    let zones = zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>().join(",");
+    (!zones.is_empty() && zones.len() <= MAX_LABEL).then_some(zones)
+}
+
 
 /// Labels within bounds, and what is wrong with those that were left out.
 pub(super) fn labels(labels: BTreeMap<String, String>) -> (Labels, Option<Box<str>>) {

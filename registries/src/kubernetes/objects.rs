@@ -338,6 +338,21 @@ pub(super) struct SliceEndpoint {
     pub(super) target_ref: Option<Target>,
     pub(super) node_name: Option<String>,
     pub(super) zone: Option<String>,
+    pub(super) hints: Option<Hints>,
+}
+
+/// For whom an endpoint is meant. Hints for nodes (`forNodes`) come with those for zones and are not read: a node is nearer
+/// than anything that we tell apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Hints {
+    pub(super) for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ForZone {
+    pub(super) name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
