@@ -13,6 +13,8 @@ use std::{
 
 use weft_core::registry::OriginFault;
 
+use judging::Routes;
+
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
     configured::{self, Ground, Meaning},
@@ -62,8 +64,8 @@ pub(super) struct Catalog {
     due: BTreeSet<Source>,
     /// Routes and policies of which it is to be told how they are understood.
     unjudged: BTreeSet<(Kind, Key)>,
-    /// Whether services came or went since routes were judged.
-    services_moved: bool,
+    /// Which routes are about a service.
+    routes: Routes,
 }
 
 impl Catalog {
@@ -80,7 +82,7 @@ impl Catalog {
             texts: Texts::default(),
             due: BTreeSet::new(),
             unjudged: BTreeSet::new(),
-            services_moved: false,
+            routes: Routes::default(),
         }
     }
 
@@ -257,7 +259,9 @@ impl Catalog {
         let view = self.conversion.service(&key, service);
         let entry = self.services.entry(key.clone()).or_default();
         if entry.service.as_ref() != Some(&view) {
-            self.services_moved |= entry.service.is_none();
+            if entry.service.is_none() {
+                self.unjudged.extend(self.routes.sending_to(&key));
+            }
             let alias = view.alias.clone();
             let before = entry.service.replace(view).and_then(|view| view.alias);
             self.link_alias(&key, before, alias);
@@ -270,7 +274,7 @@ impl Catalog {
     fn remove_service(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if let Some(view) = entry.service.take() {
-            self.services_moved = true;
+            self.unjudged.extend(self.routes.sending_to(key));
             self.link_alias(key, view.alias, None);
             self.service_is_due(key);
         }
@@ -414,11 +418,15 @@ impl Catalog {
             }
         };
         if before != meaning {
+            if let Some(before) = &before {
+                self.routes.forget(&key, before);
+            }
+            if let Some(meaning) = &meaning {
+                self.routes.take_in(&key, meaning);
+            }
             // What it takes from others for the same service, or no more.
             for route in [&before, &meaning].into_iter().flatten().filter_map(Meaning::route) {
-                let others: Vec<_> =
-                    self.routes_for(&route.service).map(|(other, _)| other.clone()).collect();
-                self.unjudged.extend(others);
+                self.unjudged.extend(self.routes.of(&route.service));
             }
             self.due.insert(Source::Configured(kind, key));
         }
