@@ -256,8 +256,8 @@ impl Catalog {
         if !self.conversion.follows(&key) {
             return None;
         }
-        let view = self.conversion.service(&key, service);
         let entry = self.services.entry(key.clone()).or_default();
+        let view = self.conversion.service(&key, service).after(entry.service.as_ref());
         if entry.service.as_ref() != Some(&view) {
             if entry.service.is_none() {
                 self.unjudged.extend(self.routes.sending_to(&key));
