@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::Address;
 pub use check::{MAX_ATTEMPTS, MAX_BACKENDS, MAX_PATTERN, MAX_WEIGHT, ResourceFault};
-pub use labels::Labels;
+pub use labels::{FOR_ZONES, Labels};
 pub use policy::{Action, Operation, Policy, PolicyRule, PolicyTarget, PrincipalMatch};
 pub use route::{
     Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, Hidden, PathMatch, Retries, Route, RouteMatch, RouteRule,

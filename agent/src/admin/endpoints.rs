@@ -15,7 +15,7 @@ use weft_core::{
     merge::{STAYS_IN_TLS, ServiceEntry, Snapshot},
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     registry::Scope,
-    resource::{Address, Endpoint, Health, Resource, Sayer, TlsMode},
+    resource::{Address, Endpoint, FOR_ZONES, Health, Resource, Sayer, TlsMode},
     table::{EndpointSet, Table, Upstream},
     tls::Credentials,
 };
@@ -306,7 +306,11 @@ fn outranked(upstream: &Upstream, better: &Upstream) -> String {
     let Upstream { registry, endpoint, .. } = better;
     match better.is_preferred_to(upstream) {
         true => format!("those of {registry}, which its join prefers, take the calls: {}", endpoint.instance),
-        false => format!("nearer ones take the calls: {} in {}", endpoint.instance, endpoint.locality),
+        false => {
+            let meant = endpoint.labels.get(FOR_ZONES).map(|zones| format!(", meant for {zones}"));
+            let Endpoint { instance, locality, .. } = &**endpoint;
+            format!("nearer ones take the calls: {instance} in {locality}{}", meant.unwrap_or_default())
+        }
     }
 }
 

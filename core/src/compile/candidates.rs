@@ -47,8 +47,28 @@ pub(super) struct Tiers<'a> {
 impl Tiers<'_> {
     fn of(&self, registry: &RegistryName, endpoint: &Endpoint) -> u8 {
         let nearest = self.nearest || *self.prefer == Prefer::Nearest;
-        let distance = if nearest { distance(self.here, &endpoint.locality) } else { 0 };
+        self.at(registry, if nearest { distance(self.here, &endpoint.locality) } else { 0 })
+    }
+
+    fn at(&self, registry: &RegistryName, distance: u8) -> u8 {
         self.prefer.position(registry).saturating_mul(DISTANCES).saturating_add(distance)
+    }
+
+    /// Puts first those that their registry means for this zone, wherever they run. As kube-proxy has it: where a healthy one is
+    /// meant for no zone in particular, or none for this one, all are as they would be without.
+    fn allot(&self, registry: &RegistryName, found: &mut [Candidate]) {
+        let zone = self.here.zone();
+        let healthy = || found.iter().filter(|it| it.endpoint.health == Health::Healthy);
+        let mut meant = healthy().map(|it| it.endpoint.labels.are_for_zone(zone));
+        if zone.is_empty() || !meant.clone().all(|it| it.is_some()) || !meant.any(|it| it == Some(true)) {
+            return;
+        }
+        for candidate in found {
+            let Endpoint { labels, locality, .. } = &*candidate.endpoint;
+            let is_ours = labels.are_for_zone(zone) == Some(true);
+            let distance = if is_ours { 0 } else { distance(self.here, locality).max(1) };
+            candidate.tier = self.at(registry, distance);
+        }
     }
 }
 
@@ -76,6 +96,7 @@ pub(super) fn of_registry(
     found: &mut Vec<Candidate>,
 ) {
     let mut ports: Vec<(PortName, PortName)> = Vec::new();
+    let before = found.len();
     found.extend(endpoints.map(|endpoint| {
         let known = ports.iter().find(|(own, _)| *own == endpoint.port_name).map(|(_, port)| port.clone());
         let port = known.unwrap_or_else(|| {
@@ -86,6 +107,7 @@ pub(super) fn of_registry(
         let tier = tiers.of(registry, &endpoint);
         Candidate { port, registry: registry.clone(), rank, tier, endpoint }
     }));
+    tiers.allot(registry, &mut found[before..]);
 }
 
 /// What the registry that names the service calls a port of this registry's: the same name, else the port of the same

@@ -8,6 +8,11 @@ use crate::intern::Pool;
 
 type Pair = (Arc<str>, Arc<str>);
 
+/// The label that names the zones whose callers an endpoint is meant for, separated by commas: the hints of Kubernetes'
+/// `EndpointSlice` objects. It counts where all healthy endpoints that a registry has of a service carry it, and one is meant for the
+/// caller's zone.
+pub const FOR_ZONES: &str = "weft.dev/for-zones";
+
 /// Labels of an endpoint or a workload, sorted by key, each key once; shared between all that carry the same ones.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
@@ -24,6 +29,12 @@ impl Labels {
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.pairs().binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
         self.pairs().get(found).map(|(_, value)| &**value)
+    }
+
+    /// Whether it is meant for callers of a zone; none where it names no zones ([`FOR_ZONES`]).
+    #[must_use]
+    pub fn are_for_zone(&self, zone: &str) -> Option<bool> {
+        self.get(FOR_ZONES).map(|zones| zones.split(',').any(|named| named == zone))
     }
 
     /// How many labels there are.

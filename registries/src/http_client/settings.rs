@@ -279,7 +279,7 @@ pub fn jittered(time: Duration) -> Duration {
 /// The pause after so many failures in a row before this one: the first, doubled with each, the longest at most, spread.
 #[must_use]
 pub fn growing_pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
-    jittered(longest.min(first.saturating_mul(2_u32.saturating_pow(failures.min(8)))))
+    jittered(longest.min(first.saturating_mul(2_u32.saturating_pow(failures))))
 }
 
 #[cfg(test)]
@@ -294,5 +294,7 @@ mod tests {
             let spread = (second * pause).mul_f64(0.75)..=(second * pause).mul_f64(1.25);
             assert!(spread.contains(&drawn), "{failures}: {drawn:?}");
         }
+        // However far the longest is from the first, it is come to.
+        assert!(growing_pause((second, 1000 * second), u32::MAX) >= 750 * second);
     }
 }

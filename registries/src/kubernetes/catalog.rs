@@ -13,11 +13,13 @@ use std::{
 
 use weft_core::registry::OriginFault;
 
+use judging::Routes;
+
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
     configured::{self, Ground, Meaning},
     convert::{Conversion, ServiceView, SliceView, Words},
-    objects::{self, Condition, Configured, Kind, Meta, Object, Unreadable},
+    objects::{self, Condition, Configured, Kind, Meta, Object, Place, Unreadable},
 };
 
 /// Something that has words.
@@ -62,8 +64,8 @@ pub(super) struct Catalog {
     due: BTreeSet<Source>,
     /// Routes and policies of which it is to be told how they are understood.
     unjudged: BTreeSet<(Kind, Key)>,
-    /// Whether services came or went since routes were judged.
-    services_moved: bool,
+    /// Which routes are about a service.
+    routes: Routes,
 }
 
 impl Catalog {
@@ -80,7 +82,7 @@ impl Catalog {
             texts: Texts::default(),
             due: BTreeSet::new(),
             unjudged: BTreeSet::new(),
-            services_moved: false,
+            routes: Routes::default(),
         }
     }
 
@@ -158,13 +160,10 @@ impl Catalog {
         }
     }
 
-    /// A list of a kind, in a namespace or in all, is over: whatever was not `seen` is gone.
-    pub(super) fn sweep(&mut self, kind: Kind, namespace: Option<&str>, seen: &HashSet<Id>) {
-        let within = |key: &Key| {
-            namespace
-                .is_none_or(|wanted| key.split_once('/').is_some_and(|(namespace, _)| namespace == wanted))
-        };
-        let gone = |key: &Key| within(key) && !seen.contains(&Id::Named(key.clone()));
+    /// A list of what is at a place is over: whatever was not `seen` is gone.
+    pub(super) fn sweep(&mut self, place: &Place, seen: &HashSet<Id>) {
+        let gone = |key: &Key| place.includes(key) && !seen.contains(&Id::Named(key.clone()));
+        let kind = place.kind;
         match kind {
             Kind::Services => {
                 let known = self.services.iter().filter(|(_, entry)| entry.service.is_some());
@@ -176,7 +175,7 @@ impl Catalog {
                 keys.iter().for_each(|key| self.remove_slice(key));
             }
             Kind::Pods => {
-                let known = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| within(&pod.key));
+                let known = |entry: &PodEntry| entry.pod.as_ref().is_some_and(|pod| place.includes(&pod.key));
                 let known = self.pods.iter().filter(|(_, entry)| known(entry)).map(|(uid, _)| *uid);
                 let uids: Vec<_> = known.filter(|uid| !seen.contains(&Id::Pod(*uid))).collect();
                 uids.into_iter().for_each(|uid| self.change_pod(uid, None));
@@ -257,10 +256,12 @@ impl Catalog {
         if !self.conversion.follows(&key) {
             return None;
         }
-        let view = self.conversion.service(&key, service);
         let entry = self.services.entry(key.clone()).or_default();
+        let view = self.conversion.service(&key, service).after(entry.service.as_ref());
         if entry.service.as_ref() != Some(&view) {
-            self.services_moved |= entry.service.is_none();
+            if entry.service.is_none() {
+                self.unjudged.extend(self.routes.sending_to(&key));
+            }
             let alias = view.alias.clone();
             let before = entry.service.replace(view).and_then(|view| view.alias);
             self.link_alias(&key, before, alias);
@@ -273,7 +274,7 @@ impl Catalog {
     fn remove_service(&mut self, key: &Key) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if let Some(view) = entry.service.take() {
-            self.services_moved = true;
+            self.unjudged.extend(self.routes.sending_to(key));
             self.link_alias(key, view.alias, None);
             self.service_is_due(key);
         }
@@ -417,11 +418,15 @@ impl Catalog {
             }
         };
         if before != meaning {
+            if let Some(before) = &before {
+                self.routes.forget(&key, before);
+            }
+            if let Some(meaning) = &meaning {
+                self.routes.take_in(&key, meaning);
+            }
             // What it takes from others for the same service, or no more.
             for route in [&before, &meaning].into_iter().flatten().filter_map(Meaning::route) {
-                let others: Vec<_> =
-                    self.routes_for(&route.service).map(|(other, _)| other.clone()).collect();
-                self.unjudged.extend(others);
+                self.unjudged.extend(self.routes.of(&route.service));
             }
             self.due.insert(Source::Configured(kind, key));
         }

@@ -5,11 +5,13 @@
 
 mod config;
 mod plugin;
+mod proxy;
+mod renewed;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use tokio::time::timeout;
@@ -19,6 +21,7 @@ use super::objects::{List, Status};
 use crate::http_client::{causes, first_answer};
 
 pub use config::{Access, connect};
+use renewed::Renewed;
 
 /// How long an answer may take to begin, and one that is no watch to end.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -33,13 +36,21 @@ const MAX_LINE: usize = 8 << 20;
 
 /// A connected client.
 #[derive(Clone)]
-pub struct Client(kube::Client);
+pub struct Client(Asks);
+
+#[derive(Clone)]
+enum Asks {
+    /// The same one always.
+    Made(kube::Client),
+    /// One that is another with each new certificate.
+    Renewed(Arc<Renewed>),
+}
 
 #[cfg(test)]
 impl Client {
     /// One whose questions a script answers.
     pub(super) fn scripted(client: kube::Client) -> Self {
-        Self(client)
+        Self::made(client)
     }
 }
 
@@ -70,6 +81,14 @@ impl Page {
 }
 
 impl Client {
+    fn made(client: kube::Client) -> Self {
+        Self(Asks::Made(client))
+    }
+
+    fn renewed(renewed: Renewed) -> Self {
+        Self(Asks::Renewed(Arc::new(renewed)))
+    }
+
     /// A whole page of a list.
     ///
     /// # Errors
@@ -105,7 +124,7 @@ impl Client {
         request: Request<Vec<u8>>,
     ) -> Result<(StatusCode, Bytes), RegistryError> {
         let whole = async {
-            let response = self.0.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))?;
+            let response = self.response(what, request).await?;
             let status = response.status();
             Ok((status, collect(what, response.into_body(), MAX_PAGE).await?))
         };
@@ -158,8 +177,16 @@ impl Client {
         timeout(within, whole).await.map_err(|_| late(what, within))?
     }
 
+    async fn response(&self, what: &str, request: Request<Vec<u8>>) -> Result<Response<Body>, RegistryError> {
+        let client = match &self.0 {
+            Asks::Made(client) => client.clone(),
+            Asks::Renewed(renewed) => renewed.client().await?,
+        };
+        client.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))
+    }
+
     async fn send(&self, what: &str, request: Request<Vec<u8>>) -> Result<Body, Refusal> {
-        let response = self.0.send(request.map(Body::from)).await.map_err(|error| unsent(what, error))?;
+        let response = self.response(what, request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());

@@ -39,6 +39,8 @@ pub(super) struct SliceEndpoint {
     pub(super) target: Target,
     pub(super) node: Option<Key>,
     pub(super) zone: Option<Key>,
+    /// The zones that it is meant for, separated by commas.
+    pub(super) for_zones: Option<Key>,
 }
 
 /// What an endpoint is.
@@ -169,6 +171,7 @@ impl Texts {
             target: endpoint.target_ref.map_or(Target::Address, |target| read_target(namespace, target)),
             node: self.some(endpoint.node_name),
             zone: self.some(endpoint.zone),
+            for_zones: self.some(endpoint.hints.and_then(convert::for_zones)),
         }
     }
 

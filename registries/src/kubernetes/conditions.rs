@@ -174,7 +174,7 @@ mod tests {
     use super::{super::objects::Place, *};
 
     fn verdict(name: &str, version: &str) -> Verdict {
-        let place = Place { kind: Kind::Policies, namespace: Some("shop".into()) };
+        let place = Place::all(Kind::Policies, Some("shop"));
         let (name, resource_version) = (name.to_owned(), version.to_owned());
         Verdict { place, name, resource_version, is_disputed: false, conditions: Vec::new() }
     }

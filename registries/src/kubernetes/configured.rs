@@ -123,7 +123,7 @@ impl Verdict {
             conditions.push(wanted);
         }
         is_news.then(|| Self {
-            place: Place { kind, namespace: Some(meta.namespace.clone()) },
+            place: Place::all(kind, Some(&meta.namespace)),
             name: meta.name.clone(),
             resource_version: meta.resource_version.clone(),
             is_disputed,

@@ -10,7 +10,7 @@ use weft_core::{
     locality::Locality,
     name::{HostName, InstanceName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{Endpoint, Health, Labels, Resource, Service, ServicePort},
+    resource::{Endpoint, FOR_ZONES, Health, Labels, Resource, Service, ServicePort},
 };
 
 use super::{
@@ -64,6 +64,8 @@ pub(super) struct ServiceView {
     disregards_readiness: bool,
     /// Whether an annotation of it was meant for the mesh, and nobody knows what it was to say.
     is_misspelt: bool,
+    /// Whether its annotation does not say how it is called.
+    is_unread: bool,
 }
 
 /// A slice and what it is joined with.
@@ -81,6 +83,20 @@ impl ServiceView {
     /// Whether it is a service for us.
     pub(super) fn is_taken_over(&self) -> bool {
         self.service.is_some()
+    }
+
+    /// The same; where it is not said how it is called, as it was called before.
+    pub(super) fn after(mut self, before: Option<&Self>) -> Self {
+        let Some(known) = before.and_then(|before| before.service.clone()).filter(|_| self.is_unread) else {
+            return self;
+        };
+        self.service = Some(known);
+        for fault in self.faults.iter_mut().filter(|fault| fault.keeps_last_good) {
+            // It is known here what that is, and what stands beside it goes on to change.
+            fault.keeps_last_good = false;
+            fault.message += ": what it said before stands";
+        }
+        self
     }
 
     pub(super) fn words(&self) -> Words {
@@ -125,6 +141,7 @@ impl Conversion {
         let bounded = Words { resources: Vec::new(), faults }.bounded();
         let disregards_readiness = service.spec.publish_not_ready_addresses.unwrap_or(false);
         let is_misspelt = service.metadata.annotations.as_ref().is_some_and(|it| !it.strays().is_empty());
+        let is_unread = bounded.faults.iter().any(|fault| fault.keeps_last_good);
         ServiceView {
             service: read.map(Arc::new),
             faults: bounded.faults,
@@ -132,6 +149,7 @@ impl Conversion {
             alias,
             disregards_readiness,
             is_misspelt,
+            is_unread,
         }
     }
 
@@ -159,7 +177,9 @@ impl Conversion {
         faults.extend(told.map(|message| names::fault(key, message)));
         let says = record.get(keys::PROTOCOL).filter(|_| self.rules.declared_protocol(&name).is_none());
         if says.is_some() && recorded.protocol.is_none() {
-            faults.push(names::fault(key, "skipped: its annotation does not say how it is called"));
+            let fault = names::fault(key, "its annotation does not say how it is called");
+            // The first: of many the last are left out.
+            faults.insert(0, OriginFault { keeps_last_good: true, ..fault });
             return None;
         }
         let mut ports: Vec<ServicePort> = Vec::new();
@@ -246,7 +266,13 @@ impl Conversion {
         let Some(read) = view.service else {
             return Err(format!("there is no service {}", names::quoted(service)));
         };
-        let Some(service) = &read.service else { return Ok(()) };
+        let Some(service) = &read.service else {
+            if read.is_unread {
+                let fault = names::fault(view.key, "its service does not say how it is called");
+                words.faults.push(OriginFault { keeps_last_good: true, ..fault });
+            }
+            return Ok(());
+        };
         if !matches!(&*slice.address_type, "IPv4" | "IPv6") {
             let kind = names::quoted(&slice.address_type);
             return Err(format!("its addresses are of type {kind}: only IPv4 and IPv6 are called"));
@@ -336,7 +362,7 @@ impl Conversion {
         let zone = endpoint.zone.as_deref().or_else(|| node?.zone.as_deref()).unwrap_or_default();
         let locality = recorded.locality.map_or_else(|| Locality::new(&format!("{region}/{zone}")), Ok);
         let locality = locality.map_err(|error| faults.push(error.to_string())).unwrap_or_default();
-        let labels = pod.map(|pod| pod.labels.clone()).unwrap_or_default();
+        let labels = meant_for(view, endpoint, pod.map(|pod| pod.labels.clone()).unwrap_or_default());
         let account = pod.and_then(|pod| pod.account.as_deref());
         let weight = recorded.weight.unwrap_or(1);
         let health = match endpoint.health {
@@ -405,6 +431,25 @@ impl Conversion {
         };
         Ok((endpoint, speaks.faults))
     }
+}
+
+/// Labels with the zones that an endpoint is meant for. Those of a service that wants the nearest are meant for their own
+/// zones, which callers know without.
+fn meant_for(view: &SliceView<'_>, endpoint: &SliceEndpoint, labels: Labels) -> Labels {
+    let service = view.service.and_then(|view| view.service.as_ref());
+    match &endpoint.for_zones {
+        Some(zones) if service.is_some_and(|service| !service.nearest) => {
+            labels.iter().chain([(FOR_ZONES, &**zones)]).collect()
+        }
+        _ => labels,
+    }
+}
+
+/// The zones that hints name, separated by commas; none where they name none that a label can hold.
+pub(super) fn for_zones(hints: objects::Hints) -> Option<String> {
+    let zones = hints.for_zones.unwrap_or_default();
+    let zones = zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>().join(",");
+    (!zones.is_empty() && zones.len() <= MAX_LABEL).then_some(zones)
 }
 
 /// What was found for an endpoint beside its slice's own words.

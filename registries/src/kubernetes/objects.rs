@@ -133,12 +133,32 @@ pub(super) struct Place {
     pub(super) kind: Kind,
     /// None for all of them.
     pub(super) namespace: Option<String>,
+    /// The only object of the namespace that is asked for; none for all that are there.
+    pub(super) name: Option<String>,
 }
 
 impl Place {
+    /// All of a kind, of a namespace where one is named.
+    pub(super) fn all(kind: Kind, namespace: Option<&str>) -> Self {
+        Self { kind, namespace: namespace.map(str::to_owned), name: None }
+    }
+
+    /// Whether the object of that key is of those that are asked for.
+    pub(super) fn includes(&self, key: &str) -> bool {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+            && self.name.as_ref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// What is asked for, as roles call it, and by its name where it is one object: `services web`.
+    pub(super) fn resource(&self) -> String {
+        let resource = self.kind.resource();
+        self.name.as_ref().map_or_else(|| resource.to_owned(), |name| format!("{resource} {name}"))
+    }
+
     /// `list endpointslices.discovery.k8s.io in all namespaces`.
     pub(super) fn describe(&self, verb: &str) -> String {
-        let resource = self.kind.resource();
+        let resource = self.resource();
         match (&self.namespace, self.kind) {
             (_, Kind::Nodes) => format!("{verb} {resource}"),
             (Some(namespace), _) => format!("{verb} {resource} in namespace {namespace}"),
@@ -318,6 +338,21 @@ pub(super) struct SliceEndpoint {
     pub(super) target_ref: Option<Target>,
     pub(super) node_name: Option<String>,
     pub(super) zone: Option<String>,
+    pub(super) hints: Option<Hints>,
+}
+
+/// For whom an endpoint is meant. Hints for nodes (`forNodes`) come with those for zones and are not read: a node is nearer
+/// than anything that we tell apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Hints {
+    pub(super) for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ForZone {
+    pub(super) name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

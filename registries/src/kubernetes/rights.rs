@@ -23,32 +23,50 @@ use super::{
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 /// Reviews under way at a time.
 const AT_ONCE: usize = 4;
+/// So many services of a namespace are asked for by name, each by a watch, which is a connection, for a question can name
+/// but one. More are picked from all of the namespace.
+const MAX_NAMED: usize = 16;
 
 /// Everything that is followed.
 pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
     let (streams_lists, is_back) = (Arc::new(AtomicBool::new(true)), Arc::<Notify>::default());
     let mut feeds = Vec::new();
-    let mut add = |kind, namespace: Option<&str>, labels: Option<String>| {
-        // A pod that has run to its end is no endpoint.
-        let fields = (kind == Kind::Pods).then(|| "status.phase!=Succeeded,status.phase!=Failed".to_owned());
+    let mut add = |place: Place, labels: Option<String>| {
+        let fields = match (&place.name, place.kind) {
+            (Some(name), _) => Some(format!("metadata.name={name}")),
+            // A pod that has run to its end is no endpoint.
+            (None, Kind::Pods) => Some("status.phase!=Succeeded,status.phase!=Failed".to_owned()),
+            (None, _) => None,
+        };
         feeds.push(Feed {
-            place: Place { kind, namespace: namespace.map(str::to_owned) },
+            place,
             selector: Selector { labels, fields },
             streams_lists: streams_lists.clone(),
             is_back: is_back.clone(),
         });
     };
-    add(Kind::Nodes, None, None);
+    add(Place::all(Kind::Nodes, None), None);
     match &settings.narrow {
-        None => [Kind::Services, Kind::Slices, Kind::Pods].into_iter().for_each(|kind| add(kind, None, None)),
+        None => {
+            for kind in [Kind::Services, Kind::Slices, Kind::Pods] {
+                add(Place::all(kind, None), None);
+            }
+        }
         Some(narrow) => {
             for (namespace, services) in narrow.parts() {
+                let all = |kind| Place::all(kind, Some(namespace));
+                let named = services.filter(|names| names.len() <= MAX_NAMED);
+                match named {
+                    None => add(all(Kind::Services), None),
+                    Some(names) => names.iter().for_each(|name| {
+                        add(Place { name: Some(name.clone()), ..all(Kind::Services) }, None);
+                    }),
+                }
                 let names =
                     services.map(|names| names.iter().map(String::as_str).collect::<Vec<_>>().join(","));
-                let labels = names.map(|names| format!("kubernetes.io/service-name in ({names})"));
-                add(Kind::Services, Some(namespace), None);
-                add(Kind::Slices, Some(namespace), labels);
-                add(Kind::Pods, Some(namespace), None);
+                add(all(Kind::Slices), names.map(|names| format!("kubernetes.io/service-name in ({names})")));
+                // Which pods are a service's is said by its slices, and other ones with every roll-out.
+                add(all(Kind::Pods), None);
             }
         }
     }
@@ -62,7 +80,7 @@ pub(super) fn feeds(settings: &KubernetesSettings) -> Vec<Feed> {
             }
         };
         for (place, kind) in places.into_iter().flat_map(|it| [(it, Kind::Routes), (it, Kind::Policies)]) {
-            add(kind, place, None);
+            add(Place::all(kind, place), None);
         }
     }
     feeds
@@ -99,7 +117,7 @@ async fn review(
         Err(error) => return Err(error),
     };
     let slash = if subresource.is_empty() { "" } else { "/" };
-    let what = format!("{verb} {}{slash}{subresource}", place.kind.resource());
+    let what = format!("{verb} {}{slash}{subresource}", place.resource());
     let name = match &place.namespace {
         Some(namespace) => format!("{what} in namespace {namespace}"),
         None => what,
@@ -117,6 +135,7 @@ fn question(place: &Place, verb: &str, subresource: &str) -> Result<Request<Vec<
         "resource": place.kind.plural(),
         "subresource": subresource,
         "namespace": place.namespace.as_deref().unwrap_or_default(),
+        "name": place.name.as_deref().unwrap_or_default(),
     });
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",

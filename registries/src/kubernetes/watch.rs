@@ -28,7 +28,7 @@ use super::{
     conditions::Conditions,
     convert::{self, Conversion},
     feed::{Feed, MAX_REST, Word},
-    objects::{Kind, Place},
+    objects::Kind,
     rights::feeds,
     settings::KubernetesSettings,
 };
@@ -241,10 +241,10 @@ impl Following {
                 None
             }
             Word::Listed => {
-                let Place { kind, namespace } = &followed.feed.place;
+                let place = &followed.feed.place;
                 let seen = followed.listing.take().unwrap_or_default();
-                self.catalog.sweep(*kind, namespace.as_deref(), &seen);
-                if *kind == Kind::Nodes {
+                self.catalog.sweep(place, &seen);
+                if place.kind == Kind::Nodes {
                     self.nodes.are_seen();
                     self.catalog.set_fault(&NO_NODES.into(), None);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::block_in_place;
 use weft_core::{
     merge::Limits,
-    resource::{AppProtocol, Endpoint, Health, Sayer, TlsMode},
+    resource::{AppProtocol, Endpoint, FOR_ZONES, Health, Sayer, TlsMode},
 };
 use weft_registries::probe::probe;
 use weft_testbed::Kubernetes;
@@ -187,6 +187,84 @@ async fn readiness_and_the_end_of_pods_are_told() {
     follower.until("one is gone", SOON, gone).await.unwrap();
     block_in_place(|| kubernetes.kubectl(&["delete", "service", "web", "-n", "ends"], "").unwrap());
     follower.until("the service is gone", SOON, |view| view.endpoints("web.ends").is_none()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_zones_that_an_endpoint_is_meant_for_are_told_where_nearness_does_not_say() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    block_in_place(|| {
+        namespace(kubernetes, "hinted");
+        for (name, more) in [("auto", ""), ("near", ", trafficDistribution: PreferSameZone")] {
+            let endpoint = |last: u8, zone: &str, zones: &str| {
+                format!("{{addresses: [10.50.9.{last}], zone: {zone}, hints: {{forZones: [{zones}]}}}}")
+            };
+            let (here, both) = ("{name: east-1}", "{name: east-1}, {name: east-2}");
+            let endpoints = [endpoint(1, "east-1", here), endpoint(2, "east-2", both)].join(", ");
+            kubernetes
+                .apply(&format!(
+                    "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: hinted}}, spec: {{ports: [{{port: 80}}]{more}}}}}\n---\n\
+                     {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                     metadata: {{name: {name}-1, namespace: hinted, labels: {{kubernetes.io/service-name: {name}}}}}, \
+                     endpoints: [{endpoints}], ports: [{{name: \"\", port: 8080}}]}}"
+                ))
+                .unwrap();
+        }
+    });
+    let mut follower = follow(kubernetes, "hinted");
+    let all = |view: &View<'_>| view.count("auto.hinted") == 2 && view.count("near.hinted") == 2;
+    follower.until("all endpoints", SOON, all).await.unwrap();
+    follower.view(|view| {
+        let meant = |service: &str| {
+            let mut all = view.endpoints(service).unwrap();
+            all.sort_by_key(|it| it.address.to_string());
+            let meant = |it: &Arc<Endpoint>| it.labels.get(FOR_ZONES).map(str::to_owned);
+            all.iter().map(meant).collect::<Vec<_>>()
+        };
+        assert_eq!(meant("auto.hinted"), [Some("east-1".to_owned()), Some("east-1,east-2".to_owned())]);
+        assert_eq!(meant("near.hinted"), [None, None]);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_whose_annotation_is_spoilt_is_called_as_before() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let annotate = |word: &str| {
+        let word = format!("weft-protocol={word}");
+        let arguments = ["annotate", "service", "web", "-n", "spoilt", "--overwrite", &word];
+        block_in_place(|| kubernetes.kubectl(&arguments, "").unwrap());
+    };
+    block_in_place(|| {
+        namespace(kubernetes, "spoilt");
+        service(kubernetes, "spoilt", "web", "");
+        pod("spoilt", "web-1", "web", &["10.50.8.1"]).write(kubernetes, true);
+    });
+    annotate("grpc");
+    let mut follower = follow(kubernetes, "spoilt");
+    follower.until("the pod", SOON, |view| view.count("web.spoilt") == 1).await.unwrap();
+    annotate("smtp");
+    let told = |view: &View<'_>| has_fault(view, "how it is called: what it said before stands");
+    follower.until("it is told", SOON, told).await.unwrap();
+    block_in_place(|| pod("spoilt", "web-2", "web", &["10.50.8.2"]).write(kubernetes, true));
+    follower.until("pods still come", SOON, |view| view.count("web.spoilt") == 2).await.unwrap();
+    let protocol = |view: &View<'_>| {
+        let key = weft_core::name::ServiceKey {
+            registry: "kubernetes".parse().unwrap(),
+            service: "web.spoilt".parse().unwrap(),
+        };
+        let service = view.seen.snapshot.service(&key)?.service.clone()?;
+        Some(service.ports[0].protocol)
+    };
+    assert_eq!(follower.view(protocol), Some(AppProtocol::Grpc));
+    let mut newcomer = follow(kubernetes, "spoilt");
+    let told = |view: &View<'_>| has_fault(view, "does not say how it is called");
+    newcomer.until("it is told", SOON, told).await.unwrap();
+    assert_eq!(newcomer.view(protocol), None, "who never heard how it is called leaves it out");
+    annotate("http2");
+    let mended = |view: &View<'_>| protocol(view) == Some(AppProtocol::Http2) && !told(view);
+    for each in [&mut follower, &mut newcomer] {
+        each.until("it is mended", SOON, mended).await.unwrap();
+        assert_eq!(each.view(|view| view.count("web.spoilt")), 2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,5 +9,6 @@ mod configured;
 mod follower;
 mod joins;
 mod outages;
+mod proxied;
 mod rights;
 mod scale;

@@ -14,6 +14,7 @@ use crate::{
 
 const READ_CLUSTER: &str = include_str!("../../../deploy/kubernetes/read-cluster.yaml");
 const READ_NAMESPACE: &str = include_str!("../../../deploy/kubernetes/read-namespace.yaml");
+const READ_SERVICES: &str = include_str!("../../../deploy/kubernetes/read-services.yaml");
 
 /// The documents of a file that are of a kind.
 fn documents<'a>(file: &'a str, kind: &str) -> Vec<&'a str> {
@@ -69,6 +70,16 @@ async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
     }
 }
 
+/// A kubeconfig of somebody who has in a namespace, and is called as that, the only role of a file and nothing else.
+fn bound_in(kubernetes: &Kubernetes, space: &str, file: &str, role: &str) -> PathBuf {
+    kubernetes.kubectl(&["apply", "-n", space, "-f", "-"], documents(file, "Role")[0]).unwrap();
+    kubernetes.kubectl(&["create", "serviceaccount", space], "").unwrap();
+    let (role, account) = (format!("--role={role}"), format!("--serviceaccount=default:{space}"));
+    kubernetes.kubectl(&["create", "rolebinding", space, "-n", space, &role, &account], "").unwrap();
+    let token = kubernetes.token(space).unwrap();
+    kubernetes.kubeconfig_with_token(space, &token).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_narrow_registry_needs_no_right_outside() {
     let Some(kubernetes) = block_in_place(shared) else { return };
@@ -84,21 +95,7 @@ async fn a_narrow_registry_needs_no_right_outside() {
                 ))
                 .unwrap();
         }
-        let role = documents(READ_NAMESPACE, "Role")[0];
-        kubernetes.kubectl(&["apply", "-n", "narrow", "-f", "-"], role).unwrap();
-        kubernetes.kubectl(&["create", "serviceaccount", "narrow"], "").unwrap();
-        let arguments = [
-            "create",
-            "rolebinding",
-            "narrow",
-            "-n",
-            "narrow",
-            "--role=weft-read-namespace",
-            "--serviceaccount=default:narrow",
-        ];
-        kubernetes.kubectl(&arguments, "").unwrap();
-        let token = kubernetes.token("narrow").unwrap();
-        kubernetes.kubeconfig_with_token("narrow", &token).unwrap()
+        bound_in(kubernetes, "narrow", READ_NAMESPACE, "weft-read-namespace")
     });
     let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), SOON).await;
     assert_eq!(seen.error_kind, Some("denied"), "{seen:?}");
@@ -120,9 +117,51 @@ async fn a_narrow_registry_needs_no_right_outside() {
             scopes.flat_map(|state| state.origins.values()).flat_map(|it| it.faults.iter()).collect();
         assert!(faults.len() == 1 && faults[0].message.contains("watch nodes"), "told once: {faults:?}");
     });
-    let mut one = Follower::new(by(&kubeconfig, "services = [\"web.narrow\"]"), None);
-    one.until("one service", SOON, |view| view.count("web.narrow") == 1).await.unwrap();
-    assert!(one.view(|view| view.endpoints("api.narrow").is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_are_named_are_all_that_is_asked_for() {
+    let Some(kubernetes) = block_in_place(shared) else { return };
+    let kubeconfig = block_in_place(|| {
+        namespace(kubernetes, "named");
+        for name in ["web", "api", "other"] {
+            kubernetes
+                .apply(&format!(
+                    "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: named}}, spec: {{ports: [{{port: 80}}]}}}}\n---\n\
+                     {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+                     metadata: {{name: {name}-1, namespace: named, labels: {{kubernetes.io/service-name: {name}}}}}, \
+                     endpoints: [{{addresses: [10.50.7.2]}}], ports: [{{name: \"\", port: 8080}}]}}"
+                ))
+                .unwrap();
+        }
+        let role = READ_SERVICES.replace("[web]", "[web, api]");
+        bound_in(kubernetes, "named", &role, "weft-read-services")
+    });
+    let missing = async |section: &str| {
+        let rights = by(&kubeconfig, section).rights().await.unwrap();
+        let missing = rights.into_iter().filter(|it| it.given == Some(false)).map(|it| it.name);
+        missing.filter(|name| !name.contains("nodes")).collect::<Vec<_>>()
+    };
+    // The role allows the services that it names, and no list of all.
+    assert_eq!(missing("services = [\"web.named\", \"api.named\"]").await, Vec::<String>::new());
+    let more = ["list services other in namespace named", "watch services other in namespace named"];
+    assert_eq!(missing("services = [\"web.named\", \"other.named\"]").await, more);
+    let many: Vec<String> = (0..17).map(|number| format!("\"s{number}.named\"")).collect();
+    let many = format!("services = [{}]", many.join(", "));
+    assert_eq!(
+        missing(&many).await,
+        ["list services in namespace named", "watch services in namespace named"]
+    );
+    let mut follower = Follower::new(by(&kubeconfig, "services = [\"web.named\", \"api.named\"]"), None);
+    follower
+        .until("both services", SOON, |view| view.count("web.named") == 1 && view.count("api.named") == 1)
+        .await
+        .unwrap();
+    assert!(follower.view(|view| view.endpoints("other.named").is_none() && view.seen.errors.is_empty()));
+    // What is heard of one says nothing of the other.
+    block_in_place(|| kubernetes.kubectl(&["delete", "service", "api", "-n", "named"], "").unwrap());
+    follower.until("one is gone", SOON, |view| view.endpoints("api.named").is_none()).await.unwrap();
+    assert!(follower.view(|view| view.count("web.named") == 1));
 }
 
 /// A kubeconfig that names a file with a token, and that file.

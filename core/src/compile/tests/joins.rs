@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::{
     merge::KEPT,
-    resource::{Service, ServicePort},
+    resource::{FOR_ZONES, Service, ServicePort},
 };
 
 /// When everything is said here.
@@ -70,6 +70,36 @@ fn the_nearest_serve_while_one_of_them_can() {
             .configure(CompileConfig { locality: Locality::default(), ..world.compiler.config().clone() });
         assert_eq!(ranked(&world.compile()).1, 4, "who does not know where he is has nobody near");
     }
+}
+
+#[test]
+fn those_meant_for_a_zone_serve_it_wherever_they_run() {
+    let meant = |number: u8, locality: &str, zones: &str, health| {
+        let labels = [(FOR_ZONES, zones)].into_iter().filter(|(_, zones)| !zones.is_empty()).collect();
+        let locality = Locality::new(locality).unwrap();
+        of(Endpoint { locality, labels, health, ..endpoint("web", number) })
+    };
+    let order = |here: &str, prefer: Prefer, third: &str, third_is: Health| {
+        let mut world = joined(prefer, here);
+        let endpoints = [
+            meant(1, "eu/a", "b", Health::Healthy),
+            meant(2, "eu/b", "b,c", Health::Healthy),
+            meant(3, "us/d", third, third_is),
+        ];
+        world.say(&scope("kubernetes"), "web", [declared("web")].into_iter().chain(endpoints).collect());
+        let (order, first) = ranked(&world.compile());
+        (order.into_iter().map(|(name, tier)| format!("{name} {tier}")).collect::<Vec<_>>().join(" "), first)
+    };
+    let any = |here: &str, third: &str| order(here, Prefer::Any, third, Health::Healthy);
+    assert_eq!(any("eu/b", "d"), ("web-1 0 web-2 0 web-3 2".into(), 2));
+    assert_eq!(any("eu/c", "d"), ("web-2 0 web-1 1 web-3 2".into(), 1));
+    for (here, third) in [("eu/e", "d"), ("eu/b", ""), ("", "d"), ("eu", "d")] {
+        assert_eq!(any(here, third).1, 3, "{here} {third}: as without");
+    }
+    let draining = order("eu/b", Prefer::Any, "", Health::Draining);
+    assert_eq!(draining, ("web-1 0 web-2 0 web-3 2".into(), 2), "what takes no calls says nothing");
+    let nearest = order("eu/b", Prefer::Nearest, "d", Health::Healthy);
+    assert_eq!(nearest, ("web-1 0 web-2 0 web-3 2".into(), 2), "its registry knows better than distance");
 }
 
 #[test]

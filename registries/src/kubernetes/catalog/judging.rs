@@ -1,6 +1,9 @@
 //! What is to be written into objects of ours: whether what they say counts, and what it lacks.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+};
 
 use weft_core::{
     name::ServiceName,
@@ -14,14 +17,66 @@ use crate::kubernetes::{
     objects::Kind,
 };
 
+/// Which routes are about a service: a cluster may have thousands of either, and what concerns one says nothing of most.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// Those for it.
+    of: HashMap<ServiceName, BTreeSet<Key>>,
+    /// Those that send calls to it as a backend, by its key.
+    sending_to: HashMap<Key, BTreeSet<Key>>,
+}
+
+impl Routes {
+    pub(super) fn take_in(&mut self, route: &Key, meaning: &Meaning) {
+        if let Some(known) = meaning.route() {
+            self.of.entry(known.service.clone()).or_default().insert(route.clone());
+        }
+        for backend in meaning.backends().filter_map(service_key) {
+            self.sending_to.entry(backend).or_default().insert(route.clone());
+        }
+    }
+
+    pub(super) fn forget(&mut self, route: &Key, meaning: &Meaning) {
+        if let Some(known) = meaning.route() {
+            without(&mut self.of, &known.service, route);
+        }
+        for backend in meaning.backends().filter_map(service_key) {
+            without(&mut self.sending_to, &backend, route);
+        }
+    }
+
+    pub(super) fn of(&self, service: &ServiceName) -> impl Iterator<Item = (Kind, Key)> {
+        subjects(self.of.get(service))
+    }
+
+    pub(super) fn sending_to(&self, service: &Key) -> impl Iterator<Item = (Kind, Key)> {
+        subjects(self.sending_to.get(service))
+    }
+}
+
+fn subjects(routes: Option<&BTreeSet<Key>>) -> impl Iterator<Item = (Kind, Key)> {
+    routes.into_iter().flatten().map(|key| (Kind::Routes, key.clone()))
+}
+
+fn without<K: Eq + Hash>(routes: &mut HashMap<K, BTreeSet<Key>>, service: &K, route: &Key) {
+    if let Some(known) = routes.get_mut(service) {
+        known.remove(route);
+        if known.is_empty() {
+            routes.remove(service);
+        }
+    }
+}
+
+/// What a service is known by in the catalog.
+fn service_key(service: &ServiceName) -> Option<Key> {
+    let (name, namespace) = service.as_str().split_once('.')?;
+    Some(format!("{namespace}/{name}").into())
+}
+
 impl Catalog {
     /// What is to be written into objects of ours since the last call. Only while all is listed: which services a route
     /// lacks is not known before.
     pub(in crate::kubernetes) fn take_verdicts(&mut self) -> Vec<Verdict> {
-        if std::mem::take(&mut self.services_moved) {
-            let routes = self.told.keys().filter(|(kind, _)| *kind == Kind::Routes);
-            self.unjudged.extend(routes.cloned());
-        }
         let unjudged = std::mem::take(&mut self.unjudged);
         unjudged.iter().filter_map(|subject| self.verdict(subject)).collect()
     }
@@ -38,7 +93,8 @@ impl Catalog {
             return Judgement::Invalid(why);
         }
         let hidden = meaning.route().and_then(|route| {
-            let others = self.routes_for(&route.service).map(|(_, other)| other);
+            let others = self.routes.of(&route.service);
+            let others = others.filter_map(|subject| self.configured.get(&subject)?.route());
             let mut routes: Vec<&Route> = others.filter(|other| other.name < route.name).collect();
             routes.sort_by_key(|other| &other.name);
             routes.push(route);
@@ -50,18 +106,10 @@ impl Catalog {
         }
     }
 
-    /// The routes for a service, and which objects they are.
-    pub(super) fn routes_for(&self, service: &ServiceName) -> impl Iterator<Item = (&(Kind, Key), &Route)> {
-        let routes = self.configured.iter().filter(|((kind, _), _)| *kind == Kind::Routes);
-        let routes = routes.filter_map(|(subject, meaning)| Some((subject, meaning.route()?)));
-        routes.filter(move |(_, route)| route.service == *service)
-    }
-
     /// The services of a route's backends that are not there. What is not followed may be.
     fn missing_backends(&self, meaning: &Meaning) -> Vec<String> {
         let is_missing = |service: &&ServiceName| {
-            let Some((name, namespace)) = service.as_str().split_once('.') else { return false };
-            let key: Key = format!("{namespace}/{name}").into();
+            let Some(key) = service_key(service) else { return false };
             let is_there = self.services.get(&key).is_some_and(|entry| entry.service.is_some());
             !is_there && self.conversion.follows(&key)
         };

@@ -1,5 +1,7 @@
 //! Whatever is said in whatever order, what is told in pieces adds up to what there is.
 
+mod judged;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -106,7 +108,7 @@ fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
     assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://test.mesh/ns/default/sa/web");
     let (endpoint, _) = put(Kind::Nodes, &node("east-1"));
     assert_eq!(endpoint.unwrap().locality.zone(), "east-1");
-    catalog.sweep(Kind::Pods, None, &HashSet::new());
+    catalog.sweep(&Place::all(Kind::Pods, None), &HashSet::new());
     assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
     assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
 }
@@ -351,7 +353,7 @@ proptest! {
                     let listed = there.iter().filter(|((known, _), _)| *known == kind);
                     let seen: HashSet<Id> = listed
                         .filter_map(|(_, object)| followed.put(read(kind, object).unwrap())).collect();
-                    followed.sweep(kind, None, &seen);
+                    followed.sweep(&Place::all(kind, None), &seen);
                 }
             }
             for source in followed.take_due() {
@@ -390,50 +392,42 @@ proptest! {
 }
 
 #[test]
-fn a_route_says_which_of_its_backends_are_not_there() {
+fn a_service_that_is_called_nobody_knows_how_is_called_as_before() {
     let mut catalog = catalog();
-    let put = |catalog: &mut Catalog, kind: Kind, object: &Value| {
-        catalog.put(read(kind, object).unwrap());
+    let said = |catalog: &Catalog| {
+        let (service, slice) = (Source::Service("default/web".into()), Source::Slice("default/web-a".into()));
+        let words = [catalog.words(&service), catalog.words(&slice)];
+        let counts = words.each_ref().map(|words| words.resources.len());
+        let faults: Vec<_> = words.into_iter().flat_map(|words| words.faults).collect();
+        (counts, faults)
     };
-    let route = |version: &str, conditions: &Value| {
-        let backends = ["next", "gone.other"].map(|name| json!({"service": name, "weight": 1}));
-        json!({
-            "metadata": {"name": "split", "namespace": "default", "uid": "u", "resourceVersion": version, "generation": 2},
-            "spec": {"service": "web", "rules": [{"backends": backends}]},
-            "status": {"conditions": conditions},
-        })
+    let spoken = |protocol: &str| {
+        let mut service = service("web", "IPv4");
+        service["metadata"]["annotations"] = json!({"weft-protocol": protocol});
+        read(Kind::Services, &service).unwrap()
     };
-    put(&mut catalog, Kind::Routes, &route("1", &json!([])));
-    put(&mut catalog, Kind::Services, &service("next", "IPv4"));
-    let of = |catalog: &mut Catalog| {
-        let mut verdicts = catalog.take_verdicts();
-        assert!(verdicts.len() < 2, "{verdicts:?}");
-        verdicts.pop().map(|verdict| verdict.conditions)
-    };
-    let told = |conditions: &[Condition]| {
-        let text = |it: &Condition| format!("{} {} {} {}", it.kind, it.status, it.reason, it.message);
-        conditions.iter().map(text).collect::<Vec<_>>()
-    };
-    let first = of(&mut catalog).unwrap();
-    assert_eq!(
-        told(&first),
-        [
-            "Accepted True Accepted ",
-            "ResolvedRefs False BackendNotFound this cluster has no service gone.other"
-        ]
-    );
-    // As the API server has it then, there is nothing more to say.
-    let written = serde_json::to_value(&first).unwrap();
-    put(&mut catalog, Kind::Routes, &route("2", &written));
-    assert_eq!(of(&mut catalog), None);
-    catalog.remove(&read(Kind::Services, &service("next", "IPv4")).unwrap());
-    let second = of(&mut catalog).unwrap();
-    assert!(second[1].message.ends_with("no services gone.other, next.default"), "{second:?}");
-    put(&mut catalog, Kind::Services, &service("next", "IPv4"));
-    let mut other = service("gone", "IPv4");
-    other["metadata"]["namespace"] = "other".into();
-    put(&mut catalog, Kind::Services, &other);
-    assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
+    let hears = |catalog: &mut Catalog, object| drop(catalog.put(object));
+    hears(&mut catalog, read(Kind::Slices, &slice("web-a", "web", "IPv4", &[1, 2])).unwrap());
+    hears(&mut catalog, read(Kind::Pods, &pod(1, "web")).unwrap());
+    hears(&mut catalog, spoken("smtp"));
+    let (counts, faults) = said(&catalog);
+    assert_eq!(counts, [0, 0], "nobody has ever heard how it is called");
+    let keep = faults.iter().filter(|fault| fault.keeps_last_good).count();
+    assert_eq!(keep, 2, "what was heard in another life stands: {faults:?}");
+    hears(&mut catalog, spoken("grpc"));
+    assert_eq!(said(&catalog).0, [1, 1]);
+    hears(&mut catalog, spoken("smtp"));
+    hears(&mut catalog, read(Kind::Pods, &pod(2, "web")).unwrap());
+    let (counts, faults) = said(&catalog);
+    assert_eq!(counts, [1, 2], "and its endpoints go on to come and go");
+    assert!(faults.iter().any(|fault| fault.message.contains("what it said before stands")), "{faults:?}");
+    assert!(faults.iter().all(|fault| !fault.keeps_last_good), "{faults:?}");
+    let words = catalog.words(&Source::Service("default/web".into()));
+    let Resource::Service(service) = &words.resources[0] else { panic!("{words:?}") };
+    assert_eq!(service.ports[0].protocol, weft_core::resource::AppProtocol::Grpc);
+    catalog.remove(&spoken("smtp"));
+    hears(&mut catalog, spoken("smtp"));
+    assert_eq!(said(&catalog).0, [0, 0], "another service of that name has said nothing yet");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::Client as Http,
+    client::legacy::{Client as Http, connect::Connect},
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::{
@@ -25,7 +26,7 @@ use tokio::{
 use tower::{BoxError, ServiceExt, filter::AsyncFilterLayer};
 use weft_core::registry::RegistryError;
 
-use super::{Client, plugin::Plugin};
+use super::{Client, plugin::Plugin, proxy::Proxy, renewed::Renewed};
 use crate::{http_client::connector, names::quoted};
 
 /// How long reading the kubeconfig and asking its credential plugin may take.
@@ -93,36 +94,63 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
     // kube takes the process's provider of cryptography. Where there is none yet, it is ours; that another thread was
     // faster does not matter.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut config = config(access)?;
-    let plugin = Plugin::of(&config.auth_info);
-    if let Some(plugin) = &plugin {
-        Handle::current().block_on(plugin.prepare(&mut config.auth_info))?;
+    let (config, proxy) = config(access)?;
+    match Plugin::of(&config.auth_info) {
+        Some(plugin) => Handle::current().block_on(Renewed::new(config, proxy, plugin)).map(Client::renewed),
+        None => stack(&config, proxy.as_ref(), None).map(Client::made),
     }
+}
+
+/// What asks as a configuration says, and shows the token of a plugin.
+///
+/// # Errors
+/// When what the configuration names is of no use.
+pub(super) fn stack(
+    config: &Config,
+    proxy: Option<&Proxy>,
+    plugin: Option<&Arc<Plugin>>,
+) -> Result<kube::Client, RegistryError> {
+    match proxy {
+        None => stack_over(config, connector(), plugin),
+        Some(proxy) => stack_over(config, proxy.connector(), plugin),
+    }
+}
+
+fn stack_over<C>(
+    config: &Config,
+    connector: C,
+    plugin: Option<&Arc<Plugin>>,
+) -> Result<kube::Client, RegistryError>
+where
+    C: Clone + Send + 'static,
+    HttpsConnector<C>: Connect + Clone + Send + Sync + 'static,
+{
     let unusable = |error: kube::Error| match error {
         kube::Error::Auth(error) => no_credential(&error),
         error => unusable(&error.to_string()),
     };
-    let tls = config.rustls_https_connector_with_connector(connector()).map_err(unusable)?;
+    let tls = config.rustls_https_connector_with_connector(connector).map_err(unusable)?;
     let http: Http<_, Body> =
         Http::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(tls);
     let auth = config.auth_layer().map_err(unusable)?;
     let stack = ClientBuilder::new(http.map_err(BoxError::from), config.default_namespace.clone());
     let headers = config.extra_headers_layer().map_err(unusable)?;
     let (stack, base) = (stack.with_layer(&headers), config.base_uri_layer());
-    Ok(Client(match (auth, plugin) {
+    Ok(match (auth, plugin.cloned()) {
         (Some(auth), _) => stack.with_layer(&auth).with_layer(&base).build(),
         (None, Some(plugin)) => {
             let show = AsyncFilterLayer::new(move |request| plugin.clone().show(request));
             stack.with_layer(&show).with_layer(&base).build()
         }
         (None, None) => stack.with_layer(&base).build(),
-    }))
+    })
 }
 
-fn config(access: &Access) -> Result<Config, RegistryError> {
+fn config(access: &Access) -> Result<(Config, Option<Proxy>), RegistryError> {
     let is_pod = env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(ACCOUNT_TOKEN).exists();
     if access.kubeconfig.is_none() && is_pod {
-        return Config::incluster().map_err(|error| unusable(&error.to_string()));
+        let config = Config::incluster().map_err(|error| unusable(&error.to_string()))?;
+        return Ok((config, None));
     }
     let read = match &access.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
@@ -133,10 +161,7 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
         kubeconfig.current_context = Some(context.clone());
     }
     // A proxy of the environment is for the world outside; one that is written here is meant for this server.
-    if let Some(cluster) = behind_a_proxy(&kubeconfig) {
-        let why = format!("the kubeconfig's cluster {cluster} has a proxy-url, which is not supported");
-        return Err(unusable(&why));
-    }
+    let proxy = proxy(&kubeconfig).map_err(|why| unusable(&why))?;
     if !tokens_are_fit(&kubeconfig) {
         return Err(unusable(&format!("in the kubeconfig, {UNFIT_TOKEN}")));
     }
@@ -155,16 +180,23 @@ fn config(access: &Access) -> Result<Config, RegistryError> {
     if config.cluster_url.scheme_str() != Some("https") && !local {
         return Err(unusable("the kubeconfig's server is not https, and not on this host"));
     }
-    Ok(config)
+    Ok((config, proxy))
 }
 
-/// The cluster of the context that is taken, where it is to be reached through a proxy.
-fn behind_a_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
-    let chosen = kubeconfig.current_context.as_ref()?;
-    let context = kubeconfig.contexts.iter().find(|named| named.name == *chosen)?.context.as_ref()?;
-    let named = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?;
-    let url = named.cluster.as_ref()?.proxy_url.as_deref().unwrap_or_default();
-    (!url.is_empty()).then(|| quoted(&named.name))
+/// Through whom the cluster of the context that is taken is to be reached.
+///
+/// # Errors
+/// Says of which cluster that is none for us, and why.
+fn proxy(kubeconfig: &Kubeconfig) -> Result<Option<Proxy>, String> {
+    let cluster = || {
+        let chosen = kubeconfig.current_context.as_ref()?;
+        let context = kubeconfig.contexts.iter().find(|named| named.name == *chosen)?.context.as_ref()?;
+        let named = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?;
+        Some((&named.name, named.cluster.as_ref()?.proxy_url.as_deref()?))
+    };
+    let Some((name, url)) = cluster().filter(|(_, url)| !url.is_empty()) else { return Ok(None) };
+    let told = |why| format!("the kubeconfig's cluster {} has a proxy-url {why}", quoted(name));
+    Proxy::read(url).map(Some).map_err(told)
 }
 
 /// Whether the tokens that stand in the file can be sent.
@@ -242,12 +274,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_cluster_of_the_context_that_is_taken_may_have_no_proxy() {
+    async fn only_the_proxy_of_the_context_that_is_taken_is_looked_at() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
         let text = "apiVersion: v1\nkind: Config\ncurrent-context: near\n\
                     clusters:\n- {name: plain, cluster: {server: \"https://127.0.0.1:1\", proxy-url: \"\"}}\n\
-                    - {name: behind, cluster: {server: \"https://127.0.0.1:1\", proxy-url: \"http://me:SECRET@proxy:3128\"}}\n\
+                    - {name: behind, cluster: {server: \"https://127.0.0.1:1\", proxy-url: \"socks5://me:SECRET@proxy:3128\"}}\n\
                     users: [{name: u, user: {}}]\n\
                     contexts: [{name: near, context: {cluster: plain, user: u}}, {name: far, context: {cluster: behind, user: u}}]\n";
         std::fs::write(&path, text).unwrap();
@@ -257,7 +289,11 @@ mod tests {
         };
         assert_eq!((told(None).await, told(Some("near")).await), (None, None));
         let far = told(Some("far")).await.unwrap();
-        assert!(far.contains("cluster \"behind\" has a proxy-url") && !far.contains("SECRET"), "{far}");
+        assert!(
+            far.contains("cluster \"behind\" has a proxy-url of socks5: only http://")
+                && !far.contains("SECRET"),
+            "{far}"
+        );
     }
 
     #[tokio::test]

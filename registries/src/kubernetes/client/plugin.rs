@@ -52,9 +52,20 @@ pub(super) struct Plugin {
 #[derive(Clone)]
 struct Held {
     token: Option<Token>,
-    /// A certificate with its key, both PEM.
-    certificate: Option<(String, String)>,
+    certificate: Option<Certificate>,
     expires: Option<SystemTime>,
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Certificate(String, String);
+
+impl Certificate {
+    /// Has connections made with it.
+    pub(super) fn put_into(&self, user: &mut AuthInfo) {
+        user.client_certificate_data = Some(BASE64.encode(self.0.as_bytes()));
+        user.client_key_data = Some(BASE64.encode(self.1.as_bytes()).into());
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,8 +83,9 @@ struct Said {
 }
 
 impl Held {
-    fn is_fresh(&self) -> bool {
-        self.expires.is_none_or(|expires| SystemTime::now() + AHEAD < expires)
+    /// Whether it is of use for that much longer.
+    fn holds(&self, ahead: Duration) -> bool {
+        self.expires.is_none_or(|expires| SystemTime::now() + ahead < expires)
     }
 }
 
@@ -88,18 +100,12 @@ impl Plugin {
         Some(Arc::new(Self { exec, within: WITHIN, held: Mutex::new(None) }))
     }
 
-    /// Asks it, and puts the certificate, where it gives one, into what the connection is made of.
+    /// The certificate that it gives, if it gives one; it is asked again before that expires.
     ///
     /// # Errors
     /// Says which plugin gave no credential, and why.
-    pub(super) async fn prepare(self: &Arc<Self>, user: &mut AuthInfo) -> Result<(), RegistryError> {
-        if let Some((certificate, key)) = self.credential().await?.certificate {
-            user.client_certificate_data = Some(BASE64.encode(certificate.as_bytes()));
-            user.client_key_data = Some(BASE64.encode(key.as_bytes()).into());
-        }
-        // It is asked here alone.
-        user.exec = None;
-        Ok(())
+    pub(super) async fn certificate(self: &Arc<Self>) -> Result<Option<Certificate>, RegistryError> {
+        Ok(self.credential().await?.certificate)
     }
 
     /// Shows the token with a question, where there is one; the plugin is asked again before it expires.
@@ -130,15 +136,17 @@ impl Plugin {
 
     async fn held_or_asked(&self) -> Result<Held, RegistryError> {
         let mut held = self.held.lock().await;
-        if let Some(fresh) = held.as_ref().filter(|held| held.is_fresh()) {
+        if let Some(fresh) = held.as_ref().filter(|held| held.holds(AHEAD)) {
             return Ok(fresh.clone());
         }
-        let said = self.ask().await.map_err(|why| {
-            let name = quoted(self.exec.command.as_deref().unwrap_or_default());
-            denied(&format!("the credential plugin {name} {why}"))
-        })?;
-        *held = Some(said.clone());
-        Ok(said)
+        match self.ask().await {
+            Ok(said) => Ok(held.insert(said).clone()),
+            // That there will be none soon is no reason to end what goes on now.
+            Err(why) => held.clone().filter(|held| held.holds(Duration::ZERO)).ok_or_else(|| {
+                let name = quoted(self.exec.command.as_deref().unwrap_or_default());
+                denied(&format!("the credential plugin {name} {why}"))
+            }),
+        }
     }
 
     /// Asks it once.
@@ -249,7 +257,10 @@ fn read(answer: &[u8]) -> Result<Held, String> {
     let token = token.map(|token| Token::new(&token)).transpose();
     Ok(Held {
         token: token.map_err(|_| format!("was of no use: {UNFIT_TOKEN}"))?,
-        certificate: status.client_certificate_data.zip(status.client_key_data),
+        certificate: status
+            .client_certificate_data
+            .zip(status.client_key_data)
+            .map(|(certificate, key)| Certificate(certificate, key)),
         expires: status.expiration_timestamp.map(|time| time.0.into()),
     })
 }
@@ -323,5 +334,23 @@ mod tests {
         assert_eq!(asked("null").await, 1);
         assert_eq!(asked("\"2999-01-01T00:00:00Z\"").await, 1);
         assert_eq!(asked("\"2000-01-01T00:00:00Z\"").await, 3);
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_takes_nothing_away_that_still_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("answer");
+        let plugin = plugin(&format!("cat {}", file.display()), WITHIN);
+        let soon = |seconds: u64| {
+            let at = SystemTime::now() + Duration::from_secs(seconds);
+            let at = k8s_openapi::jiff::Timestamp::try_from(at).unwrap();
+            json!({"status": {"token": "t", "expirationTimestamp": at.to_string()}}).to_string()
+        };
+        for (seconds, holds) in [(30, true), (0, false)] {
+            fs::write(&file, soon(seconds)).unwrap();
+            assert!(plugin.credential().await.is_ok());
+            fs::remove_file(&file).unwrap();
+            assert_eq!(plugin.credential().await.is_ok(), holds, "{seconds}");
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Heard {
             async move { answered }
         });
         let feed = Feed {
-            place: Place { kind: Kind::Services, namespace: None },
+            place: Place::all(Kind::Services, None),
             selector: Selector::default(),
             streams_lists: Arc::new(AtomicBool::new(true)),
             is_back: Arc::default(),

@@ -1,0 +1,57 @@
+//! What is written into routes, and when they are judged anew.
+
+use super::*;
+
+#[test]
+fn a_route_says_which_of_its_backends_are_not_there() {
+    let mut catalog = catalog();
+    let put = |catalog: &mut Catalog, kind: Kind, object: &Value| {
+        catalog.put(read(kind, object).unwrap());
+    };
+    let route = |version: &str, conditions: &Value| {
+        let backends = ["next", "gone.other"].map(|name| json!({"service": name, "weight": 1}));
+        json!({
+            "metadata": {"name": "split", "namespace": "default", "uid": "u", "resourceVersion": version, "generation": 2},
+            "spec": {"service": "web", "rules": [{"backends": backends}]},
+            "status": {"conditions": conditions},
+        })
+    };
+    put(&mut catalog, Kind::Routes, &route("1", &json!([])));
+    put(&mut catalog, Kind::Services, &service("next", "IPv4"));
+    let of = |catalog: &mut Catalog| {
+        let mut verdicts = catalog.take_verdicts();
+        assert!(verdicts.len() < 2, "{verdicts:?}");
+        verdicts.pop().map(|verdict| verdict.conditions)
+    };
+    let told = |conditions: &[Condition]| {
+        let text = |it: &Condition| format!("{} {} {} {}", it.kind, it.status, it.reason, it.message);
+        conditions.iter().map(text).collect::<Vec<_>>()
+    };
+    let first = of(&mut catalog).unwrap();
+    assert_eq!(
+        told(&first),
+        [
+            "Accepted True Accepted ",
+            "ResolvedRefs False BackendNotFound this cluster has no service gone.other"
+        ]
+    );
+    // As the API server has it then, there is nothing more to say.
+    let written = serde_json::to_value(&first).unwrap();
+    put(&mut catalog, Kind::Routes, &route("2", &written));
+    assert_eq!(of(&mut catalog), None);
+    catalog.remove(&read(Kind::Services, &service("next", "IPv4")).unwrap());
+    let second = of(&mut catalog).unwrap();
+    assert!(second[1].message.ends_with("no services gone.other, next.default"), "{second:?}");
+    put(&mut catalog, Kind::Services, &service("another", "IPv4"));
+    assert!(catalog.unjudged.is_empty(), "no route depends on that one");
+    put(&mut catalog, Kind::Services, &service("next", "IPv4"));
+    assert_eq!(catalog.unjudged.len(), 1, "told by the service itself");
+    let mut other = service("gone", "IPv4");
+    other["metadata"]["namespace"] = "other".into();
+    put(&mut catalog, Kind::Services, &other);
+    assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
+    catalog.remove(&read(Kind::Routes, &route("2", &written)).unwrap());
+    catalog.take_verdicts();
+    catalog.remove(&read(Kind::Services, &other).unwrap());
+    assert!(catalog.unjudged.is_empty(), "the route is gone");
+}
