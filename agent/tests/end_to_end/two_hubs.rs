@@ -76,6 +76,8 @@ fn two_hubs(section: &str, store: &str) {
     }
     let load = Load::paced(start.web_outbound, "reviews.default.mesh", 16, PER_SECOND);
     load.go_on(1_000);
+    let agents = |start: &Start| [1, 2].map(|index| start.processes[index].log());
+    let before = agents(&start).map(|log| log.len());
     start.processes[0].kill();
     for node in ["web", "reviews"] {
         until(&format!("{node} is at the other hub"), || {
@@ -89,6 +91,18 @@ fn two_hubs(section: &str, store: &str) {
                 before.iter().all(|serial| !now.contains(serial)).then_some(())
             });
         }
+    }
+    for (log, before) in agents(&start).iter().zip(before) {
+        let moving: Vec<&str> = log[before..].lines().collect();
+        assert!(
+            !moving.iter().any(|line| line.contains("WARN")),
+            "a move that works is no outage: {moving:#?}"
+        );
+        assert_eq!(
+            moving.iter().filter(|line| line.contains("followed elsewhere")).count(),
+            1,
+            "{moving:#?}"
+        );
     }
     start.sandbox.write("mesh.d/more.toml", "[[service]]\nname = \"more.default\"\nports = [{ name = \"http\", number = 80, protocol = \"http\" }]\n");
     until("what changed is told by the other hub", || {
