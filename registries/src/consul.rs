@@ -75,7 +75,7 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
 use tokio::{sync::RwLock, time::timeout};
 use weft_core::{
-    name::RegistryName,
+    name::{RegistryName, ServiceName},
     registry::{
         Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
         Scope,
@@ -187,6 +187,16 @@ impl Registry for ConsulRegistry {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
             rights::rights(&client, &self.settings).await
+        })
+    }
+
+    fn rights_to_announce<'r>(
+        &'r self,
+        services: &'r [ServiceName],
+    ) -> BoxFuture<'r, Result<Vec<Right>, RegistryError>> {
+        Box::pin(async move {
+            let client = Client::new(&self.settings, self.access.clone())?;
+            rights::to_announce(&client, services).await
         })
     }
 }

@@ -36,7 +36,7 @@ async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
     let whole = documents(READ_CLUSTER, "ClusterRole")[0];
     let kubeconfig =
         block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-read-cluster", whole).unwrap());
-    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), SOON).await;
+    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.complete == Some(true) && seen.rights.len() == 8, "{seen:?}");
     for (resource, full) in [
         ("services", "services"),
@@ -100,7 +100,7 @@ async fn a_narrow_registry_needs_no_right_outside() {
         let token = kubernetes.token("narrow").unwrap();
         kubernetes.kubeconfig_with_token("narrow", &token).unwrap()
     });
-    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), SOON).await;
+    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert_eq!(seen.error_kind, Some("denied"), "{seen:?}");
     let registry = by(&kubeconfig, "namespaces = [\"narrow\"]");
     let rights = registry.rights().await.unwrap();
