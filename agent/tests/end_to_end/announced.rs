@@ -323,6 +323,9 @@ fn who_only_looks_at_the_hub_does_not_stand_for_the_node() {
         (world.endpoints().first()?["health"] == "unhealthy").then_some(())
     });
     assert!(is_there(&link.state().borrow()));
+    let output = world.sandbox.run(&["hub", "status", "-o", "json", "--socket", "hub/admin.sock"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(status["nodes"][0]["connected_for_s"].is_null(), "{status}");
 }
 
 #[test]

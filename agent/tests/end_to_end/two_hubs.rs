@@ -45,7 +45,7 @@ fn two_hubs(section: &str, store: &str) {
     start.leaf_ttl = "12s";
     start.write(&applications);
     let (one, two) = (start.hub, address());
-    edit(&start, "hub.toml", "hub.toml", |text| text + section);
+    edit(&start, "hub.toml", "hub.toml", |text| text + "[announcements]\n" + section);
     edit(&start, "hub.toml", "hub-b.toml", |text| {
         text.replace(&one.to_string(), &two.to_string()).replace("\"hub\"", "\"hub-b\"")
     });
@@ -118,6 +118,13 @@ fn two_hubs(section: &str, store: &str) {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && complaint.contains(store), "{complaint}");
     start.processes[0] = spawn("hub");
+    until("the first hub knows who is at the other", || {
+        let nodes = start.sandbox.run(&["ca", "node", "list", "--state-dir", "hub"]);
+        let nodes = String::from_utf8_lossy(&nodes.stdout).into_owned();
+        let is_elsewhere =
+            |node: &str| nodes.lines().any(|line| line.starts_with(node) && line.contains("at another hub"));
+        (is_elsewhere("web ") && is_elsewhere("reviews ")).then_some(())
+    });
     a_removal_is_heard_of(&start, &mut second);
 }
 
