@@ -87,7 +87,10 @@ impl Handler for Full {
         let table = || inspect.tables.load_full();
         match (method.as_str(), path) {
             ("GET", "/status") => Answer::json(&inspect.status()),
-            ("GET", "/services") => Answer::json(&pages::services(&table())),
+            ("GET", "/services") => {
+                let (table, snapshot) = (table(), inspect.snapshots.load_full());
+                Answer::json(&pages::services(&table, &snapshot, SystemTime::now()))
+            }
             ("GET", "/endpoints") => Answer::json(&inspect.endpoints()),
             ("GET", "/left-out") => {
                 Answer::json(&endpoints::left_out_by_origin(&inspect.snapshots.load_full()))

@@ -153,6 +153,10 @@ pub struct Service {
     pub endpoints: usize,
     /// How many of them are healthy.
     pub healthy: usize,
+    /// Seconds since its last instance went, of a service that is known by its instances alone and keeps its names for a
+    /// while; none of all others.
+    #[serde(default)]
+    pub gone_s: Option<u64>,
 }
 
 /// A port of a service.

@@ -82,6 +82,7 @@ impl Counters {
                 self.was_there |= is_commit;
                 self.resets += u64::from(matches!(event, Event::Reset { .. }));
             }
+            Told::Ended { error: RegistryError::Moved(_), .. } => {}
             Told::Ended { error, .. } => {
                 let count = if self.was_there { &mut self.disconnects } else { &mut self.failed_attempts };
                 *count += 1;
@@ -264,7 +265,8 @@ mod tests {
             counters.count(&told);
         }
         assert_eq!((counters.disconnects, counters.failed_attempts), (1, 3));
-        for told in [commit(), ended()] {
+        let moved = Told::Ended { uncommitted: Vec::new(), error: RegistryError::Moved("x".into()) };
+        for told in [commit(), moved, ended()] {
             counters.count(&told);
         }
         assert_eq!((counters.disconnects, counters.failed_attempts), (2, 3));

@@ -21,7 +21,7 @@ pub use error::RegistryError;
 pub use lease::{Keeper, Lease, LeaseState, LocalInstance, Next, RegisterError};
 
 use crate::{
-    name::{OriginName, RegistryName},
+    name::{OriginName, RegistryName, ServiceName},
     resource::Resource,
 };
 
@@ -200,6 +200,18 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// When the server cannot be asked at all.
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// The rights that it needs at its server beside [`Registry::rights`] so that instances of `services` can be announced
+    /// there. Asked for one by one; nothing is written. Empty where a server knows none.
+    ///
+    /// # Errors
+    /// When the server cannot be asked at all.
+    fn rights_to_announce<'r>(
+        &'r self,
+        _services: &'r [ServiceName],
+    ) -> BoxFuture<'r, Result<Vec<Right>, RegistryError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::{StreamExt, stream};
 use weft_core::{
-    name::{OriginName, RegistryName},
+    name::{OriginName, RegistryName, ServiceName},
     registry::{
         Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
         Scope,
@@ -96,6 +96,13 @@ impl Registry for Checked {
 
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
         self.inner.rights()
+    }
+
+    fn rights_to_announce<'r>(
+        &'r self,
+        services: &'r [ServiceName],
+    ) -> BoxFuture<'r, Result<Vec<Right>, RegistryError>> {
+        self.inner.rights_to_announce(services)
     }
 
     fn register(&self, instance: Arc<LocalInstance>) -> Result<Lease, RegisterError> {

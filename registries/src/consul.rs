@@ -46,6 +46,7 @@
 
 mod settings;
 pub mod objects;
+mod absence;
 mod access;
 mod client;
 pub mod known;
@@ -74,7 +75,7 @@ use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
 use tokio::{sync::RwLock, time::timeout};
 use weft_core::{
-    name::RegistryName,
+    name::{RegistryName, ServiceName},
     registry::{
         Capabilities, Event, Lease, LocalInstance, RegisterError, Registry, RegistryError, Resume, Right,
         Scope,
@@ -84,6 +85,7 @@ use weft_core::{
 pub use replay::replay;
 pub use settings::{ConsulSettings, LoginSettings, read};
 
+use absence::Absence;
 use access::Access;
 use client::Client;
 use configured::Understood;
@@ -103,6 +105,7 @@ pub struct ConsulRegistry {
     access: Arc<Access>,
     understood: Understood,
     left: Left,
+    absence: Absence,
     /// Held by each announcement, which needs what the registry holds at its server.
     announcing: Arc<RwLock<()>>,
 }
@@ -121,8 +124,8 @@ impl ConsulRegistry {
         };
         let access = Access::new(settings.credential.clone(), settings.login.clone());
         let (around, access) = (Arc::new(around), Arc::new(access));
-        let (understood, left, announcing) = Default::default();
-        Self { name, settings, around, access, understood, left, announcing }
+        let (understood, left, absence, announcing) = Default::default();
+        Self { name, settings, around, access, understood, left, absence, announcing }
     }
 }
 
@@ -150,6 +153,7 @@ impl Registry for ConsulRegistry {
             access: self.access.clone(),
             understood: self.understood.clone(),
             left: self.left.clone(),
+            absence: self.absence.clone(),
         };
         watch::follow(source, scope, resume).boxed()
     }
@@ -183,6 +187,16 @@ impl Registry for ConsulRegistry {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
             rights::rights(&client, &self.settings).await
+        })
+    }
+
+    fn rights_to_announce<'r>(
+        &'r self,
+        services: &'r [ServiceName],
+    ) -> BoxFuture<'r, Result<Vec<Right>, RegistryError>> {
+        Box::pin(async move {
+            let client = Client::new(&self.settings, self.access.clone())?;
+            rights::to_announce(&client, services).await
         })
     }
 }

@@ -60,12 +60,18 @@ impl Probe {
     }
 }
 
-/// Looks at a registry of which `limits` are declared for at most `within`.
-pub async fn probe(registry: &dyn Registry, limits: &Limits, within: Duration) -> Probe {
+/// Looks at a registry of which `limits` are declared, and where instances of `announced` services are to be announced, for
+/// at most `within`. Nothing is announced.
+pub async fn probe(
+    registry: &dyn Registry,
+    limits: &Limits,
+    announced: &[ServiceName],
+    within: Duration,
+) -> Probe {
     let began = Instant::now();
     let deadline = began + within;
     let mut probe = Probe::default();
-    match timeout_at(deadline, registry.rights()).await {
+    match timeout_at(deadline, rights(registry, announced)).await {
         Ok(Ok(rights)) => probe.rights = rights,
         Ok(Err(error)) => probe.failed(&error),
         Err(_) => {
@@ -86,6 +92,15 @@ pub async fn probe(registry: &dyn Registry, limits: &Limits, within: Duration) -
     // What it holds ends by itself where it cannot be given back in time.
     let _closed = timeout(CLOSING, registry.close()).await;
     probe
+}
+
+/// Those to follow, and those to announce.
+async fn rights(registry: &dyn Registry, announced: &[ServiceName]) -> Result<Vec<Right>, RegistryError> {
+    let mut rights = registry.rights().await?;
+    if !announced.is_empty() {
+        rights.extend(registry.rights_to_announce(announced).await?);
+    }
+    Ok(rights)
 }
 
 /// What was heard until the first list was whole, as an agent would take it in.

@@ -8,6 +8,7 @@ use std::{
 
 use weft_core::{
     flow,
+    merge::Snapshot,
     name::{HostName, RegistryName, ServiceKey},
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
@@ -18,9 +19,9 @@ use weft_core::{
 
 use crate::view;
 
-/// Every service, by registry and name.
+/// Every service, by registry and name, as of `now`; `snapshot` is what the table was made of, or later.
 #[must_use]
-pub fn services(table: &Table) -> Vec<view::Service> {
+pub fn services(table: &Table, snapshot: &Snapshot, now: SystemTime) -> Vec<view::Service> {
     let mut hosts: BTreeMap<&ServiceKey, Vec<&HostName>> = BTreeMap::new();
     for (host, destination) in table.hosts.iter() {
         hosts.entry(&destination.key).or_default().push(host);
@@ -31,6 +32,9 @@ pub fn services(table: &Table) -> Vec<view::Service> {
             let mut hosts: Vec<String> =
                 hosts.get(&destination.key).into_iter().flatten().map(ToString::to_string).collect();
             hosts.sort();
+            // Of a join the others may go on.
+            let departed = snapshot.departed(&destination.key).filter(|_| endpoints.is_empty());
+            let gone_s = departed.map(|it| now.duration_since(it.since).unwrap_or_default().as_secs());
             view::Service {
                 registry: destination.key.registry.to_string(),
                 name: destination.key.service.to_string(),
@@ -41,6 +45,7 @@ pub fn services(table: &Table) -> Vec<view::Service> {
                     .iter()
                     .filter(|(upstream, _)| upstream.endpoint.health == weft_core::resource::Health::Healthy)
                     .count(),
+                gone_s,
             }
         })
         .collect()

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use serde::Deserialize;
 
 use super::{
-    output::{ReadOptions, ServiceFilter, print_json},
+    output::{ReadOptions, ServiceFilter, print_json, span},
     table::Table,
 };
 use crate::{
@@ -36,7 +36,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             service.name,
             service.registry,
             service.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-            format!("{}/{}", service.healthy, service.endpoints),
+            match service.gone_s {
+                Some(ago) => format!("gone {} ago", span(i64::try_from(ago).unwrap_or(i64::MAX))),
+                None => format!("{}/{}", service.healthy, service.endpoints),
+            },
             service.hosts.join(","),
         ]);
     }

@@ -188,7 +188,12 @@ pub(super) fn hub_nodes(nodes: &[Node]) -> Table {
         let identities: Vec<_> = node.certificates.iter().map(|held| held.identity.as_str()).collect();
         table.row([
             node.name.clone(),
-            node.connected_for_s.map_or_else(|| "away".to_owned(), |since| format!("for {}", seconds(since))),
+            match (node.connected_for_s, node.elsewhere) {
+                (Some(since), _) => format!("for {}", seconds(since)),
+                (None, Some(true)) => "at another hub".to_owned(),
+                (None, Some(false)) => "away".to_owned(),
+                (None, None) => "not here".to_owned(),
+            },
             node.heard_ago_s.map_or_else(|| "never".to_owned(), |ago| format!("{} ago", seconds(ago))),
             match ends {
                 None => "-".to_owned(),

@@ -174,6 +174,11 @@ impl Announcements {
         unreadable.chain(refused).take(MOST_DIAGNOSTICS).collect()
     }
 
+    /// Whether a node has a stream at another hub that shares the store.
+    pub(super) fn is_elsewhere(&self, node: &str) -> bool {
+        self.lock().stored.is_elsewhere(node, &self.hub)
+    }
+
     /// A node's stream has begun.
     pub(super) fn enter(self: &Arc<Self>, node: &str, now: Instant) -> Desk {
         let number = self.lock().streams.enter(node, now);

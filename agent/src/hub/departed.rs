@@ -38,7 +38,7 @@ async fn watch(records: &Records, roster: &Roster, is_away: &mut bool) -> Option
             Ok(NodesTold::Nothing) => Vec::new(),
             Ok(NodesTold::Gone(name)) => vec![name],
             Ok(NodesTold::All(known)) => {
-                roster.connected().into_keys().filter(|name| !known.contains(name)).collect()
+                roster.nodes().into_iter().filter(|name| !known.contains(name)).collect()
             }
         };
         *is_away = false;

@@ -264,6 +264,7 @@ fn node_view(node: KnownNode, now: SystemTime) -> view::Node {
         granted: node.record.identities.iter().map(ToString::to_string).collect(),
         from: None,
         connected_for_s: None,
+        elsewhere: None,
         heard_ago_s: last.as_ref().map(|last| now.duration_since(last.at).unwrap_or_default().as_secs()),
         trusts: report.map(|report| report.roots.iter().map(hex).collect()).unwrap_or_default(),
         certificates: report.map(|r| r.certificates.iter().map(certificate).collect()).unwrap_or_default(),

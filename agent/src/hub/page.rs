@@ -37,6 +37,8 @@ pub(super) struct Page {
     pub(super) roster: Arc<Roster>,
     /// None where nodes may announce nothing.
     pub(super) announcements: Option<Arc<Announcements>>,
+    /// Whether other hubs may have the same nodes.
+    pub(super) shares_store: bool,
     pub(super) statuses: Reader<Status>,
     pub(super) tables: Reader<Table>,
     pub(super) flow: FlowHandle,
@@ -117,6 +119,10 @@ impl Operator {
         let mut nodes = list_nodes(self.0.office.records(), now).await?;
         let connected = self.0.roster.connected();
         for node in &mut nodes {
+            node.elsewhere = match &self.0.announcements {
+                Some(announcements) => Some(announcements.is_elsewhere(&node.name)),
+                None => (!self.0.shares_store).then_some(false),
+            };
             if let Some(stream) = connected.get(&node.name) {
                 node.from = Some(stream.from);
                 node.connected_for_s = now.duration_since(stream.since).ok().map(|since| since.as_secs());

@@ -1,8 +1,8 @@
-//! Which nodes are connected. What they told of themselves is in the store, so that a hub that was restarted still knows
+//! Which nodes are connected. Who only looks (`weft check`) has a stream too, and is no agent that is there. What they told of themselves is in the store, so that a hub that was restarted still knows
 //! of those that are away.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -25,6 +25,8 @@ struct Streams {
 struct Open {
     node: String,
     connected: Connected,
+    /// Whether it spoke for the node.
+    is_agents: bool,
     removed: Arc<Notify>,
 }
 
@@ -53,14 +55,21 @@ impl Roster {
         let mut streams = self.lock();
         streams.next += 1;
         let number = streams.next;
-        streams.open.insert(number, Open { node: node.to_owned(), connected, removed: removed.clone() });
+        let (node, removed_too) = (node.to_owned(), removed.clone());
+        streams.open.insert(number, Open { node, connected, is_agents: false, removed: removed_too });
         Presence { roster: self.clone(), number, removed }
     }
 
-    /// The latest stream of each connected node.
+    /// The latest stream of each node whose agent is connected.
     pub(super) fn connected(&self) -> BTreeMap<String, Connected> {
         let streams = self.lock();
-        streams.open.values().map(|open| (open.node.clone(), open.connected.clone())).collect()
+        let agents = streams.open.values().filter(|open| open.is_agents);
+        agents.map(|open| (open.node.clone(), open.connected.clone())).collect()
+    }
+
+    /// The nodes in whose name a stream is open, an agent's or not.
+    pub(super) fn nodes(&self) -> BTreeSet<String> {
+        self.lock().open.values().map(|open| open.node.clone()).collect()
     }
 
     /// Ends every stream of a node.
@@ -76,6 +85,18 @@ impl Roster {
 }
 
 impl Presence {
+    /// It spoke for its node: that one is there. Returns whether that is news.
+    pub(super) fn appear(&self) -> bool {
+        let mut streams = self.roster.lock();
+        let open = streams.open.get_mut(&self.number);
+        open.is_some_and(|open| !std::mem::replace(&mut open.is_agents, true))
+    }
+
+    /// Whether it spoke for its node.
+    pub(super) fn is_agents(&self) -> bool {
+        self.roster.lock().open.get(&self.number).is_some_and(|open| open.is_agents)
+    }
+
     /// Waits until the operator removes the node.
     pub(super) async fn removed(&self) {
         self.removed.notified().await;
@@ -99,6 +120,11 @@ mod tests {
         let first = roster.enter("one", from(1));
         let second = roster.enter("one", from(2));
         let other = roster.enter("two", from(3));
+        let looks = roster.enter("three", from(4));
+        assert!([&first, &second, &other].iter().all(|presence| presence.appear()));
+        assert!(!first.appear());
+        assert!(roster.nodes().contains("three") && !roster.connected().contains_key("three"));
+        drop(looks);
         assert_eq!(roster.connected()["one"].from, from(2), "the latest counts");
         drop(second);
         assert_eq!(roster.connected()["one"].from, from(1));

@@ -164,6 +164,7 @@ impl Hub {
             office,
             roster,
             announcements: announcements.clone(),
+            shares_store: config.store != StoreConfig::Embedded,
             statuses: statuses.clone(),
             tables,
             flow: handle,

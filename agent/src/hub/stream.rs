@@ -142,7 +142,7 @@ pub(super) async fn serve(
         signing: FuturesUnordered::new(),
         unacknowledged: Vec::new(),
     };
-    tracing::info!(node = %name, "connected");
+    tracing::debug!(node = %name, "a stream begins");
     let ended = match stream.open(&mut incoming).await {
         Ok(()) => stream.run(&mut incoming).await,
         Err(end) => end,
@@ -150,7 +150,7 @@ pub(super) async fn serve(
     if let End(Some(status)) = ended {
         tracing::warn!(node = %name, fault = %status.message(), "stream refused");
         let _heard = stream.outgoing.send(Err(status)).await;
-    } else {
+    } else if stream.presence.is_agents() {
         tracing::info!(node = %name, "disconnected");
     }
 }
@@ -283,6 +283,9 @@ impl Stream {
     /// The node is there with all that it announces: every agent's first word after the welcome is a report. Who says nothing
     /// of the node only looks, and what it does not announce is none the less announced.
     fn enter(&mut self) -> Option<Arc<Desk>> {
+        if self.presence.appear() {
+            tracing::info!(node = %self.node.name, "connected");
+        }
         if self.desk.is_none() {
             let announcements = self.shared.announcements.as_ref()?;
             self.desk = Some(Arc::new(announcements.enter(&self.node.name, Instant::now())));

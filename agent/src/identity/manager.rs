@@ -199,6 +199,10 @@ impl Manager {
             }
             Err(fault) => {
                 held.failures += 1;
+                // That the hub is away is told by the link; what a stream took along that broke is asked for on the next.
+                let is_away = matches!(fault, AskFault::Hub(CertificateFault::Away(_)));
+                let stands = matches!(*self.link.state().borrow(), LinkState::Connected { .. });
+                let is_told = is_away && (held.failures == 1 || !stands);
                 let (text, pause) = match fault {
                     AskFault::Hub(fault) if fault.is_passing() => {
                         (fault.to_string(), pause(held.failures, fastrand::f64()))
@@ -206,8 +210,11 @@ impl Manager {
                     AskFault::Hub(fault) => (fault.to_string(), REFUSED_PAUSE),
                     AskFault::Own(fault) => (fault, REFUSED_PAUSE),
                 };
-                if held.fault.as_ref() != Some(&text) {
+                let is_news = held.fault.as_ref() != Some(&text) || (is_away && held.failures == 2);
+                if is_news && !is_told {
                     tracing::warn!(%identity, fault = %text, "no new certificate");
+                } else if is_news {
+                    tracing::info!(%identity, fault = %text, "no new certificate yet");
                 }
                 held.fault = Some(text);
                 held.due = now + pause;

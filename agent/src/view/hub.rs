@@ -55,6 +55,9 @@ pub struct Node {
     pub from: Option<SocketAddr>,
     /// Seconds since its stream began; none while it has none.
     pub connected_for_s: Option<u64>,
+    /// Whether its stream is at another hub that shares the store; none where hubs do not tell each other.
+    #[serde(default)]
+    pub elsewhere: Option<bool>,
     /// Seconds since it last said what it holds; none when it never did.
     pub heard_ago_s: Option<u64>,
     /// Its software.

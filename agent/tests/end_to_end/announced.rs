@@ -241,6 +241,12 @@ fn what_a_host_may_not_announce_is_refused_by_name() {
     // One that the operator removes is.
     world.sandbox.ok(&["ca", "node", "remove", "--state-dir", "hub", "one"]);
     until_within(SECONDS, "it is gone", || world.endpoints().is_empty().then_some(()));
+    // Its names stay its own for a while: that it is no usual service shows.
+    let [services] =
+        world.sandbox.json("services", &socket("web")).as_array().unwrap().clone().try_into().unwrap();
+    assert!(services["gone_s"].as_u64().is_some(), "{services}");
+    let told = world.sandbox.ok(&["services", "--socket", &socket("web")]);
+    assert!(told.contains("gone ") && told.contains(" ago"), "{told}");
 }
 
 /// What `weft check --registry` says of a node's hub, and whether it is content.
@@ -317,6 +323,9 @@ fn who_only_looks_at_the_hub_does_not_stand_for_the_node() {
         (world.endpoints().first()?["health"] == "unhealthy").then_some(())
     });
     assert!(is_there(&link.state().borrow()));
+    let output = world.sandbox.run(&["hub", "status", "-o", "json", "--socket", "hub/admin.sock"]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(status["nodes"][0]["connected_for_s"].is_null(), "{status}");
 }
 
 #[test]

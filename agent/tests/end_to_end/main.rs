@@ -16,6 +16,7 @@ mod outage;
 mod quick_start;
 mod real_clients;
 mod reload;
+mod rights;
 mod root_rotation;
 mod rotation;
 mod stand_by;

@@ -45,7 +45,7 @@ fn two_hubs(section: &str, store: &str) {
     start.leaf_ttl = "12s";
     start.write(&applications);
     let (one, two) = (start.hub, address());
-    edit(&start, "hub.toml", "hub.toml", |text| text + section);
+    edit(&start, "hub.toml", "hub.toml", |text| text + "[announcements]\n" + section);
     edit(&start, "hub.toml", "hub-b.toml", |text| {
         text.replace(&one.to_string(), &two.to_string()).replace("\"hub\"", "\"hub-b\"")
     });
@@ -76,6 +76,8 @@ fn two_hubs(section: &str, store: &str) {
     }
     let load = Load::paced(start.web_outbound, "reviews.default.mesh", 16, PER_SECOND);
     load.go_on(1_000);
+    let agents = |start: &Start| [1, 2].map(|index| start.processes[index].log());
+    let before = agents(&start).map(|log| log.len());
     start.processes[0].kill();
     for node in ["web", "reviews"] {
         until(&format!("{node} is at the other hub"), || {
@@ -89,6 +91,18 @@ fn two_hubs(section: &str, store: &str) {
                 before.iter().all(|serial| !now.contains(serial)).then_some(())
             });
         }
+    }
+    for (log, before) in agents(&start).iter().zip(before) {
+        let moving: Vec<&str> = log[before..].lines().collect();
+        assert!(
+            !moving.iter().any(|line| line.contains("WARN")),
+            "a move that works is no outage: {moving:#?}"
+        );
+        assert_eq!(
+            moving.iter().filter(|line| line.contains("followed elsewhere")).count(),
+            1,
+            "{moving:#?}"
+        );
     }
     start.sandbox.write("mesh.d/more.toml", "[[service]]\nname = \"more.default\"\nports = [{ name = \"http\", number = 80, protocol = \"http\" }]\n");
     until("what changed is told by the other hub", || {
@@ -104,6 +118,13 @@ fn two_hubs(section: &str, store: &str) {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && complaint.contains(store), "{complaint}");
     start.processes[0] = spawn("hub");
+    until("the first hub knows who is at the other", || {
+        let nodes = start.sandbox.run(&["ca", "node", "list", "--state-dir", "hub"]);
+        let nodes = String::from_utf8_lossy(&nodes.stdout).into_owned();
+        let is_elsewhere =
+            |node: &str| nodes.lines().any(|line| line.starts_with(node) && line.contains("at another hub"));
+        (is_elsewhere("web ") && is_elsewhere("reviews ")).then_some(())
+    });
     a_removal_is_heard_of(&start, &mut second);
 }
 

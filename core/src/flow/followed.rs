@@ -336,8 +336,19 @@ impl Followed {
         }
     }
 
-    /// The log tells an outage once; its later errors are in the status.
+    /// The log tells an outage once; its later errors are in the status. Who goes on elsewhere, or lists anew what was
+    /// lost, is no outage before that fails too.
     fn note_disconnected(&mut self, error: &RegistryError, now: SystemTime) {
+        match error {
+            RegistryError::Moved(_) if self.connected => {
+                return tracing::info!(registry = %self.name(), reason = %error, "it is followed elsewhere");
+            }
+            RegistryError::Gap(_) if self.connected => {
+                self.connected = false;
+                return tracing::debug!(registry = %self.name(), reason = %error, "it is listed anew");
+            }
+            _ => {}
+        }
         if self.last_error.is_none() {
             tracing::warn!(registry = %self.name(), %error, "registry lost: what it said last stays in force");
         }

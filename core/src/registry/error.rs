@@ -18,6 +18,9 @@ pub enum RegistryError {
     /// Words were lost: a full list is needed.
     #[error("gap: {0}")]
     Gap(String),
+    /// The stream broke, and another server that has the same words is there already: no outage.
+    #[error("moved: {0}")]
+    Moved(String),
 }
 
 impl RegistryError {
@@ -30,6 +33,7 @@ impl RegistryError {
             Self::Overloaded(_) => "overloaded",
             Self::Malformed(_) => "malformed",
             Self::Gap(_) => "gap",
+            Self::Moved(_) => "moved",
         }
     }
 }

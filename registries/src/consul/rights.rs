@@ -9,11 +9,16 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use weft_core::registry::{RegistryError, Right};
+use weft_core::{
+    name::ServiceName,
+    registry::{RegistryError, Right},
+};
 
 use super::{client::Client, known::Name, settings::ConsulSettings};
 use crate::http_client::Call;
 
+/// Where Consul says what a token may do.
+const AUTHORIZE: &str = "/v1/internal/acl/authorize";
 /// How many rights one question may ask for: Consul takes 64.
 const AT_ONCE: usize = 60;
 /// What reading all services needs.
@@ -169,6 +174,28 @@ pub(super) async fn rights(client: &Client, settings: &ConsulSettings) -> Result
     Ok(rights)
 }
 
+/// The rights to announce instances of these services at the agent that is asked, each with whether it is given. Empty
+/// without access control.
+pub(super) async fn to_announce(
+    client: &Client,
+    services: &[ServiceName],
+) -> Result<Vec<Right>, RegistryError> {
+    let mut rights = Vec::with_capacity(services.len());
+    for some in services.chunks(AT_ONCE) {
+        let asked: Vec<Value> =
+            some.iter().map(|service| question("service", "write", service.label())).collect();
+        // The agent registers where it is itself, whichever datacenter is followed.
+        let Some(decisions) = decide_at(client, AUTHORIZE, &asked).await? else { return Ok(Vec::new()) };
+        rights.extend(some.iter().zip(decisions).map(|(service, given)| Right {
+            name: format!("service \"{}\" write", service.label()),
+            given: Some(given),
+            needed_for: format!("announcing instances of {service}"),
+            optional: false,
+        }));
+    }
+    Ok(rights)
+}
+
 /// What a rule for some takes away of what the token may do for all. Which ones these are, Consul tells nobody who may not
 /// read its rules.
 async fn taken_away(client: &Client) -> Result<Option<Right>, RegistryError> {
@@ -210,8 +237,11 @@ fn question(resource: &str, access: &str, segment: &str) -> Value {
 
 /// Consul's decisions, in the order of the questions; none when it controls no access.
 async fn decide(client: &Client, asked: &[Value]) -> Result<Option<Vec<bool>>, RegistryError> {
-    let path = client.placed("/v1/internal/acl/authorize");
-    let answer = client.send(Method::POST, &path, &Value::from(asked)).await?;
+    decide_at(client, &client.placed(AUTHORIZE), asked).await
+}
+
+async fn decide_at(client: &Client, path: &str, asked: &[Value]) -> Result<Option<Vec<bool>>, RegistryError> {
+    let answer = client.send(Method::POST, path, &Value::from(asked)).await?;
     if answer.status.as_u16() == 401 && answer.said().contains("ACL support disabled") {
         return Ok(None);
     }

@@ -7,6 +7,7 @@
 use std::{
     mem,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
     vec,
 };
 
@@ -15,8 +16,8 @@ use futures_util::stream;
 use weft_core::registry::{Event, RegistryError, Resume, Scope};
 
 use super::{
-    access::Access, client::Client, configured::Understood, convert::Surroundings, follower::Follower,
-    settings::ConsulSettings,
+    absence::Absence, access::Access, client::Client, configured::Understood, convert::Surroundings,
+    follower::Follower, settings::ConsulSettings,
 };
 
 /// What a stream is made of.
@@ -27,6 +28,7 @@ pub(super) struct Source {
     pub(super) access: Arc<Access>,
     pub(super) understood: Understood,
     pub(super) left: Left,
+    pub(super) absence: Absence,
 }
 
 /// What a stream left that broke off; nothing otherwise. Clones are one.
@@ -58,9 +60,11 @@ pub(super) fn follow(
     scope: Scope,
     point: Option<Resume>,
 ) -> impl Stream<Item = Result<Event, RegistryError>> {
-    stream::unfold(State::Begin { source, scope, point }, |mut state| async move {
-        let item = state.next().await?;
-        Some((item, state))
+    let absence = source.absence.clone();
+    let begin = State::Begin { source, scope, point };
+    stream::unfold((begin, absence), |(mut state, absence)| async move {
+        let item = state.next(&absence).await?;
+        Some((item, (state, absence)))
     })
 }
 
@@ -84,7 +88,7 @@ struct Following {
 }
 
 impl State {
-    async fn next(&mut self) -> Option<Result<Event, RegistryError>> {
+    async fn next(&mut self, absence: &Absence) -> Option<Result<Event, RegistryError>> {
         loop {
             let error = match self {
                 Self::Over => return None,
@@ -104,14 +108,14 @@ impl State {
             if let Self::Following(following) = mem::replace(self, Self::Over) {
                 following.leave();
             }
-            return Some(Err(error));
+            return Some(Err(absence.explain(error, Instant::now())));
         }
     }
 }
 
 impl Following {
     fn begin(source: &Source, scope: &Scope, point: Option<Resume>) -> Result<Self, RegistryError> {
-        let Source { settings, around, access, understood, left } = source;
+        let Source { settings, around, access, understood, left, .. } = source;
         // Certificates are read before anything: without them, what is left stays where it is.
         let client = Client::new(settings, access.clone())?;
         let (follower, point) = match left.take(point.as_ref()) {

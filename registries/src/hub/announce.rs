@@ -70,9 +70,9 @@ impl Place for HubPlace {
         self.link.withdraw(announcement_key(&instance.endpoint)).await.map_err(fault)
     }
 
-    /// The link says so, once for all.
+    /// The link says so, once for all; and what broke with the former stream is announced on the one that stands.
     fn is_known_away(&self) -> bool {
-        self.standing().is_none()
+        self.standing().is_none() || self.standing() != self.stream
     }
 
     /// A new stream knows nothing of what was announced on the former one.
@@ -86,7 +86,8 @@ impl Place for HubPlace {
     }
 }
 
-fn since(state: &LinkState) -> Option<SystemTime> {
+/// Since when a stream stands; none while there is none.
+pub(super) fn since(state: &LinkState) -> Option<SystemTime> {
     match state {
         LinkState::Connected { since, .. } => Some(*since),
         LinkState::Connecting | LinkState::Away { .. } => None,

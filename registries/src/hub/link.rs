@@ -156,6 +156,8 @@ pub struct HubLink {
     state: watch::Receiver<LinkState>,
     bundles: watch::Receiver<Arc<[Bundle]>>,
     relayed: watch::Receiver<Option<Arc<RelayedStates>>>,
+    /// Whether there is another hub to go to.
+    has_others: bool,
     task: Arc<JoinHandle<()>>,
 }
 
@@ -174,9 +176,22 @@ impl HubLink {
         let (state, state_reader) = watch::channel(LinkState::Connecting);
         let (bundles, bundle_reader) = watch::channel(Arc::from([]));
         let (relayed, relayed_reader) = watch::channel(None);
+        let has_others = config.addresses.len() > 1;
         let task = tokio::spawn(keep(config, wanted, Outlets { state, bundles, relayed }));
         let task = Arc::new(task);
-        Self { wishes, state: state_reader, bundles: bundle_reader, relayed: relayed_reader, task }
+        Self {
+            wishes,
+            state: state_reader,
+            bundles: bundle_reader,
+            relayed: relayed_reader,
+            has_others,
+            task,
+        }
+    }
+
+    /// Whether several hubs are named, so that the loss of one need be none.
+    pub(super) fn has_others(&self) -> bool {
+        self.has_others
     }
 
     /// How the link is; may be waited on.
@@ -260,11 +275,36 @@ impl HubLink {
     }
 }
 
+/// What was tried in vain since the last stream broke.
+#[derive(Default)]
+struct Outage {
+    tried: usize,
+    /// Whether it was warned of, or somebody else does: of a registry that was followed on the stream the driver warns that
+    /// it is lost, with the same reason.
+    is_told: bool,
+}
+
+impl Outage {
+    /// One outage is one warning, however often it is tried meanwhile; and it is none before all hubs were tried.
+    fn note(&mut self, hub: &str, reason: &str, hubs: usize) {
+        self.tried += 1;
+        if self.tried >= hubs && !self.is_told {
+            self.is_told = true;
+            tracing::warn!(%reason, %hub, "no stream to the hub");
+        } else if self.tried == 1 && (hubs == 1 || !self.is_told) {
+            tracing::info!(%reason, %hub, "no stream to the hub");
+        } else {
+            tracing::debug!(%reason, %hub, "no stream to the hub still");
+        }
+    }
+}
+
 /// Connects, serves the stream until it breaks, pauses, and begins again, each time at the next hub.
 async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Outlets) {
     let mut pause = FIRST_PAUSE;
     let mut tried = 0;
     let mut sight = Sight::default();
+    let mut outage = Outage::default();
     // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
         let begun = tokio::time::Instant::now();
@@ -273,15 +313,10 @@ async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Out
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        // One outage is one warning, however often it is tried meanwhile. Of a registry that was followed on the stream, the
-        // driver warns that it is lost, with the same reason.
-        if matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
-            tracing::debug!(%reason, %hub, "no stream to the hub still");
-        } else if followed {
-            tracing::info!(%reason, %hub, "no stream to the hub");
-        } else {
-            tracing::warn!(%reason, %hub, "no stream to the hub");
+        if !matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
+            outage = Outage { tried: 0, is_told: followed };
         }
+        outage.note(hub, &reason, config.addresses.len());
         outlets.relayed.send_replace(None);
         outlets.state.send_modify(|state| match state {
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),

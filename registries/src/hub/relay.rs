@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_core::stream::BoxStream;
@@ -20,7 +20,7 @@ use weft_core::{
 };
 
 use super::{
-    announce::HubPlace,
+    announce::{HubPlace, since},
     link::{HubLink, LinkState},
 };
 use crate::{announcing::keep, narrow::Narrow};
@@ -87,14 +87,46 @@ impl HubRegistry {
             return Following::Ended(Some(RegistryError::Unreachable(reason)));
         }
         self.said.store(false, Ordering::Relaxed);
-        Following::Events(self.link.follow(self.narrow.clone(), point).await)
+        let stream = since(&state.borrow());
+        let events = self.link.follow(self.narrow.clone(), point).await;
+        Following::Events(Followed { events, link: self.link.clone(), stream })
     }
 }
 
 /// A watch, from its point of view.
 enum Following {
-    Events(mpsc::Receiver<Result<Event, RegistryError>>),
+    Events(Followed),
     Ended(Option<RegistryError>),
+}
+
+/// Words as they come over a stream.
+struct Followed {
+    events: mpsc::Receiver<Result<Event, RegistryError>>,
+    link: HubLink,
+    /// Since when that stands.
+    stream: Option<SystemTime>,
+}
+
+impl Followed {
+    async fn next(&mut self) -> Result<Event, RegistryError> {
+        let broke = || Err(RegistryError::Unreachable("the stream to the hub broke".to_owned()));
+        match self.events.recv().await.unwrap_or_else(broke) {
+            Err(RegistryError::Unreachable(reason)) if self.link.has_others() => Err(self.lost(reason).await),
+            word => word,
+        }
+    }
+
+    /// What it means that the stream broke: nothing where the next hub is there at once.
+    async fn lost(&self, reason: String) -> RegistryError {
+        let mut state = self.link.state();
+        let is_next = |state: &LinkState| since(state).is_some_and(|at| Some(at) != self.stream);
+        match timeout(PATIENCE, state.wait_for(is_next)).await.map(|next| next.map(|state| state.clone())) {
+            Ok(Ok(LinkState::Connected { hub, .. })) => {
+                RegistryError::Moved(format!("{reason}; the hub {hub} goes on"))
+            }
+            _ => RegistryError::Unreachable(reason),
+        }
+    }
 }
 
 impl Registry for HubRegistry {
@@ -133,13 +165,9 @@ impl Registry for HubRegistry {
 async fn next(following: Following) -> Option<(Result<Event, RegistryError>, Following)> {
     match following {
         Following::Ended(fault) => fault.map(|fault| (Err(fault), Following::Ended(None))),
-        Following::Events(mut events) => Some(match events.recv().await {
-            Some(Ok(event)) => (Ok(event), Following::Events(events)),
-            Some(Err(fault)) => (Err(fault), Following::Ended(None)),
-            None => {
-                let fault = RegistryError::Unreachable("the stream to the hub broke".to_owned());
-                (Err(fault), Following::Ended(None))
-            }
+        Following::Events(mut followed) => Some(match followed.next().await {
+            Ok(event) => (Ok(event), Following::Events(followed)),
+            Err(fault) => (Err(fault), Following::Ended(None)),
         }),
     }
 }

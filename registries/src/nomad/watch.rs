@@ -242,18 +242,19 @@ impl Follow {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
         let renews = Instant::now() >= self.renew_at;
         let hides = self.completeness == Completeness::Filtered;
-        if renews || hides || !self.seen.is(&names) || !names.denied.is_empty() || names.services.is_empty() {
-            self.judge(&names).await?;
-        }
+        let has_moved = !self.seen.is(&names) || !names.denied.is_empty() || names.services.is_empty();
+        let reopens = (renews || hides || has_moved) && self.judge(&names).await?;
         if renews {
             self.renew_at = Instant::now() + jittered(RENEW);
             self.unknown.clear();
             self.ask_who_we_are().await?;
+        }
+        if renews || reopens {
             self.read_nodes_again().await?;
         }
         let went_back = names.index < self.index;
         let is_due = self.swept.elapsed() >= SWEEP || !self.link.is_open();
-        if went_back || (names.index != self.index && is_due) {
+        if went_back || reopens || (names.index != self.index && is_due) {
             self.read_all(&names).await?;
         } else {
             self.read_names(&names).await?;
@@ -284,7 +285,9 @@ impl Follow {
     /// Reads everything, and says what is different.
     async fn sweep(&mut self) -> Result<(), RegistryError> {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
-        self.judge(&names).await?;
+        if self.judge(&names).await? {
+            self.read_nodes_again().await?;
+        }
         self.read_all(&names).await?;
         self.read_rest().await
     }
@@ -297,17 +300,19 @@ impl Follow {
         Ok(())
     }
 
-    /// Decides whether what is missing from the list is gone.
-    async fn judge(&mut self, names: &access::Names) -> Result<(), RegistryError> {
+    /// Decides whether what is missing from the list is gone. Returns whether streams are opened anew because of what may be
+    /// read now: what those before them had not told yet is lost, and with several of them our index may be beyond it.
+    async fn judge(&mut self, names: &access::Names) -> Result<bool, RegistryError> {
         let judged = access::judge(&self.client, &self.settings.namespaces, names, &self.seen).await?;
         let before = (mem::replace(&mut self.completeness, judged.0), mem::take(&mut self.denied));
         self.denied.clone_from(&names.denied);
         self.notice(Notice::Namespaces, judged.1);
         // What may be read decides which streams there are.
-        if before != (self.completeness, self.denied.clone()) && !self.link.is_down() {
+        let reopens = before != (self.completeness, self.denied.clone()) && !self.link.is_down();
+        if reopens {
             self.open_link();
         }
-        Ok(())
+        Ok(reopens)
     }
 
     async fn ask_who_we_are(&mut self) -> Result<(), RegistryError> {

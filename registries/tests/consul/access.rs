@@ -362,7 +362,7 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     let again = registry.rights().await.unwrap_err().to_string();
     assert!(again.contains("given back"), "{again}");
     let other = crate::bed::registry(&consul.url(), &login);
-    let probe = probe(&*other, &Limits::default(), SOON).await;
+    let probe = probe(&*other, &Limits::default(), &[], SOON).await;
     assert!(probe.is_well() && given().is_empty(), "a look leaves nothing behind: {probe:?}");
 }
 
@@ -373,7 +373,7 @@ async fn what_a_rule_for_one_denies_is_a_missing_right() {
         rule(&consul, rules);
         let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
         let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
-        let found = probe(&*registry, &Limits::default(), SOON).await;
+        let found = probe(&*registry, &Limits::default(), &[], SOON).await;
         assert_eq!((found.is_well(), found.complete), (false, Some(false)), "{rules}: {found:?}");
         let lacks = |it: &&Right| it.given == Some(false) && it.name.contains(kind);
         let right = found.rights.iter().find(lacks).unwrap_or_else(|| panic!("{rules}: {found:?}"));
@@ -382,5 +382,5 @@ async fn what_a_rule_for_one_denies_is_a_missing_right() {
     rule(&consul, ALL);
     let file = consul.scratch().write("agent", ruled(&consul)).unwrap();
     let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
-    assert!(probe(&*registry, &Limits::default(), SOON).await.is_well());
+    assert!(probe(&*registry, &Limits::default(), &[], SOON).await.is_well());
 }

@@ -236,7 +236,7 @@ async fn keys_that_contradict_each_other_are_told_by_a_look() {
         tokio::task::block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
     }
     let followed = registry(&consul.url(), SECTION);
-    let found = weft_registries::probe::probe(&*followed, &Limits::default(), SOON).await;
+    let found = weft_registries::probe::probe(&*followed, &Limits::default(), &[], SOON).await;
     assert_eq!((&found.error, found.rules), (&None, 3), "{found:?}");
     let told = |place: &str, words: &str| {
         let is_it = |it: &&OriginFault| it.place == place && it.message.contains(words);

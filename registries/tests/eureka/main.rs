@@ -199,17 +199,17 @@ async fn a_look_says_what_is_seen_and_what_is_not() {
     odd["instance"]["ipAddr"] = "169.254.169.254".into();
     eureka.register(&odd).unwrap();
     let found =
-        probe(&*registry(&format!("address = \"{}\"\n", eureka.url())), &Limits::default(), SOON).await;
+        probe(&*registry(&format!("address = \"{}\"\n", eureka.url())), &Limits::default(), &[], SOON).await;
     assert_eq!((found.endpoints, found.complete, found.error.as_deref()), (1, Some(true), None), "{found:?}");
     assert!(
         found.is_well() && found.skipped.iter().any(|fault| fault.message.contains("address of the link"))
     );
     let base = eureka.url().replace("/eureka/", "/nowhere");
-    let found = probe(&*registry(&format!("address = \"{base}\"\n")), &Limits::default(), SOON).await;
+    let found = probe(&*registry(&format!("address = \"{base}\"\n")), &Limits::default(), &[], SOON).await;
     assert!(found.error.unwrap().contains("ends in /eureka"));
     let gone = eureka.url();
     eureka.kill();
-    let found = probe(&*registry(&format!("address = \"{gone}\"\n")), &Limits::default(), SOON).await;
+    let found = probe(&*registry(&format!("address = \"{gone}\"\n")), &Limits::default(), &[], SOON).await;
     assert_eq!(found.error_kind, Some("unreachable"));
 }
 

@@ -238,7 +238,7 @@ fn not_taken(kubernetes: &Kubernetes) {
 
 /// Objects count although it cannot be written into them, which is told.
 async fn without_the_right_to_write(kubernetes: &Kubernetes, whole: &Path) {
-    let seen = probe(&*by(whole, ON), &Limits::default(), SOON).await;
+    let seen = probe(&*by(whole, ON), &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.rights.len() == 14, "{seen:?}");
     let role = role().replace("weft-all", "weft-no-status").replace("verbs: [patch]", "verbs: [get]");
     let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-no-status", &role).unwrap());

@@ -132,7 +132,7 @@ async fn an_address_that_serves_a_port_twice_is_two_endpoints_and_a_collision_is
         let addresses = instances.map(|it| it.unwrap().address.to_string());
         assert_eq!(addresses, ["10.50.8.1:8001", "10.50.8.1:8002"]);
     });
-    let seen = probe(&*by_admin(kubernetes, "namespaces = [\"twice\"]"), &Limits::default(), SOON).await;
+    let seen = probe(&*by_admin(kubernetes, "namespaces = [\"twice\"]"), &Limits::default(), &[], SOON).await;
     assert_eq!((seen.services, seen.endpoints), (2, 3), "{seen:?}");
     let told = seen.skipped.iter().find(|fault| fault.place == "kubernetes/one.twice").unwrap();
     for words in ["one-a", "one-b", "the first one stands"] {

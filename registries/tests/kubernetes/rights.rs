@@ -37,7 +37,7 @@ async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
     let whole = documents(READ_CLUSTER, "ClusterRole")[0];
     let kubeconfig =
         block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-read-cluster", whole).unwrap());
-    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), SOON).await;
+    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.complete == Some(true) && seen.rights.len() == 8, "{seen:?}");
     for (resource, full) in [
         ("services", "services"),
@@ -97,7 +97,7 @@ async fn a_narrow_registry_needs_no_right_outside() {
         }
         bound_in(kubernetes, "narrow", READ_NAMESPACE, "weft-read-namespace")
     });
-    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), SOON).await;
+    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert_eq!(seen.error_kind, Some("denied"), "{seen:?}");
     let registry = by(&kubeconfig, "namespaces = [\"narrow\"]");
     let rights = registry.rights().await.unwrap();

@@ -9,7 +9,10 @@ use weft_core::{
 };
 use weft_testbed::{Nomad, NomadOptions};
 
-use crate::support::{Follower, Job, View, registry, start, write_token};
+use crate::{
+    front::{Front, Stream},
+    support::{Follower, Job, View, registry, start, write_token},
+};
 
 const ALL: &str = "namespace \"*\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n";
 const SHOP: &str = "namespace \"shop\" { capabilities = [\"read-job\"] }\n";
@@ -192,6 +195,28 @@ async fn namespaces_that_are_named_are_followed_by_their_streams_with_the_rights
     token(&nomad, "one", &both);
     let view = one.until("all is seen", |view| view.services().len() == 4).await;
     assert!(!view.faults().join("\n").contains("event stream"), "{:?}", view.faults());
+}
+
+/// What one stream tells is no sign that the others have told all before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stream_had_not_told_when_a_right_opened_all_anew_is_read() {
+    let Some(nomad) = bed() else { return };
+    let both = format!("{SHOP}namespace \"default\" {{ capabilities = [\"read-job\"] }}\n");
+    nomad.nomad(&["namespace", "apply", "late"], "").unwrap();
+    Job { name: "last", namespace: "late", ..Job::default() }.run(&nomad);
+    let (_, secret) = token(&nomad, "weft", &both);
+    let front = Front::before(&nomad.url(), Stream::DeafOf("default"));
+    let (settings, _) = with_token(&nomad, &secret, "namespaces = [\"default\", \"shop\", \"late\"]\n");
+    let mut follower = Follower::of(registry(&front.url(), &settings));
+    follower.until("both are seen", |view| seen(view) == ["cart.shop", "web.default"]).await;
+    Job { count: 2, ..Job::default() }.run(&nomad);
+    nomad.await_service("web", 2).unwrap();
+    Job { name: "next", namespace: "shop", ..Job::default() }.run(&nomad);
+    let view = follower.until("what comes later is told", |view| view.services().len() == 3).await;
+    assert_eq!(view.endpoints("web.default").len(), 1, "the other stream is deaf");
+    token(&nomad, "weft", &format!("{both}namespace \"late\" {{ capabilities = [\"read-job\"] }}\n"));
+    let view = follower.until("what may be read now", |view| view.services().len() == 4).await;
+    assert_eq!((view.endpoints("web.default").len(), view.errors), (2, vec![]));
 }
 
 /// A right is taken away by a rule that says something else of the namespace, which is how it happens to people.

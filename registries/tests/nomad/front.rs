@@ -21,6 +21,8 @@ pub(crate) enum Stream {
     Short,
     /// It has a head and nothing more, as for who may read nothing.
     Empty,
+    /// Of this namespace: deaf. All others are let through.
+    DeafOf(&'static str),
 }
 
 /// Dropping it closes nothing: its threads end with their connections.
@@ -59,7 +61,9 @@ fn pass(mut client: TcpStream, server: &str, stream: Stream, asked: &AtomicUsize
     while let Ok(length @ 1..) = client.read(&mut buffer) {
         let is_stream = buffer[..length].starts_with(b"GET /v1/event/stream");
         asked.fetch_add(usize::from(is_stream), Ordering::SeqCst);
-        if is_stream {
+        let is_let_through = matches!(stream, Stream::DeafOf(namespace)
+            if !String::from_utf8_lossy(&buffer[..length]).contains(&format!("namespace={namespace}")));
+        if is_stream && !is_let_through {
             // Whatever was answered before is through: questions are not sent ahead.
             let server = TcpStream::connect(server.peer_addr().unwrap()).unwrap();
             return spoil(client, server, &buffer[..length], stream);
@@ -95,7 +99,7 @@ fn spoil(mut client: TcpStream, mut server: TcpStream, question: &[u8], stream: 
     let head = end_of_head(&answer).unwrap();
     let line = head + answer[head..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let sent = match stream {
-        Stream::Deaf | Stream::Short => answer[..line].to_vec(),
+        Stream::Deaf | Stream::DeafOf(_) | Stream::Short => answer[..line].to_vec(),
         Stream::Empty => answer[..head].to_vec(),
         Stream::Nameless => [b"HTTP/0.0", &answer[b"HTTP/1.1".len()..]].concat(),
     };

@@ -6,8 +6,9 @@ use std::{path::Path, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
     control::RelayedState,
-    name::RegistryName,
-    registry::{OriginFault, RegistryError},
+    identity::SpiffeId,
+    name::{RegistryName, ServiceName},
+    registry::{OriginFault, RegistryError, Right},
 };
 use weft_registries::{
     BuildError, Environment, Plan,
@@ -23,12 +24,13 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// What was found, and the registries that the hub relays; none of them where it did not say.
 pub(super) type Found = (Probe, Option<Vec<RegistryName>>);
 
-/// Looks at the hub at `address`, or at the one that the host joined by, for at most `within`. Must be called within a
-/// runtime.
+/// Looks at the hub at `address`, or at the one that the host joined by, for at most `within`; `announced` is what the host
+/// has announced there, and as whom. Must be called within a runtime.
 pub(super) async fn look(
     plan: &Plan,
     state_dir: &Path,
     address: Option<&str>,
+    announced: &[(ServiceName, SpiffeId)],
     within: Duration,
 ) -> Result<Found, BuildError> {
     let began = Instant::now();
@@ -36,7 +38,7 @@ pub(super) async fn look(
     let (mut probe, relayed) = match identity::look(state_dir, hubs) {
         Ok(config) => {
             let link = HubLink::start(config);
-            let found = linked(plan, &link, began + within, within).await;
+            let found = linked(plan, &link, announced, began + within, within).await;
             link.stop();
             found?
         }
@@ -67,6 +69,7 @@ async fn strange(address: Option<&str>, missing: &StateError, within: Duration) 
 async fn linked(
     plan: &Plan,
     link: &HubLink,
+    announced: &[(ServiceName, SpiffeId)],
     deadline: Instant,
     within: Duration,
 ) -> Result<Found, BuildError> {
@@ -74,8 +77,10 @@ async fn linked(
     let is_settled = |state: &LinkState| !matches!(state, LinkState::Connecting);
     let settled = timeout_at(deadline, state.wait_for(is_settled)).await;
     let settled = settled.ok().and_then(Result::ok).map(|state| state.clone());
-    let registries = match settled {
-        Some(LinkState::Connected { registries, .. }) => registries.to_vec(),
+    let (registries, rights) = match settled {
+        Some(LinkState::Connected { registries, granted, .. }) => {
+            (registries.to_vec(), rights(&granted, announced))
+        }
         Some(LinkState::Away { reason, .. }) => {
             return Ok((failed(&RegistryError::Unreachable(reason)), None));
         }
@@ -85,17 +90,30 @@ async fn linked(
         }
     };
     if registries.is_empty() {
-        return Ok((Probe { complete: Some(true), ..Probe::default() }, Some(registries)));
+        return Ok((Probe { complete: Some(true), rights, ..Probe::default() }, Some(registries)));
     }
     let environment = Environment { hub: Some(HubRegistry::factory(link.clone())), ..Environment::default() };
     let registry = plan.build(&environment)?;
-    let mut found = probe(&*registry, &plan.limits, deadline.saturating_duration_since(Instant::now())).await;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut found = probe(&*registry, &plan.limits, &[], left).await;
+    found.rights.extend(rights);
     let mut told = link.relayed();
     let told = timeout(TOLD_WITHIN, told.wait_for(Option::is_some)).await;
     if let Some(states) = told.ok().and_then(Result::ok).and_then(|states| states.clone()) {
         add_states(&mut found, &states);
     }
     Ok((found, Some(registries)))
+}
+
+/// The identities as which something is announced, each with whether the host's token granted it.
+fn rights(granted: &[SpiffeId], announced: &[(ServiceName, SpiffeId)]) -> Vec<Right> {
+    let right = |(service, identity): &(ServiceName, SpiffeId)| Right {
+        name: format!("a token that grants {identity}"),
+        given: Some(granted.contains(identity)),
+        needed_for: format!("announcing instances of {service}"),
+        optional: false,
+    };
+    announced.iter().map(right).collect()
 }
 
 /// What the hub says of its registries, beside what they say through it.

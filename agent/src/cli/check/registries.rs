@@ -9,7 +9,11 @@ use std::{
 
 use serde::Serialize;
 use weft_core::{
-    compile::Join, config::SourceFile, identity::TrustDomain, name::RegistryName, registry::OriginFault,
+    compile::Join,
+    config::SourceFile,
+    identity::{SpiffeId, TrustDomain},
+    name::{RegistryName, ServiceName},
+    registry::OriginFault,
 };
 use weft_registries::{
     Environment, Plan,
@@ -93,9 +97,16 @@ struct Subject {
 }
 
 enum What {
-    Registry(Box<Plan>),
+    Registry {
+        plan: Box<Plan>,
+        /// The services of which instances are announced there.
+        announced: Vec<ServiceName>,
+    },
     Hub(Box<AtHub>),
-    Store { prefix: String, server: SharedStore },
+    Store {
+        prefix: String,
+        server: SharedStore,
+    },
 }
 
 /// A registry that a hub relays.
@@ -109,12 +120,14 @@ struct AtHub {
     joins: Vec<Join>,
     /// The registries of the file.
     configured: Vec<RegistryName>,
+    /// What is announced there: each service, and as whom.
+    announced: Vec<(ServiceName, SpiffeId)>,
 }
 
 impl What {
     fn name(&self) -> String {
         match self {
-            Self::Registry(plan) => plan.name.value.to_string(),
+            Self::Registry { plan, .. } => plan.name.value.to_string(),
             Self::Hub(at) => at.plan.name.value.to_string(),
             Self::Store { .. } => STORE.to_owned(),
         }
@@ -122,7 +135,7 @@ impl What {
 
     fn kind(&self) -> &'static str {
         match self {
-            Self::Registry(plan) => plan.kind,
+            Self::Registry { plan, .. } => plan.kind,
             Self::Hub(at) => at.plan.kind,
             Self::Store { server, .. } => store::kind(server),
         }
@@ -152,7 +165,18 @@ fn of_hub(config: HubConfig) -> Vec<What> {
         StoreConfig::Embedded => None,
         StoreConfig::Shared { prefix, server } => Some(What::Store { prefix, server }),
     };
-    config.registries.into_iter().map(|plan| What::Registry(Box::new(plan))).chain(store).collect()
+    let registry = |plan| What::Registry { plan: Box::new(plan), announced: Vec::new() };
+    config.registries.into_iter().map(registry).chain(store).collect()
+}
+
+/// What a file has announced in a registry: each service, and as whom.
+fn announced_in(config: &AgentConfig, registry: &RegistryName) -> Vec<(ServiceName, SpiffeId)> {
+    let there = config.announcements.iter().filter(|it| it.terms.registries.contains(registry));
+    let mut announced: Vec<_> =
+        there.map(|it| (it.port.service.clone(), it.workload.identity.clone())).collect();
+    announced.sort();
+    announced.dedup();
+    announced
 }
 
 /// Of several hubs each is looked at: one that is away is no loss until another one is, too.
@@ -167,12 +191,18 @@ fn of_agent(config: &AgentConfig) -> Vec<What> {
             is_one_of_several: config.hubs.len() > 1,
             joins: config.joins.clone(),
             configured: configured.clone(),
+            announced: announced_in(config, &plan.name.value),
         }))
     };
     let subjects = config.registries.iter().flat_map(|plan| match (plan.kind, config.hubs.as_slice()) {
         ("hub", []) => vec![at_hub(plan, None)],
         ("hub", hubs) => hubs.iter().map(|hub| at_hub(plan, Some(hub.to_string()))).collect(),
-        _ => vec![What::Registry(Box::new(plan.clone()))],
+        _ => {
+            let mut announced: Vec<_> =
+                announced_in(config, &plan.name.value).into_iter().map(|(service, _)| service).collect();
+            announced.dedup();
+            vec![What::Registry { plan: Box::new(plan.clone()), announced }]
+        }
     });
     subjects.collect()
 }
@@ -183,9 +213,11 @@ async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looke
     let (name, kind) = (what.name(), what.kind());
     let mut looked = Looked { file, name, kind, hub: None, relays: None, passed_over: None, probe: None };
     match (what, domain) {
-        (What::Registry(plan), trust_domain) => {
+        (What::Registry { plan, announced }, trust_domain) => {
             match plan.build(&Environment { trust_domain, ..Environment::default() }) {
-                Ok(registry) => looked.probe = Some(probe(&*registry, &plan.limits, within).await),
+                Ok(registry) => {
+                    looked.probe = Some(probe(&*registry, &plan.limits, &announced, within).await);
+                }
                 Err(error) => looked.passed_over = Some(error.to_string()),
             }
         }
@@ -200,7 +232,8 @@ async fn one(Subject { file, domain, what }: Subject, within: Duration) -> Looke
 
 impl AtHub {
     async fn look(self, looked: &mut Looked, within: Duration) {
-        let found = hub::look(&self.plan, &self.state_dir, self.address.as_deref(), within).await;
+        let found =
+            hub::look(&self.plan, &self.state_dir, self.address.as_deref(), &self.announced, within).await;
         looked.hub = self.address.filter(|_| self.is_one_of_several);
         let (mut probe, relays) = match found {
             Ok(found) => found,
@@ -297,7 +330,7 @@ fn details(out: &mut impl Write, looked: &Looked) -> io::Result<()> {
                 )?;
             }
             Some(false) => {
-                writeln!(out, "{name}: missing right: {}: without it, {}", right.name, right.needed_for)?
+                writeln!(out, "{name}: missing right: {}: needed for {}", right.name, right.needed_for)?
             }
             None => {
                 writeln!(out, "{name}: the server does not tell whether this right is given: {}", right.name)?

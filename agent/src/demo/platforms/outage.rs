@@ -62,7 +62,8 @@ impl Sight {
         let rows = self.registries.iter().filter_map(|rows| row(rows, kind));
         let lost: Vec<&Registry> = rows.filter(|row| row.state != "connected").collect();
         let Some(first) = lost.first() else { return (false, "connected".into()) };
-        let age = first.age_s.map_or_else(String::new, |age| format!(" for {age} s"));
+        // When it was lost is another matter: a registry that rests is confirmed now and then.
+        let age = first.age_s.map_or_else(String::new, |age| format!(", confirmed {age} s ago"));
         let error = first.error.as_deref().unwrap_or("no error yet");
         (
             true,
@@ -131,5 +132,27 @@ impl Since {
     /// How often instances on a platform have answered.
     pub(super) fn served(&self, kind: Kind) -> u64 {
         served(&self.now, kind) - served(&self.before, kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_lost_registry_is_that_of_its_last_confirmation_as_in_the_status() {
+        let row = |state: &str| Registry {
+            scope: "consul".into(),
+            state: state.into(),
+            age_s: Some(12),
+            error: Some("connection refused".into()),
+            counts: Default::default(),
+            faults: Vec::new(),
+            unconfirmed: Vec::new(),
+        };
+        let registries = vec![vec![row("away")], vec![row("connected")]];
+        let sight = Sight { registries, endpoints: Vec::new() };
+        let told = "away, confirmed 12 s ago, say 1 of 2 agents: connection refused";
+        assert_eq!(sight.state(Kind::Consul), (true, told.into()));
     }
 }

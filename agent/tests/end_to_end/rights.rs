@@ -1,0 +1,83 @@
+//! `weft check --registry` with tokens that may read and no more: what is missing is named as whoever gives it writes it.
+
+use serde_json::Value;
+use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
+
+use crate::support::Sandbox;
+
+const READ: &str = "service_prefix \"\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }\n";
+
+fn with_acl() -> Option<Consul> {
+    let home = required(installed(Kind::Consul))?;
+    Some(Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap())
+}
+
+/// The names of the rights that are missing in the only registry or store of a file, and what is said to a person.
+fn missing(sandbox: &Sandbox, file: &str) -> (Vec<String>, String) {
+    let output = sandbox.run(&["check", "--registry", "-o", "json", file]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let looked = report["registries"][0].clone();
+    assert!(looked["error"].is_null(), "{looked}");
+    let rights = looked["rights"].as_array().unwrap().iter();
+    let missing = rights.filter(|right| right["given"] == false && right["optional"] == false);
+    let names: Vec<String> = missing.map(|right| right["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(output.status.success(), names.is_empty(), "{looked}");
+    let told = sandbox.run(&["check", "--registry", file]);
+    (names, String::from_utf8_lossy(&told.stdout).into_owned())
+}
+
+#[test]
+fn who_is_to_announce_needs_the_right_to_do_so() {
+    let Some(consul) = with_acl() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "weft.toml",
+        &format!(
+            "trust_domain = \"demo.mesh\"\n[inbound]\nlisten = \"127.0.0.1:15008\"\n\
+             [identity]\nkind = \"files\"\ndirectory = {:?}\n[[registry]]\nkind = \"consul\"\naddress = {:?}\ntoken_file = \"token\"\n\
+             [[workload]]\nname = \"web\"\nidentity = \"spiffe://demo.mesh/ns/default/sa/web\"\n\
+             [[workload.port]]\nservice = \"web.default\"\nname = \"http\"\naddress = \"127.0.0.1:8080\"\n\
+             announce = {{ registries = \"consul\" }}\n",
+            sandbox.root(),
+            consul.url()
+        ),
+    );
+    let token = consul.create_token(READ).unwrap();
+    sandbox.write("token", &token.secret);
+    let (names, told) = missing(&sandbox, "weft.toml");
+    assert_eq!(names, ["service \"web\" write"], "{told}");
+    let line = "consul: missing right: service \"web\" write: needed for announcing instances of web.default";
+    assert!(told.contains(line), "{told}");
+    let token = consul.create_token(&format!("{READ}service \"web\" {{ policy = \"write\" }}\n")).unwrap();
+    sandbox.write("token", &token.secret);
+    let (names, told) = missing(&sandbox, "weft.toml");
+    assert_eq!(names, Vec::<String>::new(), "{told}");
+    let services = consul.call("GET", "/v1/catalog/services", "").unwrap().json();
+    assert!(services.get("web").is_none(), "nothing is announced by who looks: {services}");
+}
+
+#[test]
+fn who_shares_a_store_is_told_the_rules_that_its_token_lacks() {
+    let Some(consul) = with_acl() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "hub.toml",
+        &format!(
+            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"consul\"\naddresses = {:?}\ntoken_file = \"token\"\n",
+            consul.url()
+        ),
+    );
+    let (keys, sessions) =
+        ("key_prefix \"weft/\" { policy = \"write\" }", "session_prefix \"\" { policy = \"write\" }");
+    for (rules, lacking) in [
+        ("key_prefix \"weft/\" { policy = \"read\" }".to_owned(), vec![keys, sessions, keys]),
+        (format!("key_prefix \"weft/\" {{ policy = \"read\" }}\n{sessions}"), vec![keys, keys]),
+        (keys.to_owned(), vec![sessions]),
+        (format!("{keys}\n{sessions}"), vec![]),
+    ] {
+        sandbox.write("token", &consul.create_token(&rules).unwrap().secret);
+        let (names, told) = missing(&sandbox, "hub.toml");
+        assert_eq!(names, lacking, "{told}");
+        assert!(lacking.is_empty() || told.contains(&format!("missing right: {}", lacking[0])), "{told}");
+    }
+}
