@@ -335,3 +335,35 @@ fn sayer_text(sayer: Sayer) -> &'static str {
         Sayer::Default => "the default",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_for_which_zones_those_are_meant_that_take_the_calls() {
+        let upstream = |number: u8, tier: u8, zones: Option<&str>| Upstream {
+            registry: "kubernetes".parse().unwrap(),
+            endpoint: Arc::new(Endpoint {
+                service: "web.shop".parse().unwrap(),
+                port_name: "http".parse().unwrap(),
+                instance: format!("web-{number}").parse().unwrap(),
+                address: (std::net::IpAddr::from([10, 0, 0, number]), 80).into(),
+                mesh_address: None,
+                identity: None,
+                identity_from: IdentityFrom::Declared,
+                tls: TlsMode::Off,
+                labels: zones.map(|zones| (FOR_ZONES, zones)).into_iter().collect(),
+                weight: 1,
+                locality: weft_core::locality::Locality::new("eu/a").unwrap(),
+                health: Health::Healthy,
+            }),
+            tier,
+            state: weft_core::table::LazyState::default(),
+        };
+        let other = upstream(2, 1, Some("a"));
+        let told = outranked(&other, &upstream(1, 0, Some("b,c")));
+        assert_eq!(told, "nearer ones take the calls: web-1 in eu/a, meant for b,c");
+        assert_eq!(outranked(&other, &upstream(1, 0, None)), "nearer ones take the calls: web-1 in eu/a");
+    }
+}

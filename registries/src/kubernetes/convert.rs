@@ -55,6 +55,8 @@ pub(super) struct Conversion {
 pub(super) struct ServiceView {
     /// None when it is none for us; the faults say why.
     service: Option<Arc<Service>>,
+    /// What is told of it: the same, but where it does not say how it is called.
+    told: Option<Arc<Service>>,
     faults: Vec<OriginFault>,
     /// The address type of the slices that stand where an instance has addresses of two families.
     pub(super) family: &'static str,
@@ -64,8 +66,6 @@ pub(super) struct ServiceView {
     disregards_readiness: bool,
     /// Whether an annotation of it was meant for the mesh, and nobody knows what it was to say.
     is_misspelt: bool,
-    /// Whether its annotation does not say how it is called.
-    is_unread: bool,
 }
 
 /// A slice and what it is joined with.
@@ -82,17 +82,18 @@ pub(super) struct SliceView<'a> {
 impl ServiceView {
     /// Whether it is a service for us.
     pub(super) fn is_taken_over(&self) -> bool {
-        self.service.is_some()
+        self.told.is_some()
     }
 
-    /// The same; where it is not said how it is called, as it was called before.
+    /// The same; where it does not say how it is called, as it was called before.
     pub(super) fn after(mut self, before: Option<&Self>) -> Self {
-        let Some(known) = before.and_then(|before| before.service.clone()).filter(|_| self.is_unread) else {
+        let is_unread = self.service.is_some() && self.told.is_none();
+        let Some(known) = before.and_then(|before| before.told.clone()).filter(|_| is_unread) else {
             return self;
         };
-        self.service = Some(known);
+        self.told = Some(known);
         for fault in self.faults.iter_mut().filter(|fault| fault.keeps_last_good) {
-            // It is known here what that is, and what stands beside it goes on to change.
+            // It is known here what that is, and other names of it go on to change.
             fault.keeps_last_good = false;
             fault.message += ": what it said before stands";
         }
@@ -100,7 +101,7 @@ impl ServiceView {
     }
 
     pub(super) fn words(&self) -> Words {
-        let resources = self.service.iter().cloned().map(Resource::Service).collect();
+        let resources = self.told.iter().cloned().map(Resource::Service).collect();
         Words { resources, faults: self.faults.clone() }
     }
 }
@@ -142,14 +143,15 @@ impl Conversion {
         let disregards_readiness = service.spec.publish_not_ready_addresses.unwrap_or(false);
         let is_misspelt = service.metadata.annotations.as_ref().is_some_and(|it| !it.strays().is_empty());
         let is_unread = bounded.faults.iter().any(|fault| fault.keeps_last_good);
+        let read = read.map(Arc::new);
         ServiceView {
-            service: read.map(Arc::new),
+            told: read.clone().filter(|_| !is_unread),
+            service: read,
             faults: bounded.faults,
             family,
             alias,
             disregards_readiness,
             is_misspelt,
-            is_unread,
         }
     }
 
@@ -180,7 +182,6 @@ impl Conversion {
             let fault = names::fault(key, "its annotation does not say how it is called");
             // The first: of many the last are left out.
             faults.insert(0, OriginFault { keeps_last_good: true, ..fault });
-            return None;
         }
         let mut ports: Vec<ServicePort> = Vec::new();
         for port in spec.ports.iter().flatten() {
@@ -266,13 +267,7 @@ impl Conversion {
         let Some(read) = view.service else {
             return Err(format!("there is no service {}", names::quoted(service)));
         };
-        let Some(service) = &read.service else {
-            if read.is_unread {
-                let fault = names::fault(view.key, "its service does not say how it is called");
-                words.faults.push(OriginFault { keeps_last_good: true, ..fault });
-            }
-            return Ok(());
-        };
+        let Some(service) = &read.service else { return Ok(()) };
         if !matches!(&*slice.address_type, "IPv4" | "IPv6") {
             let kind = names::quoted(&slice.address_type);
             return Err(format!("its addresses are of type {kind}: only IPv4 and IPv6 are called"));
