@@ -317,11 +317,23 @@ async fn an_only_hub_is_kept_whatever_it_sees() {
 
 #[tokio::test]
 async fn an_outage_is_one_warning_whatever_is_tried_meanwhile() {
+    outage_of(1).await;
+}
+
+#[tokio::test]
+async fn of_several_hubs_an_outage_is_one_warning_too() {
+    outage_of(2).await;
+}
+
+async fn outage_of(hubs: usize) {
     let said = Arc::new(Said::default());
     let _guard = tracing::subscriber::set_default(said.clone());
     let mesh = Mesh::new();
-    let address = mesh.hub().await.close().await;
-    let link = mesh.link(&address);
+    let mut addresses = Vec::new();
+    for _ in 0..hubs {
+        addresses.push(mesh.hub().await.close().await);
+    }
+    let link = mesh.link_to(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
     let registry = registry(&link);
     let leases: Vec<_> = (1..4).map(|number| registry.register(instance(number)).unwrap()).collect();
     away(&link).await;
@@ -357,6 +369,31 @@ async fn who_follows_a_hub_that_is_lost_is_told_and_it_is_not_warned_of_twice() 
     let lines = said.0.lock().unwrap().clone();
     assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("no stream to the hub")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn who_follows_is_told_that_the_next_hub_goes_on_and_nobody_is_warned() {
+    let said = Arc::new(Said::default());
+    let _guard = tracing::subscriber::set_default(said.clone());
+    let mesh = Mesh::new();
+    let (mut first, mut second) = (mesh.hub().await, mesh.hub().await);
+    let link = mesh.link_to(&[&first.address, &second.address]);
+    let mut stream = first.stream().await;
+    stream.welcome().await;
+    connected(&link).await;
+    let registry = registry(&link);
+    let following = tokio::spawn(async move { registry.watch(scope(), None).next().await });
+    subscribed(&mut stream).await;
+    drop(stream);
+    first.close().await;
+    away(&link).await;
+    pass(SECOND).await;
+    let mut stream = second.stream().await;
+    stream.welcome().await;
+    let told = time::timeout(DEADLINE, following).await.expect("in time").unwrap();
+    assert!(matches!(told, Some(Err(RegistryError::Moved(_)))), "{told:?}");
+    let lines = said.0.lock().unwrap().clone();
+    assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
 }
 
 fn instance(number: u8) -> Arc<LocalInstance> {
