@@ -351,7 +351,7 @@ mod tests {
                 address: (std::net::IpAddr::from([10, 0, 0, number]), 80).into(),
                 mesh_address: None,
                 identity: None,
-                identity_from: IdentityFrom::Declared,
+                said_by: Default::default(),
                 tls: TlsMode::Off,
                 labels: zones.map(|zones| (FOR_ZONES, zones)).into_iter().collect(),
                 weight: 1,

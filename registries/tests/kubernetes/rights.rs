@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use futures_util::future::join_all;
 use tokio::task::block_in_place;
 use weft_core::{merge::Limits, registry::RegistryError};
 use weft_registries::probe::probe;
@@ -39,35 +40,39 @@ async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
         block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-read-cluster", whole).unwrap());
     let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.complete == Some(true) && seen.rights.len() == 8, "{seen:?}");
-    for (resource, full) in [
+    let resources = [
         ("services", "services"),
         ("endpointslices", "endpointslices.discovery.k8s.io"),
         ("pods", "pods"),
         ("nodes", "nodes"),
-    ] {
-        for verb in ["list", "watch"] {
-            let name = format!("without-{verb}-{resource}");
-            let role = role_without(&name, resource, verb);
-            let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for(&name, &name, &role).unwrap());
-            let registry = by(&kubeconfig, "");
-            let rights = registry.rights().await.unwrap();
-            let missing: Vec<&str> =
-                rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
-            assert_eq!(missing, [format!("{verb} {full}")]);
-            let mut follower = Follower::new(registry, None);
-            let place = if resource == "nodes" { String::new() } else { " in all namespaces".into() };
-            let words = format!("not allowed: {verb} {full}{place}");
-            let is_told = |view: &crate::follower::View<'_>| {
-                let scopes = view.seen.snapshot.scopes.values();
-                let origins = scopes.flat_map(|state| state.origins.values());
-                let faults = origins.flat_map(|origin| origin.faults.iter()).map(|fault| &fault.message);
-                faults.chain(&view.seen.errors).any(|message| message.contains(&words))
-            };
-            follower.until(&words, SOON * 4, is_told).await.unwrap();
-            // What has no nodes is still told.
-            assert!(follower.view(|view| view.seen.commits > 0) || resource != "nodes");
-        }
-    }
+    ];
+    // A right that is missing is waited for, as long as one that is new may take: all at once.
+    let lacking = resources.into_iter().flat_map(|known| ["list", "watch"].map(|verb| (known, verb)));
+    join_all(lacking.map(|((resource, full), verb)| is_named(kubernetes, resource, full, verb))).await;
+}
+
+/// Who lacks one right is told so, by the questions about rights and by what is followed.
+async fn is_named(kubernetes: &Kubernetes, resource: &str, full: &str, verb: &str) {
+    let name = format!("without-{verb}-{resource}");
+    let role = role_without(&name, resource, verb);
+    let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for(&name, &name, &role).unwrap());
+    let registry = by(&kubeconfig, "");
+    let rights = registry.rights().await.unwrap();
+    let missing: Vec<&str> =
+        rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
+    assert_eq!(missing, [format!("{verb} {full}")]);
+    let mut follower = Follower::new(registry, None);
+    let place = if resource == "nodes" { String::new() } else { " in all namespaces".into() };
+    let words = format!("not allowed: {verb} {full}{place}");
+    let is_told = |view: &crate::follower::View<'_>| {
+        let scopes = view.seen.snapshot.scopes.values();
+        let origins = scopes.flat_map(|state| state.origins.values());
+        let faults = origins.flat_map(|origin| origin.faults.iter()).map(|fault| &fault.message);
+        faults.chain(&view.seen.errors).any(|message| message.contains(&words))
+    };
+    follower.until(&words, SOON * 4, is_told).await.unwrap();
+    // What has no nodes is still told.
+    assert!(follower.view(|view| view.seen.commits > 0) || resource != "nodes");
 }
 
 /// A kubeconfig of somebody who has in a namespace, and is called as that, the only role of a file and nothing else.
