@@ -274,8 +274,10 @@ impl Compiler {
             here: &self.config.locality,
             nearest: group.entries().any(|(_, entry)| entry.service.as_ref().is_some_and(|it| it.nearest)),
         };
-        let (sets, mut diagnostics) = endpoints::sets(&group, tiers, &old.sets, &known);
-        let Routes { routes, overruled, hidden } = group.routes(&kept.routes, &old);
+        let measure = endpoints::measure(&group);
+        let (sets, mut diagnostics) = endpoints::sets(&group, measure.as_ref(), tiers, &old.sets, &known);
+        let owner = measure.map(|(registry, _)| registry);
+        let Routes { routes, overruled, hidden } = group.routes(owner, &kept.routes, &old);
         diagnostics.extend(overruled.into_iter().chain(hidden.iter().cloned()));
         let unit = Unit { services: group.services(), sets, routes, hidden, place: before.place };
         for backend in unit::backends(key, &unit.routes) {

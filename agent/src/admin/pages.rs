@@ -33,7 +33,8 @@ pub fn services(table: &Table, snapshot: &Snapshot, now: SystemTime) -> Vec<view
                 hosts.get(&destination.key).into_iter().flatten().map(ToString::to_string).collect();
             hosts.sort();
             // Of a join the others may go on.
-            let departed = snapshot.departed(&destination.key).filter(|_| endpoints.is_empty());
+            let departed = snapshot.departed(&destination.key);
+            let departed = departed.filter(|it| endpoints.is_empty() && !it.service.declared);
             let gone_s = departed.map(|it| now.duration_since(it.since).unwrap_or_default().as_secs());
             view::Service {
                 registry: destination.key.registry.to_string(),

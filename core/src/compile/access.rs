@@ -38,8 +38,8 @@ pub(super) struct Policies {
 /// Who knows a service.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// See [`owners`].
-    pub(super) owners: Vec<RegistryName>,
+    /// Whose word on it counts.
+    pub(super) owners: Owners,
     /// Whether any registry declares it or a local workload serves it.
     pub(super) exists: bool,
 }
@@ -116,8 +116,8 @@ impl Policies {
             }
             PolicyTarget::Service(service) => {
                 let standing = self.targets.get(service).filter(|standing| standing.exists)?;
-                let owner = standing.owners.first().or(self.authority.as_ref())?;
-                if owner == registry || standing.owners.contains(registry) {
+                let owner = standing.owners.known.first().or(self.authority.as_ref())?;
+                if owner == registry || standing.owners.have_say(registry) {
                     return None;
                 }
                 format!(
@@ -132,14 +132,14 @@ impl Policies {
     pub(super) fn inbound(
         &self,
         workload: &Workload,
-        owners: &dyn Fn(&ServiceName) -> Vec<RegistryName>,
+        owners: &dyn Fn(&ServiceName) -> Owners,
         old: Option<&View>,
     ) -> std::collections::HashMap<(ServiceName, u16), Arc<InboundPort>, foldhash::fast::RandomState> {
         let ports = workload.ports.iter().map(|port| {
             let key = (port.service.clone(), port.address.port());
             let owners = owners(&port.service);
             let authorization = self.authorization(workload, port, &owners);
-            let registry = owners.first();
+            let registry = owners.known.first();
             let before = old.and_then(|view| view.inbound.get(&key));
             let same = before.filter(|before| {
                 before.port == *port
@@ -155,15 +155,11 @@ impl Policies {
         ports.collect()
     }
 
-    /// What any registry denies counts. What a registry allows counts at services whose names it owns; for the whole
-    /// mesh or an identity, also what the most authoritative registry of configuration allows. So no lesser registry lets
-    /// anybody in, or shuts others out by allowing somebody, where it has no say; not even while the other says nothing.
-    fn authorization(
-        &self,
-        workload: &Workload,
-        port: &WorkloadPort,
-        owners: &[RegistryName],
-    ) -> Authorization {
+    /// What any registry denies counts. What a registry allows counts at services whose names it owns; at a service by name
+    /// also where it ranks before who owns that; for the whole mesh or an identity, also what the most authoritative registry
+    /// of configuration allows. So no lesser registry lets anybody in, or shuts others out by allowing somebody, where it has
+    /// no say; not even while the other says nothing.
+    fn authorization(&self, workload: &Workload, port: &WorkloadPort, owners: &Owners) -> Authorization {
         let mut authorization = Authorization {
             trust_domain: workload.identity.trust_domain(),
             deny: Vec::new(),
@@ -171,15 +167,15 @@ impl Policies {
         };
         for ((registry, _), ready) in &self.ready {
             let deny = ready.declared.action == Action::Deny;
-            let owned = owners.contains(registry);
+            let owned = owners.known.contains(registry);
             let (selected, counts) = match &ready.declared.target {
                 PolicyTarget::Mesh => (true, owned || self.authority.as_ref() == Some(registry)),
                 PolicyTarget::Identity(identity) => {
                     (*identity == workload.identity, owned || self.authority.as_ref() == Some(registry))
                 }
                 PolicyTarget::Service(service) => {
-                    let of_nobody = owners.is_empty() && self.authority.as_ref() == Some(registry);
-                    (*service == port.service, owned || of_nobody)
+                    let of_nobody = owners.known.is_empty() && self.authority.as_ref() == Some(registry);
+                    (*service == port.service, owners.have_say(registry) || of_nobody)
                 }
             };
             if selected && (deny || counts) {
@@ -191,20 +187,44 @@ impl Policies {
     }
 }
 
-/// The registries whose word on a service name counts: the most authoritative one that declares it, and those that it
-/// is joined with. None at all when nobody declares it.
+/// The registries whose word on a service name counts.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    /// The most authoritative one that declares it, and those that it is joined with. None at all when nobody declares it.
+    known: Vec<RegistryName>,
+    /// Those that rank before it: each could declare the service itself.
+    before: Vec<RegistryName>,
+}
+
+impl Owners {
+    /// Whether what a registry allows at the service counts.
+    fn have_say(&self, registry: &RegistryName) -> bool {
+        self.known.contains(registry) || self.before.contains(registry)
+    }
+}
+
+/// Whose word on a service name counts.
 pub(super) fn owners(
     snapshot: &Snapshot,
     precedence: &[RegistryName],
     joins: &[Join],
     name: &ServiceName,
-) -> Vec<RegistryName> {
+) -> Owners {
     let declares = |registry: &&RegistryName| {
         snapshot.partitions.get(*registry).is_some_and(|partition| declares(partition, name))
     };
-    let Some(owner) = ranked(snapshot, precedence).find(declares) else { return Vec::new() };
-    let key = ServiceKey { registry: owner.clone(), service: name.clone() };
-    members(joins, &key).into_iter().map(|key| key.registry).collect()
+    let mut before = Vec::new();
+    for registry in ranked(snapshot, precedence) {
+        if declares(&registry) {
+            let key = ServiceKey { registry: registry.clone(), service: name.clone() };
+            return Owners {
+                known: members(joins, &key).into_iter().map(|key| key.registry).collect(),
+                before,
+            };
+        }
+        before.push(registry.clone());
+    }
+    Owners::default()
 }
 
 /// Whether a registry declares the service, or its name is still kept for it.
@@ -217,7 +237,7 @@ fn declares(partition: &Partition, name: &ServiceName) -> bool {
 pub(super) fn standing(snapshot: &Snapshot, config: &CompileConfig, name: &ServiceName) -> Standing {
     let owners = owners(snapshot, &config.precedence, &config.joins, name);
     let mut ports = config.workloads.iter().flat_map(|workload| &workload.ports);
-    let exists = !owners.is_empty() || ports.any(|port| port.service == *name);
+    let exists = !owners.known.is_empty() || ports.any(|port| port.service == *name);
     Standing { owners, exists }
 }
 

@@ -133,8 +133,9 @@ fn corresponding<'s>(service: &Service, own: &PortName, named: &'s Service) -> O
     same_name.or_else(same_number).or_else(only)
 }
 
-/// Keeps one of those that are the same workload: the most authoritative registry's. What another registry knows of its
-/// health counts: unhealthy wherever any says so, and unconfirmed only where all are.
+/// Keeps one of those that are the same workload: the most authoritative registry's. What another registry knows of it
+/// counts too: it is unhealthy wherever any says so, and unconfirmed only where all are; it has the labels of all, is where
+/// the first says that knows, and as near as the nearest of them.
 pub(super) fn once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::with_capacity(candidates.len());
     let mut at: HashMap<(PortName, Address), usize, RandomState> = HashMap::default();
@@ -143,10 +144,12 @@ pub(super) fn once(candidates: Vec<Candidate>) -> Vec<Candidate> {
         let same = at.get(&address).map(|&index| (index, &kept[index]));
         match same.filter(|(_, first)| is_same(first, &candidate)) {
             Some((index, first)) => {
-                let health = both(first.endpoint.health, candidate.endpoint.health);
-                if health != first.endpoint.health {
-                    kept[index].endpoint = Endpoint { health, ..Endpoint::clone(&first.endpoint) }.into();
+                let tier = first.tier.min(candidate.tier);
+                let told = together(&first.endpoint, &candidate.endpoint);
+                if told != *first.endpoint {
+                    kept[index].endpoint = told.into();
                 }
+                kept[index].tier = tier;
             }
             None => {
                 at.entry(address).or_insert(kept.len());
@@ -160,6 +163,19 @@ pub(super) fn once(candidates: Vec<Candidate>) -> Vec<Candidate> {
 /// Whether two registries tell of one workload: the same application by address, and nothing that contradicts it.
 fn is_same(first: &Candidate, other: &Candidate) -> bool {
     first.rank != other.rank && first.endpoint.identity == other.endpoint.identity
+}
+
+/// What two registries say of one workload.
+fn together(first: &Endpoint, other: &Endpoint) -> Endpoint {
+    let of_both = || other.labels.iter().chain(first.labels.iter()).collect();
+    let is_more = other.labels.iter().any(|(key, _)| first.labels.get(key).is_none());
+    let is_somewhere = first.locality != Locality::default();
+    Endpoint {
+        health: both(first.health, other.health),
+        labels: if is_more { of_both() } else { first.labels.clone() },
+        locality: if is_somewhere { first.locality.clone() } else { other.locality.clone() },
+        ..first.clone()
+    }
 }
 
 fn both(first: Health, other: Health) -> Health {

@@ -51,9 +51,10 @@ impl Withheld {
     }
 }
 
-/// The endpoint sets of a service, one per port, and what was left out.
+/// The endpoint sets of a service, one per port, and what was left out. `measure` is [`measure()`] of the group.
 pub(super) fn sets(
     group: &Group,
+    measure: Option<&(&RegistryName, Proved<'_>)>,
     tiers: Tiers<'_>,
     old: &[(PortName, Arc<EndpointSet>)],
     previous: &Previous,
@@ -61,13 +62,12 @@ pub(super) fn sets(
     let mut withheld = Withheld::default();
     let mut diagnostics = Vec::new();
     let mut found = Vec::with_capacity(group.entries().map(|(_, entry)| entry.endpoints.len()).sum());
-    let proved = proved(group);
     for (rank, (registry, entry)) in group.entries().enumerate() {
-        let others = proved.as_ref().filter(|(first, _)| *first != registry);
+        let others = measure.filter(|(first, _)| *first != registry);
         let is_joined = |endpoint: &Endpoint| others.is_none_or(|(_, proved)| proved.admits(endpoint));
-        if let Some(foreign) = entry.endpoints.iter().find(|endpoint| !is_joined(endpoint)) {
-            diagnostics.push(refused_join(group, registry, foreign));
-        }
+        let foreign = entry.endpoints.iter().find(|endpoint| !is_joined(endpoint));
+        diagnostics
+            .extend(others.zip(foreign).map(|(by, foreign)| refused_join(group, by, registry, foreign)));
         let joined = entry.endpoints.iter().filter(|endpoint| is_joined(endpoint));
         let usable = joined.filter(|endpoint| match endpoint.unusable() {
             Some(reason) => {
@@ -160,21 +160,33 @@ fn upstream(candidate: &Candidate, previous: &Previous) -> Arc<Upstream> {
 }
 
 /// The measure of a joined service. None where nothing is joined, and nothing need be equal.
-fn proved(group: &Group) -> Option<(&RegistryName, Proved<'_>)> {
+pub(super) fn measure(group: &Group) -> Option<(&RegistryName, Proved<'_>)> {
     group.entries().nth(1)?;
     Proved::measure(
         group.entries().map(|(registry, entry)| (registry, &*entry.endpoints, group.departed(registry))),
     )
 }
 
-fn refused_join(group: &Group, registry: &RegistryName, endpoint: &Endpoint) -> Diagnostic {
+fn refused_join(
+    group: &Group,
+    (first, proved): &(&RegistryName, Proved<'_>),
+    registry: &RegistryName,
+    endpoint: &Endpoint,
+) -> Diagnostic {
     let named = match &endpoint.identity {
         _ if endpoint.tls == TlsMode::Off => "is reached in plaintext and proves nothing".to_owned(),
         None => "names no identity".to_owned(),
-        Some(identity) => format!("names {identity}, which that service's endpoints do not"),
+        Some(identity) => format!("names {identity}"),
+    };
+    let known = proved.describe();
+    let by = match group.departed(first) {
+        None => format!("the endpoints of {first} prove {known}"),
+        Some(_) => format!(
+            "the last ones of {first}, which are gone, proved {known} (`weft registry forget {first}` drops that)"
+        ),
     };
     let message = format!(
-        "not joined with {}: its endpoint {} {named}; joined services need equal identities",
+        "not joined with {}: its endpoint {} {named}, and {by}; joined services need equal identities",
         group.key, endpoint.instance
     );
     Diagnostic::error(format_args!("{registry}/{}", group.key.service), message).and_at(&group.key)

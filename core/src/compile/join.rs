@@ -14,8 +14,8 @@ use crate::{
 
 /// A declaration that services of the same name in several registries are one. They need equal identities, proved by
 /// mutual TLS: what only one of them names would let that registry add endpoints to another's service. The measure is
-/// the most authoritative registry that has endpoints at the time, or had some until a short while ago: then the next one
-/// serves the name alone.
+/// the most authoritative registry that has endpoints that can be called, or had some: for as long as it declares the service,
+/// and for a short while otherwise. Then the next one serves the name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The registries, most authoritative first: it names the service, its ports and its routes. At least two.
@@ -57,6 +57,9 @@ impl Join {
     }
 }
 
+/// How many identities are named to people.
+const DESCRIBED: usize = 3;
+
 /// The identities that a registry's endpoints prove: whoever answers there must have a certificate for one. An identity in
 /// plaintext is a mere text.
 #[derive(Debug)]
@@ -64,13 +67,13 @@ pub struct Proved<'a>(HashSet<&'a SpiffeId, RandomState>);
 
 impl<'a> Proved<'a> {
     /// The measure of a joined service, of what its registries say of it, most authoritative first: the first one that has
-    /// endpoints, or had until a short while ago, with what these prove.
+    /// endpoints that can be called, or had and keeps ([`Departed`]), with what these prove.
     pub fn measure<'r>(
         mut said: impl Iterator<Item = (&'r RegistryName, &'a [Arc<Endpoint>], Option<&'a Departed>)>,
     ) -> Option<(&'r RegistryName, Self)> {
         said.find_map(|(registry, endpoints, departed)| match departed {
             Some(departed) => Some((registry, Self(departed.identities.iter().collect()))),
-            None if endpoints.is_empty() => None,
+            None if endpoints.iter().all(|endpoint| endpoint.unusable().is_some()) => None,
             None => Some((registry, Self::by(endpoints))),
         })
     }
@@ -78,6 +81,19 @@ impl<'a> Proved<'a> {
     /// By these endpoints.
     fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
         Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
+    }
+
+    /// The identities, for people: some of them where there are many.
+    pub(super) fn describe(&self) -> String {
+        let mut known: Vec<&str> = self.0.iter().map(|identity| identity.as_str()).collect();
+        known.sort_unstable();
+        let more = known.len().saturating_sub(DESCRIBED);
+        known.truncate(DESCRIBED);
+        match (known.is_empty(), more) {
+            (true, _) => "nothing".to_owned(),
+            (false, 0) => known.join(" and "),
+            (false, _) => format!("{} and {more} more", known.join(", ")),
+        }
     }
 
     /// Whether an endpoint proves one of the identities.

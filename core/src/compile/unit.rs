@@ -78,33 +78,61 @@ impl Group {
             .collect()
     }
 
-    /// The routes of the most authoritative registry that has any, and which others are not used.
+    /// The routes of the most authoritative registry that has any, and which others are not used. `owner` is the measure of a
+    /// joined service: who comes after it takes no calls away to another service.
     /// `before` is what the service had: what its own routes hide of each other is worked out when these change.
-    pub(super) fn routes(&self, old: &ParsedRoutes, before: &Unit) -> Routes {
-        let mut routing =
-            self.above.iter().chain(&self.entries).filter(|(_, entry)| !entry.routes.is_empty());
-        let Some((winner, entry)) = routing.next() else { return Default::default() };
-        let routes: Box<[_]> =
-            entry.routes.iter().map(|route| ParsedRoute::new(winner, route, old)).collect();
-        let overruled =
-            routing.flat_map(|(registry, entry)| entry.routes.iter().map(move |it| (registry, it)));
-        let overruled = overruled.map(|(registry, route)| {
-            let service = &self.key.service;
-            let message = format!(
-                "is not used: the routes of {winner} are for {service} too, and {winner} ranks before"
-            );
-            let first = routes.first().map(|first| &first.route.name);
-            let lost = Diagnostic::warning(format_args!("{registry}/{}", route.name), message);
-            first.into_iter().fold(lost, |lost, first| lost.and_at(format_args!("{winner}/{first}")))
+    pub(super) fn routes(&self, owner: Option<&RegistryName>, old: &ParsedRoutes, before: &Unit) -> Routes {
+        let said = self.above.iter().chain(&self.entries).filter(|(_, entry)| !entry.routes.is_empty());
+        if said.clone().next().is_none() {
+            return Routes::default();
+        }
+        let service = &self.key.service;
+        let owner = self.entries().position(|(registry, _)| Some(registry) == owner).unwrap_or_default();
+        let after: Vec<_> = self.entries().skip(owner + 1).map(|(registry, _)| registry).collect();
+        let counts = |registry: &RegistryName, route: &Route| {
+            !after.contains(&registry) || !leads_away(route, service)
+        };
+        let counting = |(registry, entry): &&(RegistryName, Arc<ServiceEntry>)| {
+            entry.routes.iter().any(|route| counts(registry, route))
+        };
+        let winner = said.clone().find(counting);
+        let used: Vec<Arc<Route>> = winner.map_or_else(Vec::new, |(registry, entry)| {
+            entry.routes.iter().filter(|route| counts(registry, route)).cloned().collect()
         });
+        let overruled = said.flat_map(|(registry, entry)| entry.routes.iter().map(move |it| (registry, it)));
+        let overruled = overruled.filter_map(|(registry, route)| {
+            let lost = |message| Diagnostic::warning(format_args!("{registry}/{}", route.name), message);
+            if !counts(registry, route) {
+                let (owner, _) = self.entries.get(owner)?;
+                return Some(lost(format!(
+                    "is not used: it leads calls for {service} to another service, and {registry} is joined after \
+                     {owner}, whose service it is"
+                )));
+            }
+            let (winner, _) = winner.filter(|(winner, _)| winner != registry)?;
+            let lost = lost(format!(
+                "is not used: the routes of {winner} are for {service} too, and {winner} ranks before"
+            ));
+            let first = used.first();
+            Some(first.into_iter().fold(lost, |lost, first| lost.and_at(format_args!("{winner}/{}", first.name))))
+        });
+        let overruled = overruled.collect();
+        let Some((winner, _)) = winner else { return Routes { overruled, ..Routes::default() } };
+        let routes: Box<[_]> = used.iter().map(|route| ParsedRoute::new(winner, route, old)).collect();
         let is_said = |(now, before): (&ParsedRoute, &ParsedRoute)| now.is_said_as(before);
         let is_same = routes.len() == before.routes.len() && routes.iter().zip(&before.routes).all(is_said);
         let hidden = match is_same {
             true => before.hidden.clone(),
-            false => hidden_routes(winner, &entry.routes).into(),
+            false => hidden_routes(winner, &used).into(),
         };
-        Routes { overruled: overruled.collect(), routes, hidden }
+        Routes { overruled, routes, hidden }
     }
+}
+
+/// Whether any share of a service's calls goes to another one by this route.
+fn leads_away(route: &Route, service: &ServiceName) -> bool {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    backends.filter_map(|backend| backend.service.as_ref()).any(|to| to != service)
 }
 
 /// Which of one registry's routes for one service, in the order of their names, get no requests, or not all, because others

@@ -1,8 +1,13 @@
-//! What is kept of a service whose last instance is gone, where its instances are all that it was known by.
+//! What is kept of a service whose last instance is gone.
 //!
-//! At a redeploy such a service is gone for moments. Were its names free then, whoever may write to another registry could
-//! have them by waiting, without a word to anybody. So they stay its own for [`KEPT`]: calls find no endpoint, or, where
-//! the service is joined, those endpoints of the others that prove who its own proved to be.
+//! At a redeploy a service that is known by its instances alone is gone for moments. Were its names free then, whoever may
+//! write to another registry could have them by waiting, without a word to anybody. So they stay its own for [`KEPT`]: calls
+//! find no endpoint, or, where the service is joined, those endpoints of the others that prove who its own proved to be.
+//!
+//! One that is declared keeps its names by that. What its endpoints proved is kept for as long as it is declared: a service
+//! that is scaled to nothing, or restarts its only instance, hands its part of a join to nobody else.
+//!
+//! An instance that nobody can call is none here: it proves nothing.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +28,7 @@ use crate::{
 /// For how long the names of a service whose last instance is gone stay its own.
 pub const KEPT: Duration = Duration::from_secs(600);
 
-/// A service whose last instance is gone, whether or not it is still declared.
+/// A service whose last instance is gone, or can be called no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departed {
     /// As it was declared last.
@@ -43,24 +48,41 @@ impl Partition {
         is: &ServiceEntry,
         now: Option<SystemTime>,
     ) {
-        let lives = !is.endpoints.is_empty() || is.service.as_ref().is_some_and(|service| service.declared);
-        let Some(since) = now.filter(|_| !lives) else {
-            if !self.departed.is_empty() {
-                self.departed.remove(&key.service);
+        match now.filter(|_| !is.can_be_called()) {
+            None if self.departed.is_empty() => {}
+            None => drop(self.departed.remove(&key.service)),
+            Some(since) => self.depart(key, was, is, since),
+        }
+    }
+
+    fn depart(&mut self, key: &ServiceKey, was: Option<&ServiceEntry>, is: &ServiceEntry, since: SystemTime) {
+        let left = was.filter(|was| was.can_be_called());
+        let before = self.departed.get(&key.service);
+        let identities = match (left, before) {
+            (Some(was), _) => {
+                let proved = was.endpoints.iter().filter(|endpoint| endpoint.is_mutual());
+                proved.filter_map(|endpoint| endpoint.identity.clone()).collect()
             }
-            return;
+            (None, Some(before)) => before.identities.clone(),
+            (None, None) => BTreeSet::new(),
         };
-        let Some(was) = was.filter(|was| !was.endpoints.is_empty() || is.service.is_none()) else { return };
-        let Some(service) = was.service.as_ref().filter(|service| !service.declared) else { return };
-        // What is declared without endpoints proves nothing new.
-        let before = self.departed.get(&key.service).filter(|_| was.endpoints.is_empty());
-        let proved = was.endpoints.iter().filter(|endpoint| endpoint.is_mutual());
-        let identities = match before {
-            Some(departed) => departed.identities.clone(),
-            None => proved.filter_map(|endpoint| endpoint.identity.clone()).collect(),
+        let service = match &is.service {
+            // What is declared and proved nothing has nothing to keep.
+            Some(service) if service.declared => Some(service).filter(|_| !identities.is_empty()),
+            Some(_) if left.is_none() => return,
+            // Nor has what its declarer took away.
+            _ => match was.and_then(|was| was.service.as_ref()) {
+                None => return,
+                Some(service) => Some(service).filter(|service| !service.declared),
+            },
         };
-        let departed = Departed { service: service.clone(), identities, since };
-        self.departed.insert(key.service.clone(), Arc::new(departed));
+        match service {
+            Some(service) => {
+                let departed = Departed { service: service.clone(), identities, since };
+                self.departed.insert(key.service.clone(), Arc::new(departed));
+            }
+            None => drop(self.departed.remove(&key.service)),
+        }
     }
 }
 
@@ -69,8 +91,7 @@ impl Merge {
     pub fn restore_departed(&mut self, services: impl IntoIterator<Item = (ServiceKey, Departed)>) {
         for (key, departed) in services {
             let partition = self.snapshot.partitions.entry(key.registry.clone()).or_default();
-            let is_back =
-                partition.services.get(&key.service).is_some_and(|entry| !entry.endpoints.is_empty());
+            let is_back = partition.services.get(&key.service).is_some_and(|entry| entry.can_be_called());
             if !is_back && self.intake.may_own(&key.registry, &key.service) {
                 partition.departed.insert(key.service.clone(), Arc::new(departed));
                 self.changes.services.insert(key);
@@ -81,7 +102,9 @@ impl Merge {
     /// Frees the names of services that have been gone for [`KEPT`]. Returns whether there were any.
     pub fn free_names(&mut self, now: SystemTime) -> bool {
         // A clock that was set back keeps them no longer than it was set back by.
-        let is_over = |departed: &Departed| now.duration_since(departed.since).is_ok_and(|age| age >= KEPT);
+        let is_over = |departed: &Departed| {
+            !departed.service.declared && now.duration_since(departed.since).is_ok_and(|age| age >= KEPT)
+        };
         self.free(|_, departed| is_over(departed)) > 0
     }
 

@@ -9,7 +9,7 @@ use crate::{
     intern::Pool,
     name::{HostName, PortName, RegistryName, ServiceKey, ServiceName},
     registry::OriginFault,
-    resource::{Endpoint, Resource, Service, ServicePort, TlsMode},
+    resource::{Action, Endpoint, PolicyTarget, Resource, Service, ServicePort, TlsMode},
 };
 
 /// The fault of an endpoint of which its registry says that it is called in plaintext, where that was not so before.
@@ -155,7 +155,11 @@ impl Intake {
             Resource::Service(service) => Some(&service.name),
             Resource::Endpoint(endpoint) => Some(&endpoint.service),
             Resource::Route(route) => Some(&route.service),
-            Resource::Policy(_) => None,
+            // Whoever says so may shut out.
+            Resource::Policy(policy) => match &policy.target {
+                PolicyTarget::Service(service) if policy.action == Action::Allow => Some(service),
+                _ => None,
+            },
         };
         if let Some(service) = service
             && limits.is_some_and(|limits| !limits.admit_service(service))

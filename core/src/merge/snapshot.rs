@@ -91,6 +91,14 @@ pub struct ServiceEntry {
     pub origins: Box<[OriginKey]>,
 }
 
+impl ServiceEntry {
+    /// Whether any of its endpoints may be called.
+    #[must_use]
+    pub fn can_be_called(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.unusable().is_none())
+    }
+}
+
 /// An origin within its registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginKey {

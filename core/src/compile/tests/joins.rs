@@ -331,6 +331,83 @@ fn a_joined_service_keeps_its_names_and_its_measure_when_the_first_registrys_las
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
 }
 
+#[test]
+fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
+    let mut world = joined(Prefer::Any, "");
+    let whole = [declared("web"), of(endpoint("web", 1))];
+    world.say(&scope("kubernetes"), "web", whole.to_vec());
+    world.say(&scope("consul"), "web", vec![declared("web"), of(endpoint("web", 2)), foreign(9)]);
+    let unready = of(Endpoint { identity: None, ..endpoint("web", 1) });
+    for none in [vec![declared("web")], vec![declared("web"), unready], vec![declared("web")]] {
+        let table = world.say(&scope("kubernetes"), "web", none);
+        assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
+        assert!(world.diagnosed("the last ones of kubernetes, which are gone, proved spiffe://demo.mesh/"));
+        assert!(!world.merge.free_names(START + KEPT), "it is declared, however long that lasts");
+    }
+    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]));
+    // It is back with its own; then its operator deletes it, and the next one's word is the measure.
+    assert_eq!(ranked(&world.say(&scope("kubernetes"), "web", whole.to_vec())).0.len(), 2);
+    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert_eq!(ranked(&table).0, named(&[("web-2", 0), ("web-9", 0)]));
+    // Or he has it forgotten.
+    world.say(&scope("kubernetes"), "web", whole.to_vec());
+    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
+    world.merge.free_names_of(&"kubernetes".parse().unwrap());
+    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
+}
+
+#[test]
+fn endpoints_that_nobody_can_call_measure_nothing() {
+    let mut world = joined(Prefer::Any, "");
+    let nameless = of(Endpoint { identity: None, ..endpoint("web", 1) });
+    world.say(&scope("kubernetes"), "web", vec![declared("web"), nameless]);
+    let table = world.say(&scope("consul"), "web", origin_of_endpoints("web", 2));
+    assert_eq!(ranked(&table).0, named(&[("web-1", 0), ("web-2", 0)]));
+}
+
+#[test]
+fn who_is_joined_after_the_measure_leads_no_calls_to_another_service() {
+    let mut world = joined(Prefer::Any, "");
+    world.say(&scope("kubernetes"), "web", vec![declared("web"), of(endpoint("web", 1))]);
+    world.say(&scope("consul"), "evil", origin_of_endpoints("evil", 1));
+    let joined = [declared("web"), of(endpoint("web", 2))];
+    let mut say = |route: Resource| {
+        let table = world.say(&scope("consul"), "web", joined.iter().cloned().chain([route]).collect());
+        (target(&table, "web"), world.diagnosed("consul/split: is not used: it leads calls for web.default"))
+    };
+    let own = Some("kubernetes/web.default".to_owned());
+    assert_eq!(say(leads("web", "evil")), (own.clone(), true));
+    assert_eq!(say(route("web", vec![rule("all", None, Vec::new())])), (own, false));
+    say(leads("web", "evil"));
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert_eq!(target(&table, "web").as_deref(), Some("kubernetes/evil.default"), "it is alone");
+    assert!(!world.diagnosed("is not used"));
+}
+
+#[test]
+fn what_two_registries_know_of_one_workload_is_put_together() {
+    let mut world = joined(Prefer::Registries(registries(&["consul"])), "");
+    let told = |labels: &[(&str, &str)], locality: &str| {
+        let labels = labels.iter().copied().collect();
+        of(Endpoint { labels, locality: Locality::new(locality).unwrap(), ..endpoint("web", 1) })
+    };
+    let first = told(&[("version", "v1"), ("a", "1")], "");
+    let other = told(&[("version", "v2"), ("tag", "blue")], "eu/a");
+    world.say(&scope("kubernetes"), "web", vec![declared("web"), first, at(2, "", Health::Healthy)]);
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), other]);
+    assert_eq!(
+        ranked(&table).0,
+        named(&[("web-1", 0), ("web-2", 3)]),
+        "the preferred registry tells of it too"
+    );
+    let set = &table.destination("web").unwrap().ports[0].rules.last().unwrap().targets[0].endpoints;
+    let one = &set.all[0].endpoint;
+    let labels: Vec<_> = one.labels.iter().collect();
+    assert_eq!(labels, [("a", "1"), ("tag", "blue"), ("version", "v1")]);
+    assert_eq!(one.locality.to_string(), "eu/a");
+}
+
 fn leads(service: &str, to: &str) -> Resource {
     route(service, vec![rule("all", None, vec![backend(Some(to), None, 1)])])
 }

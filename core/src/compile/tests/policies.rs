@@ -212,6 +212,17 @@ fn a_join_takes_no_endpoint_that_proves_nothing() {
 }
 
 #[test]
+fn what_a_greater_registry_allows_at_a_service_of_another_counts() {
+    let mut world = world("web");
+    world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
+    let target = PolicyTarget::Service("web".parse().unwrap());
+    let friends = policy("friends", target, Action::Allow, from("friend"));
+    let table = world.say(&scope("kubernetes"), "policies", vec![friends]);
+    assert!(decide(&table, "friend", "/") && !decide(&table, "stranger", "/"));
+    assert_eq!(world.compiler.diagnostics(), []);
+}
+
+#[test]
 fn what_a_lesser_registry_allows_at_anothers_service_is_told_to_be_idle() {
     let mut world = world("other");
     let web = || PolicyTarget::Service("web".parse().unwrap());
