@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use weft_core::{driver::Counters, flow};
+use weft_core::{driver::Counters, flow, registry::Scope};
 
 /// The lines that begin a metric.
 ///
@@ -41,19 +41,24 @@ pub fn registries(text: &mut impl Write, status: &flow::Status, now: SystemTime)
     head(text, "weft_registry_age_seconds", "gauge", "Time since a scope was last confirmed.")?;
     for scope in status.registries.iter().flat_map(|registry| &registry.scopes) {
         if let Some(age) = scope.age(now) {
-            let (scope, age) = (&scope.scope, age.as_secs_f64());
-            writeln!(text, "weft_registry_age_seconds{{scope=\"{scope}\"}} {age:.3}")?;
+            let (labels, age) = (labels(&scope.scope), age.as_secs_f64());
+            writeln!(text, "weft_registry_age_seconds{{{labels}}} {age:.3}")?;
         }
     }
     head(text, "weft_registry_faults", "gauge", "What a scope says that could not be taken over, in parts.")?;
     for scope in status.registries.iter().flat_map(|registry| &registry.scopes) {
         let count: usize = scope.faults.iter().map(|(_, faults)| faults.len()).sum();
-        writeln!(text, "weft_registry_faults{{scope=\"{}\"}} {count}", scope.scope)?;
+        writeln!(text, "weft_registry_faults{{{}}} {count}", labels(&scope.scope))?;
     }
     let name = "weft_registry_disconnects_total";
     counter(text, (name, "How often a registry was lost."), status, |counters| counters.disconnects)?;
     let name = "weft_registry_failed_attempts_total";
     counter(text, (name, "How often one was sought in vain."), status, |counters| counters.failed_attempts)
+}
+
+/// What tells a scope from others, and its registry by the label of all that is told of registries.
+fn labels(scope: &Scope) -> String {
+    format!("registry=\"{}\",scope=\"{scope}\"", scope.registry)
 }
 
 fn counter(

@@ -191,7 +191,9 @@ fn a_key_that_cannot_be_read_is_in_the_status_the_log_and_a_metric() {
     mesh.start();
     let metric = |mesh: &Mesh, count: usize| {
         let metrics = client::get(mesh.admin("near"), "weft", "/metrics").unwrap().body;
-        metrics.contains(&format!("weft_registry_faults{{scope=\"consul\"}} {count}\n")).then_some(())
+        metrics
+            .contains(&format!("weft_registry_faults{{registry=\"consul\",scope=\"consul\"}} {count}\n"))
+            .then_some(())
     };
     until("nothing is wrong", || metric(&mesh, 0));
     key("nonsense\n");
