@@ -192,7 +192,7 @@ impl Policies {
 pub(super) struct Owners {
     /// The most authoritative one that declares it, and those that it is joined with. None at all when nobody declares it.
     known: Vec<RegistryName>,
-    /// Those that rank before it: each could declare the service itself.
+    /// Those that rank before it and may own the name: each could declare the service itself.
     before: Vec<RegistryName>,
 }
 
@@ -222,7 +222,11 @@ pub(super) fn owners(
                 before,
             };
         }
-        before.push(registry.clone());
+        let partition = snapshot.partitions.get(registry);
+        let may_own = partition.and_then(|partition| partition.may_own.as_deref());
+        if may_own.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(name))) {
+            before.push(registry.clone());
+        }
     }
     Owners::default()
 }

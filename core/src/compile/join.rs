@@ -78,9 +78,10 @@ impl<'a> Proved<'a> {
         })
     }
 
-    /// By these endpoints.
+    /// By these endpoints: by those of them that can be called.
     fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
-        Self(endpoints.iter().filter_map(|endpoint| proved(endpoint)).collect())
+        let called = endpoints.iter().filter(|endpoint| endpoint.unusable().is_none());
+        Self(called.filter_map(|endpoint| proved(endpoint)).collect())
     }
 
     /// The identities, for people: some of them where there are many.

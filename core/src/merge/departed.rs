@@ -60,7 +60,8 @@ impl Partition {
         let before = self.departed.get(&key.service);
         let identities = match (left, before) {
             (Some(was), _) => {
-                let proved = was.endpoints.iter().filter(|endpoint| endpoint.is_mutual());
+                let called = was.endpoints.iter().filter(|endpoint| endpoint.unusable().is_none());
+                let proved = called.filter(|endpoint| endpoint.is_mutual());
                 proved.filter_map(|endpoint| endpoint.identity.clone()).collect()
             }
             (None, Some(before)) => before.identities.clone(),
@@ -91,8 +92,12 @@ impl Merge {
     pub fn restore_departed(&mut self, services: impl IntoIterator<Item = (ServiceKey, Departed)>) {
         for (key, departed) in services {
             let partition = self.snapshot.partitions.entry(key.registry.clone()).or_default();
-            let is_back = partition.services.get(&key.service).is_some_and(|entry| entry.can_be_called());
-            if !is_back && self.intake.may_own(&key.registry, &key.service) {
+            let entry = partition.services.get(&key.service);
+            let is_back = entry.is_some_and(|entry| entry.can_be_called());
+            let is_declared = || entry.and_then(|it| it.service.as_ref()).is_some_and(|it| it.declared);
+            // What is declared no more was taken away by who declared it.
+            let is_over = is_back || (departed.service.declared && !is_declared());
+            if !is_over && self.intake.may_own(&key.registry, &key.service) {
                 partition.departed.insert(key.service.clone(), Arc::new(departed));
                 self.changes.services.insert(key);
             }
@@ -108,9 +113,10 @@ impl Merge {
         self.free(|_, departed| is_over(departed)) > 0
     }
 
-    /// Frees what services of a registry that departed kept of their names: the operator's word.
+    /// Frees what services of a registry that departed kept of their names, where nothing declares them any more: it is
+    /// followed in another way.
     pub fn free_names_of(&mut self, registry: &RegistryName) {
-        self.free(|of, _| of == registry);
+        self.free(|of, departed| of == registry && !departed.service.declared);
     }
 
     /// Frees the names of departed services that are meant. Returns of how many.

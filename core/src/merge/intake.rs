@@ -9,7 +9,7 @@ use crate::{
     intern::Pool,
     name::{HostName, PortName, RegistryName, ServiceKey, ServiceName},
     registry::OriginFault,
-    resource::{Action, Endpoint, PolicyTarget, Resource, Service, ServicePort, TlsMode},
+    resource::{Endpoint, Resource, Service, ServicePort, TlsMode},
 };
 
 /// The fault of an endpoint of which its registry says that it is called in plaintext, where that was not so before.
@@ -155,11 +155,8 @@ impl Intake {
             Resource::Service(service) => Some(&service.name),
             Resource::Endpoint(endpoint) => Some(&endpoint.service),
             Resource::Route(route) => Some(&route.service),
-            // Whoever says so may shut out.
-            Resource::Policy(policy) => match &policy.target {
-                PolicyTarget::Service(service) if policy.action == Action::Allow => Some(service),
-                _ => None,
-            },
+            // Whose words count where is decided when all are known; nobody's may be missed that shut somebody out.
+            Resource::Policy(_) => None,
         };
         if let Some(service) = service
             && limits.is_some_and(|limits| !limits.admit_service(service))
@@ -209,7 +206,7 @@ impl Intake {
         self.limits_of(registry).is_none_or(|limits| limits.admit_service(service))
     }
 
-    fn limits_of(&self, registry: &RegistryName) -> Option<&Limits> {
+    pub(super) fn limits_of(&self, registry: &RegistryName) -> Option<&Limits> {
         self.limits.get(self.relays.get(registry).unwrap_or(registry))
     }
 

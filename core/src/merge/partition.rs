@@ -117,6 +117,10 @@ impl Merge {
     /// Brings one registry's partition up to date.
     pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched, now: Option<SystemTime>) {
         let mut partition = self.snapshot.partitions.get(registry).cloned().unwrap_or_default();
+        let may_own = self.intake.limits_of(registry).and_then(|limits| limits.may_own.as_deref());
+        if partition.may_own.as_deref() != may_own {
+            partition.may_own = may_own.map(Into::into);
+        }
         for (name, origins) in touched.services {
             self.derive_service(&mut partition, registry, (name, origins), now);
         }

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 
 use super::Departed;
 use crate::{
-    name::{OriginName, RegistryName, RuleName, ServiceKey, ServiceName},
+    name::{OriginName, RegistryName, RuleName, ServiceKey, ServiceName, ServicePattern},
     registry::{Completeness, OriginFault, Scope, Version},
     resource::{Endpoint, Policy, Resource, ResourceKey, Route, Service},
     table::SharedMap,
@@ -74,6 +74,8 @@ pub struct Partition {
     pub routes: OrdMap<RuleName, Arc<Route>>,
     /// Policies by name.
     pub policies: OrdMap<RuleName, Arc<Policy>>,
+    /// Of which services it may speak as its own; none means of any.
+    pub may_own: Option<Arc<[ServicePattern]>>,
 }
 
 /// Everything a registry says about one service.

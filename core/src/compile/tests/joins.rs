@@ -353,7 +353,10 @@ fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
     // Or he has it forgotten.
     world.say(&scope("kubernetes"), "web", whole.to_vec());
     world.say(&scope("kubernetes"), "web", vec![declared("web")]);
-    world.merge.free_names_of(&"kubernetes".parse().unwrap());
+    let kubernetes = "kubernetes".parse().unwrap();
+    world.merge.free_names_of(&kubernetes);
+    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]), "it is still declared");
+    assert_eq!(world.merge.drop_unconfirmed(Some(&kubernetes)), 1);
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
 }
 

@@ -220,6 +220,12 @@ fn what_a_greater_registry_allows_at_a_service_of_another_counts() {
     let table = world.say(&scope("kubernetes"), "policies", vec![friends]);
     assert!(decide(&table, "friend", "/") && !decide(&table, "stranger", "/"));
     assert_eq!(world.compiler.diagnostics(), []);
+    // One that may not own the name ranks before nobody there.
+    let limits = crate::merge::Limits { may_own: Some(vec!["*.shop".parse().unwrap()]), may_name: None };
+    world.merge.set_limits(&"kubernetes".parse().unwrap(), limits);
+    let table = world.say(&scope("kubernetes"), "other", Vec::new());
+    assert!(decide(&table, "stranger", "/"));
+    assert!(world.diagnosed("kubernetes/friends: allows nothing"));
 }
 
 #[test]

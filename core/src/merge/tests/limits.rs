@@ -58,18 +58,6 @@ fn a_registry_speaks_only_of_services_that_it_may_own() {
     merge.apply(commit(&scope), START);
     let service = entry(&merge, "a.default").unwrap().service.clone().unwrap();
     assert_eq!(service.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(), own);
-    // Nor who may call it; to shut out is everybody's right.
-    let policies = [Action::Allow, Action::Deny].into_iter().flat_map(|action| {
-        ["a", "b"].map(|service| {
-            let name = format!("{action:?}-{service}").to_lowercase().parse().unwrap();
-            let target = PolicyTarget::Service(service.parse().unwrap());
-            Resource::Policy(Policy { name, target, action, rules: Vec::new() }.into())
-        })
-    });
-    merge.apply(replace(&scope, "policies", "1", policies.collect()), START);
-    merge.apply(commit(&scope), START);
-    let known = merge.snapshot().partitions[&scope.registry].policies.keys().map(ToString::to_string);
-    assert_eq!(known.collect::<Vec<_>>(), ["allow-a", "deny-a", "deny-b"]);
     // One that is written otherwise is no host name at all.
     for other in ["b.default.", "B.default", "b.default:80", "b.default.mesh."] {
         assert!(other.parse::<HostName>().is_err(), "{other}");
