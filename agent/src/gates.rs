@@ -1,11 +1,12 @@
 //! What must be there before an agent is ready, and before anybody gets in.
 //!
 //! The mesh port opens when every registry that carries policy has spoken, now or before a restart: an agent that does
-//! not know who is denied lets nobody in.
+//! not know who is denied lets nobody in. A registry that carries none keeps nobody waiting who can be served without it.
 
 use std::collections::BTreeMap;
 
 use weft_core::{
+    flow::{RegistryStatus, Status},
     name::{RegistryName, WorkloadName},
     tls::Credentials,
 };
@@ -68,9 +69,18 @@ impl Gates {
         }
     }
 
-    /// Notes a registry that has spoken, now or before a restart.
-    pub fn has_spoken(&mut self, registry: &RegistryName) {
-        self.registries.remove(registry);
+    /// Notes the registries that need not be waited for any more: those that have spoken, now or before a restart; and of
+    /// those that carry no policy, all when something was restored from disk, and those that failed when another one has
+    /// spoken.
+    pub fn heard(&mut self, status: &Status) {
+        let restored = status.registries.iter().any(|it| it.ready && it.restored_age.is_some());
+        let served = status.registries.iter().any(|it| it.ready);
+        let is_dispensable = |it: &RegistryStatus| {
+            !it.carries_configuration && (restored || (served && it.last_error.is_some()))
+        };
+        for registry in status.registries.iter().filter(|it| it.ready || is_dispensable(it)) {
+            self.registries.remove(&registry.name);
+        }
     }
 
     /// Notes the certificates that are there.
@@ -104,4 +114,67 @@ impl Gates {
 
 fn hold_inbound(readiness: &Readiness) -> Guard {
     readiness.hold("the inbound port")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_core::config::SourceFile;
+
+    use super::*;
+    use crate::config::{Overrides, read_agent};
+
+    fn status_of(name: &str) -> RegistryStatus {
+        RegistryStatus {
+            name: RegistryName::new(name).unwrap(),
+            connected: false,
+            carries_configuration: false,
+            is_relay: false,
+            ready: false,
+            restored_age: None,
+            last_error: None,
+            down_since: None,
+            state_error: None,
+            counters: Default::default(),
+            scopes: Vec::new(),
+        }
+    }
+
+    /// What is missing when the registries are so, which are called a and b.
+    fn missing(change: impl Fn(&mut RegistryStatus, &mut RegistryStatus)) -> Vec<String> {
+        let registry =
+            |name: &str| format!("[[registry]]\nkind = \"static\"\nname = \"{name}\"\npath = \"/tmp\"\n");
+        let text = format!(
+            "trust_domain = \"test.mesh\"\nstate_dir = \"/tmp\"\n[identity]\nkind = \"files\"\ndirectory = \"/tmp\"\n{}{}",
+            registry("a"),
+            registry("b")
+        );
+        let outcome = read_agent(&SourceFile::new("weft.toml", text.as_str()), &Overrides::default());
+        let config = outcome.value.unwrap_or_else(|| panic!("{:?}", outcome.faults));
+        let readiness = Readiness::default();
+        let mut gates = Gates::new(&config, &readiness);
+        let (mut a, mut b) = (status_of("a"), status_of("b"));
+        change(&mut a, &mut b);
+        gates.heard(&Status { registries: vec![a, b], ..Status::default() });
+        let missing = readiness.missing().into_iter().filter(|it| it.starts_with("registry "));
+        missing.map(|it| it.replace("registry ", "")).collect()
+    }
+
+    #[test]
+    fn a_registry_without_policy_is_waited_for_only_where_nothing_is_known() {
+        let away = Some("it is away".to_owned());
+        assert_eq!(missing(|_, _| {}), ["a", "b"]);
+        assert_eq!(missing(|a, b| (a.ready, b.ready) = (true, true)), [""; 0]);
+        assert_eq!(missing(|_, b| b.ready = true), ["a"], "it may speak any moment");
+        assert_eq!(missing(|a, _| a.last_error = away.clone()), ["a", "b"], "nobody has said anything");
+        assert_eq!(missing(|a, b| (a.last_error, b.ready) = (away.clone(), true)), [""; 0]);
+        let restored = |b: &mut RegistryStatus| (b.ready, b.restored_age) = (true, Some(Duration::ZERO));
+        assert_eq!(missing(|_, b| restored(b)), [""; 0], "it is served from disk");
+        let with_policy = |a: &mut RegistryStatus, b: &mut RegistryStatus| {
+            (a.carries_configuration, a.last_error) = (true, away.clone());
+            restored(b);
+        };
+        assert_eq!(missing(with_policy), ["a"], "policy is waited for");
+    }
 }

@@ -130,9 +130,7 @@ impl Agent {
     /// Looks at what is missing, and goes on when it is there.
     fn look(&mut self) {
         let status = self.parts.statuses.load_full();
-        for registry in status.registries.iter().filter(|registry| registry.ready) {
-            self.gates.has_spoken(&registry.name);
-        }
+        self.gates.heard(&status);
         self.gates.certified(&self.config, &self.parts.credentials.load());
         if self.gates.is_closed() && status.is_ready() {
             self.open();

@@ -35,13 +35,13 @@ use drivers::{Drivers, Heard};
 use followed::Followed;
 use handle::Command;
 use owners::{Claim, Owners};
+use registries::Leaving;
 
 use crate::{
     compile::{CompileConfig, Compiler, Join},
     driver::{Backoff, Message, StateFile, Told},
     locality::Locality,
     merge::{Limits, Merge, Snapshot},
-    name::RegistryName,
     publish::{Publisher, Reader},
     registry::{Event, Registry, Scope},
     table::Table,
@@ -133,6 +133,7 @@ pub struct Flow {
     pending: Pending,
     /// Until each registry has said all it has, or failed to; never again afterwards: what is called stays so.
     is_starting: bool,
+    leaving: Option<Leaving>,
 }
 
 /// What is to be published.
@@ -175,6 +176,7 @@ impl Flow {
             now: config.now,
             pending: Pending::default(),
             is_starting: true,
+            leaving: None,
         };
         for source in config.sources {
             let followed = flow.begin(source);
@@ -384,11 +386,12 @@ impl Flow {
 
     /// Publishes what changed. `at_once` does not let a busy status wait.
     fn publish(&mut self, at_once: bool) {
+        self.let_leave();
         let changes = self.merge.take_changes();
         let before = self.tables.current();
         let mut table = self.compiler.compile(self.merge.snapshot(), &changes);
         table.is_partial = self.followed.iter().any(|followed| !followed.is_ready());
-        table.held = if self.is_starting { self.held() } else { Arc::default() };
+        table.held = if self.is_starting { self.owners.held(&self.followed) } else { Arc::default() };
         self.is_starting &= !table.held.is_empty();
         let same = table.is_partial == before.is_partial && table.held == before.held;
         if table.generation != before.generation || !same {
@@ -400,15 +403,6 @@ impl Flow {
         }
         if at_once || (self.pending.status && self.rest().is_zero()) {
             self.publish_status();
-        }
-    }
-
-    /// The registries that rank after one of which is not known yet what it has, nor that it cannot say: who writes to one
-    /// of them must not have another's names for as long as a start takes.
-    fn held(&self) -> Arc<[RegistryName]> {
-        match self.followed.iter().position(Followed::is_awaited) {
-            Some(first) => self.owners.precedence(&self.followed[first + 1..]).into(),
-            None => Arc::default(),
         }
     }
 
@@ -441,8 +435,9 @@ impl Flow {
         for followed in &mut self.followed {
             followed.settle_unconfirmed(self.merge.snapshot(), now);
         }
-        if self.merge.free_names(now) {
-            self.pending.snapshot = true;
+        let is_freed = self.merge.free_names(now);
+        self.pending.snapshot |= is_freed;
+        if is_freed || self.leaving.is_some() {
             self.publish(false);
         }
         self.tables.sweep();

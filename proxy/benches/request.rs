@@ -21,7 +21,7 @@ use weft_core::{
     workload::Source,
 };
 use weft_proxy::{
-    balance::pick,
+    balance::{Failures, pick},
     headers::{Forwarded, RequestId, Survey, TraceContext, admit, clean_request},
     normalise::{EncodedSlash, normalise},
     record::{AccessLogTarget, Records},
@@ -147,13 +147,13 @@ fn endpoints(count: usize) -> EndpointSet {
 }
 
 fn balance() {
-    let set = endpoints(10);
+    let (set, untried) = (endpoints(10), Failures::default());
     let settings = HealthSettings::default();
     measure("balance: pick one of 10, and drop", || {
-        black_box(pick(&set, &[], 1_000));
+        black_box(pick(&set, &untried, 1_000));
     });
     measure("balance: pick, observe a success, and drop", || {
-        if let Some(picked) = pick(&set, &[], 1_000) {
+        if let Some(picked) = pick(&set, &untried, 1_000) {
             black_box(observe(&settings, &set, &picked, Observation::Success, 1_000));
         }
     });

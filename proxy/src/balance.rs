@@ -6,10 +6,11 @@
 //!
 //! Ranks, each tried only when the one before has nobody left:
 //! 1. healthy, not ejected, not tried for this request; those of the best tier (the preferred registry, the nearest)
-//!    first;
+//!    first, stand-bys (of weight 0) of any tier last;
 //! 2. draining, unhealthy or unconfirmed ones, in that order, likewise neither ejected nor tried;
 //! 3. ejected ones not tried: when all are ejected, ejection says more about us than about them;
-//! 4. those tried already: a request that was never dispatched may go to an only endpoint again.
+//! 4. those behind a mesh address that could not be reached for this request: their agent is the same one;
+//! 5. those tried already: a request that was never dispatched may go to an only endpoint again.
 //!
 //! There is no panic threshold beyond rank 3: passive health ejects at most a share of a service for slow or failing
 //! answers, and one that refuses connections is no better for being asked more.
@@ -19,7 +20,12 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use weft_core::table::{EndpointSet, EndpointState, Upstream};
+use weft_core::{
+    resource::Address,
+    table::{EndpointSet, EndpointState, Upstream},
+};
+
+use crate::fault::Fault;
 
 /// For how long an ejected endpoint whose time is up is shown to one request only, in milliseconds.
 pub const PROBE: u64 = 1_000;
@@ -65,10 +71,53 @@ impl Drop for Picked {
     }
 }
 
-/// Chooses an endpoint for a request that failed on those in `tried`. `now` is in
+/// Where a request failed so far.
+#[derive(Debug, Default)]
+pub struct Failures(Vec<Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    endpoint: Arc<EndpointState>,
+    /// The mesh address, if nobody can be reached behind it.
+    unreached: Option<Address>,
+}
+
+impl Failures {
+    /// Takes note of an endpoint that failed. `own` is the fault that was met on the way to its agent, none when that
+    /// agent or the application answered.
+    pub fn note(&mut self, upstream: &Upstream, own: Option<Fault>) {
+        let is_agents = matches!(
+            own,
+            Some(Fault::ConnectRefused | Fault::ConnectFailed | Fault::ConnectTimeout | Fault::PeerDraining)
+        );
+        let unreached = upstream.endpoint.mesh_address.as_ref().filter(|_| is_agents).cloned();
+        self.0.push(Failure { endpoint: upstream.state.clone(), unreached });
+    }
+
+    fn standing(&self, upstream: &Upstream) -> Standing {
+        if self.0.iter().any(|failure| Arc::ptr_eq(&failure.endpoint, &upstream.state)) {
+            return Standing::Tried;
+        }
+        let mesh = upstream.endpoint.mesh_address.as_ref();
+        match mesh.is_some() && self.0.iter().any(|failure| failure.unreached.as_ref() == mesh) {
+            true => Standing::BehindUnreached,
+            false => Standing::Untried,
+        }
+    }
+}
+
+/// What a request knows of an endpoint by its own attempts, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Untried,
+    BehindUnreached,
+    Tried,
+}
+
+/// Chooses an endpoint for a request that failed at those in `tried`. `now` is in
 /// [milliseconds](crate::clock::milliseconds). None when the set is empty.
 #[must_use]
-pub fn pick(set: &EndpointSet, tried: &[Arc<EndpointState>], now: u64) -> Option<Picked> {
+pub fn pick(set: &EndpointSet, tried: &Failures, now: u64) -> Option<Picked> {
     let first_choice = set.all.get(..set.first_choice).unwrap_or(&set.all);
     two_choices(first_choice, &set.cumulative_weights, tried, now)
         .or_else(|| first_rank(set, tried, now))
@@ -78,7 +127,7 @@ pub fn pick(set: &EndpointSet, tried: &[Arc<EndpointState>], now: u64) -> Option
 fn two_choices<'a>(
     of: &'a [Arc<Upstream>],
     weights: &[u32],
-    tried: &[Arc<EndpointState>],
+    tried: &Failures,
     now: u64,
 ) -> Option<&'a Arc<Upstream>> {
     let usable = |upstream: &&Arc<Upstream>| is_eligible(upstream, tried, now);
@@ -126,19 +175,16 @@ fn less_loaded<'a>(one: &'a Arc<Upstream>, other: &'a Arc<Upstream>) -> &'a Arc<
     if load(other) * weight(one) < load(one) * weight(other) { other } else { one }
 }
 
-fn is_tried(upstream: &Upstream, tried: &[Arc<EndpointState>]) -> bool {
-    tried.iter().any(|state| Arc::ptr_eq(state, &upstream.state))
-}
-
-fn is_eligible(upstream: &Upstream, tried: &[Arc<EndpointState>], now: u64) -> bool {
-    upstream.state.ejected_until.load(Relaxed) <= now && !is_tried(upstream, tried)
+fn is_eligible(upstream: &Upstream, tried: &Failures, now: u64) -> bool {
+    upstream.state.ejected_until.load(Relaxed) <= now && tried.standing(upstream) == Standing::Untried
 }
 
 /// The slow way, when neither of two random healthy endpoints will do: looks at all.
-fn first_rank<'a>(set: &'a EndpointSet, tried: &[Arc<EndpointState>], now: u64) -> Option<&'a Arc<Upstream>> {
+fn first_rank<'a>(set: &'a EndpointSet, tried: &Failures, now: u64) -> Option<&'a Arc<Upstream>> {
     let rank = |upstream: &Upstream| {
         let ejected = upstream.state.ejected_until.load(Relaxed) > now;
-        (is_tried(upstream, tried), ejected, upstream.endpoint.health, upstream.tier)
+        let Upstream { endpoint, tier, .. } = upstream;
+        (tried.standing(upstream), ejected, endpoint.health, endpoint.weight == 0, *tier)
     };
     let best = set.all.iter().map(|upstream| rank(upstream)).min()?;
     let of_best = || set.all.iter().filter(|upstream| rank(upstream) == best);

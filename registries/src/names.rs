@@ -55,6 +55,22 @@ pub fn fault(name: &str, message: impl Into<String>) -> OriginFault {
     OriginFault { message: message.into(), place: quoted(name), keeps_last_good: false }
 }
 
+/// The platform in whose own domain a host name lies: what a service lists there as an alias is that platform's to give.
+/// Of a domain that an operator chose instead of the usual one nothing is known here.
+#[must_use]
+pub fn platform_of(host: &str) -> Option<&'static str> {
+    let labels: Vec<&str> = host.trim_end_matches('.').rsplit('.').collect();
+    match labels.as_slice() {
+        ["local", "cluster", ..] | ["svc", ..] => Some("Kubernetes"),
+        ["consul", ..] => Some("Consul"),
+        ["nomad", ..] => Some("Nomad"),
+        ["mesh", ..] => Some("the mesh"),
+        // `web.default.svc.example.org`: of a cluster with a domain of its own.
+        [.., "svc", _, _] => Some("Kubernetes"),
+        _ => None,
+    }
+}
+
 /// A foreign text for a person: escaped, in quotes, at most 80 characters of it.
 #[must_use]
 pub fn quoted(text: &str) -> String {
@@ -85,6 +101,25 @@ mod tests {
         assert_eq!(port_name("").unwrap().as_str(), "http");
         assert_eq!(port_name("HTTP").unwrap().as_str(), "http");
         assert!(port_name("a b").is_err());
+    }
+
+    #[test]
+    fn what_lies_in_the_domain_of_a_platform_is_known() {
+        for (host, platform) in [
+            ("bank.default.svc.cluster.local", Some("Kubernetes")),
+            ("web.default.svc", Some("Kubernetes")),
+            ("web.default.svc.example.org", Some("Kubernetes")),
+            ("shop.service.consul", Some("Consul")),
+            ("shop.service.dc1.consul.", Some("Consul")),
+            ("shop.nomad", Some("Nomad")),
+            ("shop.default.mesh", Some("the mesh")),
+            ("svc.example.org", None),
+            ("consul.example.org", None),
+            ("orders", None),
+            ("orders.local", None),
+        ] {
+            assert_eq!(platform_of(host), platform, "{host}");
+        }
     }
 
     #[test]

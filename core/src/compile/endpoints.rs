@@ -84,7 +84,7 @@ pub(super) fn sets(
         diagnostics.extend(candidates::contradictions(group));
     }
     found.sort_by(|a, b| {
-        let by = |it: &Candidate| (it.endpoint.health, it.tier);
+        let by = |it: &Candidate| (it.endpoint.health, it.endpoint.weight == 0, it.tier);
         (&a.port, by(a), &a.endpoint.instance, a.rank).cmp(&(&b.port, by(b), &b.endpoint.instance, b.rank))
     });
     let ports = found.chunk_by(|a, b| a.port == b.port);
@@ -122,12 +122,14 @@ fn keep_if_same(
     }
 }
 
-/// `all` is sorted by health and tier.
+/// `all` is sorted by health, then stand-bys last, then by tier.
 fn endpoint_set(all: Vec<Arc<Upstream>>) -> EndpointSet {
-    let best = all.first().map(|upstream| upstream.tier);
-    let is_first =
-        |upstream: &Upstream| upstream.endpoint.health == Health::Healthy && Some(upstream.tier) == best;
-    let first_choice = all.partition_point(|upstream| is_first(upstream));
+    let rank = |upstream: &Arc<Upstream>| (upstream.endpoint.weight == 0, upstream.tier);
+    let best = all.first().map(rank);
+    let is_first = |upstream: &Arc<Upstream>| {
+        upstream.endpoint.health == Health::Healthy && Some(rank(upstream)) == best
+    };
+    let first_choice = all.partition_point(is_first);
     let weights = || all[..first_choice].iter().map(|upstream| upstream.endpoint.weight);
     let equal = weights().zip(weights().skip(1)).all(|(a, b)| a == b);
     let mut sum = 0_u32;

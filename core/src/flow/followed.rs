@@ -285,6 +285,11 @@ impl Followed {
         !self.ready && self.counters.disconnects + self.counters.failed_attempts == 0
     }
 
+    /// Whether what it has was known before this process began.
+    pub(super) fn was_known(&self) -> bool {
+        self.ready && self.restored_age.is_some()
+    }
+
     /// What a relay may not say need not be waited for: it is ready when all else was said, too.
     fn note_refused(&mut self, event: &Event) {
         match event {

@@ -49,7 +49,8 @@ impl FlowHandle {
 
     /// Replaces which registries are followed, their precedence and the joins. What a registry that stays says is in
     /// force all the while; one that is followed in another way keeps its last words until its new list is whole; one
-    /// that is gone takes its words with it, on disk too.
+    /// that is gone takes its words with it, on disk too: at once, or where another one is new, when that one has
+    /// spoken, at most five seconds later.
     pub async fn set_registries(&self, registries: Registries) -> Option<()> {
         self.ask(|reply| Command::Registries(registries, reply)).await
     }

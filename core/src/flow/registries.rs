@@ -1,17 +1,35 @@
 //! Registries that come, change and go while the flow runs.
 //!
 //! Who is followed in another way keeps its last words until the new list is whole, so that a registry that moves costs
-//! no request; and what a full list lacks is judged as ever: silence is not absence.
+//! no request; and what a full list lacks is judged as ever: silence is not absence. One that goes as another one comes
+//! may be the same under another name: it stays for a moment, until the new one has spoken.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{CompileConfig, Flow, Followed, Registries, Source};
+use tokio::time::Instant;
+
+use super::{CompileConfig, Flow, Followed, Join, Registries, Source};
 use crate::{
     driver::{Message, Told},
     merge::Limits,
     name::OriginName,
     registry::{Event, RegistryError, Version},
 };
+
+/// How long one that is gone from the configuration stays at most.
+const STAYS: Duration = Duration::from_secs(5);
+
+/// Registries that are gone from the configuration and stay until those that came with it have spoken.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// Their numbers.
+    gone: BTreeSet<usize>,
+    /// The numbers of those that are waited for.
+    awaited: BTreeSet<usize>,
+    until: Instant,
+    /// What is in force afterwards; the former joins are until then.
+    joins: Vec<Join>,
+}
 
 impl Flow {
     /// Follows a registry again whose driver broke: a defect of ours, and no reason to live on old words for ever.
@@ -32,6 +50,7 @@ impl Flow {
     /// Puts a new list of registries in force.
     pub(super) fn set_registries(&mut self, registries: Registries) {
         let Registries { order, mut fresh, joins, locality } = registries;
+        let ranked: Vec<_> = self.followed.iter().map(|followed| followed.number).collect();
         let mut former: Vec<_> = self.followed.drain(..).collect();
         let mut begun = Vec::new();
         for name in &order {
@@ -41,10 +60,7 @@ impl Flow {
             let Some(followed) = self.succeed(old, new, &mut begun) else { continue };
             self.followed.push(followed);
         }
-        for gone in former {
-            self.give_up(&gone);
-            gone.forget_state();
-        }
+        let joins = self.begin_to_leave(former, &ranked, &begun, joins);
         self.owners.forget_refusals();
         self.set_owners();
         let now = (self.now)();
@@ -59,6 +75,60 @@ impl Flow {
         self.compiler.configure(CompileConfig { joins, locality, ..self.compiler.config().clone() });
         self.rank();
         self.pending.snapshot = true;
+    }
+
+    /// Gives up those that are gone, but for those whose place one that is new may take: they keep their rank among
+    /// `ranked` for a moment, and the former joins theirs. Returns the joins to be in force.
+    fn begin_to_leave(
+        &mut self,
+        gone: Vec<Followed>,
+        ranked: &[usize],
+        begun: &[usize],
+        joins: Vec<Join>,
+    ) -> Vec<Join> {
+        let mut awaited = self.leaving.take().map(|leaving| leaving.awaited).unwrap_or_default();
+        awaited.extend(begun);
+        let mut new = self.followed.iter().filter(|it| awaited.contains(&it.number) && !it.is_ready());
+        // What a relay may speak of depends on who else is followed: it must not wait for one that goes.
+        let waits = new.clone().next().is_some() && !new.any(Followed::is_relay);
+        let mut leaving = BTreeSet::new();
+        for gone in gone {
+            if !waits || gone.is_relay() || !gone.is_ready() {
+                self.give_up(&gone);
+                gone.forget_state();
+                continue;
+            }
+            leaving.insert(gone.number);
+            let before: BTreeSet<_> = ranked.iter().take_while(|number| **number != gone.number).collect();
+            let at = self.followed.iter().rposition(|it| before.contains(&it.number));
+            self.followed.insert(at.map_or(0, |at| at + 1), gone);
+        }
+        if leaving.is_empty() {
+            return joins;
+        }
+        self.leaving = Some(Leaving { gone: leaving, awaited, until: Instant::now() + STAYS, joins });
+        self.compiler.config().joins.clone()
+    }
+
+    /// Gives up those that are leaving, once those that came have spoken or had their time.
+    pub(super) fn let_leave(&mut self) {
+        let followed = &self.followed;
+        let has_come = |leaving: &mut Leaving| {
+            let mut awaited = followed.iter().filter(|it| leaving.awaited.contains(&it.number));
+            awaited.all(Followed::is_ready) || Instant::now() >= leaving.until
+        };
+        let Some(Leaving { gone, joins, .. }) = self.leaving.take_if(has_come) else { return };
+        let (gone, kept) = self.followed.drain(..).partition(|it| gone.contains(&it.number));
+        self.followed = kept;
+        for gone in Vec::<Followed>::as_slice(&gone) {
+            self.give_up(gone);
+            gone.forget_state();
+        }
+        self.owners.forget_refusals();
+        self.set_owners();
+        self.compiler.configure(CompileConfig { joins, ..self.compiler.config().clone() });
+        self.rank();
+        (self.pending.snapshot, self.pending.status) = (true, true);
     }
 
     /// Every source speaks for itself. A relay passes on no more what is followed here now, and says anew what it was

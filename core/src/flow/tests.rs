@@ -1,6 +1,7 @@
 //! A flow over scripted registries, on paused time.
 
 mod relays;
+mod successors;
 mod unconfirmed;
 
 use std::time::Duration;

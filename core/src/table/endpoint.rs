@@ -108,9 +108,11 @@ impl Upstream {
 /// The endpoints that one target chooses from, best rank first.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
-    /// Every eligible endpoint, sorted by [`Health`](crate::resource::Health), then by tier, then by instance.
+    /// Every eligible endpoint, sorted by [`Health`](crate::resource::Health), then stand-bys (those of weight 0) last,
+    /// then by tier, then by instance.
     pub all: Vec<Arc<Upstream>>,
-    /// How many of `all`, from the front, are healthy and of the best tier: the choice is among them unless all are ejected.
+    /// How many of `all`, from the front, are healthy and of the best tier, and are no stand-bys unless all healthy ones
+    /// are: the choice is among them unless all are ejected.
     pub first_choice: usize,
     /// Cumulative weights of the first choice; empty when all weigh the same.
     pub cumulative_weights: Vec<u32>,

@@ -7,7 +7,6 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -19,13 +18,13 @@ use http::{
 use tokio::time::sleep;
 use weft_core::{
     resource::AppProtocol,
-    table::{CompiledRouteRule, EndpointSet, EndpointState, Target},
+    table::{CompiledRouteRule, EndpointSet, Target},
     wire::Framing,
 };
 
 use super::{Downstream, framing, http1, is_plain, record::Report};
 use crate::{
-    balance::{self, Picked},
+    balance::{self, Failures, Picked},
     clock::milliseconds,
     dial::Missed,
     fault::{self, Fault, RetryRule},
@@ -154,7 +153,7 @@ async fn attempts(
     let mut now = milliseconds(Instant::now());
     budget.deposit(now);
     let mut attempt = Attempt::new(head.method(), rule.retries);
-    let mut tried: Vec<Arc<EndpointState>> = Vec::new();
+    let mut tried = Failures::default();
     let mut redispatches = 0;
     let protocol = report.routed.as_ref().map_or(AppProtocol::Http, |routed| routed.port.protocol);
     loop {
@@ -164,7 +163,7 @@ async fn attempts(
         let outcome = send(downstream, picked, rule, protocol, head.clone(), body, single).await;
         report.asked_at = None;
         now = milliseconds(Instant::now());
-        let (cause, observation, outcome) = match outcome {
+        let (cause, met, observation, outcome) = match outcome {
             Tried::Answered { response, body: left } => {
                 let observation = Observation::of_response(response.status().as_u16(), None);
                 // A fault that another agent named, and that is not to be tried again, is no gateway error of an application.
@@ -173,7 +172,7 @@ async fn attempts(
                     return Ok(response);
                 }
                 body = left;
-                (Cause::GatewayError, observation, Ok(response))
+                (Cause::GatewayError, None, observation, Ok(response))
             }
             Tried::Failed { missed, body: left, response } => {
                 if let Some(fault) = report.seen.broken() {
@@ -182,7 +181,8 @@ async fn attempts(
                 body = left;
                 let observation = missed.observation();
                 report.seen.verdict.rule = missed.rule;
-                (Cause::Fault(missed.fault), observation, response.ok_or(missed.fault))
+                let met = response.is_none().then_some(missed.fault);
+                (Cause::Fault(missed.fault), met, observation, response.ok_or(missed.fault))
             }
         };
         note(set, picked, observation, now);
@@ -191,7 +191,7 @@ async fn attempts(
             redispatches += 1;
         } else {
             attempt.begin();
-            tried.push(picked.upstream().state.clone());
+            tried.note(picked.upstream(), met);
         }
         match attempt.again(cause, rewind(&mut body), budget) {
             Ok(wait) => {

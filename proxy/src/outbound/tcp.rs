@@ -8,13 +8,13 @@ use std::{
 
 use weft_core::{
     context::{Outcome, Protocol, Reporter, Verdict},
-    table::{CompiledRouteRule, DestinationPort, EndpointState},
+    table::{CompiledRouteRule, DestinationPort},
     wire::Framing,
 };
 
 use super::{Downstream, route};
 use crate::{
-    balance::{self, Picked},
+    balance::{self, Failures, Picked},
     clock::milliseconds,
     config::OutboundKind,
     connect::connect,
@@ -117,7 +117,7 @@ async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance),
     let target = way.rule.target(|total| fastrand::u32(..total)).ok_or(Fault::NoBackend)?;
     let budget = downstream.worker.budgets.of(&target.service);
     let mut attempt = Attempt::new(&http::Method::CONNECT, way.rule.retries);
-    let mut tried: Vec<Arc<EndpointState>> = Vec::new();
+    let mut tried = Failures::default();
     loop {
         let now = milliseconds(Instant::now());
         let picked = balance::pick(&target.endpoints, &tried, now).ok_or(Fault::NoEndpoint)?;
@@ -129,7 +129,7 @@ async fn reach(downstream: &Downstream, way: &Way) -> Result<(Picked, Instance),
             Err(_) => Fault::ConnectTimeout.into(),
         };
         let _ = observe(&HealthSettings::default(), &target.endpoints, &picked, missed.observation(), now);
-        tried.push(picked.upstream().state.clone());
+        tried.note(picked.upstream(), Some(missed.fault));
         let Ok(wait) = attempt.again(Cause::Fault(missed.fault), true, budget) else { return Err(missed) };
         tokio::time::sleep(wait).await;
     }

@@ -368,8 +368,8 @@ impl Claims<'_> {
         if self.applications.contains(text) {
             return Err("it is the name of another application".into());
         }
-        if text == "mesh" || text.ends_with(".mesh") {
-            return Err("names that end in .mesh are given by the mesh".into());
+        if let Some(platform) = crate::names::platform_of(text) {
+            return Err(format!("names in that domain are given by {platform}"));
         }
         // A service's own name, `label.namespace`, is never an alias of another one.
         let label = text.strip_suffix(&format!(".{}", weft_core::name::DEFAULT_NAMESPACE));

@@ -46,6 +46,18 @@ fn the_preferred_registry_serves_while_one_of_its_endpoints_can() {
 }
 
 #[test]
+fn a_stand_by_takes_nothing_while_one_of_any_tier_can() {
+    let mut world = joined(Prefer::Registries(registries(&["kubernetes"])), "");
+    let weighing = |number, weight| of(Endpoint { weight, ..endpoint("web", number) });
+    let drained = vec![declared("web"), weighing(1, 0), weighing(2, 0)];
+    world.say(&scope("kubernetes"), "web", drained);
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), weighing(3, 1), weighing(4, 0)]);
+    assert_eq!(ranked(&table), (named(&[("web-3", 3), ("web-1", 0), ("web-2", 0), ("web-4", 3)]), 1));
+    let table = world.say(&scope("consul"), "web", vec![declared("web"), weighing(4, 0)]);
+    assert_eq!(ranked(&table), (named(&[("web-1", 0), ("web-2", 0), ("web-4", 3)]), 2), "none has a weight");
+}
+
+#[test]
 fn the_nearest_serve_while_one_of_them_can() {
     for asked_by_the_service in [false, true] {
         let mut world =

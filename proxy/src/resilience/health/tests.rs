@@ -7,7 +7,7 @@ use weft_core::{
 };
 
 use super::*;
-use crate::balance::pick;
+use crate::balance::{Failures, pick};
 
 const SETTINGS: HealthSettings = HealthSettings {
     consecutive_failures: 3,
@@ -45,7 +45,8 @@ fn set(count: usize) -> EndpointSet {
 /// Picks the endpoint at `index`, by having tried all others.
 fn pick_at(set: &EndpointSet, index: usize, now: u64) -> Picked {
     let others = set.all.iter().enumerate().filter(|(at, _)| *at != index);
-    let tried: Vec<_> = others.map(|(_, upstream)| upstream.state.clone()).collect();
+    let mut tried = Failures::default();
+    others.for_each(|(_, upstream)| tried.note(upstream, None));
     pick(set, &tried, now).unwrap()
 }
 
@@ -124,7 +125,7 @@ fn an_endpoint_that_asks_for_it_is_left_alone_for_so_long() {
 fn an_only_endpoint_may_be_ejected_and_is_used_all_the_same() {
     let set = set(1);
     assert_eq!(see(&set, 0, Observation::Gone, 1), Some(1));
-    let picked = pick(&set, &[], 2).unwrap();
+    let picked = pick(&set, &Failures::default(), 2).unwrap();
     observe(&SETTINGS, &set, &picked, Observation::Success, 3);
     assert_eq!(set.all[0].state.ejected_until.load(Relaxed), 0);
 }
