@@ -165,7 +165,7 @@ impl Inspect {
 
     /// The registries, with what the hub says of those that it relays.
     fn registry_rows(&self, status: &flow::Status) -> Vec<view::Registry> {
-        let rows = pages::registries(status, &pages::counts(&self.tables.load_full()));
+        let rows = pages::registries(status, &pages::counts(&self.snapshots.load_full()));
         // An agent may have a hub for its certificates alone.
         let follows = status.registries.iter().any(|registry| registry.is_relay);
         match self.relayed.as_ref().filter(|_| follows).and_then(|relayed| relayed.borrow().clone()) {

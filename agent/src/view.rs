@@ -119,7 +119,7 @@ pub struct Registry {
     pub age_s: Option<u64>,
     /// Why it is not connected.
     pub error: Option<String>,
-    /// How many services and endpoints its registry has in force, over all its scopes.
+    /// How many services and endpoints its registry says itself, over all its scopes.
     pub counts: BTreeMap<String, usize>,
     /// What could not be taken over.
     pub faults: Vec<String>,

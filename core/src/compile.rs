@@ -15,6 +15,7 @@ mod conditions;
 mod endpoints;
 mod hosts;
 mod join;
+mod shares;
 mod unit;
 
 use std::{
@@ -297,7 +298,13 @@ impl Compiler {
             default_name: &self.default_name,
         };
         let unit = self.units.get(key);
-        let (destination, diagnostics) = unit.map(|unit| linker.destination(key, unit)).unwrap_or_default();
+        let (destination, mut diagnostics) =
+            unit.map(|unit| linker.destination(key, unit)).unwrap_or_default();
+        if let (Some(unit), Some(destination)) = (unit, &destination) {
+            let is_declared =
+                |key: &ServiceKey| self.units.get(key).is_some_and(|unit| !unit.services.is_empty());
+            diagnostics.extend(shares::failing(unit, destination, is_declared));
+        }
         note(&mut self.noted, key, diagnostics);
         let Some(unit) = self.units.get_mut(key) else { return };
         match destination {

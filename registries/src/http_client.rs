@@ -278,7 +278,15 @@ impl Answer {
     #[must_use]
     pub fn said(&self) -> String {
         let text = self.secrets.hide(&self.body, 300);
-        text.trim().chars().take(200).flat_map(char::escape_debug).collect::<String>().replace("\\\"", "\"")
+        let mut said = String::new();
+        for character in text.trim().chars().take(200) {
+            match character {
+                // On a line of its own nothing ends at a quote.
+                '"' | '\'' => said.push(character),
+                _ => said.extend(character.escape_debug()),
+            }
+        }
+        said
     }
 
     /// The body as JSON.

@@ -28,7 +28,7 @@ use crate::view;
 type Key<'a> = (&'a RegistryName, &'a str, &'a PortName, &'a InstanceName);
 
 /// Endpoints in force by their services and addresses: two registries may tell of one workload.
-type Workloads<'a> = HashMap<(&'a str, &'a Address), &'a Arc<Upstream>>;
+type Workloads<'a> = HashMap<(&'a str, &'a Address), Used<'a>>;
 
 /// When each scope was last confirmed.
 type Confirmed = BTreeMap<Scope, SystemTime>;
@@ -54,7 +54,8 @@ pub struct Told<'a> {
 /// [`EndpointState::ejected_until`]: weft_core::table::EndpointState::ejected_until
 #[must_use]
 pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpoint> {
-    let (used, same) = used(told.table, clock);
+    let in_force = sorted(told.table).flat_map(|destination| endpoints_of(destination));
+    let (used, same) = used(in_force, clock);
     let scopes = told.status.registries.iter().flat_map(|registry| &registry.scopes);
     let confirmed: Confirmed = scopes.filter_map(|it| Some((it.scope.clone(), it.committed_at?))).collect();
     let mut rows = Vec::new();
@@ -70,10 +71,9 @@ pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpo
                 let mut row = row(told, &key, entry, endpoint, upstream, age_s, clock);
                 row.tls_stays = !staying.is_empty() && staying.contains(&*place(endpoint));
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
-                if let Some(twin) = twin.filter(|twin| twin.endpoint.identity == endpoint.identity) {
-                    let Upstream { registry, endpoint, .. } = &***twin;
-                    let stands =
-                        if endpoint.health == Health::Healthy { "is called" } else { "stands for both" };
+                if let Some(twin) = twin.filter(|twin| twin.upstream.endpoint.identity == endpoint.identity) {
+                    let Upstream { registry, endpoint, .. } = &**twin.upstream;
+                    let stands = if twin.is_called { "is called" } else { "stands for both" };
                     row.reason =
                         Some(format!("the same as {registry}'s {}, which {stands}", endpoint.instance));
                 }
@@ -113,21 +113,28 @@ struct Used<'a> {
     better: Option<&'a Arc<Upstream>>,
     /// Whether none of those that it stands among is better, nor a first choice.
     last_resort: bool,
+    /// Whether calls go to it now.
+    is_called: bool,
 }
 
-/// The endpoints in force, by their names and by their addresses.
-fn used(table: &Table, clock: u64) -> (HashMap<Key<'_>, Used<'_>>, Workloads<'_>) {
+/// `all`, which are in force with the sets that they stand in, by their names and by their addresses.
+fn used<'a>(
+    all: impl Iterator<Item = (&'a Arc<Upstream>, &'a EndpointSet)>,
+    clock: u64,
+) -> (HashMap<Key<'a>, Used<'a>>, Workloads<'a>) {
     let (mut used, mut same, mut choices) = (HashMap::new(), HashMap::new(), HashMap::new());
-    for (upstream, set) in sorted(table).flat_map(|destination| endpoints_of(destination)) {
+    for (upstream, set) in all {
         let endpoint = &upstream.endpoint;
         let choice = choices.entry(ptr::from_ref(set)).or_insert_with(|| Choice::of(set, clock));
+        let better = choice.taker.filter(|taker| group(taker) != group(upstream));
+        let is_best = choice.taker.is_some_and(|taker| rank(taker) == rank(upstream));
         let is_first = choice.first.contains(&Arc::as_ptr(upstream));
-        let better = choice.taker.filter(|_| !is_first);
-        let is_best = choice.best == Some(rank(upstream));
-        let last_resort = better.is_none() && is_best && !(is_first && endpoint.weight > 0);
+        let last_resort = is_best && !(is_first && endpoint.weight > 0);
+        let is_called = is_best && ejected_until(upstream) <= clock;
         let key = (&upstream.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
-        used.insert(key, Used { upstream, better, last_resort });
-        same.insert((endpoint.service.as_str(), &endpoint.address), upstream);
+        let it = Used { upstream, better, last_resort, is_called };
+        used.insert(key, it);
+        same.insert((endpoint.service.as_str(), &endpoint.address), it);
     }
     (used, same)
 }
@@ -140,10 +147,8 @@ fn place(endpoint: &Arc<Endpoint>) -> String {
 /// Which endpoints of a set come first.
 struct Choice<'a> {
     first: HashSet<*const Upstream>,
-    /// One of the first that takes calls; one with a weight, where there is one.
+    /// One of the best that are not taken out, whether these are the first or those that come when all of them are.
     taker: Option<&'a Arc<Upstream>>,
-    /// The rank of the best that does.
-    best: Option<(Health, u8, bool)>,
 }
 
 impl<'a> Choice<'a> {
@@ -152,15 +157,20 @@ impl<'a> Choice<'a> {
         let first = set.all.get(..set.first_choice).unwrap_or_default();
         Self {
             first: first.iter().map(Arc::as_ptr).collect(),
-            taker: first.iter().filter(takes_calls).min_by_key(|it| it.endpoint.weight == 0),
-            best: set.all.iter().filter(takes_calls).map(rank).min(),
+            taker: set.all.iter().filter(takes_calls).min_by_key(|it| rank(it)),
         }
     }
 }
 
-/// As calls are given out where no first choice is left: by health, by tier, and to who has a weight.
-fn rank(upstream: &Arc<Upstream>) -> (Health, u8, bool) {
-    (upstream.endpoint.health, upstream.tier, upstream.endpoint.weight == 0)
+/// Those that share the calls are alike in this, and come in its order.
+fn group(upstream: &Upstream) -> (Health, u8) {
+    (upstream.endpoint.health, upstream.tier)
+}
+
+/// As calls are given out: by group, and in a group to who has a weight.
+fn rank(upstream: &Upstream) -> (Health, u8, bool) {
+    let (health, tier) = group(upstream);
+    (health, tier, upstream.endpoint.weight == 0)
 }
 
 /// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.
@@ -337,12 +347,11 @@ fn sayer_text(sayer: Sayer) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn it_is_told_for_which_zones_those_are_meant_that_take_the_calls() {
-        let upstream = |number: u8, tier: u8, zones: Option<&str>| Upstream {
+    pub(in crate::admin) fn upstream(number: u8, tier: u8, zones: Option<&str>) -> Upstream {
+        Upstream {
             registry: "kubernetes".parse().unwrap(),
             endpoint: Arc::new(Endpoint {
                 service: "web.shop".parse().unwrap(),
@@ -360,7 +369,37 @@ mod tests {
             }),
             tier,
             state: weft_core::table::LazyState::default(),
+        }
+    }
+
+    #[test]
+    fn where_all_first_choices_are_taken_out_the_next_tier_takes_the_calls_and_no_other() {
+        let all: Vec<_> =
+            [(1, 0), (2, 1), (3, 2)].map(|(number, tier)| Arc::new(upstream(number, tier, None))).into();
+        let set = EndpointSet { all, first_choice: 1, cumulative_weights: Vec::new() };
+        let seen = |clock| {
+            let used = used(set.all.iter().map(|upstream| (upstream, &set)), clock).0;
+            let seen = set.all.iter().map(|it| {
+                let endpoint = &it.endpoint;
+                let key = (&it.registry, endpoint.service.as_str(), &endpoint.port_name, &endpoint.instance);
+                let better = used[&key].better.map(|it| it.endpoint.instance.to_string());
+                (used[&key].is_called, used[&key].last_resort, better)
+            });
+            seen.collect::<Vec<_>>()
         };
+        let passed_by = |by: &str| (false, false, Some(by.to_owned()));
+        assert_eq!(seen(5), [(true, false, None), passed_by("web-1"), passed_by("web-1")]);
+        set.all[0].state.ejected_until.store(10, Ordering::Relaxed);
+        assert_eq!(seen(5), [passed_by("web-2"), (true, true, None), passed_by("web-2")]);
+        assert_eq!(seen(10)[0], (true, false, None), "its time is up");
+        set.all[1].state.ejected_until.store(30, Ordering::Relaxed);
+        set.all[2].state.ejected_until.store(30, Ordering::Relaxed);
+        set.all[0].state.ejected_until.store(30, Ordering::Relaxed);
+        assert!(seen(20).iter().all(|it| *it == (false, false, None)), "nobody is better than another");
+    }
+
+    #[test]
+    fn it_is_told_for_which_zones_those_are_meant_that_take_the_calls() {
         let other = upstream(2, 1, Some("a"));
         let told = outranked(&other, &upstream(1, 0, Some("b,c")));
         assert_eq!(told, "nearer ones take the calls: web-1 in eu/a, meant for b,c");

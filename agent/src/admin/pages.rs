@@ -8,7 +8,7 @@ use std::{
 
 use weft_core::{
     flow,
-    merge::Snapshot,
+    merge::{Partition, Snapshot},
     name::{HostName, RegistryName, ServiceKey},
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
@@ -95,16 +95,16 @@ impl Counts {
     }
 }
 
-/// Counts what is in force.
+/// Counts what each registry says itself, also where a join has it go by another one's name: the services that it declares
+/// and all endpoints.
 #[must_use]
-pub fn counts(table: &Table) -> Counts {
-    let mut counts = Counts::default();
-    for destination in table.destinations() {
-        let count = counts.0.entry(destination.key.registry.clone()).or_default();
-        count.0 += 1;
-        count.1 += endpoints_of(destination).len();
-    }
-    counts
+pub fn counts(snapshot: &Snapshot) -> Counts {
+    let of = |partition: &Partition| {
+        let entries = || partition.services.values();
+        let services = entries().filter(|entry| entry.service.is_some()).count();
+        (services, entries().map(|entry| entry.endpoints.len()).sum())
+    };
+    Counts(snapshot.partitions.iter().map(|(name, partition)| (name.clone(), of(partition))).collect())
 }
 
 /// The registries, scope by scope.
@@ -238,4 +238,49 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
         unconfirmed: scope.unconfirmed.iter().map(|(origin, _)| origin.to_string()).collect(),
     });
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_core::{
+        merge::Merge,
+        registry::{Event, Scope, Version},
+        resource::{AppProtocol, Resource, Service, ServicePort},
+    };
+
+    use super::*;
+    use crate::admin::endpoints::tests::upstream;
+
+    #[test]
+    fn each_registry_holds_what_it_says_itself_whoever_else_has_the_service() {
+        let mut merge = Merge::default();
+        let mut say = |registry: &RegistryName, endpoints: &[u8]| {
+            let scope = Scope::whole(registry.clone());
+            let port = ServicePort { name: "http".parse().unwrap(), number: 80, protocol: AppProtocol::Http };
+            let service = Service {
+                name: "web.shop".parse().unwrap(),
+                ports: vec![port],
+                hosts: Vec::new(),
+                nearest: false,
+                declared: true,
+            };
+            let endpoints = endpoints.iter().map(|number| upstream(*number, 0, None).endpoint);
+            let resources = [Resource::Service(service.into())].into_iter();
+            let words = Event::Replace {
+                scope: scope.clone(),
+                origin: "web".parse().unwrap(),
+                version: Version("1".into()),
+                resources: resources.chain(endpoints.map(Resource::Endpoint)).collect(),
+                faults: Vec::new(),
+            };
+            merge.apply(words, SystemTime::UNIX_EPOCH);
+            merge.apply(Event::Commit { scope, resume: None, age: Duration::ZERO }, SystemTime::UNIX_EPOCH);
+        };
+        let [first, second] = ["kubernetes", "consul"].map(|name| RegistryName::new(name).unwrap());
+        say(&first, &[]);
+        say(&second, &[1, 2]);
+        let counts = counts(merge.snapshot());
+        let held = |registry| ["services", "endpoints"].map(|what| counts.of(registry)[what]);
+        assert_eq!((held(&first), held(&second)), ([1, 0], [1, 2]));
+    }
 }

@@ -82,13 +82,13 @@ impl Task {
             (Some(false), Err(reason)) => {
                 let note = format!("{} at {}: {reason}", check.question, wish.application);
                 if changed {
-                    tracing::warn!(%service, %instance, reason = note, "announced as unhealthy");
+                    tracing::warn!(%service, %instance, reason = note, "its application fails its check: it is announced as unhealthy where that is taken");
                 }
                 self.note = note;
             }
             (Some(true), _) => {
                 if changed {
-                    tracing::info!(%service, %instance, "announced as healthy");
+                    tracing::info!(%service, %instance, "its application passes its check: it is announced as healthy where that is taken");
                 }
                 self.note.clear();
             }

@@ -10,8 +10,8 @@ use std::{
 use http::Method;
 use weft_core::{
     flow::{FlowHandle, Status},
+    merge::Snapshot,
     publish::Reader,
-    table::Table,
 };
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) struct Page {
     /// Whether other hubs may have the same nodes.
     pub(super) shares_store: bool,
     pub(super) statuses: Reader<Status>,
-    pub(super) tables: Reader<Table>,
+    pub(super) snapshots: Reader<Snapshot>,
     pub(super) flow: FlowHandle,
     pub(super) began: Instant,
 }
@@ -151,7 +151,7 @@ impl Operator {
         let roots = roots.map_err(|fault| StoreError::Failed(fault.to_string()))??;
         let announced = page.announcements.as_ref().map(|it| it.diagnostics()).unwrap_or_default();
         let announced = announced.into_iter().map(|what| format!("announcements: {what}"));
-        let (status, table) = (page.statuses.load_full(), page.tables.load_full());
+        let (status, snapshot) = (page.statuses.load_full(), page.snapshots.load_full());
         let diagnostics = status.diagnostics.iter().map(ToString::to_string);
         Ok(HubStatus {
             version: Version::current().version,
@@ -161,7 +161,7 @@ impl Operator {
             intermediate_ends_in_s: pages::seconds_until(authority.intermediate_ends(), now),
             roots,
             missing: page.missing(),
-            registries: pages::registries(&status, &pages::counts(&table)),
+            registries: pages::registries(&status, &pages::counts(&snapshot)),
             nodes,
             diagnostics: diagnostics.chain(announced).chain(fault).collect(),
         })

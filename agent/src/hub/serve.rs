@@ -155,7 +155,7 @@ impl Hub {
 
         let began = Instant::now();
         let eureka_api = {
-            let (snapshots, statuses, tables) = (snapshots.clone(), statuses.clone(), tables.clone());
+            let (snapshots, statuses) = (snapshots.clone(), statuses.clone());
             eureka_api(config, Said { snapshots, statuses, tables }).await?
         };
         let gone = roster.clone();
@@ -166,7 +166,7 @@ impl Hub {
             announcements: announcements.clone(),
             shares_store: config.store != StoreConfig::Embedded,
             statuses: statuses.clone(),
-            tables,
+            snapshots: snapshots.clone(),
             flow: handle,
             began,
         };

@@ -1,7 +1,7 @@
 //! The examples' own files, as a user copies them, against the real servers: `weft check --registry` sees the service of
 //! the example, as usable, with every right given.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 use weft_testbed::{
@@ -41,8 +41,14 @@ fn the_example_of_consul_works() {
     let Some(home) = required(installed(Kind::Consul)) else { return };
     let consul = Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap();
     let token = consul.create_token(&copied("consul/policy.hcl")).unwrap();
-    consul.register(&serde_json::from_str(&copied("consul/web.json")).unwrap()).unwrap();
     let sandbox = Sandbox::new();
+    let readme = copied("README.md");
+    let line = readme.split('`').find(|text| text.starts_with("curl ")).unwrap();
+    let line = line.replace("http://127.0.0.1:8500", &consul.url());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/consul");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line]).current_dir(folder).env("CONSUL_HTTP_TOKEN", consul.token().unwrap());
+    assert!(shell.status().unwrap().success(), "{line}");
     let token = sandbox.write("consul.token", &token.secret);
     let text = copied("consul/weft.toml").replace("http://127.0.0.1:8500", &consul.url());
     is_well(&looked(&sandbox, "weft.toml", &text.replace("/etc/weft/consul.token", token.to_str().unwrap())));

@@ -170,6 +170,49 @@ fn a_split_chooses_by_label_and_ends_with_a_default() {
 }
 
 #[test]
+fn a_share_of_which_nobody_is_left_is_told_with_its_subset_until_somebody_is() {
+    let mut world = World::new(CompileConfig::default());
+    let labelled = |service: &str, number, version: &str| {
+        let labels = [("version", version)].into_iter().collect();
+        of(Endpoint { labels, ..endpoint(service, number) })
+    };
+    let backends = vec![
+        backend(None, Some("v1"), 1),
+        backend(None, Some("v2"), 2),
+        backend(Some("ratings"), None, 5),
+        backend(Some("nobody"), None, 0),
+    ];
+    let split = route("reviews", vec![rule("all", None, backends)]);
+    let mut told = |service: &str, endpoints: Vec<Resource>| {
+        let own = (service == "reviews").then(|| split.clone());
+        world.say(
+            &scope("static"),
+            service,
+            std::iter::once(declared(service)).chain(endpoints).chain(own).collect(),
+        );
+        let all = world.compiler.diagnostics().into_iter();
+        let left = all.filter(|it| it.message.contains("nobody is left"));
+        left.map(|it| format!("{}: {}", it.places.join(" "), it.message)).collect::<Vec<_>>()
+    };
+    told("nobody", Vec::new());
+    told("ratings", vec![of(endpoint("ratings", 9))]);
+    let both = || vec![labelled("reviews", 1, "v1"), labelled("reviews", 2, "v2")];
+    assert_eq!(told("reviews", both()), [""; 0]);
+    let said = "static/split/all: nobody is left of static/reviews.default with version = v2 for port http: that share \
+                of requests, 25 %, fails";
+    assert_eq!(told("reviews", vec![labelled("reviews", 1, "v1")]), [said]);
+    assert_eq!(told("reviews", both()), [""; 0]);
+    let said = "static/split/all: nobody is left of static/ratings.default for port http: that share of requests, 62.5 \
+                %, fails";
+    assert_eq!(told("ratings", Vec::new()), [said], "also where only the other service has changed");
+    assert_eq!(
+        told("reviews", Vec::new()),
+        [""; 0],
+        "where nobody is left at all, no share is another one's"
+    );
+}
+
+#[test]
 fn endpoints_are_ranked_by_health_and_weighed() {
     let mut world = World::new(CompileConfig::default());
     let unlike = |number, health, weight| of(Endpoint { health, weight, ..endpoint("reviews", number) });

@@ -212,6 +212,16 @@ async fn a_secret_that_comes_back_is_shown_to_nobody() {
     }
 }
 
+#[tokio::test]
+async fn what_a_server_says_is_one_line_and_its_quotes_are_as_they_are() {
+    let body = "Permission denied: token with AccessorID '00000002' lacks \"service:read\"\nat \u{1b}[1m\\";
+    let answer = format!("HTTP/1.1 403 No\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let client = HttpClient::new(&answering(answer.into_bytes())).unwrap();
+    let said = client.send(Call::get("/v1/x")).await.unwrap().said();
+    let shown = r#"Permission denied: token with AccessorID '00000002' lacks "service:read"\nat \u{1b}[1m\\"#;
+    assert_eq!(said, shown);
+}
+
 #[test]
 fn addresses_of_servers() {
     for (text, shown) in [

@@ -4,6 +4,7 @@
 //! nothing. What changes marks the origins that it is part of as due, and no others.
 
 mod aliases;
+mod awaiting;
 mod judging;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use weft_core::registry::OriginFault;
 
+use awaiting::Awaited;
 use judging::Routes;
 
 use super::{
@@ -56,6 +58,8 @@ pub(super) struct Catalog {
     slices: HashMap<Key, Slice>,
     pods: HashMap<Uid, PodEntry>,
     nodes: HashMap<Key, Node>,
+    /// Pods that slices point to, and that may be heard of any moment.
+    awaited: Awaited,
     configured: BTreeMap<(Kind, Key), Meaning>,
     /// Of the same: which object it is, and what was told of it.
     told: BTreeMap<(Kind, Key), (Meta, Vec<Condition>)>,
@@ -76,6 +80,7 @@ impl Catalog {
             slices: HashMap::new(),
             pods: HashMap::new(),
             nodes: HashMap::new(),
+            awaited: Awaited::default(),
             configured: BTreeMap::new(),
             told: BTreeMap::new(),
             faults: HashMap::new(),
@@ -247,6 +252,7 @@ impl Catalog {
             pod: &|uid| self.pods.get(&uid)?.pod.as_ref(),
             node: &|name| self.nodes.get(name),
             covered: &|uid| covered.contains(&uid),
+            awaited: &|uid| self.awaited.is(uid),
         };
         self.conversion.slice(&view)
     }
@@ -291,8 +297,14 @@ impl Catalog {
         }
         self.readable_named(Kind::Slices, &key);
         if self.slices.get(&key) != Some(&slice) {
+            let before = self.slices.get(&key).into_iter().flat_map(|slice| &*slice.endpoints);
+            let before: HashSet<Uid> = before.filter_map(SliceEndpoint::uid).collect();
             self.remove_slice(&key);
             self.link(&key, &slice);
+            let new = slice.endpoints.iter().filter_map(SliceEndpoint::uid);
+            let new = new.filter(|uid| !before.contains(uid));
+            let is_unknown = |uid: &Uid| self.pods.get(uid).is_some_and(|entry| entry.pod.is_none());
+            self.awaited.begin(new.filter(is_unknown));
             self.slices.insert(key.clone(), slice);
             self.slice_is_due(&key);
         }
@@ -365,6 +377,9 @@ impl Catalog {
         let entry = self.pods.entry(uid).or_default();
         if entry.pod != pod {
             entry.pod = pod;
+            // A slice goes on pointing to a pod that is gone for a moment.
+            let is_missing = entry.pod.is_none() && !entry.slices.is_empty();
+            self.awaited.begin(is_missing.then_some(uid));
             self.due.extend(entry.slices.iter().cloned().map(Source::Slice));
         }
         if entry.pod.is_none() && entry.slices.is_empty() {

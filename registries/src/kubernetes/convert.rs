@@ -77,6 +77,8 @@ pub(super) struct SliceView<'a> {
     pub(super) node: &'a dyn Fn(&Key) -> Option<&'a Node>,
     /// Whether a slice of the service's preferred family has the pod too.
     pub(super) covered: &'a dyn Fn(Uid) -> bool,
+    /// Whether a pod that is not known may be heard of any moment.
+    pub(super) awaited: &'a dyn Fn(Uid) -> bool,
 }
 
 impl ServiceView {
@@ -306,6 +308,9 @@ impl Conversion {
             Target::Pod(uid, _) if (view.covered)(*uid) => return Ok(()),
             Target::Pod(uid, name) => {
                 let pod = (view.pod)(*uid);
+                if pod.is_none() && (view.awaited)(*uid) {
+                    return Ok(());
+                }
                 let known = pod.ok_or_else(|| {
                     format!("withheld: pod {} of that uid is not known", names::quoted(name))
                 })?;

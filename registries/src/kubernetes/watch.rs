@@ -48,6 +48,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often what nothing uses any more is let go of.
 const TIDY: Duration = Duration::from_secs(600);
+/// How long lies between two looks for pods that slices point to: who is missing at two of them is told.
+const LOOK: Duration = Duration::from_secs(3);
 /// The fault that tells that conditions cannot be written.
 const CONDITIONS: &str = "conditions";
 
@@ -89,6 +91,8 @@ struct Following {
     /// Whether it was silent when it was asked last.
     was_silent: bool,
     tidy_at: Pin<Box<Sleep>>,
+    /// When it is looked for pods that slices point to and that are not known; none while there are none.
+    look_at: Option<Pin<Box<Sleep>>>,
     nodes: Nodes,
 }
 
@@ -141,6 +145,7 @@ impl Following {
             answered: Instant::now(),
             was_silent: false,
             tidy_at: Box::pin(sleep(jittered(TIDY))),
+            look_at: None,
             nodes: Nodes::new(known),
         };
         let feeds = feeds(&settings);
@@ -196,6 +201,10 @@ impl Following {
             asked = asking => self.asked(asked)?,
             fault = written(&mut self.conditions) => self.catalog.set_fault(&CONDITIONS.into(), fault),
             index = self.nodes.due() => self.start(index),
+            () = due(&mut self.look_at) => {
+                self.look_at = None;
+                self.catalog.look_for_pods();
+            }
             () = &mut self.tidy_at => {
                 self.tidy_at = Box::pin(sleep(jittered(TIDY)));
                 self.catalog.tidy();
@@ -268,6 +277,7 @@ impl Following {
             conditions.want(self.catalog.take_verdicts());
         }
         if std::mem::take(&mut self.listed) {
+            self.catalog.be_patient();
             self.telling.push_back(Telling::Reset);
             self.telling.extend(self.catalog.all().into_iter().map(Telling::Origin));
             self.telling.extend([Telling::Ready, Telling::Commit]);
@@ -277,6 +287,9 @@ impl Following {
                 self.telling.extend(due.into_iter().map(Telling::Origin));
                 self.telling.push_back(Telling::Commit);
             }
+        }
+        if self.look_at.is_none() && self.catalog.awaits_pods() {
+            self.look_at = Some(Box::pin(sleep(LOOK)));
         }
     }
 
@@ -348,6 +361,14 @@ impl Following {
         self.turn = self.turn.wrapping_add(1);
         let question = self.feeds[index].feed.clone().ask(self.client.clone());
         self.asking = Asking::Asked(index, question.boxed());
+    }
+}
+
+/// Waits until it is time, for ever where no time is set.
+async fn due(at: &mut Option<Pin<Box<Sleep>>>) {
+    match at {
+        Some(at) => at.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
     control::RelayedState,
     identity::SpiffeId,
-    name::{RegistryName, ServiceName},
+    name::{InstanceName, RegistryName, ServiceName},
     registry::{OriginFault, RegistryError, Right},
 };
 use weft_registries::{
@@ -16,7 +16,10 @@ use weft_registries::{
     probe::{Probe, probe},
 };
 
-use crate::identity::{self, StateError};
+use crate::{
+    hub::records::is_of_node,
+    identity::{self, StateError},
+};
 
 /// How long a hub that relayed all it has may take to say how its registries are.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
@@ -24,21 +27,31 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// What was found, and the registries that the hub relays; none of them where it did not say.
 pub(super) type Found = (Probe, Option<Vec<RegistryName>>);
 
+/// What the host announces at a hub.
+#[derive(Clone, Debug)]
+pub(super) struct Announced {
+    /// Each service, and as whom.
+    pub(super) services: Vec<(ServiceName, SpiffeId)>,
+    /// What the file says that instances' names begin with; none for the node's name.
+    pub(super) instance: Option<InstanceName>,
+}
+
 /// Looks at the hub at `address`, or at the one that the host joined by, for at most `within`; `announced` is what the host
-/// has announced there, and as whom. Must be called within a runtime.
+/// announces there. Must be called within a runtime.
 pub(super) async fn look(
     plan: &Plan,
     state_dir: &Path,
     address: Option<&str>,
-    announced: &[(ServiceName, SpiffeId)],
+    announced: &Announced,
     within: Duration,
 ) -> Result<Found, BuildError> {
     let began = Instant::now();
     let hubs = address.map(str::to_owned).into_iter().collect();
     let (mut probe, relayed) = match identity::look(state_dir, hubs) {
         Ok(config) => {
+            let node = config.node_name.clone();
             let link = HubLink::start(config);
-            let found = linked(plan, &link, announced, began + within, within).await;
+            let found = linked(plan, &link, (&node, announced), began + within, within).await;
             link.stop();
             found?
         }
@@ -69,7 +82,7 @@ async fn strange(address: Option<&str>, missing: &StateError, within: Duration) 
 async fn linked(
     plan: &Plan,
     link: &HubLink,
-    announced: &[(ServiceName, SpiffeId)],
+    (node, announced): (&str, &Announced),
     deadline: Instant,
     within: Duration,
 ) -> Result<Found, BuildError> {
@@ -79,7 +92,7 @@ async fn linked(
     let settled = settled.ok().and_then(Result::ok).map(|state| state.clone());
     let (registries, rights) = match settled {
         Some(LinkState::Connected { registries, granted, .. }) => {
-            (registries.to_vec(), rights(&granted, announced))
+            (registries.to_vec(), rights(&granted, node, announced))
         }
         Some(LinkState::Away { reason, .. }) => {
             return Ok((failed(&RegistryError::Unreachable(reason)), None));
@@ -105,15 +118,23 @@ async fn linked(
     Ok((found, Some(registries)))
 }
 
-/// The identities as which something is announced, each with whether the host's token granted it.
-fn rights(granted: &[SpiffeId], announced: &[(ServiceName, SpiffeId)]) -> Vec<Right> {
+/// The identities as which something is announced, each with whether the host's token granted it; and the name, where it is
+/// none of the node's.
+fn rights(granted: &[SpiffeId], node: &str, announced: &Announced) -> Vec<Right> {
     let right = |(service, identity): &(ServiceName, SpiffeId)| Right {
         name: format!("a token that grants {identity}"),
         given: Some(granted.contains(identity)),
         needed_for: format!("announcing instances of {service}"),
         optional: false,
     };
-    announced.iter().map(right).collect()
+    let foreign = announced.instance.as_ref().filter(|instance| !is_of_node(instance.as_str(), node));
+    let named = foreign.filter(|_| !announced.services.is_empty()).map(|instance| Right {
+        name: format!("instances called `{instance}.…`, for those of node {node} are `{node}.…`"),
+        given: Some(false),
+        needed_for: "announcing anything with that `[announce] instance`".into(),
+        optional: false,
+    });
+    announced.services.iter().map(right).chain(named).collect()
 }
 
 /// What the hub says of its registries, beside what they say through it.
@@ -139,4 +160,27 @@ fn add_states(probe: &mut Probe, states: &RelayedStates) {
 
 fn failed(error: &RegistryError) -> Probe {
     Probe { error: Some(error.to_string()), error_kind: Some(error.label()), ..Probe::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_instances_that_the_hub_refuses_is_told() {
+        let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/web").unwrap();
+        let missing = |instance: Option<&str>, services: usize| {
+            let services = vec![("web.default".parse().unwrap(), identity.clone()); services];
+            let announced = Announced { services, instance: instance.map(|it| it.parse().unwrap()) };
+            let rights = rights(&[identity.clone()], "one", &announced).into_iter();
+            rights.filter(|right| right.given == Some(false)).map(|right| right.name).collect::<Vec<_>>()
+        };
+        let refused = ["instances called `host-5.…`, for those of node one are `one.…`"];
+        assert_eq!(missing(Some("host-5"), 1), refused);
+        assert_eq!(missing(Some("host-5"), 0), [""; 0], "nothing is announced there");
+        assert_eq!(
+            [missing(Some("one"), 1), missing(Some("one.a"), 1), missing(None, 1)],
+            [(); 3].map(|()| Vec::<String>::new())
+        );
+    }
 }

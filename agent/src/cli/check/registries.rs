@@ -120,8 +120,8 @@ struct AtHub {
     joins: Vec<Join>,
     /// The registries of the file.
     configured: Vec<RegistryName>,
-    /// What is announced there: each service, and as whom.
-    announced: Vec<(ServiceName, SpiffeId)>,
+    /// What is announced there.
+    announced: hub::Announced,
 }
 
 impl What {
@@ -191,7 +191,10 @@ fn of_agent(config: &AgentConfig) -> Vec<What> {
             is_one_of_several: config.hubs.len() > 1,
             joins: config.joins.clone(),
             configured: configured.clone(),
-            announced: announced_in(config, &plan.name.value),
+            announced: hub::Announced {
+                services: announced_in(config, &plan.name.value),
+                instance: config.announce.instance.clone(),
+            },
         }))
     };
     let subjects = config.registries.iter().flat_map(|plan| match (plan.kind, config.hubs.as_slice()) {

@@ -3,7 +3,7 @@
 mod judged;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -111,6 +111,34 @@ fn an_endpoint_is_told_when_all_that_it_is_joined_with_is_there() {
     catalog.sweep(&Place::all(Kind::Pods, None), &HashSet::new());
     assert_eq!(catalog.take_due().len(), 2, "the service and the slice");
     assert!(catalog.words(&Source::Slice("default/web-a".into())).resources.is_empty());
+}
+
+#[test]
+fn a_pod_that_its_slice_names_first_is_told_when_it_stays_missing() {
+    let mut catalog = catalog();
+    let put = |catalog: &mut Catalog, kind, object: &Value| drop(catalog.put(read(kind, object).unwrap()));
+    let faults = |catalog: &Catalog| {
+        let words = catalog.words(&Source::Slice("default/web-a".into()));
+        (words.resources.len(), words.faults.iter().filter(|it| it.message.contains("withheld")).count())
+    };
+    put(&mut catalog, Kind::Services, &service("web", "IPv4"));
+    put(&mut catalog, Kind::Slices, &slice("web-a", "web", "IPv4", &[1]));
+    assert_eq!(faults(&catalog), (0, 1), "a whole list lacks it");
+    catalog.be_patient();
+    assert_eq!((faults(&catalog), catalog.awaits_pods()), ((0, 1), false));
+    put(&mut catalog, Kind::Slices, &slice("web-a", "web", "IPv4", &[1, 2, 3]));
+    assert_eq!(faults(&catalog), (0, 1), "it may come any moment");
+    put(&mut catalog, Kind::Pods, &pod(2, "web"));
+    catalog.look_for_pods();
+    assert_eq!((faults(&catalog), catalog.awaits_pods()), ((1, 1), true));
+    catalog.take_due();
+    catalog.look_for_pods();
+    assert_eq!(catalog.take_due(), BTreeSet::from([Source::Slice("default/web-a".into())]));
+    assert_eq!((faults(&catalog), catalog.awaits_pods()), ((1, 2), false), "it did not come");
+    put(&mut catalog, Kind::Slices, &slice("web-a", "web", "IPv4", &[3, 2]));
+    assert_eq!(faults(&catalog), (1, 1), "a slice that changes says nothing of who is missing already");
+    catalog.sweep(&Place::all(Kind::Pods, None), &HashSet::new());
+    assert_eq!(faults(&catalog), (0, 1), "of one that is gone the slice is to say so soon");
 }
 
 #[test]
