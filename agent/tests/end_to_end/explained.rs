@@ -79,6 +79,13 @@ fn every_endpoint_that_is_not_called_says_why() {
     assert!(row["registry"] == "catalog" && row["eligible"] == false && row["instance"].is_null(), "{row}");
     assert!(row["place"].as_str().unwrap().contains("`thief`"), "{row}");
     let socket = mesh.socket("near");
+    let status = mesh.ask("near", "status");
+    let held = |registry: &str| {
+        let rows = status["registries"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["scope"].as_str().unwrap().starts_with(registry)).unwrap();
+        ["services", "endpoints"].map(|what| row["counts"][what].as_u64().unwrap())
+    };
+    assert_eq!((held("platform"), held("catalog")), ([2, 3], [2, 2]), "each holds what it says itself");
     let table = mesh.sandbox.ok(&["endpoints", "--explain", "web", "--socket", &socket]);
     assert!(table.contains("identity: declared in a file, mesh port: declared in a file, tls: the default"));
     let unknown = mesh.sandbox.run(&["endpoints", "--explain", "taken.defalt", "--socket", &socket]);

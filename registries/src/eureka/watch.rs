@@ -16,10 +16,21 @@ use super::{
     pace::Pace,
     settings::EurekaSettings,
 };
-use crate::{http_client::jittered, told::Told};
+use crate::{
+    http_client::jittered,
+    told::{Told, notices},
+};
 
 /// How often a whole list is asked for although the changes add up, before jitter.
 const WHOLE_AGAIN: Duration = Duration::from_secs(300);
+
+/// Why a list is not believed to be whole.
+const LOST: &str = "the server has nothing of what it had before, and may have been restarted: applications are given two \
+                    and a half minutes to register again";
+const BARE: &str = "nothing is registered there, and the server may have just started: applications are given two and a \
+                    half minutes to register";
+const YOUNG: &str = "all that is registered there was so a moment ago, and the server may have just started: others are \
+                     given two and a half minutes to register again";
 
 /// What is known of the servers over all watches of a registry. Clones are one.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +42,8 @@ struct Knowledge {
     catalog: Option<Arc<Catalog>>,
     /// Until when lists are not believed to be whole.
     doubted_until: Option<Instant>,
+    /// Why not, for a person.
+    doubt: &'static str,
     /// Whether nobody answered since the catalog, or ever.
     failed: bool,
     /// The server that answered last.
@@ -159,27 +172,35 @@ impl Follow {
 
     async fn whole(&mut self, client: &mut Client) -> Result<(), RegistryError> {
         let told = client.all().await?;
-        let (whole, now, known) = (told.list, Instant::now(), self.known.read());
+        let (mut whole, now, known) = (told.list, Instant::now(), self.known.read());
         let before = self.catalog.as_deref().or(known.catalog.as_deref());
         let was_doubted_long_enough = known.doubted_until.is_some_and(|until| until <= now);
-        let doubtful = match whole.catalog.memory(before, told.at) {
-            Memory::Kept => false,
-            Memory::Lost => true,
+        // One that said itself how it came to have nothing goes on having nothing.
+        let is_bare = whole.catalog.is_empty() && self.catalog.is_none();
+        let doubt = match whole.catalog.memory(before, told.at) {
+            Memory::Kept => None,
+            Memory::Lost => Some(LOST),
+            Memory::Unknown { .. } if was_doubted_long_enough => None,
+            Memory::Unknown { .. } if is_bare => Some(BARE),
             Memory::Unknown { young } => {
-                !was_doubted_long_enough && (whole.catalog.is_empty() || (young && known.failed))
+                (young && known.failed && !whole.catalog.is_empty()).then_some(YOUNG)
             }
         };
         self.known.change(|known| {
             known.server = client.current();
             known.catalog = None;
             known.failed = false;
-            if doubtful {
+            if let Some(doubt) = doubt {
                 known.doubted_until = Some(now + Duration::from_millis(REGISTERED_AGAIN));
+                known.doubt = doubt;
             }
         });
         let is_due = now >= self.whole_at;
         self.whole_at = now + jittered(WHOLE_AGAIN);
         let completeness = self.completeness();
+        if completeness == Completeness::Filtered {
+            whole.listing.extend([notices([self.known.read().doubt.to_owned()])]);
+        }
         let events = self.told.tell(whole.listing, completeness, now);
         // One that is asked for out of turn may be so again.
         if !is_due || !self.tells_changes {

@@ -154,6 +154,9 @@ async fn a_server_that_forgot_everything_takes_nothing_with_it() {
     let doubted = |seen: &Seen| seen.completeness.last() == Some(&Completeness::Filtered);
     let seen = follower.until("an empty server is doubted", doubted).await;
     assert_eq!((seen.endpoints("orders").len(), seen.endpoints("api").len()), (3, 1), "nothing is gone");
+    let scopes = seen.snapshot.scopes.values();
+    let mut faults = scopes.flat_map(|it| it.origins.values()).flat_map(|origin| &origin.faults);
+    assert!(faults.any(|fault| fault.message.contains("may have been restarted")), "and why is told");
     eureka.register(&instance("orders", 2)).unwrap();
     let seen = follower.until("the first is back", |seen| seen.healthy("orders") == 1).await;
     assert_eq!((seen.endpoints("orders").len(), seen.endpoints("api").len()), (3, 1));
@@ -164,6 +167,16 @@ async fn a_server_that_forgot_everything_takes_nothing_with_it() {
     }
     eureka.register(&instance("api", 1)).unwrap();
     follower.until("all are back", three).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_an_empty_server_says_why_its_list_is_not_taken_for_whole() {
+    let Some((_home, eureka)) = tokio::task::block_in_place(eureka) else { return };
+    let registry = registry(&format!("address = \"{}\"\n", eureka.url()));
+    let found = probe(&*registry, &Limits::default(), &[], SOON).await;
+    assert_eq!((found.complete, found.services), (Some(false), 0), "{found:?}");
+    let is_told = found.skipped.iter().any(|fault| fault.message.contains("may have just started"));
+    assert!(is_told, "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
