@@ -126,7 +126,7 @@ fn used<'a>(
     for (upstream, set) in all {
         let endpoint = &upstream.endpoint;
         let choice = choices.entry(ptr::from_ref(set)).or_insert_with(|| Choice::of(set, clock));
-        let better = choice.taker.filter(|taker| group(taker) != group(upstream));
+        let better = choice.taker.filter(|taker| rank(taker) != rank(upstream));
         let is_best = choice.taker.is_some_and(|taker| rank(taker) == rank(upstream));
         let is_first = choice.first.contains(&Arc::as_ptr(upstream));
         let last_resort = is_best && !(is_first && endpoint.weight > 0);
@@ -162,15 +162,9 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Those that share the calls are alike in this, and come in its order.
-fn group(upstream: &Upstream) -> (Health, u8) {
-    (upstream.endpoint.health, upstream.tier)
-}
-
-/// As calls are given out: by group, and in a group to who has a weight.
-fn rank(upstream: &Upstream) -> (Health, u8, bool) {
-    let (health, tier) = group(upstream);
-    (health, tier, upstream.endpoint.weight == 0)
+/// Those that share the calls are alike in this, and come in its order: stand-bys after every tier.
+fn rank(upstream: &Upstream) -> (Health, bool, u8) {
+    (upstream.endpoint.health, upstream.endpoint.weight == 0, upstream.tier)
 }
 
 /// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.

@@ -205,7 +205,7 @@ pub(super) fn contradictions(group: &Group) -> Vec<Diagnostic> {
             if stands.number != port.number && !is_instances(entry, service, port) {
                 let message = format!(
                     "registry \"{registry}\" says that callers find port {} at {}, registry \"{first}\" says at {}, which \
-                     stands: nobody finds it at {1}",
+                     stands",
                     port.name, port.number, stands.number
                 );
                 diagnostics.push(Diagnostic::warning(&group.key, message));

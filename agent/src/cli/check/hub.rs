@@ -172,7 +172,7 @@ mod tests {
         let missing = |instance: Option<&str>, services: usize| {
             let services = vec![("web.default".parse().unwrap(), identity.clone()); services];
             let announced = Announced { services, instance: instance.map(|it| it.parse().unwrap()) };
-            let rights = rights(&[identity.clone()], "one", &announced).into_iter();
+            let rights = rights(std::slice::from_ref(&identity), "one", &announced).into_iter();
             rights.filter(|right| right.given == Some(false)).map(|right| right.name).collect::<Vec<_>>()
         };
         let refused = ["instances called `host-5.…`, for those of node one are `one.…`"];
