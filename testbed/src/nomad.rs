@@ -419,6 +419,10 @@ impl Agent {
         command.arg(format!("-data-dir={}", scratch.path().join(name).join("data").display()));
         command.arg(format!("-node={name}"));
         command.args(servers.iter().map(|rpc| format!("-servers=127.0.0.1:{rpc}")));
+        // Its helpers put sockets there, and a client that is killed leaves them.
+        let temporary = scratch.path().join("t");
+        std::fs::create_dir_all(&temporary).map_err(Error::system("make a folder for temporary files"))?;
+        command.env("TMPDIR", temporary);
         // What is set for a cloud's client library makes a client exit.
         command.env_remove("AWS_CA_BUNDLE");
         let process = scratch.start(name, command)?;
