@@ -13,12 +13,18 @@ use foldhash::fast::RandomState;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 pub use backoff::Backoff;
 pub use state::{Saved, StateError, StateFile, Summary};
 
 use crate::registry::{Event, Registry, RegistryError, Resume, Scope};
+
+/// How long a stream must have lasted since its first commit for its end to be the first failure again.
+pub(crate) const STEADY: Duration = Duration::from_secs(10);
 
 /// What a driver tells.
 #[derive(Debug)]
@@ -100,6 +106,8 @@ pub struct Driver {
     source: usize,
     backoff: Backoff,
     position: Position,
+    /// When the stream first committed something.
+    committed_at: Option<Instant>,
     wanted: Arc<Notify>,
 }
 
@@ -177,7 +185,8 @@ impl Driver {
     /// Follows `registry`, known as number `source`, from `resume` where there is one.
     #[must_use]
     pub fn new(registry: Arc<dyn Registry>, source: usize, backoff: Backoff, resume: Option<Resume>) -> Self {
-        Self { registry, source, backoff, position: Position::at(resume), wanted: Arc::default() }
+        let position = Position::at(resume);
+        Self { registry, source, backoff, position, committed_at: None, wanted: Arc::default() }
     }
 
     /// Rung, it has the registry list everything again.
@@ -196,12 +205,16 @@ impl Driver {
                 End::Wanted => (Told::ListedAnew { uncommitted: self.position.begin_anew() }, Duration::ZERO),
                 End::Failed(error) => {
                     let uncommitted = self.position.end(&error);
+                    // One whose lists come and whose changes fail is asked ever less often all the same.
+                    if self.committed_at.is_some_and(|at| at.elapsed() >= STEADY) {
+                        self.backoff.succeeded();
+                    }
                     let pause = self.backoff.next(&error);
                     (Told::Ended { uncommitted, error }, pause)
                 }
             };
             let mut told = Some(told);
-            let end = tokio::time::Instant::now() + pause;
+            let end = Instant::now() + pause;
             while let Some(word) = told {
                 if telling.send(Message { source: self.source, told: word }).await.is_err() {
                     return;
@@ -222,6 +235,7 @@ impl Driver {
     ) -> End {
         let scope = Scope::whole(self.registry.name().clone());
         let mut stream = self.registry.watch(scope, self.position.resume.clone());
+        self.committed_at = None;
         loop {
             let next = tokio::select! {
                 next = stream.next() => next,
@@ -241,7 +255,7 @@ impl Driver {
             };
             self.position.note(&event);
             if matches!(event, Event::Commit { .. }) {
-                self.backoff.succeeded();
+                self.committed_at.get_or_insert_with(Instant::now);
             }
             if telling.send(Message { source: self.source, told: Told::Event(event) }).await.is_err() {
                 return End::Unheard;
@@ -254,6 +268,54 @@ impl Driver {
 mod tests {
     use super::*;
     use crate::merge::testing::{commit, reset, scope};
+
+    /// Commits, lives for so long, and breaks.
+    struct Frail(crate::name::RegistryName, Duration);
+
+    impl Registry for Frail {
+        fn name(&self) -> &crate::name::RegistryName {
+            &self.0
+        }
+
+        fn capabilities(&self) -> crate::registry::Capabilities {
+            crate::registry::Capabilities::default()
+        }
+
+        fn watch(
+            &self,
+            scope: Scope,
+            _resume: Option<Resume>,
+        ) -> BoxStream<'_, Result<Event, RegistryError>> {
+            let lives = self.1;
+            let breaks = futures_util::stream::once(async move {
+                tokio::time::sleep(lives).await;
+                Err(RegistryError::Unreachable("closed".into()))
+            });
+            futures_util::stream::iter([Ok(commit(&scope))]).chain(breaks).boxed()
+        }
+    }
+
+    /// How many streams there were in two minutes.
+    async fn streams(lives: Duration) -> usize {
+        let (telling, mut told) = mpsc::channel(64);
+        let registry = Arc::new(Frail("x".parse().unwrap(), lives));
+        let driver = tokio::spawn(Driver::new(registry, 0, Backoff::default(), None).run(telling));
+        let until = Instant::now() + Duration::from_secs(120);
+        let mut count = 0;
+        while let Ok(Some(message)) = tokio::time::timeout_at(until, told.recv()).await {
+            count += usize::from(matches!(message.told, Told::Ended { .. }));
+        }
+        driver.abort();
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_breaks_right_after_its_list_is_asked_ever_less_often_and_who_lives_long_is_not() {
+        let count = streams(Duration::from_millis(50)).await;
+        assert!((20..60).contains(&count), "{count} streams");
+        let count = streams(STEADY).await;
+        assert_eq!(count, 11, "each pause is a short one");
+    }
 
     #[test]
     fn an_outage_is_counted_once_however_often_it_is_tried() {

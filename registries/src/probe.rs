@@ -75,7 +75,8 @@ pub async fn probe(
         Ok(Ok(rights)) => probe.rights = rights,
         Ok(Err(error)) => probe.failed(&error),
         Err(_) => {
-            probe.failed(&RegistryError::Unreachable(format!("no answer within {} s", within.as_secs())))
+            let late = format!("no answer within {} to the question which rights are given", spelled(within));
+            probe.failed(&RegistryError::Unreachable(late));
         }
     }
     let mut listed = Listed::new(registry, limits);
@@ -83,8 +84,11 @@ pub async fn probe(
     match timeout_at(deadline, listed.listen(registry)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => probe.failed(&error),
+        // The question before it took all the time.
+        Err(_) if probe.error.is_some() => {}
         Err(_) => {
-            probe.failed(&RegistryError::Unreachable(format!("no whole list within {} s", within.as_secs())));
+            let late = format!("no whole list within {}: {}", spelled(within), listed.missing());
+            probe.failed(&RegistryError::Unreachable(late));
         }
     }
     listed.count(&mut probe);
@@ -92,6 +96,15 @@ pub async fn probe(
     // What it holds ends by itself where it cannot be given back in time.
     let _closed = timeout(CLOSING, registry.close()).await;
     probe
+}
+
+/// A time as a person reads it: `15 s`, `1.5 s`, `1 ms`.
+#[must_use]
+pub fn spelled(time: Duration) -> String {
+    match time.as_millis() {
+        millis @ 0..1000 => format!("{millis} ms"),
+        _ => format!("{} s", (time.as_secs_f64() * 10.0).round() / 10.0),
+    }
 }
 
 /// Those to follow, and those to announce.
@@ -106,6 +119,8 @@ async fn rights(registry: &dyn Registry, announced: &[ServiceName]) -> Result<Ve
 /// What was heard until the first list was whole, as an agent would take it in.
 struct Listed {
     merge: Merge,
+    /// How many origins have spoken.
+    heard: usize,
     listing: BTreeSet<Scope>,
     whole: bool,
 }
@@ -113,7 +128,7 @@ struct Listed {
 impl Listed {
     fn new(registry: &dyn Registry, limits: &Limits) -> Self {
         let merge = Merge::new([(registry.name().clone(), limits.clone())].into());
-        Self { merge, listing: BTreeSet::new(), whole: false }
+        Self { merge, heard: 0, listing: BTreeSet::new(), whole: false }
     }
 
     async fn listen(&mut self, registry: &dyn Registry) -> Result<(), RegistryError> {
@@ -124,7 +139,7 @@ impl Listed {
                 Event::Reset { scope } => drop(self.listing.insert(scope.clone())),
                 Event::Ready { scope, .. } => drop(self.listing.remove(scope)),
                 Event::Commit { .. } => self.whole = self.listing.is_empty(),
-                Event::Replace { .. } => {}
+                Event::Replace { .. } => self.heard += 1,
             }
             self.merge.apply(word, SystemTime::now());
             if self.whole {
@@ -132,6 +147,15 @@ impl Listed {
             }
         }
         Err(RegistryError::Unreachable("the stream ended".into()))
+    }
+
+    /// What of the list did not come.
+    fn missing(&self) -> String {
+        match (self.heard, self.listing.is_empty()) {
+            (0, true) => "its first question is not answered".into(),
+            (0, false) => "it began, and nothing of it came".into(),
+            (heard, _) => format!("{heard} parts of it came, and not its end"),
+        }
     }
 
     fn count(self, probe: &mut Probe) {
@@ -173,13 +197,25 @@ impl Listed {
             keeps_last_good: false,
         }));
         let is_filtered = |state: &ScopeState| state.completeness == Some(Completeness::Filtered);
-        probe.complete = self.whole.then(|| !scopes.values().any(is_filtered));
+        // What is kept as it was is not known as it is.
+        let is_unread = |state: &ScopeState| {
+            let mut faults = state.origins.values().flat_map(|origin| &origin.faults);
+            faults.any(|fault| fault.keeps_last_good)
+        };
+        probe.complete =
+            self.whole.then(|| !scopes.values().any(|state| is_filtered(state) || is_unread(state)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_never_nothing() {
+        let spelled = |millis| spelled(Duration::from_millis(millis));
+        assert_eq!([1, 999, 1500, 15_000].map(spelled), ["1 ms", "999 ms", "1.5 s", "15 s"]);
+    }
 
     #[test]
     fn a_right_that_may_be_missing_is_no_fault() {

@@ -1,10 +1,16 @@
 //! `weft check --registry` with tokens that may read and no more: what is missing is named as whoever gives it writes it.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
-use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
+use weft_testbed::{Consul, ConsulOptions, Kind, Kubernetes, KubernetesOptions, installed, required};
 
 use crate::support::Sandbox;
 
+/// What a hub may do that shares a store in Kubernetes, as shipped.
+const STORE_ROLE: &str = include_str!("../../../deploy/kubernetes/hub-store.yaml");
+/// How soon an API server heeds a change of its rules.
+const HEEDED: Duration = Duration::from_secs(20);
 const READ: &str = "service_prefix \"\" { policy = \"read\" }\nnode_prefix \"\" { policy = \"read\" }\n";
 
 fn with_acl() -> Option<Consul> {
@@ -79,5 +85,69 @@ fn who_shares_a_store_is_told_the_rules_that_its_token_lacks() {
         let (names, told) = missing(&sandbox, "hub.toml");
         assert_eq!(names, lacking, "{told}");
         assert!(lacking.is_empty() || told.contains(&format!("missing right: {}", lacking[0])), "{told}");
+    }
+}
+
+#[test]
+fn a_token_that_a_store_does_not_know_is_no_question_of_rights() {
+    let Some(consul) = with_acl() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "hub.toml",
+        &format!(
+            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"consul\"\naddresses = {:?}\ntoken_file = \"token\"\n",
+            consul.url()
+        ),
+    );
+    sandbox.write("token", "11111111-2222-3333-4444-555555555555");
+    let output = sandbox.run(&["check", "--registry", "-o", "json", "hub.toml"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let looked = &report["registries"][0];
+    assert!(!output.status.success() && looked["error_kind"] == "denied", "{looked}");
+    assert!(looked["error"].as_str().unwrap().contains("the token is not known"), "{looked}");
+    assert_eq!(looked["rights"], Value::Array(Vec::new()), "{looked}");
+}
+
+#[test]
+fn each_right_that_a_hub_lacks_at_its_store_in_kubernetes_is_named() {
+    let Some(home) = required(installed(Kind::Kubernetes)) else { return };
+    let options = KubernetesOptions { controllers: false, ..KubernetesOptions::default() };
+    let kubernetes = Kubernetes::start(&home, options).unwrap();
+    kubernetes.kubectl(&["create", "namespace", "weft-system"], "").unwrap();
+    let account =
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: weft-hub, namespace: weft-system}\n";
+    kubernetes.apply(&format!("{STORE_ROLE}---\n{account}")).unwrap();
+    let token = ["-n", "weft-system", "create", "token", "weft-hub", "--duration=1h"];
+    let token = kubernetes.kubectl(&token, "").unwrap();
+    let kubeconfig = kubernetes.kubeconfig_with_token("hub", token.trim()).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "hub.toml",
+        &format!(
+            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"kubernetes\"\nkubeconfig = {kubeconfig:?}\n"
+        ),
+    );
+    let (records, leases) =
+        ("[get, list, watch, create, update, delete]", "[get, list, create, patch, delete]");
+    for (verbs, given, lacking) in [
+        (records, "[get, list, create, update, delete]", vec!["watch configmaps"]),
+        (records, "[get, list, watch, create, delete]", vec!["update configmaps"]),
+        (leases, "[get, list, create, delete]", vec!["patch leases.coordination.k8s.io"]),
+        (leases, "[get, create, patch, delete]", vec!["list leases.coordination.k8s.io"]),
+        (leases, "[list, create, patch, delete]", vec!["get leases.coordination.k8s.io"]),
+        (leases, leases, vec![]),
+    ] {
+        assert!(STORE_ROLE.contains(verbs), "{STORE_ROLE}");
+        kubernetes.apply(&STORE_ROLE.replace(verbs, given)).unwrap();
+        let lacking: Vec<String> =
+            lacking.iter().map(|right| format!("{right} in namespace weft-system")).collect();
+        let until = Instant::now() + HEEDED;
+        loop {
+            let (names, told) = missing(&sandbox, "hub.toml");
+            if names == lacking {
+                break;
+            }
+            assert!(Instant::now() < until, "{names:?} instead of {lacking:?}: {told}");
+        }
     }
 }

@@ -38,7 +38,7 @@ impl Backoff {
         pause
     }
 
-    /// The registry answered: the next failure is the first again.
+    /// The registry was there for a while: the next failure is the first again.
     pub fn succeeded(&mut self) {
         self.span = self.initial;
     }

@@ -1,5 +1,7 @@
 //! One registry that is followed: what it last said about itself, and its state on disk.
 
+mod connection;
+
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -10,6 +12,8 @@ use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use tokio::{sync::Notify, time::Instant};
 
+use connection::Connection;
+
 use super::{
     Source,
     outdated::Outdated,
@@ -19,7 +23,7 @@ use crate::{
     driver::{Backoff, Counters, Position, Saved, StateFile, Summary, Told},
     merge::{Applied, BELIEVED_AFTER, RequiredTls, ScopeState, Snapshot},
     name::RegistryName,
-    registry::{Event, Registry, RegistryError, Scope},
+    registry::{Event, Registry, Scope},
 };
 
 /// How long changes wait at least before they are written.
@@ -38,7 +42,7 @@ pub(super) struct Followed {
     pub(super) scopes: BTreeSet<Scope>,
     pub(super) position: Position,
     counters: Counters,
-    connected: bool,
+    connection: Connection,
     ready: bool,
     /// Whether the end of a list was heard that is not for this source to speak of.
     refused_list: bool,
@@ -60,8 +64,6 @@ pub(super) struct Followed {
     /// How much longer than it must it waits for that: what makes things unconfirmed does so at all agents at once.
     own_patience: Duration,
     restored_age: Option<Duration>,
-    last_error: Option<String>,
-    down_since: Option<SystemTime>,
     state_file: Option<StateFile>,
     state_error: Option<String>,
     unsaved: Unsaved,
@@ -104,7 +106,7 @@ impl Followed {
             scopes: BTreeSet::new(),
             position: Position::default(),
             counters: Counters::default(),
-            connected: false,
+            connection: Connection::default(),
             ready: false,
             refused_list: false,
             listed: Some(BTreeSet::new()),
@@ -116,8 +118,6 @@ impl Followed {
             asked_at: None,
             own_patience: BELIEVED_AFTER.mul_f64(fastrand::f64() / 4.0),
             restored_age: None,
-            last_error: None,
-            down_since: None,
             state_file,
             state_error: None,
             unsaved: Unsaved::Nothing,
@@ -168,7 +168,7 @@ impl Followed {
             position: Position::default(),
             listed: Some(BTreeSet::new()),
             outdated: Outdated::default(),
-            connected: false,
+            connection: self.connection.begun_anew(),
             ..self
         }
     }
@@ -233,7 +233,7 @@ impl Followed {
                 if let (Event::Reset { scope }, Some(listed)) = (event, &mut self.listed) {
                     listed.insert(scope.clone());
                 }
-                self.note_connected();
+                self.connection.is_heard(self.registry.name());
                 if refused {
                     self.note_refused(event);
                 }
@@ -241,7 +241,7 @@ impl Followed {
             Told::Ended { error, .. } => {
                 self.position.end(error);
                 self.begin_stream();
-                self.note_disconnected(error, now);
+                self.connection.is_lost(self.registry.name(), error, now);
             }
             Told::Aside(_) => {}
             Told::ListedAnew { .. } => {
@@ -331,37 +331,6 @@ impl Followed {
         };
     }
 
-    fn note_connected(&mut self) {
-        if !self.connected {
-            self.connected = true;
-            if self.last_error.take().is_some() {
-                tracing::info!(registry = %self.name(), "registry is back");
-            }
-            self.down_since = None;
-        }
-    }
-
-    /// The log tells an outage once; its later errors are in the status. Who goes on elsewhere, or lists anew what was
-    /// lost, is no outage before that fails too.
-    fn note_disconnected(&mut self, error: &RegistryError, now: SystemTime) {
-        match error {
-            RegistryError::Moved(_) if self.connected => {
-                return tracing::info!(registry = %self.name(), reason = %error, "it is followed elsewhere");
-            }
-            RegistryError::Gap(_) if self.connected => {
-                self.connected = false;
-                return tracing::debug!(registry = %self.name(), reason = %error, "it is listed anew");
-            }
-            _ => {}
-        }
-        if self.last_error.is_none() {
-            tracing::warn!(registry = %self.name(), %error, "registry lost: what it said last stays in force");
-        }
-        self.connected = false;
-        self.last_error = Some(error.to_string());
-        self.down_since.get_or_insert(now);
-    }
-
     /// Has what is held written soon: the operator's word must outlive the process.
     pub(super) fn save_soon(&mut self) {
         self.unsaved = Unsaved::Change;
@@ -378,12 +347,12 @@ impl Followed {
     /// Has the registry list everything again when something has been unconfirmed for so long that a list which still
     /// lacks it is believed, and when its last list was passed over; no registry lists by itself while nothing breaks.
     pub(super) fn settle_unconfirmed(&mut self, snapshot: &Snapshot, now: SystemTime) {
-        if self.connected && self.outdated.take_due() {
+        if self.connection.is_up() && self.outdated.take_due() {
             return self.list_anew();
         }
         let believed_after = BELIEVED_AFTER + self.own_patience;
         let rested = self.asked_at.is_none_or(|at| at.elapsed() >= believed_after);
-        if !self.connected || !rested {
+        if !self.connection.is_up() || !rested {
             return;
         }
         let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age >= believed_after);
@@ -459,13 +428,13 @@ impl Followed {
             self.scopes.iter().filter_map(|scope| Some(scope_status(scope, snapshot.scopes.get(scope)?)));
         RegistryStatus {
             name: self.name().clone(),
-            connected: self.connected,
+            connected: self.connection.is_up(),
             carries_configuration: self.carries_configuration(),
             is_relay: self.is_relay(),
             ready: self.ready,
             restored_age: self.restored_age,
-            last_error: self.last_error.clone(),
-            down_since: self.down_since,
+            last_error: self.connection.error().map(str::to_owned),
+            down_since: self.connection.down_since(),
             state_error: self.state_error.clone(),
             counters: self.counters,
             scopes: scopes.collect(),

@@ -44,7 +44,7 @@ pub struct RegistryStatus {
     pub ready: bool,
     /// How old the state was with which this process began; none when there was none.
     pub restored_age: Option<Duration>,
-    /// Why the stream ended last, until it is up again.
+    /// Why the stream ended last, until it is up again; of one that comes and goes, until it stays.
     pub last_error: Option<String>,
     /// Since when the stream is down; none while it is up.
     pub down_since: Option<SystemTime>,

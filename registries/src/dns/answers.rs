@@ -120,6 +120,10 @@ impl Known {
         (self.stands, self.failure, self.answered_at) = (Some(answer), None, Some(now));
     }
 
+    fn has_addresses(&self) -> bool {
+        matches!(&self.stands, Some(Answer::Addresses(addresses)) if !addresses.is_empty())
+    }
+
     /// Whether what stands is held to for so long without an answer that others are asked first.
     pub(super) fn is_old(&self, now: Instant) -> bool {
         let age = self.answered_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -167,15 +171,9 @@ impl Answers {
     /// known of the service before is worth more than a part of it. A name that has addresses of one family is answered:
     /// many servers of names say nothing to questions for the other.
     pub(super) fn is_partial(&self, followed: &Followed) -> bool {
-        let stands = |name: &str, kind| self.known.get(&(name.to_owned(), kind))?.stands.as_ref();
-        let has_addresses = |name: &str, kind| matches!(stands(name, kind), Some(Answer::Addresses(addresses)) if !addresses.is_empty());
-        let is_unheard = |(name, kind): &Question| {
-            let other = match kind {
-                Kind::A => Some(Kind::Aaaa),
-                Kind::Aaaa => Some(Kind::A),
-                Kind::Srv => None,
-            };
-            stands(name, *kind).is_none() && !other.is_some_and(|other| has_addresses(name, other))
+        let is_unheard = |question: &Question| {
+            self.known.get(question).is_none_or(|known| known.stands.is_none())
+                && !self.has_other_addresses(question)
         };
         let wanted = self.wanted(std::slice::from_ref(followed));
         let has_changed =
@@ -183,12 +181,34 @@ impl Answers {
         wanted.iter().any(is_unheard) && !wanted.iter().any(has_changed)
     }
 
-    /// What is known of a name's addresses.
+    /// Whether a name has addresses of the other family than the question is for.
+    fn has_other_addresses(&self, (name, kind): &Question) -> bool {
+        let other = match kind {
+            Kind::A => Kind::Aaaa,
+            Kind::Aaaa => Kind::A,
+            Kind::Srv => return false,
+        };
+        self.known.get(&(name.clone(), other)).is_some_and(Known::has_addresses)
+    }
+
+    /// Since when not all that what is followed rests on is answered; none while it is. What was never answered has been
+    /// missing since `begun`. A family of which a name has no addresses is not missed where the other has some.
+    pub(super) fn unconfirmed_since(&self, followed: &[Followed], begun: Instant) -> Option<Instant> {
+        let since = |question: &Question| {
+            let known = self.known.get(question).filter(|known| known.failure.is_some())?;
+            let is_missed = known.has_addresses() || !self.has_other_addresses(question);
+            is_missed.then(|| known.answered_at.unwrap_or(begun))
+        };
+        self.wanted(followed).iter().filter_map(since).min()
+    }
+
+    /// What is known of a name's addresses. That it has none of version 6 says nothing of those of version 4.
     pub(super) fn host(&self, name: &str, now: Instant) -> Host {
         let mut host = Host { is_denied: true, ..Host::default() };
         for kind in [Kind::A, Kind::Aaaa] {
             let Some(known) = self.known.get(&(name.to_owned(), kind)) else { continue };
-            host.is_answered |= known.stands.is_some();
+            let tells = kind == Kind::A || known.has_addresses() || known.has_changed;
+            host.is_answered |= known.stands.is_some() && tells;
             host.is_denied &= known.stands == Some(Answer::NoName);
             if let Some(Answer::Addresses(addresses)) = &known.stands {
                 host.addresses.extend(addresses);
@@ -205,7 +225,7 @@ impl Answers {
 /// What is known of a name's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
-    /// Whether at least one of its questions was ever answered.
+    /// Whether enough of its questions was ever answered to say what addresses it has.
     pub(super) is_answered: bool,
     /// Whether there is no such name.
     pub(super) is_denied: bool,
@@ -248,6 +268,33 @@ mod tests {
         }
         known.take(Said::Answer(Answer::NoName), now);
         assert_eq!((known.stands, known.failure), (Some(Answer::NoName), None));
+    }
+
+    #[test]
+    fn what_is_not_answered_any_more_is_not_confirmed() {
+        let (mut answers, begun) = (Answers::default(), Instant::now());
+        let followed = [Followed {
+            service: "db.default".parse().unwrap(),
+            source: Source::Host("db.example".into(), 5432),
+            mode: super::super::settings::Mode::Strict,
+            locality: weft_core::locality::Locality::new("eu").unwrap(),
+        }];
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut take = |kind, said, now| {
+            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said, now);
+            (answers.unconfirmed_since(&followed, begun), answers.host("db.example", now).is_answered)
+        };
+        assert_eq!(
+            take(Kind::Aaaa, Said::Answer(Answer::Nothing), at(1)),
+            (None, false),
+            "of version 6 only"
+        );
+        assert_eq!(take(Kind::A, failed(), at(2)), (Some(begun), false), "nobody ever said");
+        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), at(3)), (None, true));
+        assert_eq!(take(Kind::Aaaa, failed(), at(4)), (None, true), "a family that it has none of");
+        assert_eq!(take(Kind::A, failed(), at(5)), (Some(at(3)), true), "its addresses are as old");
+        assert_eq!(take(Kind::Aaaa, Said::Answer(addresses(&["fd00::1"])), at(6)), (Some(at(3)), true));
+        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), at(7)), (None, true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use tokio::time::{Instant, sleep_until};
 use weft_core::{
-    merge::BELIEVED_AFTER,
+    merge::{BELIEVED_AFTER, PLAINTEXT_FROM_STATE},
     name::OriginName,
     registry::{Completeness, Event, OriginFault, RegistryError, Scope},
     resource::Resource,
@@ -276,7 +276,16 @@ impl Follow {
         }
         self.used = used;
         listing.insert(notices(), Words::new(Vec::new(), gone));
-        self.queue.extend(self.told.tell(listing, Completeness::Full, std::time::Instant::now()));
+        let mut events = self.told.tell(listing, Completeness::Full, now);
+        // A list that is said to be old would be passed over, and what is new in it with it.
+        if !events.iter().any(|event| matches!(event, Event::Reset { .. })) {
+            let since = self.answers.unconfirmed_since(&self.settings.followed, told_at.into_std());
+            if let (Some(since), Some(Event::Commit { age, .. })) = (since, events.last_mut()) {
+                // Older ones are told one by one: the others of the scope are as good as ever.
+                *age = now.saturating_duration_since(since).min(PLAINTEXT_FROM_STATE);
+            }
+        }
+        self.queue.extend(events);
     }
 }
 

@@ -26,8 +26,11 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(7);
 /// How long a connection may be silent before the kernel asks whether there is still somebody, how often it then asks, and
 /// how many times: together as long as above.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(4), Duration::from_secs(1), 3);
-/// How long an answer that has begun may be silent. How long it is, and how fast the link, does not matter.
+/// How long an answer that has begun may be silent. How long it is does not matter.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
+/// Of an answer that comes in drops, fewer bytes a second than this are silence: no link is so slow, and whoever waits for
+/// the rest would not ask the server that is well again.
+const SLOWEST: u64 = 1000;
 /// How long an answer may take from its beginning, however little of it comes at a time: 64 MiB at 2 Mbit/s.
 pub(super) const WHOLE: Duration = Duration::from_secs(300);
 /// How soon a question that is not answered is put once more, before it is spread; spread, it is sooner than a connection
@@ -70,6 +73,43 @@ pub(super) enum Broken<E> {
     Off(E),
 }
 
+/// How a body comes: what is waited for it counts, and what its reader takes does not.
+pub(super) struct Flow {
+    silence: Duration,
+    /// Since enough of it came the last time.
+    waited: Duration,
+    came: u64,
+}
+
+impl Flow {
+    /// Of a body that may be silent for so long.
+    pub(super) fn new(silence: Duration) -> Self {
+        Self { silence, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// The next of the body's data; none at its end.
+    ///
+    /// # Errors
+    /// When too little of it comes, or it breaks off.
+    pub(super) async fn next<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+    ) -> Result<Option<Bytes>, Broken<B::Error>> {
+        let began = Instant::now();
+        let left = self.silence.saturating_sub(self.waited);
+        let Some(frame) = timeout(left, body.frame()).await.map_err(|_| Broken::Silent)? else {
+            return Ok(None);
+        };
+        let data = frame.map_err(Broken::Off)?.into_data().unwrap_or_default();
+        self.waited += began.elapsed();
+        self.came += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if u128::from(self.came) * 1000 >= u128::from(SLOWEST) * self.silence.as_millis() {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+        Ok(Some(data))
+    }
+}
+
 /// The whole of a body that is never silent for longer than this.
 ///
 /// # Errors
@@ -78,11 +118,9 @@ pub(super) async fn flowing<B: Body<Data = Bytes>>(
     body: B,
     silence: Duration,
 ) -> Result<Bytes, Broken<B::Error>> {
-    let (mut body, mut whole) = (pin!(body), BytesMut::new());
-    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Broken::Silent)? {
-        if let Ok(data) = frame.map_err(Broken::Off)?.into_data() {
-            whole.extend_from_slice(&data);
-        }
+    let (mut body, mut flow, mut whole) = (pin!(body), Flow::new(silence), BytesMut::new());
+    while let Some(data) = flow.next(&mut body).await? {
+        whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
 }

@@ -4,15 +4,18 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::BodyExt;
 use tokio::{
     sync::mpsc,
     task::spawn_blocking,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use weft_core::registry::RegistryError;
 
-use super::{Answer, Call, HttpClient, SILENCE, WHOLE, broken_off, late, stopped, too_long};
+use super::{
+    Answer, Call, HttpClient, SILENCE, WHOLE, broken_off, late,
+    patience::{Broken, Flow},
+    stopped, too_long,
+};
 
 /// How many parts of an answer may wait to be read.
 const WAITING: usize = 4;
@@ -43,11 +46,12 @@ impl HttpClient {
         let reading = spawn_blocking(move || read(&headers, &mut Parts { waiting, part: Bytes::new() }));
         let mut length = 0;
         let passing_on = async {
-            while let Some(part) =
-                timeout(silence, body.frame()).await.map_err(|_| stopped(&what, silence))?
-            {
-                let part = part.map_err(|error| broken_off(&what, &error))?;
-                let Ok(part) = part.into_data() else { continue };
+            let mut flow = Flow::new(silence);
+            let broken = |broken| match broken {
+                Broken::Silent => stopped(&what, silence),
+                Broken::Off(error) => broken_off(&what, &error),
+            };
+            while let Some(part) = flow.next(&mut body).await.map_err(broken)? {
                 length += part.len();
                 if length > self.server.max_answer {
                     return Err(too_long(&what, self.server.max_answer));

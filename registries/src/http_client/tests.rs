@@ -61,7 +61,7 @@ async fn statuses_mean_what_they_say_and_answers_are_bounded() {
     assert!(ask("SSH-2.0-x\r\n").await.is_err());
 }
 
-/// A server that answers each connection with so many bytes, one at a time with a pause before each.
+/// A server that answers each connection with so many kilobytes, one at a time with a pause before each.
 fn dripping(count: usize, pause: Duration) -> Arc<ServerSettings> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = ServerUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -69,16 +69,16 @@ fn dripping(count: usize, pause: Duration) -> Arc<ServerSettings> {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _head = stream.read(&mut [0; 4096]).unwrap();
-            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {count}\r\n\r\n").unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", count * 1000).unwrap();
             let mut drops = (0..count).map(|_| {
                 thread::sleep(pause);
-                stream.write_all(b"x")
+                stream.write_all(&[b'x'; 1000])
             });
             // Who has enough of it closes.
             let _enough = drops.find(Result::is_err);
         }
     });
-    Arc::new(ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 1000 })
+    Arc::new(ServerSettings { url, ca_file: None, certificate: None, server_name: None, max_answer: 100_000 })
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_long_answer_may_take_longer_than_its_beginning_while_it_goes_on() {
     let client = HttpClient::new(&server).unwrap();
     let within = Duration::from_millis(500);
     let answer = client.send(Call::get("/").within(within)).await.unwrap();
-    assert_eq!(answer.body.len(), 20);
+    assert_eq!(answer.body.len(), 20_000);
     // What is written is short, and who writes has to know by then.
     let late = client.send(Call::new(Method::PUT, "/").within(within)).await.unwrap_err();
     assert_eq!(late.label(), "unreachable");
@@ -98,14 +98,22 @@ async fn silence_ends_an_answer_and_its_length_does_not() {
     use futures_util::{StreamExt, stream};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
-    let body = |pauses: &'static [u64]| {
-        StreamBody::new(stream::iter(pauses).then(async |pause| {
+    let body = |pauses: &'static [u64], size: usize| {
+        StreamBody::new(stream::iter(pauses).then(move |pause| async move {
             tokio::time::sleep(Duration::from_secs(*pause)).await;
-            Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from_static(b"x")))
+            Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![b'x'; size])))
         }))
     };
-    assert!(matches!(flowing(body(&[9; 30]), SILENCE).await, Ok(whole) if whole.len() == 30));
-    assert!(matches!(flowing(body(&[9, 11, 9]), SILENCE).await, Err(Broken::Silent)));
+    let (much, drop) = (10_000, 1);
+    assert!(matches!(flowing(body(&[9; 30], much), SILENCE).await, Ok(whole) if whole.len() == 30 * much));
+    assert!(matches!(flowing(body(&[9, 11, 9], much), SILENCE).await, Err(Broken::Silent)));
+    let began = tokio::time::Instant::now();
+    assert!(matches!(flowing(body(&[1; 300], drop), SILENCE).await, Err(Broken::Silent)), "it drips");
+    assert!(began.elapsed() <= SILENCE, "{:?}", began.elapsed());
+    assert!(
+        matches!(flowing(body(&[3; 3], drop), SILENCE).await, Ok(whole) if whole.len() == 3),
+        "it is short"
+    );
 }
 
 #[tokio::test]

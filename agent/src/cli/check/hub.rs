@@ -13,7 +13,7 @@ use weft_core::{
 use weft_registries::{
     BuildError, Environment, Plan,
     hub::{HubLink, HubRegistry, LinkState, RelayedStates, answers},
-    probe::{Probe, probe},
+    probe::{Probe, probe, spelled},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ async fn strange(address: Option<&str>, missing: &StateError, within: Duration) 
     let Some(address) = address else {
         return failed(&RegistryError::Denied(format!("{missing}; nor does the file name a hub to join at")));
     };
-    let late = |_| Err(format!("{address}: no answer within {} s", within.as_secs()));
+    let late = |_| Err(format!("{address}: no answer within {}", spelled(within)));
     match timeout(within, answers(address)).await.unwrap_or_else(late) {
         Ok(()) => {
             let found =
@@ -98,7 +98,7 @@ async fn linked(
             return Ok((failed(&RegistryError::Unreachable(reason)), None));
         }
         Some(LinkState::Connecting) | None => {
-            let late = format!("the hub has not answered within {} s", within.as_secs());
+            let late = format!("the hub has not answered within {}", spelled(within));
             return Ok((failed(&RegistryError::Unreachable(late)), None));
         }
     };

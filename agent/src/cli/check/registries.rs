@@ -2,6 +2,7 @@
 //! with that file would see them.
 
 use std::{
+    collections::HashMap,
     io::{self, Write},
     path::PathBuf,
     time::Duration,
@@ -294,7 +295,11 @@ fn cells(looked: &Looked) -> [String; 8] {
         (None, true) => "ok",
         (None, false) => "rights missing",
     };
-    let list = probe.complete.map(|complete| if complete { "whole" } else { "filtered" });
+    let list = probe.complete.map(|complete| match (complete, is_unread(probe)) {
+        (true, _) => "whole",
+        (false, false) => "filtered",
+        (false, true) => "partial",
+    });
     let count = |number: usize| if looked.name == STORE { "-".to_owned() } else { number.to_string() };
     [
         looked.title(),
@@ -340,15 +345,74 @@ fn details(out: &mut impl Write, looked: &Looked) -> io::Result<()> {
             }
         }
     }
-    if probe.complete == Some(false) {
-        writeln!(out, "{name}: the server hides a part, or may: what is missing may still exist")?;
+    match (probe.complete, is_unread(probe)) {
+        (Some(false), true) => {
+            writeln!(out, "{name}: a part could not be read, as is noted: what is missing may still exist")?;
+        }
+        (Some(false), false) => {
+            writeln!(out, "{name}: the server hides a part, or may: what is missing may still exist")?;
+        }
+        _ => {}
     }
-    for fault in probe.skipped.iter().take(SHOWN) {
-        writeln!(out, "{name}: noted: {}: {}", fault.place, fault.message)?;
+    let notes = folded(&probe.skipped);
+    for (fault, times) in notes.iter().take(SHOWN) {
+        let times = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+        writeln!(out, "{name}: noted: {}: {}{times}", fault.place, fault.message)?;
     }
-    if probe.skipped.len() > SHOWN {
-        let more = counted((probe.skipped.len() - SHOWN) as u64, "things");
+    if notes.len() > SHOWN {
+        let more = counted((notes.len() - SHOWN) as u64, "things");
         writeln!(out, "{name}: noted: {more} more (-o json lists all)")?;
     }
     Ok(())
+}
+
+/// Whether a part of the list was not answered or could not be read, so that an agent would keep what it knew of it.
+fn is_unread(probe: &Probe) -> bool {
+    probe.skipped.iter().any(|fault| fault.keeps_last_good)
+}
+
+/// Each note once, in the order of their first, and how often it is there.
+fn folded(notes: &[OriginFault]) -> Vec<(&OriginFault, usize)> {
+    let mut at = HashMap::new();
+    let mut folded: Vec<(&OriginFault, usize)> = Vec::new();
+    for note in notes {
+        let place = *at.entry((&note.place, &note.message)).or_insert(folded.len());
+        match folded.get_mut(place) {
+            Some((_, times)) => *times += 1,
+            None => folded.push((note, 1)),
+        }
+    }
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_again_and_again_is_shown_once() {
+        let note = |place: &str| OriginFault {
+            message: "another instance has its name".into(),
+            place: place.into(),
+            keeps_last_good: false,
+        };
+        let skipped = vec![note("x"), note("y"), note("x"), note("x")];
+        let probe = Probe { skipped, ..Probe::default() };
+        let looked = Looked {
+            file: "weft.toml".into(),
+            name: "consul".into(),
+            kind: "consul",
+            hub: None,
+            relays: None,
+            passed_over: None,
+            probe: Some(probe),
+        };
+        let mut out = Vec::new();
+        details(&mut out, &looked).unwrap();
+        let lines = [
+            "consul: noted: x: another instance has its name (3 times)",
+            "consul: noted: y: another instance has its name",
+        ];
+        assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), lines);
+    }
 }

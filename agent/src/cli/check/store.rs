@@ -4,23 +4,27 @@
 use std::{future::Future, time::Duration};
 
 use data_encoding::HEXLOWER;
-use tokio::time::{Instant, timeout_at};
+use futures_util::{StreamExt, stream::BoxStream};
+use tokio::time::{Instant, timeout, timeout_at};
 use weft_core::{
     identity::TrustDomain,
     registry::{RegistryError, Right},
 };
-use weft_registries::probe::Probe;
+use weft_registries::probe::{Probe, spelled};
 
 use crate::{
     config::SharedStore,
     hub::{
-        store::{self, Expected, LeaseId, Put, Store, StoreError},
+        store::{self, Expected, LeaseId, Put, Store, StoreError, Told},
         token::random,
     },
 };
 
 /// How long the record stays at most when the look is interrupted.
 const LASTS: Duration = Duration::from_secs(10);
+
+/// How long a store may take to tell of a change that it answered as done.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the store is called in a configuration.
 pub(super) fn kind(server: &SharedStore) -> &'static str {
@@ -52,8 +56,11 @@ pub(super) async fn look(
 #[derive(Clone, Copy)]
 enum Deed {
     List,
+    MakeLeases,
     KeepLeases,
     EndLeases,
+    ListLeases,
+    Watch,
     Create,
     Read,
     Change,
@@ -64,8 +71,11 @@ impl Deed {
     fn word(self) -> &'static str {
         match self {
             Self::List => "listing keys",
+            Self::MakeLeases => "making leases",
             Self::KeepLeases => "keeping leases",
             Self::EndLeases => "ending leases",
+            Self::ListLeases => "telling which leases last",
+            Self::Watch => "watching keys",
             Self::Create => "creating keys",
             Self::Read => "reading keys",
             Self::Change => "changing keys",
@@ -76,17 +86,22 @@ impl Deed {
     /// The rule that allows it, in the store's own words.
     fn rule(self, prefix: &str, server: &SharedStore) -> String {
         match (server, self) {
-            (SharedStore::Consul { .. }, Self::KeepLeases | Self::EndLeases) => {
+            (SharedStore::Consul { .. }, Self::MakeLeases | Self::KeepLeases | Self::EndLeases) => {
                 "session_prefix \"\" { policy = \"write\" }".to_owned()
             }
             (SharedStore::Consul { .. }, _) => format!("key_prefix \"{prefix}\" {{ policy = \"write\" }}"),
-            (SharedStore::Etcd { .. }, Self::KeepLeases) => "a user (username, password_file)".to_owned(),
+            (SharedStore::Etcd { .. }, Self::MakeLeases | Self::KeepLeases) => {
+                "a user (username, password_file)".to_owned()
+            }
             (SharedStore::Etcd { .. }, _) => format!("readwrite on the prefix \"{prefix}\""),
             (SharedStore::Kubernetes { namespace, .. }, _) => {
                 let what = match self {
                     Self::List => "list configmaps",
-                    Self::KeepLeases => "create leases.coordination.k8s.io",
+                    Self::MakeLeases => "create leases.coordination.k8s.io",
+                    Self::KeepLeases => "patch leases.coordination.k8s.io",
                     Self::EndLeases => "delete leases.coordination.k8s.io",
+                    Self::ListLeases => "list leases.coordination.k8s.io",
+                    Self::Watch => "watch configmaps",
                     Self::Create => "create configmaps",
                     Self::Read => "get configmaps",
                     Self::Change => "update configmaps",
@@ -106,11 +121,38 @@ struct Look<'s> {
     within: Duration,
 }
 
+/// The rule that a refusal of Kubernetes names itself: a deed may need more than the one that is its own, such as to read
+/// the lease of a key.
+fn named_rule(server: &SharedStore, refusal: &str) -> Option<String> {
+    let SharedStore::Kubernetes { namespace, .. } = server else { return None };
+    let (before, _) = refusal.split_once(&format!(" in namespace {namespace}"))?;
+    let mut words = before.rsplit(' ');
+    let (resource, verb) = (words.next()?, words.next()?);
+    Some(format!("{verb} {resource} in namespace {namespace}"))
+}
+
+/// Why a refusal is about who asks, and so no word about rights; none where it is about what was asked.
+fn stranger(server: &SharedStore, refusal: &str) -> Option<&'static str> {
+    match server {
+        SharedStore::Consul { .. } if refusal.contains("ACL not found") => Some("the token is not known"),
+        SharedStore::Kubernetes { .. } if refusal.contains("our credential is not accepted") => {
+            Some("the credential is not accepted")
+        }
+        _ => None,
+    }
+}
+
 impl Look<'_> {
     async fn steps(&mut self, store: &dyn Store) -> Option<()> {
         let key = format!("check/{}", HEXLOWER.encode(&random::<8>()));
         let listed = self.step(Deed::List, "all that hubs share", store.list("check/")).await;
-        let lease = self.step(Deed::KeepLeases, "which hub holds which stream", store.grant(LASTS)).await;
+        let lease = self.step(Deed::MakeLeases, "which hub holds which stream", store.grant(LASTS)).await;
+        if let Some(lease) = &lease {
+            let kept =
+                async { if store.keep_alive(lease).await? { Ok(()) } else { Err(StoreError::LeaseGone) } };
+            // Without it the look goes on: the lease lasts for as long.
+            let _kept = self.step(Deed::KeepLeases, "which hub holds which stream", kept).await;
+        }
         let written = self.write(store, &key, lease.clone()).await;
         if let Some(lease) = lease {
             self.step(Deed::EndLeases, "hubs that leave in order", store.revoke(&lease)).await?;
@@ -118,14 +160,27 @@ impl Look<'_> {
         listed.and(written)
     }
 
-    /// Makes the record, changes it, and removes it.
+    /// Makes the record, changes it, and removes it; what is told of that is what a hub hears of others.
     async fn write(&mut self, store: &dyn Store, key: &str, lease: Option<LeaseId>) -> Option<()> {
         let put = || Some(Put { lease: lease.clone(), ..Put::durable("weft check") });
         let needed_for = "joins, tokens and announcements";
         self.step(Deed::Create, needed_for, store.swap(key, Expected::Absent, put())).await?;
+        let mut told = store.watch("check/");
+        // The key has a lease: whoever lists it, or begins to watch it, asks for the leases.
+        let begun = match &lease {
+            Some(_) => self.step(Deed::ListLeases, "hubs that died", store.list("check/")).await.map(drop),
+            None => Some(()),
+        };
+        let watched = match begun {
+            Some(()) => self.step(Deed::Watch, "what other hubs write", first(&mut told)).await,
+            None => None,
+        };
         let entry = self.step(Deed::Read, needed_for, store.get(key)).await??;
         let changed = store.swap(key, Expected::Version(entry.version), put());
         self.step(Deed::Change, needed_for, changed).await?;
+        if watched.is_some() {
+            self.step(Deed::Watch, "what other hubs write", change(&mut told, key)).await;
+        }
         self.step(Deed::Remove, needed_for, store.swap(key, Expected::Any, None)).await.map(drop)
     }
 
@@ -139,23 +194,39 @@ impl Look<'_> {
         if self.probe.error.is_some() {
             return None;
         }
-        let late = |_| Err(StoreError::Unreachable(format!("no answer within {} s", self.within.as_secs())));
+        let late = |_| {
+            Err(StoreError::Unreachable(format!(
+                "no answer within {} for {}",
+                spelled(self.within),
+                deed.word()
+            )))
+        };
         let done = timeout_at(self.deadline, step).await.unwrap_or_else(late);
         let given = match &done {
             Ok(_) => true,
-            Err(StoreError::Denied(_)) => false,
+            Err(StoreError::Denied(why)) => match stranger(self.server, why) {
+                Some(why) => {
+                    self.failed(&StoreError::Denied(why.to_owned()));
+                    return None;
+                }
+                None => false,
+            },
             Err(error) => {
                 self.failed(error);
                 return None;
             }
         };
         let why = done.as_ref().err().map(|error| format!(" ({error})")).unwrap_or_default();
-        self.probe.rights.push(Right {
-            name: deed.rule(self.prefix, self.server),
+        let own = || deed.rule(self.prefix, self.server);
+        let right = Right {
+            name: named_rule(self.server, &why).unwrap_or_else(own),
             given: Some(given),
             needed_for: format!("{}, so for {needed_for}{why}", deed.word()),
             optional: false,
-        });
+        };
+        if !self.probe.rights.contains(&right) {
+            self.probe.rights.push(right);
+        }
         done.ok()
     }
 
@@ -168,4 +239,28 @@ impl Look<'_> {
         self.probe.error = Some(error.to_string());
         self.probe.error_kind = Some(kind.label());
     }
+}
+
+/// What a watch begins with.
+async fn first(told: &mut BoxStream<'_, Result<Told, StoreError>>) -> Result<(), StoreError> {
+    told.next().await.unwrap_or_else(|| Err(StoreError::Unreachable("a watch ended".to_owned()))).map(drop)
+}
+
+/// Waits until a watch tells of a key.
+async fn change(told: &mut BoxStream<'_, Result<Told, StoreError>>, key: &str) -> Result<(), StoreError> {
+    let telling = async {
+        while let Some(word) = told.next().await {
+            match word? {
+                Told::Put(entry) if entry.key == key => return Ok(()),
+                // After a gap it begins anew, with the change in it.
+                Told::All(entries) if entries.iter().any(|entry| entry.key == key) => return Ok(()),
+                Told::All(_) | Told::Put(_) | Told::Gone(_) => {}
+            }
+        }
+        Err(StoreError::Unreachable("a watch ended".to_owned()))
+    };
+    let late = |_| {
+        Err(StoreError::Unreachable(format!("a watch tells no change within {} s", TOLD_WITHIN.as_secs())))
+    };
+    timeout(TOLD_WITHIN, telling).await.unwrap_or_else(late)
 }
