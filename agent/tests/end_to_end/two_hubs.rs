@@ -63,7 +63,7 @@ fn two_hubs(section: &str, store: &str) {
     let looked = checked["registries"].as_array().unwrap().iter().find(|it| it["name"] == "[store]").unwrap();
     let rights = looked["rights"].as_array().unwrap();
     let given = rights.iter().all(|right| right["given"] == true);
-    assert!(rights.len() == 7 && given && looked["error"].is_null(), "{looked}");
+    assert!(rights.len() == 10 && given && looked["error"].is_null(), "{looked}");
     start.sandbox.ok(&["ca", "hub", "create", "--state-dir", "hub-b", "--from", "hub"]);
     assert!(!start.sandbox.path("hub-b/ca/root.key").exists(), "the root's key stays where it is");
     let spawn = |name: &str| start.sandbox.spawn(name, &["hub", "--config", &format!("{name}.toml")]);

@@ -120,6 +120,8 @@ impl Merge {
         let may_own = self.intake.limits_of(registry).and_then(|limits| limits.may_own.as_deref());
         if partition.may_own.as_deref() != may_own {
             partition.may_own = may_own.map(Into::into);
+            // Where its policies count is another matter then.
+            self.changes.policies = true;
         }
         for (name, origins) in touched.services {
             self.derive_service(&mut partition, registry, (name, origins), now);

@@ -162,9 +162,9 @@ impl Look<'_> {
 
     /// Makes the record, changes it, and removes it; what is told of that is what a hub hears of others.
     async fn write(&mut self, store: &dyn Store, key: &str, lease: Option<LeaseId>) -> Option<()> {
-        let put = || Some(Put { lease: lease.clone(), ..Put::durable("weft check") });
+        let put = |value: &'static str| Some(Put { lease: lease.clone(), ..Put::durable(value) });
         let needed_for = "joins, tokens and announcements";
-        self.step(Deed::Create, needed_for, store.swap(key, Expected::Absent, put())).await?;
+        self.step(Deed::Create, needed_for, store.swap(key, Expected::Absent, put("weft check"))).await?;
         let mut told = store.watch("check/");
         // The key has a lease: whoever lists it, or begins to watch it, asks for the leases.
         let begun = match &lease {
@@ -176,7 +176,8 @@ impl Look<'_> {
             None => None,
         };
         let entry = self.step(Deed::Read, needed_for, store.get(key)).await??;
-        let changed = store.swap(key, Expected::Version(entry.version), put());
+        // Of a change to the same nobody is told.
+        let changed = store.swap(key, Expected::Version(entry.version), put("weft check, again"));
         self.step(Deed::Change, needed_for, changed).await?;
         if watched.is_some() {
             self.step(Deed::Watch, "what other hubs write", change(&mut told, key)).await;
