@@ -197,7 +197,7 @@ fn ctrl_c_and_a_kill_leave_nothing_behind_at_any_stage() {
     let sandbox = Sandbox::new();
     let mut demo = Process::spawn("demo", sandbox.path("demo.log"), demo(&sandbox, "nomad,consul", &[]));
     until_within(LONG, "a registry is killed", || demo.log().contains("nomad was killed").then_some(()));
-    until_within(LONG, "the table shows it", || demo.log().contains("away for").then_some(()));
+    until_within(LONG, "the table shows it", || demo.log().contains("away, confirmed ").then_some(()));
     assert!(demo.log().contains(" 0 failed"), "{}", demo.log());
     demo.kill();
     nothing_is_left(&sandbox);

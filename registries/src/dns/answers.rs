@@ -191,15 +191,14 @@ impl Answers {
         self.known.get(&(name.clone(), other)).is_some_and(Known::has_addresses)
     }
 
-    /// Since when not all that what is followed rests on is answered; none while it is. What was never answered has been
-    /// missing since `begun`. A family of which a name has no addresses is not missed where the other has some.
-    pub(super) fn unconfirmed_since(&self, followed: &[Followed], begun: Instant) -> Option<Instant> {
-        let since = |question: &Question| {
-            let known = self.known.get(question).filter(|known| known.failure.is_some())?;
-            let is_missed = known.has_addresses() || !self.has_other_addresses(question);
-            is_missed.then(|| known.answered_at.unwrap_or(begun))
+    /// Whether all is answered that what is followed rests on. A family of which a name has no addresses is not missed
+    /// where the other has some.
+    pub(super) fn confirm(&self, followed: &Followed) -> bool {
+        let is_missed = |question: &Question| {
+            let known = self.known.get(question).filter(|known| known.failure.is_some());
+            known.is_some_and(|known| known.has_addresses() || !self.has_other_addresses(question))
         };
-        self.wanted(followed).iter().filter_map(since).min()
+        !self.wanted(std::slice::from_ref(followed)).iter().any(is_missed)
     }
 
     /// What is known of a name's addresses. That it has none of version 6 says nothing of those of version 4.
@@ -273,28 +272,25 @@ mod tests {
     #[test]
     fn what_is_not_answered_any_more_is_not_confirmed() {
         let (mut answers, begun) = (Answers::default(), Instant::now());
-        let followed = [Followed {
+        let followed = Followed {
             service: "db.default".parse().unwrap(),
             source: Source::Host("db.example".into(), 5432),
             mode: super::super::settings::Mode::Strict,
             locality: weft_core::locality::Locality::new("eu").unwrap(),
-        }];
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut take = |kind, said, now| {
-            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said, now);
-            (answers.unconfirmed_since(&followed, begun), answers.host("db.example", now).is_answered)
         };
-        assert_eq!(
-            take(Kind::Aaaa, Said::Answer(Answer::Nothing), at(1)),
-            (None, false),
-            "of version 6 only"
-        );
-        assert_eq!(take(Kind::A, failed(), at(2)), (Some(begun), false), "nobody ever said");
-        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), at(3)), (None, true));
-        assert_eq!(take(Kind::Aaaa, failed(), at(4)), (None, true), "a family that it has none of");
-        assert_eq!(take(Kind::A, failed(), at(5)), (Some(at(3)), true), "its addresses are as old");
-        assert_eq!(take(Kind::Aaaa, Said::Answer(addresses(&["fd00::1"])), at(6)), (Some(at(3)), true));
-        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), at(7)), (None, true));
+        let mut take = |kind, said, seconds| {
+            let now = begun + Duration::from_secs(seconds);
+            answers.known.entry(("db.example".to_owned(), kind)).or_default().take(said, now);
+            (answers.confirm(&followed), answers.host("db.example", now).is_answered)
+        };
+        let none_of_6 = take(Kind::Aaaa, Said::Answer(Answer::Nothing), 1);
+        assert_eq!(none_of_6, (true, false), "that says nothing of version 4");
+        assert_eq!(take(Kind::A, failed(), 2), (false, false), "nobody ever said");
+        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), 3), (true, true));
+        assert_eq!(take(Kind::Aaaa, failed(), 4), (true, true), "a family that it has none of");
+        assert_eq!(take(Kind::A, failed(), 5), (false, true), "its addresses are as old");
+        assert_eq!(take(Kind::Aaaa, Said::Answer(addresses(&["fd00::1"])), 6), (false, true));
+        assert_eq!(take(Kind::A, Said::Answer(addresses(&["10.0.0.1"])), 7), (true, true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use tokio::time::{Instant, sleep_until};
 use weft_core::{
-    merge::{BELIEVED_AFTER, PLAINTEXT_FROM_STATE},
+    merge::BELIEVED_AFTER,
     name::OriginName,
     registry::{Completeness, Event, OriginFault, RegistryError, Scope},
     resource::Resource,
@@ -276,16 +276,12 @@ impl Follow {
         }
         self.used = used;
         listing.insert(notices(), Words::new(Vec::new(), gone));
-        let mut events = self.told.tell(listing, Completeness::Full, now);
-        // A list that is said to be old would be passed over, and what is new in it with it.
-        if !events.iter().any(|event| matches!(event, Event::Reset { .. })) {
-            let since = self.answers.unconfirmed_since(&self.settings.followed, told_at.into_std());
-            if let (Some(since), Some(Event::Commit { age, .. })) = (since, events.last_mut()) {
-                // Older ones are told one by one: the others of the scope are as good as ever.
-                *age = now.saturating_duration_since(since).min(PLAINTEXT_FROM_STATE);
-            }
+        let events = self.told.tell(listing, Completeness::Full, now);
+        let is_news = events.iter().any(|event| !matches!(event, Event::Commit { .. }));
+        // That all is as it was is nobody's word while nothing that counts is answered.
+        if is_news || self.settings.followed.iter().any(|followed| self.answers.confirm(followed)) {
+            self.queue.extend(events);
         }
-        self.queue.extend(events);
     }
 }
 
