@@ -165,6 +165,14 @@ impl Merge {
     /// Replaces of what a registry may speak, from its next words on.
     pub fn set_limits(&mut self, registry: &RegistryName, limits: Limits) {
         self.intake.limits.insert(registry.clone(), limits);
+        let known: Vec<_> = self.snapshot.partitions.keys().cloned().collect();
+        for name in known {
+            let Some(mut partition) = self.snapshot.partitions.get(&name).cloned() else { continue };
+            if self.note_limits(&name, &mut partition) {
+                self.snapshot.partitions.insert(name, partition);
+                self.snapshot.generation += 1;
+            }
+        }
     }
 
     /// From here on, what is said of `registry` comes through `relay`, whose limits rule it; with none it speaks for

@@ -117,12 +117,7 @@ impl Merge {
     /// Brings one registry's partition up to date.
     pub(super) fn derive(&mut self, registry: &RegistryName, touched: Touched, now: Option<SystemTime>) {
         let mut partition = self.snapshot.partitions.get(registry).cloned().unwrap_or_default();
-        let may_own = self.intake.limits_of(registry).and_then(|limits| limits.may_own.as_deref());
-        if partition.may_own.as_deref() != may_own {
-            partition.may_own = may_own.map(Into::into);
-            // Where its policies count is another matter then.
-            self.changes.policies = true;
-        }
+        self.note_limits(registry, &mut partition);
         for (name, origins) in touched.services {
             self.derive_service(&mut partition, registry, (name, origins), now);
         }
@@ -130,6 +125,18 @@ impl Merge {
             self.derive_rule(&mut partition, registry, key, origin, resource);
         }
         self.snapshot.partitions.insert(registry.clone(), partition);
+    }
+
+    /// Notes of which services a registry may speak as its own. Returns whether that is another matter than before: where its
+    /// policies count is, then.
+    pub(super) fn note_limits(&mut self, registry: &RegistryName, partition: &mut Partition) -> bool {
+        let may_own = self.intake.limits_of(registry).and_then(|limits| limits.may_own.as_deref());
+        let is_other = partition.may_own.as_deref() != may_own;
+        if is_other {
+            partition.may_own = may_own.map(Into::into);
+            self.changes.policies = true;
+        }
+        is_other
     }
 
     fn derive_service(

@@ -223,7 +223,7 @@ fn what_a_greater_registry_allows_at_a_service_of_another_counts() {
     // One that may not own the name ranks before nobody there.
     let limits = crate::merge::Limits { may_own: Some(vec!["*.shop".parse().unwrap()]), may_name: None };
     world.merge.set_limits(&"kubernetes".parse().unwrap(), limits);
-    let table = world.say(&scope("kubernetes"), "other", Vec::new());
+    let table = world.compile();
     assert!(decide(&table, "stranger", "/"));
     assert!(world.diagnosed("kubernetes/friends: allows nothing"));
 }
