@@ -301,8 +301,7 @@ impl Compiler {
         let (destination, mut diagnostics) =
             unit.map(|unit| linker.destination(key, unit)).unwrap_or_default();
         if let (Some(unit), Some(destination)) = (unit, &destination) {
-            let is_declared =
-                |key: &ServiceKey| self.units.get(key).is_some_and(|unit| !unit.services.is_empty());
+            let is_declared = |key: &ServiceKey| linker.declared(key).is_some();
             diagnostics.extend(shares::failing(unit, destination, is_declared));
         }
         note(&mut self.noted, key, diagnostics);

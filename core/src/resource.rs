@@ -242,6 +242,12 @@ impl Endpoint {
         self.tls == TlsMode::Required && self.identity.is_some()
     }
 
+    /// Whether it may be dialled.
+    #[must_use]
+    pub fn can_be_called(&self) -> bool {
+        self.unusable().is_none()
+    }
+
     /// Why it must not be dialled, if so.
     #[must_use]
     pub fn unusable(&self) -> Option<&'static str> {

@@ -18,16 +18,34 @@ fn with_acl() -> Option<Consul> {
     Some(Consul::start(&home, ConsulOptions { acl: true, ..ConsulOptions::default() }).unwrap())
 }
 
-/// The names of the rights that are missing in the only registry or store of a file, and what is said to a person.
-fn missing(sandbox: &Sandbox, file: &str) -> (Vec<String>, String) {
+/// A folder with the file of a hub whose store this is, and which has the token of the file beside it.
+fn with_store(consul: &Consul) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "hub.toml",
+        &format!(
+            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"consul\"\naddresses = {:?}\ntoken_file = \"token\"\n",
+            consul.url()
+        ),
+    );
+    sandbox
+}
+
+/// What is looked at in the only registry or store of a file, and whether all is well.
+fn looked(sandbox: &Sandbox, file: &str) -> (Value, bool) {
     let output = sandbox.run(&["check", "--registry", "-o", "json", file]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let looked = report["registries"][0].clone();
+    (report["registries"][0].clone(), output.status.success())
+}
+
+/// The names of the rights that are missing in the only registry or store of a file, and what is said to a person.
+fn missing(sandbox: &Sandbox, file: &str) -> (Vec<String>, String) {
+    let (looked, is_well) = looked(sandbox, file);
     assert!(looked["error"].is_null(), "{looked}");
     let rights = looked["rights"].as_array().unwrap().iter();
     let missing = rights.filter(|right| right["given"] == false && right["optional"] == false);
     let names: Vec<String> = missing.map(|right| right["name"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(output.status.success(), names.is_empty(), "{looked}");
+    assert_eq!(is_well, names.is_empty(), "{looked}");
     let told = sandbox.run(&["check", "--registry", file]);
     (names, String::from_utf8_lossy(&told.stdout).into_owned())
 }
@@ -65,14 +83,7 @@ fn who_is_to_announce_needs_the_right_to_do_so() {
 #[test]
 fn who_shares_a_store_is_told_the_rules_that_its_token_lacks() {
     let Some(consul) = with_acl() else { return };
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "hub.toml",
-        &format!(
-            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"consul\"\naddresses = {:?}\ntoken_file = \"token\"\n",
-            consul.url()
-        ),
-    );
+    let sandbox = with_store(&consul);
     let (keys, sessions) =
         ("key_prefix \"weft/\" { policy = \"write\" }", "session_prefix \"\" { policy = \"write\" }");
     for (rules, lacking) in [
@@ -91,19 +102,10 @@ fn who_shares_a_store_is_told_the_rules_that_its_token_lacks() {
 #[test]
 fn a_token_that_a_store_does_not_know_is_no_question_of_rights() {
     let Some(consul) = with_acl() else { return };
-    let sandbox = Sandbox::new();
-    sandbox.write(
-        "hub.toml",
-        &format!(
-            "trust_domain = \"demo.mesh\"\n[store]\nkind = \"consul\"\naddresses = {:?}\ntoken_file = \"token\"\n",
-            consul.url()
-        ),
-    );
+    let sandbox = with_store(&consul);
     sandbox.write("token", "11111111-2222-3333-4444-555555555555");
-    let output = sandbox.run(&["check", "--registry", "-o", "json", "hub.toml"]);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let looked = &report["registries"][0];
-    assert!(!output.status.success() && looked["error_kind"] == "denied", "{looked}");
+    let (looked, is_well) = looked(&sandbox, "hub.toml");
+    assert!(!is_well && looked["error_kind"] == "denied", "{looked}");
     assert!(looked["error"].as_str().unwrap().contains("the token is not known"), "{looked}");
     assert_eq!(looked["rights"], Value::Array(Vec::new()), "{looked}");
 }

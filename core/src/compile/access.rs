@@ -10,7 +10,7 @@ use super::{
 use crate::{
     diagnostic::Diagnostic,
     merge::{Partition, Snapshot},
-    name::{RegistryName, RuleName, ServiceKey, ServiceName},
+    name::{RegistryName, RuleName, ServiceKey, ServiceName, ServicePattern},
     path::{EncodedSlash, PathFault, normalise},
     resource::{Action, Operation, Policy, PolicyRule, PolicyTarget},
     table::{Authorization, CompiledOperation, CompiledPolicy, CompiledRule, InboundPort, PathRule, View},
@@ -224,7 +224,7 @@ pub(super) fn owners(
         }
         let partition = snapshot.partitions.get(registry);
         let may_own = partition.and_then(|partition| partition.may_own.as_deref());
-        if may_own.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(name))) {
+        if ServicePattern::admits(may_own, name) {
             before.push(registry.clone());
         }
     }

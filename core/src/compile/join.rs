@@ -73,14 +73,16 @@ impl<'a> Proved<'a> {
     ) -> Option<(&'r RegistryName, Self)> {
         said.find_map(|(registry, endpoints, departed)| match departed {
             Some(departed) => Some((registry, Self(departed.identities.iter().collect()))),
-            None if endpoints.iter().all(|endpoint| endpoint.unusable().is_some()) => None,
-            None => Some((registry, Self::by(endpoints))),
+            None if endpoints.iter().any(|endpoint| endpoint.can_be_called()) => {
+                Some((registry, Self::by(endpoints)))
+            }
+            None => None,
         })
     }
 
     /// By these endpoints: by those of them that can be called.
     fn by(endpoints: &'a [Arc<Endpoint>]) -> Self {
-        let called = endpoints.iter().filter(|endpoint| endpoint.unusable().is_none());
+        let called = endpoints.iter().filter(|endpoint| endpoint.can_be_called());
         Self(called.filter_map(|endpoint| proved(endpoint)).collect())
     }
 

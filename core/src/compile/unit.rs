@@ -269,7 +269,8 @@ impl Linker<'_> {
         })
     }
 
-    fn declared(&self, key: &ServiceKey) -> Option<&Unit> {
+    /// A service, if anything declares it.
+    pub(super) fn declared(&self, key: &ServiceKey) -> Option<&Unit> {
         (self.unit)(key).filter(|unit| !unit.services.is_empty())
     }
 

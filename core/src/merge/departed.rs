@@ -60,7 +60,7 @@ impl Partition {
         let before = self.departed.get(&key.service);
         let identities = match (left, before) {
             (Some(was), _) => {
-                let called = was.endpoints.iter().filter(|endpoint| endpoint.unusable().is_none());
+                let called = was.endpoints.iter().filter(|endpoint| endpoint.can_be_called());
                 let proved = called.filter(|endpoint| endpoint.is_mutual());
                 proved.filter_map(|endpoint| endpoint.identity.clone()).collect()
             }

@@ -19,6 +19,6 @@ impl Limits {
     }
 
     pub(super) fn admit_service(&self, service: &ServiceName) -> bool {
-        self.may_own.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(service)))
+        ServicePattern::admits(self.may_own.as_deref(), service)
     }
 }

@@ -97,7 +97,7 @@ impl ServiceEntry {
     /// Whether any of its endpoints may be called.
     #[must_use]
     pub fn can_be_called(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| endpoint.unusable().is_none())
+        self.endpoints.iter().any(|endpoint| endpoint.can_be_called())
     }
 }
 

@@ -12,6 +12,12 @@ pub struct ServicePattern {
 }
 
 impl ServicePattern {
+    /// Whether one of the patterns fits a service; where none are declared, any service is admitted.
+    #[must_use]
+    pub fn admits(declared: Option<&[Self]>, service: &ServiceName) -> bool {
+        declared.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(service)))
+    }
+
     /// Whether a service is meant.
     #[must_use]
     pub fn fits(&self, service: &ServiceName) -> bool {
