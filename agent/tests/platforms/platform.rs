@@ -151,9 +151,11 @@ impl<P: Platform> World<P> {
         until(&format!("the registry is {state}"), || (self.registry()["state"] == state).then_some(()));
     }
 
-    /// How often the agent warned of this registry.
+    /// How often the agent warned of this registry: of the outages of one that is lost again and again, that it comes and
+    /// goes.
     pub(crate) fn warnings(&mut self) -> usize {
-        self.mesh.process("near").log().matches("registry lost").count()
+        let log = self.mesh.process("near").log();
+        log.matches("registry lost").count() + log.matches("registry comes and goes").count()
     }
 
     /// One call, as a user would make it.

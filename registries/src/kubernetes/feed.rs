@@ -10,9 +10,10 @@
 //! was read last: a list of everything is the dearest question there is, and what a server that is just back needs least.
 //!
 //! It may be back with an old copy of its store. Its versions are lower then than the one that was read last, and a watch
-//! from there on would say nothing until they have caught up. So before a watch is taken up that ended too soon, the server
-//! is asked where it is.
+//! from there on would say nothing until they have caught up; or they have caught up already, with another history. So
+//! before a watch is taken up that ended too soon, the server is asked where it is, and for what was said last.
 
+mod last_said;
 mod refusals;
 
 use std::{
@@ -37,10 +38,11 @@ use tokio::{
 use weft_core::registry::RegistryError;
 
 use super::{
-    client::{Client, Lines, Page, Refusal, meaning},
+    client::{Client, Lines, Refusal, meaning},
     objects::{Line, Mark, Object, Place, Status, Unreadable},
 };
 use crate::http_client::jittered;
+use last_said::LastSaid;
 pub(super) use refusals::MAX_REST;
 use refusals::Refusals;
 
@@ -133,6 +135,7 @@ struct Following {
     away: bool,
     /// Whether the server may have gone back in time since it was last heard.
     doubted: bool,
+    last_said: LastSaid,
 }
 
 impl State {
@@ -170,6 +173,7 @@ impl Feed {
             refusals: None,
             away: false,
             doubted: false,
+            last_said: LastSaid::default(),
         };
         futures_util::stream::unfold(following, |mut following| async move {
             if matches!(following.state, State::Failed) {
@@ -266,6 +270,7 @@ impl Following {
                 }
             };
             if !words.is_empty() {
+                self.last_said.hear(&words);
                 return Ok(words);
             }
         }
@@ -297,7 +302,8 @@ impl Following {
     }
 
     async fn page(&mut self, token: Option<String>, words: &mut Vec<Word>) -> Result<State, Refusal> {
-        let page = self.listed(PAGE, token).await?;
+        let what = self.feed.place.describe("list");
+        let page = self.client.page(&what, self.feed.list(&what, PAGE, token)?).await?;
         let list = page.read()?;
         for item in list.items.iter().flatten() {
             words.push(match self.feed.place.kind.read(item) {
@@ -320,23 +326,21 @@ impl Following {
         if self.brief > 0 {
             sleep(jittered(Duration::from_millis(200) * self.brief)).await;
         }
-        if self.doubted && self.is_before(&version).await? {
+        if self.doubted && self.went_back(&version).await? {
             return Ok(State::Begin);
         }
         self.doubted = false;
         self.open(Some(version)).await
     }
 
-    /// Whether the server is at an earlier version than this.
-    async fn is_before(&mut self, version: &str) -> Result<bool, Refusal> {
-        let page = self.listed(1, None).await?;
-        Ok(is_older(&page.read()?.metadata.resource_version, version))
-    }
-
-    /// So many objects of the list, from where a token says.
-    async fn listed(&mut self, limit: u32, token: Option<String>) -> Result<Page, Refusal> {
+    /// Whether the server is at an earlier version than this, or may have another history up to it.
+    async fn went_back(&mut self, version: &str) -> Result<bool, Refusal> {
         let what = self.feed.place.describe("list");
-        self.client.page(&what, self.feed.list(&what, limit, token)?).await
+        let asked = Feed { selector: self.last_said.asked_by(&self.feed.selector), ..self.feed.clone() };
+        let page = self.client.page(&what, asked.list(&what, 1, None)?).await?;
+        let answer = page.read()?;
+        Ok(is_older(&answer.metadata.resource_version, version)
+            || !self.last_said.holds_in(&answer, self.feed.place.kind))
     }
 
     async fn open(&mut self, version: Option<String>) -> Result<State, Refusal> {

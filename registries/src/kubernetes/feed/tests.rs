@@ -1,7 +1,7 @@
 //! What no real server can be made to say at will: silence on one connection of several, and when to come again.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     sync::{Mutex, PoisonError},
 };
@@ -34,6 +34,10 @@ struct Script {
     asked: Vec<(Instant, String)>,
     /// Where the server says that it is.
     version: u32,
+    /// What it said of each object last.
+    known: BTreeMap<String, Value>,
+    /// Whether it knows nothing of that any more when it is asked for one.
+    forgets: bool,
 }
 
 impl Script {
@@ -62,14 +66,24 @@ fn body(lines: Vec<Value>, is_over: bool) -> BoxBody<Bytes, Infallible> {
 fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infallible>>, BoxError> {
     let mut script = held(script);
     if asked.contains("limit=1") && !script.refuses() {
-        let list = json!({ "metadata": { "resourceVersion": script.version.to_string() } });
+        let is_asked = |name: &str| !script.forgets && asked.contains(&format!("metadata.name%3D{name}%2C"));
+        let items: Vec<_> = script.known.iter().filter(|(name, _)| is_asked(name)).map(|(_, it)| it).collect();
+        let list = json!({ "metadata": { "resourceVersion": script.version.to_string() }, "items": items });
         return Ok(Response::new(body(vec![list], true)));
     }
     script.asked.push((Instant::now(), asked));
     // The last one is for whoever asks again and again.
     let answer =
         if script.answers.len() > 1 { script.answers.pop_front() } else { script.answers.front().cloned() };
-    match answer.unwrap() {
+    let answer = answer.unwrap();
+    if let Answer::Silence(lines) | Answer::End(lines) = &answer {
+        for object in lines.iter().map(|line| &line["object"]) {
+            if let Some(name) = object["metadata"]["name"].as_str() {
+                script.known.insert(name.to_owned(), object.clone());
+            }
+        }
+    }
+    match answer {
         Answer::Silence(lines) => Ok(Response::new(body(lines, false))),
         Answer::End(lines) => Ok(Response::new(body(lines, true))),
         Answer::Refusal(status, retry_after) => {
@@ -270,6 +284,19 @@ async fn a_server_that_went_back_in_time_is_listed() {
     let (said, error, asked) = Heard::of_a_server_at(9, &restored).all(3).await;
     assert_eq!((said.as_str(), error), ("[+]([)+]", None));
     assert!(asked[2].1.contains("sendInitialEvents=true"), "{asked:?}");
+    // It has gone on since, and its versions are past ours.
+    let other = vec![line("ADDED", "web", 8), list().pop().unwrap()];
+    let restored = [Answer::End(list()), Answer::Broken, Answer::Silence(other)];
+    let heard = Heard::of_a_server_at(1000, &restored);
+    held(&heard.script).forgets = true;
+    let (said, error, asked) = heard.all(3).await;
+    assert_eq!((said.as_str(), error), ("[+]([)+]", None));
+    assert!(asked[2].1.contains("sendInitialEvents=true"), "{asked:?}");
+    // Nobody can say whether what is gone was ever there.
+    let gone = [list(), vec![line("DELETED", "web", 11)]].concat();
+    let (said, error, asked) =
+        Heard::of(&[Answer::End(gone), Answer::Broken, Answer::Silence(list())]).all(3).await;
+    assert_eq!((said.as_str(), error), ("[+]-([)+]", None), "{asked:?}");
     // Nobody was cut off: another server answers behind the same address.
     let mark = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}});
     let heard = Heard::of(&[Answer::Silence([list(), vec![mark]].concat()), Answer::Silence(list())]);

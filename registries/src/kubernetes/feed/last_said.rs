@@ -1,0 +1,59 @@
+//! By what a store is recognized that went back in time although its versions have passed ours since: it knows nothing of
+//! what was said last. Who still has that, in that version, has all that was said before it too.
+
+use super::{Selector, Word, is_older};
+use crate::kubernetes::objects::{Kind, List};
+
+/// What was said last of the objects of a feed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum LastSaid {
+    /// Nothing: there is none.
+    #[default]
+    Nothing,
+    /// That an object is there, in a version.
+    There { name: String, namespace: String, version: String },
+    /// Something of which no question tells whether it was ever so: that an object is gone, or cannot be read.
+    Elusive,
+}
+
+impl LastSaid {
+    /// The objects of a list come in any order, and the newest of them counts.
+    pub(super) fn hear(&mut self, words: &[Word]) {
+        for word in words {
+            match word {
+                Word::Listing => *self = Self::Nothing,
+                Word::Put(object) => {
+                    let meta = object.meta();
+                    let version = &meta.resource_version;
+                    if !matches!(self, Self::There { version: known, .. } if is_older(version, known)) {
+                        let (name, namespace) = (meta.name.clone(), meta.namespace.clone());
+                        *self = Self::There { name, namespace, version: version.clone() };
+                    }
+                }
+                Word::Gone(_) | Word::Unreadable(_) | Word::GoneUnread(_) => *self = Self::Elusive,
+                Word::Listed | Word::Away | Word::Back => {}
+            }
+        }
+    }
+
+    /// Which of the selected objects answer whether it is still so; any, where none can.
+    pub(super) fn asked_by(&self, selector: &Selector) -> Selector {
+        let Self::There { name, namespace, .. } = self else { return selector.clone() };
+        let mut fields: Vec<_> = selector.fields.iter().cloned().collect();
+        fields.push(format!("metadata.name={name}"));
+        if !namespace.is_empty() {
+            fields.push(format!("metadata.namespace={namespace}"));
+        }
+        Selector { labels: selector.labels.clone(), fields: Some(fields.join(",")) }
+    }
+
+    /// Whether the answer shows that it is still so.
+    pub(super) fn holds_in(&self, answer: &List<'_>, kind: Kind) -> bool {
+        let mut objects = answer.items.iter().flatten().filter_map(|item| kind.read(item).ok());
+        match self {
+            Self::Nothing => true,
+            Self::There { version, .. } => objects.any(|object| object.meta().resource_version == *version),
+            Self::Elusive => false,
+        }
+    }
+}
