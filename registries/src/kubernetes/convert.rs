@@ -87,13 +87,20 @@ impl ServiceView {
         self.told.is_some()
     }
 
-    /// The same; where it does not say how it is called, as it was called before.
+    /// The same; where it does not say how it is called, as it was called before. All else that it says counts.
     pub(super) fn after(mut self, before: Option<&Self>) -> Self {
-        let is_unread = self.service.is_some() && self.told.is_none();
-        let Some(known) = before.and_then(|before| before.told.clone()).filter(|_| is_unread) else {
+        let unread = self.service.as_ref().filter(|_| self.told.is_none());
+        let Some((service, known)) = unread.zip(before.and_then(|before| before.told.as_ref())) else {
             return self;
         };
-        self.told = Some(known);
+        let mut told = Service::clone(service);
+        for port in &mut told.ports {
+            let is_it = |known: &&ServicePort| known.number == port.number || known.name == port.name;
+            if let Some(known) = known.ports.iter().find(is_it) {
+                port.protocol = known.protocol;
+            }
+        }
+        self.told = Some(Arc::new(told));
         for fault in self.faults.iter_mut().filter(|fault| fault.keeps_last_good) {
             // It is known here what that is, and other names of it go on to change.
             fault.keeps_last_good = false;

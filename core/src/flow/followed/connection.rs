@@ -21,6 +21,8 @@ pub(super) struct Connection {
     /// Since when it has been.
     up_since: Option<Instant>,
     down_since: Option<SystemTime>,
+    /// Whether it goes on elsewhere, or lists anew, and has said nothing since.
+    goes_on: bool,
     error: Option<String>,
     /// When it was lost, of late.
     lost_at: VecDeque<Instant>,
@@ -59,7 +61,7 @@ impl Connection {
     /// It said something.
     pub(super) fn is_heard(&mut self, registry: &RegistryName) {
         let up_since = *self.up_since.get_or_insert_with(Instant::now);
-        self.down_since = None;
+        (self.down_since, self.goes_on) = (None, false);
         if self.flapping.is_some() && up_since.elapsed() < STEADY {
             return;
         }
@@ -73,15 +75,16 @@ impl Connection {
     /// anew what was lost, is no outage before that fails too.
     pub(super) fn is_lost(&mut self, registry: &RegistryName, error: &RegistryError, now: SystemTime) {
         let was_up = self.is_up();
-        match error {
-            RegistryError::Moved(_) if was_up => {
-                return tracing::info!(%registry, reason = %error, "it is followed elsewhere");
+        if was_up && !std::mem::replace(&mut self.goes_on, true) {
+            match error {
+                RegistryError::Moved(_) => {
+                    return tracing::info!(%registry, reason = %error, "it is followed elsewhere");
+                }
+                RegistryError::Gap(_) => {
+                    return tracing::debug!(%registry, reason = %error, "it is listed anew");
+                }
+                _ => {}
             }
-            RegistryError::Gap(_) if was_up => {
-                self.up_since = None;
-                return tracing::debug!(%registry, reason = %error, "it is listed anew");
-            }
-            _ => {}
         }
         if was_up || self.error.is_none() {
             self.tell(registry, error);
@@ -150,6 +153,19 @@ mod tests {
         pass(30).await;
         connection.is_lost(&registry, &error, SystemTime::UNIX_EPOCH);
         assert_eq!(connection.error(), Some("unreachable: closed"), "an outage as any");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lists_anew_is_there_unless_that_says_nothing_either() {
+        let (registry, mut connection) = ("x".parse().unwrap(), Connection::default());
+        let gap = RegistryError::Gap("forgotten".into());
+        for _ in 0..2 {
+            connection.is_heard(&registry);
+            connection.is_lost(&registry, &gap, SystemTime::UNIX_EPOCH);
+            assert!(connection.is_up() && connection.error().is_none());
+        }
+        connection.is_lost(&registry, &gap, SystemTime::UNIX_EPOCH);
+        assert!(!connection.is_up() && connection.error().is_some_and(|error| error.contains("forgotten")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -452,6 +452,14 @@ fn a_service_that_is_called_nobody_knows_how_is_called_as_before() {
     let words = catalog.words(&Source::Service("default/web".into()));
     let Resource::Service(service) = &words.resources[0] else { panic!("{words:?}") };
     assert_eq!(service.ports[0].protocol, weft_core::resource::AppProtocol::Grpc);
+    let mut renamed = spoken("smtp");
+    let Object::Service(other) = &mut renamed else { panic!("{renamed:?}") };
+    other.spec.ports.as_mut().unwrap()[0].name = Some("renamed".into());
+    hears(&mut catalog, renamed);
+    let words = catalog.words(&Source::Service("default/web".into()));
+    let Resource::Service(service) = &words.resources[0] else { panic!("{words:?}") };
+    let port = &service.ports[0];
+    assert_eq!((port.name.as_str(), port.protocol), ("renamed", weft_core::resource::AppProtocol::Grpc));
     catalog.remove(&spoken("smtp"));
     hears(&mut catalog, spoken("smtp"));
     assert_eq!(said(&catalog).0[0], 0, "another service of that name has said nothing yet");

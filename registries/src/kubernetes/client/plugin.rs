@@ -6,7 +6,7 @@
 use std::{
     cmp::Reverse,
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -20,8 +20,8 @@ use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
-    sync::Mutex,
-    time::timeout,
+    sync::{Mutex as Turn, OwnedMutexGuard},
+    time::{Instant, timeout},
 };
 use weft_core::registry::RegistryError;
 
@@ -30,8 +30,9 @@ use crate::{credential::Token, names::quoted};
 
 /// How long one may take.
 const WITHIN: Duration = Duration::from_secs(25);
-/// How long before it expires a credential is renewed.
+/// How long before it expires a credential is renewed, and how long nobody is asked again after that came to nothing.
 const AHEAD: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_secs(5);
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 1 << 20;
 /// How much of the end of what one complains of is kept, in bytes, and shown, in characters.
@@ -46,6 +47,15 @@ pub(super) struct Plugin {
     exec: ExecConfig,
     within: Duration,
     held: Mutex<Option<Held>>,
+    /// Whoever has it asks: one at a time.
+    turn: Arc<Turn<Asked>>,
+}
+
+/// When one was asked last, and why that came to nothing if it did.
+#[derive(Default)]
+struct Asked {
+    ended: Option<Instant>,
+    failed: Option<RegistryError>,
 }
 
 /// What one said.
@@ -97,7 +107,7 @@ impl Plugin {
             || user.token.is_some()
             || user.token_file.is_some();
         let exec = user.exec.clone().filter(|_| !stands)?;
-        Some(Arc::new(Self { exec, within: WITHIN, held: Mutex::new(None) }))
+        Some(Arc::new(Self { exec, within: WITHIN, held: Mutex::default(), turn: Arc::default() }))
     }
 
     /// The certificate that it gives, if it gives one; it is asked again before that expires.
@@ -125,28 +135,54 @@ impl Plugin {
         Ok(request)
     }
 
-    /// Goes on to ask where nobody waits for the answer any more: who asks next has it.
+    /// What holds is given at once, and renewed beside when it is about to expire. It goes on to be asked where nobody waits
+    /// for the answer any more: who asks next has it.
     async fn credential(self: &Arc<Self>) -> Result<Held, RegistryError> {
+        if let Some(held) = self.held(AHEAD) {
+            return Ok(held);
+        }
         let this = self.clone();
-        let asked = tokio::spawn(async move { this.held_or_asked().await });
+        if let Some(held) = self.held(Duration::ZERO) {
+            if let Ok(turn) = self.turn.clone().try_lock_owned()
+                && turn.ended.is_none_or(|ended| ended.elapsed() >= REST)
+            {
+                tokio::spawn(async move { this.renew(turn).await });
+            }
+            return Ok(held);
+        }
+        let waits_since = Instant::now();
+        let asked = tokio::spawn(async move {
+            let turn = this.turn.clone().lock_owned().await;
+            match this.held(Duration::ZERO) {
+                Some(held) => Ok(held),
+                // Whoever was asked meanwhile was asked for all who waited.
+                None if turn.ended > Some(waits_since) => turn
+                    .failed
+                    .clone()
+                    .map_or_else(|| Err(denied("the credential plugin gave what had expired already")), Err),
+                None => this.renew(turn).await,
+            }
+        });
         asked
             .await
             .map_err(|error| denied(&format!("the credential plugin was not asked to the end: {error}")))?
     }
 
-    async fn held_or_asked(&self) -> Result<Held, RegistryError> {
-        let mut held = self.held.lock().await;
-        if let Some(fresh) = held.as_ref().filter(|held| held.holds(AHEAD)) {
-            return Ok(fresh.clone());
-        }
-        match self.ask().await {
-            Ok(said) => Ok(held.insert(said).clone()),
-            // That there will be none soon is no reason to end what goes on now.
-            Err(why) => held.clone().filter(|held| held.holds(Duration::ZERO)).ok_or_else(|| {
-                let name = quoted(self.exec.command.as_deref().unwrap_or_default());
-                denied(&format!("the credential plugin {name} {why}"))
-            }),
-        }
+    /// What was said last, if it is of use for that much longer.
+    fn held(&self, ahead: Duration) -> Option<Held> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clone().filter(|held| held.holds(ahead))
+    }
+
+    async fn renew(&self, mut turn: OwnedMutexGuard<Asked>) -> Result<Held, RegistryError> {
+        let said = self.ask().await.map_err(|why| {
+            let name = quoted(self.exec.command.as_deref().unwrap_or_default());
+            denied(&format!("the credential plugin {name} {why}"))
+        });
+        *turn = Asked { ended: Some(Instant::now()), failed: said.as_ref().err().cloned() };
+        let said = said?;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(said.clone());
+        Ok(said)
     }
 
     /// Asks it once.
@@ -277,7 +313,7 @@ mod tests {
             "env": [{"name": "PLUGIN_PASSWORD", "value": "SECRET-password"}],
         });
         let exec = serde_json::from_value(exec).unwrap();
-        Arc::new(Plugin { exec, within, held: Mutex::new(None) })
+        Arc::new(Plugin { exec, within, held: Mutex::default(), turn: Arc::default() })
     }
 
     #[tokio::test]
@@ -336,18 +372,41 @@ mod tests {
         assert_eq!(asked("\"2000-01-01T00:00:00Z\"").await, 3);
     }
 
+    fn expiring_in(seconds: u64) -> String {
+        let at = SystemTime::now() + Duration::from_secs(seconds);
+        let at = k8s_openapi::jiff::Timestamp::try_from(at).unwrap();
+        json!({"status": {"token": "t", "expirationTimestamp": at.to_string()}}).to_string()
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_holds_nobody_up_who_has_a_credential() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("answer");
+        let script = format!("cat {0} && rm {0} && exit; sleep 600", file.display());
+        let plugin = plugin(&script, Duration::from_secs(2));
+        fs::write(&file, expiring_in(4)).unwrap();
+        for _ in 0..100 {
+            let answered = timeout(Duration::from_secs(1), plugin.credential()).await;
+            assert!(answered.is_ok_and(|held| held.is_ok()) || plugin.held(Duration::ZERO).is_none());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Who needs one waits, and all of them for one question.
+        while plugin.held(Duration::ZERO).is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let begun = Instant::now();
+        let waiting: Vec<_> = (0..5).map(|_| plugin.credential()).collect();
+        let answers = futures_util::future::join_all(waiting).await;
+        assert!(answers.iter().all(Result::is_err) && begun.elapsed() < Duration::from_secs(4));
+    }
+
     #[tokio::test]
     async fn one_that_fails_takes_nothing_away_that_still_holds() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("answer");
-        let plugin = plugin(&format!("cat {}", file.display()), WITHIN);
-        let soon = |seconds: u64| {
-            let at = SystemTime::now() + Duration::from_secs(seconds);
-            let at = k8s_openapi::jiff::Timestamp::try_from(at).unwrap();
-            json!({"status": {"token": "t", "expirationTimestamp": at.to_string()}}).to_string()
-        };
         for (seconds, holds) in [(30, true), (0, false)] {
-            fs::write(&file, soon(seconds)).unwrap();
+            let plugin = plugin(&format!("cat {}", file.display()), WITHIN);
+            fs::write(&file, expiring_in(seconds)).unwrap();
             assert!(plugin.credential().await.is_ok());
             fs::remove_file(&file).unwrap();
             assert_eq!(plugin.credential().await.is_ok(), holds, "{seconds}");

@@ -67,7 +67,8 @@ fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infa
     let mut script = held(script);
     if asked.contains("limit=1") && !script.refuses() {
         let is_asked = |name: &str| !script.forgets && asked.contains(&format!("metadata.name%3D{name}%2C"));
-        let items: Vec<_> = script.known.iter().filter(|(name, _)| is_asked(name)).map(|(_, it)| it).collect();
+        let items: Vec<_> =
+            script.known.iter().filter(|(name, _)| is_asked(name)).map(|(_, it)| it).collect();
         let list = json!({ "metadata": { "resourceVersion": script.version.to_string() }, "items": items });
         return Ok(Response::new(body(vec![list], true)));
     }
