@@ -10,8 +10,9 @@
 //! was read last: a list of everything is the dearest question there is, and what a server that is just back needs least.
 //!
 //! It may be back with an old copy of its store. Its versions are lower then than the one that was read last, and a watch
-//! from there on would say nothing until they have caught up; or they have caught up already, with another history. So
-//! before a watch is taken up that ended too soon, the server is asked where it is, and for what was said last.
+//! from there on would say nothing until they have caught up. So before a watch is taken up that ended too soon, the server
+//! is asked where it is. One that was away may have caught up already, with another history: it is asked for what was said
+//! last as well. Of a watch that was merely cut, by another server before it for one, nobody lists everything for that.
 
 mod last_said;
 mod refusals;
@@ -135,6 +136,8 @@ struct Following {
     away: bool,
     /// Whether the server may have gone back in time since it was last heard.
     doubted: bool,
+    /// Whether it was away since, so that its versions may have passed those that were read.
+    was_away: bool,
     last_said: LastSaid,
 }
 
@@ -173,6 +176,7 @@ impl Feed {
             refusals: None,
             away: false,
             doubted: false,
+            was_away: false,
             last_said: LastSaid::default(),
         };
         futures_util::stream::unfold(following, |mut following| async move {
@@ -241,7 +245,7 @@ impl Following {
             let done = match state {
                 State::Begin => {
                     words.push(Word::Listing);
-                    self.doubted = false;
+                    (self.doubted, self.was_away) = (false, false);
                     self.begin().await
                 }
                 State::Page(token) => self.page(token, &mut words).await,
@@ -264,7 +268,7 @@ impl Following {
                 Err(refusal) => {
                     let again = asked.filter(|asked| asked.outlives(&refusal.error, self.doubted));
                     let Some(again) = again else { return Err(refusal.error) };
-                    self.doubted |= matches!(refusal.error, RegistryError::Unreachable(_));
+                    self.doubt(&refusal.error);
                     self.rest(refusal, &mut words)?;
                     again
                 }
@@ -274,6 +278,11 @@ impl Following {
                 return Ok(words);
             }
         }
+    }
+
+    fn doubt(&mut self, error: &RegistryError) {
+        self.was_away |= matches!(error, RegistryError::Unreachable(_));
+        self.doubted |= self.was_away;
     }
 
     /// The server is away, or wants rest: it is asked again later. An error when that goes on for too long.
@@ -329,7 +338,7 @@ impl Following {
         if self.doubted && self.went_back(&version).await? {
             return Ok(State::Begin);
         }
-        self.doubted = false;
+        (self.doubted, self.was_away) = (false, false);
         self.open(Some(version)).await
     }
 
@@ -339,8 +348,8 @@ impl Following {
         let asked = Feed { selector: self.last_said.asked_by(&self.feed.selector), ..self.feed.clone() };
         let page = self.client.page(&what, asked.list(&what, 1, None)?).await?;
         let answer = page.read()?;
-        Ok(is_older(&answer.metadata.resource_version, version)
-            || !self.last_said.holds_in(&answer, self.feed.place.kind))
+        let is_another = || self.was_away && !self.last_said.holds_in(&answer, self.feed.place.kind);
+        Ok(is_older(&answer.metadata.resource_version, version) || is_another())
     }
 
     async fn open(&mut self, version: Option<String>) -> Result<State, Refusal> {
@@ -409,6 +418,7 @@ impl Following {
         self.was_brief(open);
         match &open.version {
             Some(version) if State::At(version.clone()).outlives(&error, self.doubted) => {
+                self.doubt(&error);
                 self.rest(error.into(), words)?;
                 Ok(State::At(version.clone()))
             }

@@ -51,7 +51,7 @@ impl LastSaid {
     pub(super) fn holds_in(&self, answer: &List<'_>, kind: Kind) -> bool {
         let mut objects = answer.items.iter().flatten().filter_map(|item| kind.read(item).ok());
         match self {
-            Self::Nothing => true,
+            Self::Nothing => objects.next().is_none(),
             Self::There { version, .. } => objects.any(|object| object.meta().resource_version == *version),
             Self::Elusive => false,
         }

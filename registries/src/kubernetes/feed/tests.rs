@@ -38,6 +38,8 @@ struct Script {
     known: BTreeMap<String, Value>,
     /// Whether it knows nothing of that any more when it is asked for one.
     forgets: bool,
+    /// The version in which it has it then, if that is another.
+    changes: Option<u32>,
 }
 
 impl Script {
@@ -66,9 +68,15 @@ fn body(lines: Vec<Value>, is_over: bool) -> BoxBody<Bytes, Infallible> {
 fn answer(script: &Shared, asked: String) -> Result<Response<BoxBody<Bytes, Infallible>>, BoxError> {
     let mut script = held(script);
     if asked.contains("limit=1") && !script.refuses() {
-        let is_asked = |name: &str| !script.forgets && asked.contains(&format!("metadata.name%3D{name}%2C"));
-        let items: Vec<_> =
-            script.known.iter().filter(|(name, _)| is_asked(name)).map(|(_, it)| it).collect();
+        let is_asked = |name: &str| {
+            let anyone = !asked.contains("metadata.name");
+            !script.forgets && (anyone || asked.contains(&format!("metadata.name%3D{name}%2C")))
+        };
+        let mut items: Vec<_> =
+            script.known.iter().filter(|(name, _)| is_asked(name)).map(|(_, it)| it.clone()).collect();
+        if let Some(version) = script.changes {
+            items.iter_mut().for_each(|it| it["metadata"]["resourceVersion"] = json!(version.to_string()));
+        }
         let list = json!({ "metadata": { "resourceVersion": script.version.to_string() }, "items": items });
         return Ok(Response::new(body(vec![list], true)));
     }
@@ -293,6 +301,24 @@ async fn a_server_that_went_back_in_time_is_listed() {
     let (said, error, asked) = heard.all(3).await;
     assert_eq!((said.as_str(), error), ("[+]([)+]", None));
     assert!(asked[2].1.contains("sendInitialEvents=true"), "{asked:?}");
+    // There was nothing, and there is something.
+    let empty = || vec![list().pop().unwrap()];
+    let restored = [Answer::End(empty()), Answer::Broken, Answer::Silence(list())];
+    let heard = Heard::of(&restored);
+    held(&heard.script).known.insert("web".into(), line("ADDED", "web", 8)["object"].clone());
+    assert_eq!(heard.all(3).await.0, "[]([)+]");
+    let (said, _, asked) =
+        Heard::of(&[Answer::End(empty()), Answer::Broken, Answer::Silence(vec![])]).all(3).await;
+    assert!(said == "[]()" && asked[2].1.contains("resourceVersion=10"), "{said} {asked:?}");
+    // Nor is that the same which has changed since; but who was merely cut off takes it up.
+    for (between, expected) in [(Some(Answer::Broken), "[+]([)+]"), (None, "[+]+")] {
+        let then = if between.is_some() { list() } else { vec![line("MODIFIED", "web", 12)] };
+        let answers: Vec<_> =
+            [Some(Answer::End(list())), between, Some(Answer::Silence(then))].into_iter().flatten().collect();
+        let heard = Heard::of(&answers);
+        held(&heard.script).changes = Some(11);
+        assert_eq!(heard.all(answers.len()).await.0, expected);
+    }
     // Nobody can say whether what is gone was ever there.
     let gone = [list(), vec![line("DELETED", "web", 11)]].concat();
     let (said, error, asked) =
