@@ -178,12 +178,12 @@ impl Inspect {
     fn announcement_rows(&self, status: &flow::Status) -> Vec<view::Announcement> {
         let mut rows = self.announcements.rows();
         let (snapshot, table) = (self.snapshots.load_full(), self.tables.load_full());
-        let is_relay = |name: &str| {
-            status.registries.iter().any(|registry| registry.is_relay && registry.name.as_str() == name)
-        };
         let now = pages::seconds(SystemTime::now());
-        for row in rows.iter_mut().filter(|row| is_relay(&row.registry)) {
-            announced::judge(row, &snapshot, &table, now);
+        for row in &mut rows {
+            let relay = status.registries.iter().find(|it| it.is_relay && it.name.as_str() == row.registry);
+            if let Some(relay) = relay {
+                announced::judge(row, relay, &snapshot, &table, now);
+            }
         }
         rows
     }

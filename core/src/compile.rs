@@ -60,6 +60,9 @@ pub struct CompileConfig {
     pub workloads: Vec<Arc<Workload>>,
     /// Where this process runs: the nearest endpoints are those of the same zone. Unknown, nothing is near.
     pub locality: Locality,
+    /// Registries whose services are not there yet: one that ranks before them has yet to say what it has for the first
+    /// time, and may have the name. Their policies count.
+    pub held: Vec<RegistryName>,
 }
 
 /// Compiles one snapshot after another.
@@ -118,6 +121,7 @@ impl Compiler {
         self.everything |= config.precedence != self.config.precedence
             || config.authority != self.config.authority
             || config.joins != self.config.joins
+            || config.held != self.config.held
             || config.locality != self.config.locality;
         self.workloads_changed |= config.workloads != self.config.workloads;
         self.config = config;
@@ -137,6 +141,7 @@ impl Compiler {
         if !everything && !workloads_changed && changes.is_empty() {
             return self.table.clone();
         }
+        let snapshot = &*snapshot.without_services_of(&self.config.held);
         if !access::ranked(snapshot, &self.config.precedence).eq(&self.ranked) {
             self.ranked = access::ranked(snapshot, &self.config.precedence).cloned().collect();
         }
@@ -210,7 +215,8 @@ impl Compiler {
     fn concerned(&self, snapshot: &Snapshot, key: &ServiceKey) -> impl Iterator<Item = ServiceKey> {
         let others = self.ranked.iter().filter(|registry| **registry != key.registry);
         let others = others.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
-        let others = others.filter(|other| snapshot.service(other).is_some());
+        let is_known = |key: &ServiceKey| snapshot.service(key).is_some() || snapshot.departed(key).is_some();
+        let others = others.filter(is_known);
         let all = std::iter::once(key.clone()).chain(others);
         all.map(|key| canonical(&self.config.joins, &key))
     }

@@ -162,6 +162,7 @@ impl Flow {
                 joins,
                 workloads,
                 locality: config.locality,
+                held: Vec::new(),
             }),
             followed: Vec::new(),
             next_number: 0,
@@ -389,12 +390,14 @@ impl Flow {
         self.let_leave();
         let changes = self.merge.take_changes();
         let before = self.tables.current();
+        if self.is_starting {
+            let held = self.owners.held(&self.followed);
+            self.is_starting = !held.is_empty();
+            self.compiler.configure(CompileConfig { held, ..self.compiler.config().clone() });
+        }
         let mut table = self.compiler.compile(self.merge.snapshot(), &changes);
         table.is_partial = self.followed.iter().any(|followed| !followed.is_ready());
-        table.held = if self.is_starting { self.owners.held(&self.followed) } else { Arc::default() };
-        self.is_starting &= !table.held.is_empty();
-        let same = table.is_partial == before.is_partial && table.held == before.held;
-        if table.generation != before.generation || !same {
+        if table.generation != before.generation || table.is_partial != before.is_partial {
             self.tables.publish(table);
             self.pending.status = true;
         }

@@ -37,9 +37,6 @@ pub struct Table {
     pub generation: u64,
     /// Whether a registry has yet to say all it has, in this life or before: a service that is not here may exist.
     pub is_partial: bool,
-    /// Registries of which nothing is to be called yet: one that ranks before them has yet to say what it has for the
-    /// first time, and may have the name. Empty but for the first moments without any state on disk.
-    pub held: Arc<[RegistryName]>,
     /// Destinations by every host name that leads to them, lower case, without a port.
     pub hosts: Directory,
     /// What concerns each local workload, in the order of the configuration.

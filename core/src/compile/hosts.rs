@@ -94,7 +94,7 @@ impl Hosts {
             }
             Kind::Bare => true,
         };
-        let mut add = |name: Result<HostName, NameError>, kind, is_declared| {
+        let mut add = |name: Result<HostName, NameError>, kind, is_declared, precedence| {
             if let Ok(name) = name
                 && !names.iter().any(|(known, _)| *known == name)
             {
@@ -102,15 +102,17 @@ impl Hosts {
                 names.push((name, Claim { is_alias, precedence, kind, key: key.clone() }));
             }
         };
-        add(HostName::new(&key.service.mesh_host()), Kind::Own, true);
-        add(Ok(key.service.host()), Kind::Own, true);
-        for (_, service) in declared {
+        add(HostName::new(&key.service.mesh_host()), Kind::Own, true, precedence);
+        add(Ok(key.service.host()), Kind::Own, true, precedence);
+        for (registry, service) in declared {
+            // Who lists a name lends it no more weight than its own names have.
+            let precedence = self.precedence_of(registry);
             for host in &service.hosts {
-                add(Ok(host.clone()), Kind::Platform, service.declared);
+                add(Ok(host.clone()), Kind::Platform, service.declared, precedence);
             }
         }
         if key.service.namespace() == DEFAULT_NAMESPACE {
-            add(HostName::new(key.service.label()), Kind::Bare, true);
+            add(HostName::new(key.service.label()), Kind::Bare, true, precedence);
         }
         names
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     identity::SpiffeId,
     merge::{
-        Merge,
+        KEPT, Merge,
         testing::{commit, endpoint, replace, scope, service},
     },
     resource::{
@@ -28,8 +28,10 @@ enum Step {
     Commit(usize),
     /// What was committed is compiled, all commits since the last time together.
     Compile,
-    /// Another configuration, by the numbers of its order, joins and workloads.
-    Configure(usize, usize, usize),
+    /// Another configuration, by the numbers of its order, joins, workloads and held registries.
+    Configure(usize, usize, usize, usize),
+    /// So much time passes that departed services keep their names no longer.
+    Pass,
 }
 
 /// One origin's new words.
@@ -37,12 +39,21 @@ enum Step {
 struct Words {
     registry: usize,
     service: usize,
-    declared: bool,
+    told: Told,
     host: Option<u8>,
     endpoints: Vec<(u8, u16, Kind)>,
     backends: Vec<(usize, u32, bool)>,
     path: Option<u8>,
     policy: Option<(u8, bool)>,
+}
+
+/// How a service is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Not,
+    Declared,
+    /// By its instances alone.
+    Implied,
 }
 
 /// How an endpoint is told.
@@ -62,23 +73,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let backends = prop::collection::vec((0..SERVICES.len(), 0..3_u32, any::<bool>()), 0..3);
     let rules = (backends, prop::option::of(0..2_u8), prop::option::of((0..3_u8, any::<bool>())));
     let of = (0..REGISTRIES.len(), 0..SERVICES.len());
-    let words = (of, any::<bool>(), prop::option::of(0..2_u8), endpoints, rules);
-    let words =
-        words.prop_map(|((registry, service), declared, host, endpoints, (backends, path, policy))| Words {
-            registry,
-            service,
-            declared,
-            host,
-            endpoints,
-            backends,
-            path,
-            policy,
-        });
+    let told = prop_oneof![Just(Told::Not), Just(Told::Declared), Just(Told::Implied)];
+    let words = (of, told, prop::option::of(0..2_u8), endpoints, rules);
+    let words = words.prop_map(|((registry, service), told, host, endpoints, (backends, path, policy))| {
+        Words { registry, service, told, host, endpoints, backends, path, policy }
+    });
     let step = prop_oneof![
         6 => words.prop_map(Step::Say),
         4 => (0..REGISTRIES.len()).prop_map(Step::Commit),
         3 => Just(Step::Compile),
-        1 => (0..3_usize, 0..3_usize, 0..2_usize).prop_map(|(order, join, who)| Step::Configure(order, join, who)),
+        1 => (0..3_usize, 0..3_usize, 0..2_usize, 0..3_usize)
+            .prop_map(|(order, join, who, held)| Step::Configure(order, join, who, held)),
+        1 => Just(Step::Pass),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -87,9 +93,15 @@ impl Words {
     fn resources(&self) -> Vec<Resource> {
         let name = SERVICES[self.service];
         let mut all = Vec::new();
-        if self.declared {
+        // Nobody implies a service without an instance.
+        if self.told == Told::Declared || (self.told == Told::Implied && !self.endpoints.is_empty()) {
             let hosts = self.host.iter().map(|n| format!("alias-{n}.example").parse().unwrap()).collect();
-            all.push(Resource::Service(Arc::new(crate::resource::Service { hosts, ..service(name) })));
+            let declared = self.told == Told::Declared;
+            all.push(Resource::Service(Arc::new(crate::resource::Service {
+                hosts,
+                declared,
+                ..service(name)
+            })));
         }
         all.extend(self.endpoints.iter().map(|told| Resource::Endpoint(Arc::new(of_kind(name, *told)))));
         if !self.backends.is_empty() {
@@ -150,7 +162,7 @@ fn identity(namespace: &str, account: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://demo.mesh/ns/{namespace}/sa/{account}")).unwrap()
 }
 
-fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
+fn config(order: usize, joins: usize, workloads: usize, held: usize) -> CompileConfig {
     let registries = |names: &[&str]| names.iter().map(|name| RegistryName::new(name).unwrap()).collect();
     let mut precedence: Vec<_> = registries(&REGISTRIES);
     precedence.rotate_left(order);
@@ -189,7 +201,8 @@ fn config(order: usize, joins: usize, workloads: usize) -> CompileConfig {
     };
     let authority = precedence.first().cloned();
     let locality = Locality::new(if workloads == 0 { "eu/a" } else { "" }).unwrap();
-    CompileConfig { precedence, authority, joins, workloads: workloads_of, locality }
+    let held = registries(&REGISTRIES[3 - held..]);
+    CompileConfig { precedence, authority, joins, workloads: workloads_of, locality, held }
 }
 
 /// Everything a table says, in one order, without what only pointers tell.
@@ -240,7 +253,7 @@ proptest! {
     fn change_by_change_equals_at_once(steps in steps()) {
         let now = SystemTime::UNIX_EPOCH;
         let mut merge = Merge::default();
-        let mut configured = config(0, 0, 0);
+        let mut configured = config(0, 0, 0, 0);
         let mut compiler = Compiler::new(configured.clone());
         compiler.compile(merge.snapshot(), &Changes::default());
         for step in &steps {
@@ -255,8 +268,9 @@ proptest! {
                     let changes = merge.take_changes();
                     compiler.compile(merge.snapshot(), &changes);
                 }
-                Step::Configure(order, joins, workloads) => {
-                    configured = config(*order, *joins, *workloads);
+                Step::Pass => drop(merge.free_names(now + KEPT)),
+                Step::Configure(order, joins, workloads, held) => {
+                    configured = config(*order, *joins, *workloads, *held);
                     compiler.configure(configured.clone());
                 }
             }

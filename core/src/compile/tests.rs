@@ -1,6 +1,7 @@
 //! Tables of what compiles to what; random histories are in `properties`.
 
 mod changes;
+mod departed;
 mod joins;
 mod policies;
 

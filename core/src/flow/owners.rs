@@ -3,10 +3,7 @@
 //! No registry speaks for another but a relay, and it not for one that is followed here. What a relay passes on ranks
 //! in the place of the relay's own section, in the order that the relay tells.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::followed::Followed;
 use crate::{diagnostic::Diagnostic, name::RegistryName};
@@ -97,8 +94,8 @@ impl Owners {
     /// The registries that rank after one of which is not known yet what it has, nor that it cannot say: who writes to one
     /// of them must not have another's names for as long as a start takes. What was known before the start is no such
     /// claim: it goes on, until who ranks first says otherwise.
-    pub(super) fn held(&self, followed: &[Followed]) -> Arc<[RegistryName]> {
-        let Some(first) = followed.iter().position(Followed::is_awaited) else { return Arc::default() };
+    pub(super) fn held(&self, followed: &[Followed]) -> Vec<RegistryName> {
+        let Some(first) = followed.iter().position(Followed::is_awaited) else { return Vec::new() };
         let new = followed[first + 1..].iter().filter(|source| !source.was_known());
         new.flat_map(|source| self.precedence(std::slice::from_ref(source))).collect()
     }

@@ -12,7 +12,7 @@ use super::{CompileConfig, Flow, Followed, Join, Registries, Source};
 use crate::{
     driver::{Message, Told},
     merge::Limits,
-    name::OriginName,
+    name::{OriginName, RegistryName},
     registry::{Event, RegistryError, Version},
 };
 
@@ -50,7 +50,7 @@ impl Flow {
     /// Puts a new list of registries in force.
     pub(super) fn set_registries(&mut self, registries: Registries) {
         let Registries { order, mut fresh, joins, locality } = registries;
-        let ranked: Vec<_> = self.followed.iter().map(|followed| followed.number).collect();
+        let ranked: Vec<_> = self.followed.iter().map(|followed| followed.name().clone()).collect();
         let mut former: Vec<_> = self.followed.drain(..).collect();
         let mut begun = Vec::new();
         for name in &order {
@@ -82,7 +82,7 @@ impl Flow {
     fn begin_to_leave(
         &mut self,
         gone: Vec<Followed>,
-        ranked: &[usize],
+        ranked: &[RegistryName],
         begun: &[usize],
         joins: Vec<Join>,
     ) -> Vec<Join> {
@@ -99,8 +99,8 @@ impl Flow {
                 continue;
             }
             leaving.insert(gone.number);
-            let before: BTreeSet<_> = ranked.iter().take_while(|number| **number != gone.number).collect();
-            let at = self.followed.iter().rposition(|it| before.contains(&it.number));
+            let before: BTreeSet<_> = ranked.iter().take_while(|name| *name != gone.name()).collect();
+            let at = self.followed.iter().rposition(|it| before.contains(it.name()));
             self.followed.insert(at.map_or(0, |at| at + 1), gone);
         }
         if leaving.is_empty() {
@@ -158,10 +158,9 @@ impl Flow {
         begun: &mut Vec<usize>,
     ) -> Option<Followed> {
         let Some(source) = new else { return old };
-        let name = source.registry.name().clone();
-        self.merge.set_limits(&name, source.limits.clone());
+        let (name, limits) = (source.registry.name().clone(), source.limits.clone());
         let followed = self.begin(source);
-        match old {
+        let followed = match old {
             // Its words stay until the new list is whole.
             Some(old) if old.speaks_alike(&followed) => {
                 self.drivers.end(old.number);
@@ -169,7 +168,7 @@ impl Flow {
                 old.scopes.iter().for_each(|scope| self.merge.abandon(scope));
                 let mut followed = old.followed_as(followed);
                 self.let_go(&mut followed);
-                Some(followed)
+                followed
             }
             other => {
                 if let Some(old) = other {
@@ -177,9 +176,11 @@ impl Flow {
                     old.forget_state();
                 }
                 begun.push(followed.number);
-                Some(followed)
+                followed
             }
-        }
+        };
+        self.merge.set_limits(&name, limits);
+        Some(followed)
     }
 
     /// What a registry is asked for no more goes at once. All else is as old as it was.
@@ -200,10 +201,8 @@ impl Flow {
             }
             let age = now.duration_since(committed_at).unwrap_or_default();
             self.merge.apply(Event::Commit { scope: scope.clone(), resume: None, age }, now);
-        }
-        // Nor does it keep its names.
-        for registry in followed.scopes.iter().map(|scope| scope.registry.clone()).collect::<BTreeSet<_>>() {
-            self.merge.free_names_of(&registry);
+            // Nor does it keep its names.
+            self.merge.free_names_of(&scope.registry);
         }
         followed.save_soon();
     }

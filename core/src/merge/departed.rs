@@ -68,8 +68,9 @@ impl Partition {
             (None, None) => BTreeSet::new(),
         };
         let service = match &is.service {
-            // What is declared and proved nothing has nothing to keep.
-            Some(service) if service.declared => Some(service).filter(|_| !identities.is_empty()),
+            // What is declared and has never been called has nothing to keep. Who was called in plaintext proved nothing, and
+            // nobody is joined with that either.
+            Some(service) if service.declared => Some(service).filter(|_| left.is_some() || before.is_some()),
             Some(_) if left.is_none() => return,
             // Nor has what its declarer took away.
             _ => match was.and_then(|was| was.service.as_ref()) {

@@ -57,8 +57,11 @@ impl Intake {
         if let Some(old) = old
             && faults.iter().any(|fault| fault.keeps_last_good)
         {
-            let resources = with_health(&old.resources, &resources);
-            return Origin { version, faults, resources, ..Origin::clone(old) };
+            let mut resources = with_health(&old.resources, &resources);
+            // Of what it may speak may have been narrowed since.
+            resources.retain_mut(|resource| self.admit(registry, resource, &mut faults));
+            let resources = resources.into_boxed_slice();
+            return Origin { name, version, resources, faults, unconfirmed_since: None };
         }
         let old = old.map_or(&[][..], |old| &old.resources);
         for resource in &resources {
@@ -240,8 +243,8 @@ impl Intake {
 
 /// Resources with the health that endpoints among them have in newer words: a fault in these is no reason not to hear who
 /// can be called. Whoever looks after endpoints says the good ones once more when he finds one of them changed.
-fn with_health(good: &[Resource], newer: &[Resource]) -> Box<[Resource]> {
-    let mut resources: Box<[Resource]> = good.into();
+fn with_health(good: &[Resource], newer: &[Resource]) -> Vec<Resource> {
+    let mut resources = good.to_vec();
     for resource in newer {
         let Resource::Endpoint(newer) = resource else { continue };
         let Ok(at) = good.binary_search_by(|known| order::compare(known, resource)) else { continue };

@@ -1,6 +1,7 @@
 //! What all registries say, at one moment: immutable, and cheap to copy because copies share what is equal.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::SystemTime,
@@ -121,6 +122,23 @@ impl Snapshot {
     #[must_use]
     pub fn departed(&self, key: &ServiceKey) -> Option<&Arc<Departed>> {
         self.partitions.get(&key.registry)?.departed.get(&key.service)
+    }
+
+    /// The same as long as nobody may call what these registries have.
+    pub(crate) fn without_services_of(&self, registries: &[RegistryName]) -> Cow<'_, Self> {
+        let mut without = Cow::Borrowed(self);
+        for registry in registries {
+            if let Some(partition) = self.partitions.get(registry) {
+                let kept = Partition {
+                    services: SharedMap::default(),
+                    departed: OrdMap::default(),
+                    routes: OrdMap::default(),
+                    ..partition.clone()
+                };
+                without.to_mut().partitions.insert(registry.clone(), kept);
+            }
+        }
+        without
     }
 
     /// Which services, routes and policies changed after `generation`, by registry and each once, deletions included

@@ -1,17 +1,14 @@
 //! Services of several registries that are one: whose endpoints are preferred, which are the same, what contradicts.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::*;
-use crate::{
-    merge::KEPT,
-    resource::{FOR_ZONES, Service, ServicePort},
-};
+use crate::resource::{FOR_ZONES, Service, ServicePort};
 
 /// When everything is said here.
-const START: SystemTime = SystemTime::UNIX_EPOCH;
+pub(super) const START: SystemTime = SystemTime::UNIX_EPOCH;
 
-fn joined(prefer: Prefer, here: &str) -> World {
+pub(super) fn joined(prefer: Prefer, here: &str) -> World {
     let joins =
         vec![Join { registries: registries(&["kubernetes", "consul"]), services: Vec::new(), prefer }];
     let locality = Locality::new(here).unwrap();
@@ -19,14 +16,14 @@ fn joined(prefer: Prefer, here: &str) -> World {
 }
 
 /// The endpoints of the first port in their order, each with its tier, and how many are the first choice.
-fn ranked(table: &Table) -> (Vec<(String, u8)>, usize) {
+pub(super) fn ranked(table: &Table) -> (Vec<(String, u8)>, usize) {
     let destination = table.destination("web").unwrap();
     let set = &destination.ports[0].rules.last().unwrap().targets[0].endpoints;
     let all = set.all.iter().map(|it| (it.endpoint.instance.to_string(), it.tier));
     (all.collect(), set.first_choice)
 }
 
-fn named(names: &[(&str, u8)]) -> Vec<(String, u8)> {
+pub(super) fn named(names: &[(&str, u8)]) -> Vec<(String, u8)> {
     names.iter().map(|(name, tier)| ((*name).to_owned(), *tier)).collect()
 }
 
@@ -272,106 +269,6 @@ fn a_host_name_that_an_operator_declares_is_no_instances_alias() {
     assert!(world.diagnosed("files/legacy.default has it, as it declares that host"));
 }
 
-/// A service that is known by its instances alone.
-fn by_instances(name: &str, numbers: &[u8]) -> Vec<Resource> {
-    let service = Service { declared: false, hosts: vec!["web.alias".parse().unwrap()], ..service(name) };
-    let endpoints = numbers.iter().map(|number| of(endpoint(name, *number)));
-    [Resource::Service(service.into())].into_iter().chain(endpoints).collect()
-}
-
-fn foreign(number: u8) -> Resource {
-    let identity = SpiffeId::parse("spiffe://demo.mesh/ns/default/sa/other").ok();
-    of(Endpoint { identity, ..endpoint("web", number) })
-}
-
-#[test]
-fn a_service_whose_last_instance_is_gone_keeps_its_names_for_a_while() {
-    let precedence = registries(&["consul", "eureka"]);
-    let mut world = World::new(CompileConfig { precedence, ..CompileConfig::default() });
-    world.say(&scope("consul"), "web", by_instances("web", &[1]));
-    let tenants = vec![declared("web"), foreign(9)];
-    world.say(&scope("eureka"), "web", tenants.clone());
-    let owner = |table: &Table| {
-        let destination = table.destination("web.default.mesh").unwrap();
-        (destination.key.registry.to_string(), instances(destination, 0, 0))
-    };
-    let table = world.say(&scope("consul"), "web", Vec::new());
-    assert_eq!(owner(&table), ("consul".into(), Vec::new()));
-    assert!(table.destination("web.alias").is_some());
-    // Who was not there at the time gets it no more than who was.
-    world.say(&scope("eureka"), "web", Vec::new());
-    assert_eq!(owner(&world.say(&scope("eureka"), "web", tenants)).0, "consul");
-    // However often everything is compiled anew.
-    world.compiler.configure(CompileConfig {
-        locality: Locality::new("eu/a").unwrap(),
-        ..world.compiler.config().clone()
-    });
-    assert_eq!(owner(&world.compile()).0, "consul");
-    // It comes back, and goes again.
-    assert_eq!(owner(&world.say(&scope("consul"), "web", by_instances("web", &[2]))).1, ["web-2"]);
-    world.say(&scope("consul"), "web", Vec::new());
-    assert!(!world.merge.free_names(START + KEPT - Duration::from_secs(1)));
-    assert_eq!(owner(&world.compile()).0, "consul");
-    assert!(world.merge.free_names(START + KEPT));
-    assert_eq!(owner(&world.compile()), ("eureka".into(), vec!["web-9".into()]));
-    // What an operator deletes is gone at once.
-    let mut world = World::new(world.compiler.config().clone());
-    world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
-    world.say(&scope("eureka"), "web", origin_of_endpoints("web", 1));
-    assert_eq!(owner(&world.say(&scope("consul"), "web", Vec::new())).0, "eureka");
-}
-
-#[test]
-fn a_joined_service_keeps_its_names_and_its_measure_when_the_first_registrys_last_instance_goes() {
-    let mut world = joined(Prefer::Any, "");
-    world.say(&scope("kubernetes"), "web", by_instances("web", &[1]));
-    let others = vec![declared("web"), of(endpoint("web", 2)), foreign(9)];
-    let table = world.say(&scope("consul"), "web", others);
-    assert_eq!(
-        ranked(&table).0,
-        named(&[("web-1", 0), ("web-2", 0)]),
-        "one odd endpoint costs the others nothing"
-    );
-    assert!(world.diagnosed("not joined with kubernetes/web.default: its endpoint web-9 names"));
-    for gone in [by_instances("web", &[]), Vec::new()] {
-        let table = world.say(&scope("kubernetes"), "web", gone);
-        assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
-    }
-    let table = world.compile();
-    assert!(table.destination("web.alias").is_some());
-    world.merge.free_names(START + KEPT);
-    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
-}
-
-#[test]
-fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
-    let mut world = joined(Prefer::Any, "");
-    let whole = [declared("web"), of(endpoint("web", 1))];
-    world.say(&scope("kubernetes"), "web", whole.to_vec());
-    world.say(&scope("consul"), "web", vec![declared("web"), of(endpoint("web", 2)), foreign(9)]);
-    let unready = of(Endpoint { identity: None, ..endpoint("web", 1) });
-    for none in [vec![declared("web")], vec![declared("web"), unready], vec![declared("web")]] {
-        let table = world.say(&scope("kubernetes"), "web", none);
-        assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
-        assert!(world.diagnosed("the last ones of kubernetes, which are gone, proved spiffe://demo.mesh/"));
-        assert!(!world.merge.free_names(START + KEPT), "it is declared, however long that lasts");
-    }
-    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]));
-    // It is back with its own; then its operator deletes it, and the next one's word is the measure.
-    assert_eq!(ranked(&world.say(&scope("kubernetes"), "web", whole.to_vec())).0.len(), 2);
-    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
-    let table = world.say(&scope("kubernetes"), "web", Vec::new());
-    assert_eq!(ranked(&table).0, named(&[("web-2", 0), ("web-9", 0)]));
-    // Or he has it forgotten.
-    world.say(&scope("kubernetes"), "web", whole.to_vec());
-    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
-    let kubernetes = "kubernetes".parse().unwrap();
-    world.merge.free_names_of(&kubernetes);
-    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]), "it is still declared");
-    assert_eq!(world.merge.drop_unconfirmed(Some(&kubernetes)), 1);
-    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
-}
-
 #[test]
 fn endpoints_that_nobody_can_call_measure_nothing() {
     let mut world = joined(Prefer::Any, "");
@@ -423,12 +320,12 @@ fn what_two_registries_know_of_one_workload_is_put_together() {
     assert_eq!(one.locality.to_string(), "eu/a");
 }
 
-fn leads(service: &str, to: &str) -> Resource {
+pub(super) fn leads(service: &str, to: &str) -> Resource {
     route(service, vec![rule("all", None, vec![backend(Some(to), None, 1)])])
 }
 
 /// Which registry's service the first rule of a destination leads to; none where it leads nowhere.
-fn target(table: &Table, host: &str) -> Option<String> {
+pub(super) fn target(table: &Table, host: &str) -> Option<String> {
     let destination = table.destination(host).unwrap();
     let target = destination.ports[0].rules[0].targets.first()?;
     (!target.endpoints.all.is_empty()).then(|| target.service.to_string())
@@ -482,4 +379,49 @@ fn routes_that_do_not_count_are_told() {
     assert!(world.diagnosed("eureka/web.default, consul/web.default: its routes are not used"));
     world.say(&scope("consul"), "web", Vec::new());
     assert!(world.diagnosed("nothing declares the service"));
+}
+
+/// Until the first registry has spoken nobody has its names, and nobody is called in its place: neither by a join nor by a
+/// route.
+#[test]
+fn nothing_of_a_registry_that_is_held_is_called() {
+    let mut world = joined(Prefer::Any, "");
+    let config = world.compiler.config().clone();
+    let held = registries(&["consul"]);
+    world.compiler.configure(CompileConfig {
+        held,
+        precedence: registries(&["kubernetes", "files", "consul"]),
+        ..config
+    });
+    world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
+    world.say(&scope("consul"), "pay", origin_of_endpoints("pay", 1));
+    let table = world.say(&scope("files"), "api", vec![declared("api"), leads("api", "pay")]);
+    assert!(table.destination("web").is_none() && target(&table, "api").is_none());
+    let config = world.compiler.config().clone();
+    world.compiler.configure(CompileConfig { held: Vec::new(), ..config });
+    let table = world.compile();
+    assert_eq!(ranked(&table).0, named(&[("web-1", 0)]));
+    assert_eq!(target(&table, "api").as_deref(), Some("kubernetes/pay.default"));
+}
+
+/// A name that it lists lends no registry of a join the rank of the first one.
+#[test]
+fn a_listed_host_name_ranks_as_who_lists_it() {
+    let precedence = registries(&["first", "consul", "tenants"]);
+    let joins = vec![Join {
+        registries: registries(&["first", "tenants"]),
+        services: Vec::new(),
+        prefer: Prefer::Any,
+    }];
+    let mut world = World::new(CompileConfig { precedence, joins, ..CompileConfig::default() });
+    world.say(&scope("first"), "web", origin_of_endpoints("web", 1));
+    let host: crate::name::HostName = "pay.example".parse().unwrap();
+    let listing =
+        |name: &str| Resource::Service(Service { hosts: vec![host.clone()], ..service(name) }.into());
+    world.say(&scope("tenants"), "web", vec![listing("web"), of(endpoint("web", 2))]);
+    let holder = |table: &Table| table.destination("pay.example").unwrap().key.to_string();
+    let table = world.say(&scope("consul"), "pay", vec![listing("pay"), of(endpoint("pay", 3))]);
+    assert_eq!(holder(&table), "consul/pay.default");
+    let table = world.say(&scope("first"), "web", vec![listing("web"), of(endpoint("web", 1))]);
+    assert_eq!(holder(&table), "first/web.default");
 }

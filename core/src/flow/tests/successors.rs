@@ -38,12 +38,12 @@ async fn what_was_restored_is_called_though_a_new_registry_that_ranks_first_is_s
     let ((first, script), (known, _silent), (third, tenant)) = (named("new"), named("known"), named("third"));
     let running = run(script, config(vec![first, known, third], folder.path()));
     say(&tenant, list("third", "orders")).await;
-    let table = running.table(|table| table.destination("orders").is_some()).await;
-    assert_eq!(owner(&table, "web").as_deref(), Some("known"));
-    assert_eq!(*table.held, [RegistryName::new("third").unwrap()], "this one was not known before");
+    running.status(|status| status.registries[2].ready).await;
+    let table = running.table(|table| owner(table, "web").as_deref() == Some("known")).await;
+    assert!(owner(&table, "orders").is_none(), "this one was not known before");
     running.say(list("new", "web")).await;
     let table = running.table(|table| owner(table, "web").as_deref() == Some("new")).await;
-    assert!(table.held.is_empty());
+    assert_eq!(owner(&table, "orders").as_deref(), Some("third"));
     running.stop().await;
 }
 
@@ -104,5 +104,41 @@ async fn a_registry_that_is_gone_does_not_wait_long_for_one_that_is_silent() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(running.tables.load().destination("orders").is_some());
     assert_eq!(followed(&running.statuses.load()), ["back"]);
+    running.stop().await;
+}
+
+/// Whatever else changes with it.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_keeps_its_rank_beside_one_that_is_followed_in_another_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((first, script), (old, other)) = (named("first"), named("old"));
+    let running = run(script, config(vec![first, old], folder.path()));
+    running.say(list("first", "web")).await;
+    say(&other, list("old", "web")).await;
+    running.status(|status| status.registries.iter().all(|registry| registry.ready)).await;
+    let ((again, _first), (new, _new)) = (named("first"), named("new"));
+    running.handle.set_registries(registries(&["first", "new"], vec![again, new])).await.unwrap();
+    assert_eq!(followed(&running.statuses.load()), ["first", "old", "new"]);
+    assert_eq!(owner(&running.tables.load(), "web").as_deref(), Some("first"));
+    running.stop().await;
+}
+
+/// One of another kind under the same name has the new section's limits, not the old one's, nor none.
+#[tokio::test(start_paused = true)]
+async fn who_follows_under_the_same_name_is_held_to_its_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = || RegistryName::new("main").unwrap();
+    let (relay, script) = scripted(name(), Capabilities { relay: true, ..Capabilities::default() });
+    let running = run(script, config(vec![relay], folder.path()));
+    running.say(list("apps", "web")).await;
+    running.table(|table| table.destination("web").is_some()).await;
+    let (main, successor) = named("main");
+    let mut source = Source::new(main);
+    source.limits.may_own = Some(vec!["orders.default".parse().unwrap()]);
+    let next = Registries { fresh: vec![source], ..registries(&["main"], Vec::new()) };
+    running.handle.set_registries(next).await.unwrap();
+    say(&successor, [list("main", "web"), list("main", "orders")[1..].to_vec()].concat()).await;
+    let table = running.table(|table| table.destination("orders").is_some()).await;
+    assert!(table.destination("web").is_none());
     running.stop().await;
 }

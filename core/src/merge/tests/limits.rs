@@ -63,3 +63,27 @@ fn a_registry_speaks_only_of_services_that_it_may_own() {
         assert!(other.parse::<HostName>().is_err(), "{other}");
     }
 }
+
+/// Last good words of a registry that is limited since are no better than new ones.
+#[test]
+fn what_a_fault_keeps_is_held_to_the_limits_too() {
+    let scope = scope("static");
+    let mut merge = Merge::new(BTreeMap::new());
+    merge.apply(replace(&scope, "web.default", "1", said("web.default", 1)), START);
+    merge.apply(commit(&scope), START);
+    assert!(entry(&merge, "web.default").is_some());
+    let limits = Limits { may_own: Some(vec!["other.default".parse().unwrap()]), may_name: None };
+    merge.set_limits(&scope.registry, limits);
+    let fault = OriginFault { message: "x".into(), place: "y".into(), keeps_last_good: true };
+    let Event::Replace { scope: of, origin, version, .. } = replace(&scope, "web.default", "2", Vec::new())
+    else {
+        unreachable!()
+    };
+    let spoilt = Event::Replace { scope: of, origin, version, resources: Vec::new(), faults: vec![fault] };
+    merge.apply(spoilt, START);
+    merge.apply(commit(&scope), START);
+    assert!(
+        entry(&merge, "web.default")
+            .is_none_or(|entry| entry.service.is_none() && entry.endpoints.is_empty())
+    );
+}
