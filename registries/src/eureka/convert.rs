@@ -30,6 +30,9 @@ use crate::{
 
 /// How long a server's answer may be older than its words, in milliseconds: two caches of half a minute each.
 const CACHED: u64 = 60_000;
+/// The label that keeps the host name of an instance with a secure port: clients check its certificate for that name, so
+/// that it is served on, and nobody in the mesh calls it.
+pub(super) const HOST_NAME: &str = "weft.dev/eureka-host-name";
 /// The most labels of an endpoint, and the greatest length of a key or a value in bytes.
 const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
@@ -271,7 +274,11 @@ fn labels(object: &Object, said: &mut dyn FnMut(String)) -> Labels {
     if good.len() > MAX_LABELS {
         said(format!("more than {MAX_LABELS} labels: {} left out", good.len() - MAX_LABELS));
     }
-    good.into_iter().take(MAX_LABELS).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    let labels = good.into_iter().take(MAX_LABELS).map(|(key, value)| (key.as_str(), value.as_str()));
+    let is_name = object.secure_port.enabled
+        && object.host != object.ip
+        && HostName::new(&object.host.to_ascii_lowercase()).is_ok();
+    labels.filter(|(key, _)| *key != HOST_NAME).chain(is_name.then_some((HOST_NAME, &*object.host))).collect()
 }
 
 /// The zone, by the instance's own word or its cloud's, in a region: its own, that of the file, or the one that a zone

@@ -141,6 +141,10 @@ fn a_secure_port_is_carried_as_opaque_bytes() {
     both["securePort"]["@enabled"] = "true".into();
     let listing = take(&[both.clone()]);
     assert_eq!(endpoints(&listing).len(), 2);
+    let kept =
+        |listing| endpoints(listing)[0].labels.get(crate::eureka::convert::HOST_NAME).map(str::to_owned);
+    assert_eq!(kept(&listing).as_deref(), Some("orders"), "its certificate is for that name");
+    assert_eq!(kept(&take(&[instance("a")])), None);
     let service = services(&listing).remove(0);
     let ports: Vec<_> = service.ports.iter().map(|port| (port.name.as_str(), port.number)).collect();
     assert_eq!(ports, [("http", 8080), ("https", 8443)]);

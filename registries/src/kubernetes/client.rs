@@ -3,6 +3,7 @@
 //! The kubeconfig, its credentials and their renewal are kube's, but for credential plugins. The stack around the connection is ours: kube's own
 //! tries again in silence for minutes and logs each failure, where we want to hear of it and log one.
 
+mod bearer;
 mod config;
 mod plugin;
 mod proxy;

@@ -141,7 +141,7 @@ async fn write(client: &Client, mut verdict: Verdict) -> Result<bool, RegistryEr
     for condition in verdict.conditions.iter_mut().filter(|it| it.last_transition_time.is_empty()) {
         condition.last_transition_time.clone_from(&now);
     }
-    let what = format!("{}/status", verdict.place.describe("patch"));
+    let what = verdict.place.describe("patch the status of");
     match client.short(&what, request(&what, &verdict)?).await {
         // Somebody changed it meanwhile (409), or took it away (404).
         Err(RegistryError::Malformed(why)) if [": 409: ", ": 404: "].iter().any(|it| why.contains(it)) => {

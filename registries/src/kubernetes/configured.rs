@@ -318,12 +318,11 @@ pub(super) fn convert(kind: Kind, key: &Key, object: &Configured, ground: &Groun
                 PolicyTarget::Mesh => "of everything",
             });
             let effect = denied.map(|denied| format!(", else calls {denied} are denied")).unwrap_or_default();
-            let effect = format!("; what it said before stands{effect}");
-            let fault = at(&place, format!("{why}{effect}"), true);
+            let refusal = format!("{why}; what it said before stands{effect}");
             Meaning {
                 resources: denial.map(Into::into).map(Resource::Policy).into_iter().collect(),
-                faults: vec![fault],
-                refusal: Some(why),
+                faults: vec![at(&place, refusal.clone(), true)],
+                refusal: Some(refusal),
             }
         }
     }

@@ -196,7 +196,8 @@ async fn a_token_file_is_read_again_and_never_shown() {
         assert!(view.seen.errors.iter().all(|it| it.contains("not allowed")), "{:?}", view.seen.errors);
         assert!(!view.seen.errors.iter().any(|it| it.contains("stale-secret")), "{:?}", view.seen.errors);
     });
-    fs::write(&file, block_in_place(|| kubernetes.token("rotated").unwrap())).unwrap();
+    // As an editor writes it.
+    fs::write(&file, block_in_place(|| kubernetes.token("rotated").unwrap()) + "\r\n").unwrap();
     follower.until("the fresh token is taken", SOON, |view| view.seen.commits > 0).await.unwrap();
 }
 

@@ -15,7 +15,10 @@ use weft_core::{
 };
 
 use super::registrations::Key;
-use crate::eureka::objects::{Instance, Lease, Port};
+use crate::eureka::{
+    convert::HOST_NAME,
+    objects::{Instance, Lease, Port},
+};
 
 /// The name of the port that is an instance's secure one.
 const SECURE: &str = "https";
@@ -264,6 +267,9 @@ fn instance(
     at(&mut instance, first.address.socket());
     let labels = first.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     instance.metadata = labels.collect();
+    if let Some(host) = instance.metadata.remove(HOST_NAME) {
+        instance.host = host;
+    }
     let zone = first.locality.zone();
     if !zone.is_empty() {
         instance.metadata.entry("zone".into()).or_insert_with(|| zone.to_owned());

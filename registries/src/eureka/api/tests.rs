@@ -15,7 +15,13 @@ use weft_core::{
 };
 
 use super::*;
-use crate::eureka::{self, catalog::Changes, convert::Context, list, tests::Applications};
+use crate::eureka::{
+    self,
+    catalog::Changes,
+    convert::{Context, HOST_NAME},
+    list,
+    tests::Applications,
+};
 
 const NOW: u64 = 2_000_000_000_000;
 const MOMENT: Moment = Moment { wall: NOW, steady: NOW };
@@ -193,6 +199,19 @@ fn the_mesh_is_listed_as_applications() {
         let reply = bench.ask(&Method::GET, path, None, b"", NOW);
         assert_eq!((reply.status.as_u16(), &*reply.body), (404, &b""[..]), "{path}");
     }
+}
+
+#[test]
+fn clients_find_an_instance_by_the_name_that_its_certificate_is_for() {
+    let Resource::Endpoint(secure) = endpoint("pay", "pay-1", Health::Healthy) else { panic!("no endpoint") };
+    let labels = [("version", "v1"), (HOST_NAME, "pay.example.com")].into_iter().collect();
+    let secure = Endpoint { port_name: "https".parse().unwrap(), labels, ..Endpoint::clone(&secure) };
+    let mut bench = bench();
+    let resources = vec![service("pay", &["pay"]), Resource::Endpoint(secure.into())];
+    bench.snapshot = mesh(&mut bench.merge, "eureka", resources);
+    let one = &bench.get("/eureka/instances/pay-1", NOW)["instance"];
+    assert_eq!((&one["hostName"], &one["ipAddr"]), (&json!("pay.example.com"), &json!("10.0.0.1")));
+    assert_eq!(one["metadata"].get(HOST_NAME), None, "{one}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use tokio::{
 use tower::{BoxError, ServiceExt, filter::AsyncFilterLayer};
 use weft_core::registry::RegistryError;
 
-use super::{Client, plugin::Plugin, proxy::Proxy, renewed::Renewed};
+use super::{Client, bearer::Bearer, plugin::Plugin, proxy::Proxy, renewed::Renewed};
 use crate::{http_client::connector, names::quoted};
 
 /// How long reading the kubeconfig and asking its credential plugin may take.
@@ -94,33 +94,32 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
     // kube takes the process's provider of cryptography. Where there is none yet, it is ours; that another thread was
     // faster does not matter.
     let _set = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (config, proxy) = config(access)?;
+    let (mut config, proxy) = config(access)?;
     match Plugin::of(&config.auth_info) {
         Some(plugin) => Handle::current().block_on(Renewed::new(config, proxy, plugin)).map(Client::renewed),
-        None => stack(&config, proxy.as_ref(), None).map(Client::made),
+        None => {
+            let bearer = Bearer::file(&mut config.auth_info);
+            stack(&config, proxy.as_ref(), bearer).map(Client::made)
+        }
     }
 }
 
-/// What asks as a configuration says, and shows the token of a plugin.
+/// What asks as a configuration says, and shows a token that may be another by the next question.
 ///
 /// # Errors
 /// When what the configuration names is of no use.
 pub(super) fn stack(
     config: &Config,
     proxy: Option<&Proxy>,
-    plugin: Option<&Arc<Plugin>>,
+    bearer: Option<Bearer>,
 ) -> Result<kube::Client, RegistryError> {
     match proxy {
-        None => stack_over(config, connector(), plugin),
-        Some(proxy) => stack_over(config, proxy.connector(), plugin),
+        None => stack_over(config, connector(), bearer),
+        Some(proxy) => stack_over(config, proxy.connector(), bearer),
     }
 }
 
-fn stack_over<C>(
-    config: &Config,
-    connector: C,
-    plugin: Option<&Arc<Plugin>>,
-) -> Result<kube::Client, RegistryError>
+fn stack_over<C>(config: &Config, connector: C, bearer: Option<Bearer>) -> Result<kube::Client, RegistryError>
 where
     C: Clone + Send + 'static,
     HttpsConnector<C>: Connect + Clone + Send + Sync + 'static,
@@ -136,10 +135,10 @@ where
     let stack = ClientBuilder::new(http.map_err(BoxError::from), config.default_namespace.clone());
     let headers = config.extra_headers_layer().map_err(unusable)?;
     let (stack, base) = (stack.with_layer(&headers), config.base_uri_layer());
-    Ok(match (auth, plugin.cloned()) {
+    Ok(match (auth, bearer) {
         (Some(auth), _) => stack.with_layer(&auth).with_layer(&base).build(),
-        (None, Some(plugin)) => {
-            let show = AsyncFilterLayer::new(move |request| plugin.clone().show(request));
+        (None, Some(bearer)) => {
+            let show = AsyncFilterLayer::new(move |request| bearer.clone().show(request));
             stack.with_layer(&show).with_layer(&base).build()
         }
         (None, None) => stack.with_layer(&base).build(),

@@ -11,7 +11,6 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use http::{HeaderValue, Request, header::AUTHORIZATION};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::config::{AuthInfo, ExecConfig};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -118,21 +117,12 @@ impl Plugin {
         Ok(self.credential().await?.certificate)
     }
 
-    /// Shows the token with a question, where there is one; the plugin is asked again before it expires.
+    /// The token that it gives, if it gives one; it is asked again before that expires.
     ///
     /// # Errors
-    /// Says which plugin gave no credential, and why.
-    pub(super) async fn show<B>(
-        self: Arc<Self>,
-        mut request: Request<B>,
-    ) -> Result<Request<B>, RegistryError> {
-        if let Some(token) = self.credential().await?.token {
-            let value = HeaderValue::from_str(&format!("Bearer {}", token.secret()));
-            let mut value = value.map_err(|_| denied(UNFIT_TOKEN))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        Ok(request)
+    /// As above.
+    pub(super) async fn token(self: &Arc<Self>) -> Result<Option<Token>, RegistryError> {
+        Ok(self.credential().await?.token)
     }
 
     /// What holds is given at once, and renewed beside when it is about to expire. It goes on to be asked where nobody waits

@@ -7,6 +7,7 @@ use kube::Config;
 use weft_core::registry::RegistryError;
 
 use super::{
+    bearer::Bearer,
     config::stack,
     plugin::{Certificate, Plugin},
     proxy::Proxy,
@@ -67,5 +68,5 @@ fn make(
     if let Some(certificate) = certificate {
         certificate.put_into(&mut config.auth_info);
     }
-    stack(&config, proxy, Some(plugin))
+    stack(&config, proxy, Some(Bearer::Plugin(plugin.clone())))
 }
