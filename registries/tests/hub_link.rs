@@ -251,8 +251,8 @@ async fn a_watch_says_once_that_the_hub_is_away_and_then_comes_back_with_it() {
         tokio::task::yield_now().await;
         pass(30 * SECOND).await;
         let mut hub = mesh.hub_at(&address).await;
-        // The link's own pause is ten seconds at most by now.
-        pass(10 * SECOND).await;
+        // The link's own pause is four seconds at most.
+        pass(4 * SECOND).await;
         let mut stream = hub.stream().await;
         stream.welcome().await;
         let subscription = subscribed(&mut stream).await.subscription;
@@ -295,7 +295,7 @@ async fn a_hub_that_sees_nothing_is_left_for_another_one_and_that_one_is_kept() 
     assert!(seeing.is_alone(), "it sees again");
     tell_state(&mut stream, Some(1)).await;
     told(&link, true).await;
-    pass(51 * SECOND).await;
+    pass(301 * SECOND).await;
     assert!(away(&link).await.contains("hears of none of its registries"));
     pass(SECOND).await;
     let mut next = seeing.stream().await;
@@ -351,6 +351,64 @@ async fn outage_of(hubs: usize) {
     let warnings: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
     assert_eq!(warnings.len(), 1, "{lines:#?}");
     drop(leases);
+}
+
+/// Follows as a driver does, until it is told that the hub is away.
+async fn follow_in_vain(registry: &HubRegistry) {
+    let mut watch = registry.watch(scope(), None);
+    let (told, ()) = tokio::join!(time::timeout(DEADLINE, watch.next()), async {
+        tokio::task::yield_now().await;
+        pass(2 * SECOND + MILLISECOND).await;
+    });
+    assert!(
+        matches!(told, Ok(Some(Err(RegistryError::Unreachable(_))))),
+        "the driver warns by this: {told:?}"
+    );
+}
+
+/// Lets the link try again and again, and shows that it warns of nothing.
+async fn tries_without_a_warning(said: &Said) {
+    for _ in 0..10 {
+        pass(5 * SECOND).await;
+        // A socket that refuses does so in real time.
+        time::sleep(20 * MILLISECOND).await;
+    }
+    let lines = said.0.lock().unwrap().clone();
+    assert!(lines.iter().filter(|line| line.contains("no stream to the hub")).count() > 3, "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("WARN")), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn who_begins_to_follow_while_the_hub_is_away_is_told_and_nobody_else_warns() {
+    let said = Arc::new(Said::default());
+    let _guard = tracing::subscriber::set_default(said.clone());
+    let mesh = Mesh::new();
+    let link = mesh.link(&mesh.hub().await.close().await);
+    // It was tried before anybody could say that he follows.
+    away(&link).await;
+    let registry = registry(&link);
+    follow_in_vain(&registry).await;
+    tries_without_a_warning(&said).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_is_lost_between_two_watches_is_told_to_the_next_and_nobody_else_warns() {
+    let said = Arc::new(Said::default());
+    let _guard = tracing::subscriber::set_default(said.clone());
+    let (hub, link, mut stream) = linked().await;
+    let registry = registry(&link);
+    {
+        let mut watch = registry.watch(scope(), None);
+        tokio::select! {
+            word = watch.next() => panic!("{word:?}"),
+            _ = subscribed(&mut stream) => {}
+        }
+    }
+    drop(stream);
+    hub.close().await;
+    away(&link).await;
+    follow_in_vain(&registry).await;
+    tries_without_a_warning(&said).await;
 }
 
 #[tokio::test]
