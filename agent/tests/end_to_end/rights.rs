@@ -141,15 +141,33 @@ fn each_right_that_a_hub_lacks_at_its_store_in_kubernetes_is_named() {
     ] {
         assert!(STORE_ROLE.contains(verbs), "{STORE_ROLE}");
         kubernetes.apply(&STORE_ROLE.replace(verbs, given)).unwrap();
-        let lacking: Vec<String> =
-            lacking.iter().map(|right| format!("{right} in namespace weft-system")).collect();
-        let until = Instant::now() + HEEDED;
-        loop {
-            let (names, told) = missing(&sandbox, "hub.toml");
-            if names == lacking {
-                break;
-            }
-            assert!(Instant::now() < until, "{names:?} instead of {lacking:?}: {told}");
+        await_lacking(&sandbox, &lacking);
+    }
+    // Who may make no leases makes a record that would stay, and does not leave it there when a later step is refused.
+    let records_there =
+        || kubernetes.kubectl(&["-n", "weft-system", "get", "configmaps", "-o", "name"], "").unwrap();
+    let before = records_there();
+    let no_leases = STORE_ROLE.replace(leases, "[get, list]");
+    for (given, lacking) in [
+        ("[get, list, watch, create, delete]", "update configmaps"),
+        ("[list, watch, create, update, delete]", "get configmaps"),
+    ] {
+        kubernetes.apply(&no_leases.replace(records, given)).unwrap();
+        await_lacking(&sandbox, &["create leases.coordination.k8s.io", lacking]);
+    }
+    assert_eq!(records_there(), before);
+}
+
+/// Waits until just these rights are missing at the hub's store.
+fn await_lacking(sandbox: &Sandbox, lacking: &[&str]) {
+    let lacking: Vec<String> =
+        lacking.iter().map(|right| format!("{right} in namespace weft-system")).collect();
+    let until = Instant::now() + HEEDED;
+    loop {
+        let (names, told) = missing(sandbox, "hub.toml");
+        if names == lacking {
+            break;
         }
+        assert!(Instant::now() < until, "{names:?} instead of {lacking:?}: {told}");
     }
 }

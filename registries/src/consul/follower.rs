@@ -145,9 +145,8 @@ impl Follower {
             tokio::select! {
                 word = heard.recv() => self.hear(word)?,
                 () = sleep_until(self.leader_due.min(self.hiding.due())) => {
-                    if self.leader_due <= Instant::now() {
-                        self.check_leader().await?;
-                    }
+                    // First of all: who cannot tell what our token sees may not be there at all.
+                    self.check_leader().await?;
                     // A list that is waited for is answered with the rights of when that began.
                     self.anew |= self.hiding.look_in_time(&self.client).await?;
                     if !self.anew {

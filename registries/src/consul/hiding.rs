@@ -167,17 +167,30 @@ impl Hiding {
         self.due
     }
 
-    /// The same, where that is due. Returns no change otherwise.
+    /// The same, where that is due. Returns no change otherwise, nor where nobody can tell yet: the server must have shown that
+    /// it is there at all.
     pub(super) async fn look_in_time(&mut self, client: &Client) -> Result<bool, RegistryError> {
-        if self.due <= Instant::now() { self.look(client).await } else { Ok(false) }
+        if Instant::now() < self.due {
+            return Ok(false);
+        }
+        Ok(self.look_patiently(client).await?.unwrap_or(false))
     }
 
-    /// Finds out what our token sees after an outage, and returns whether anybody could tell. A server that was just started
-    /// has its lists before it can: then it is what it was. Before anything is told as gone, it is asked again.
+    /// Finds out what our token sees after an outage, and returns whether anybody could tell. Before anything is told as gone,
+    /// it is asked again.
     pub(super) async fn look_again(&mut self, client: &Client) -> Result<bool, RegistryError> {
+        Ok(self.look_patiently(client).await?.is_some())
+    }
+
+    /// Finds out what our token sees. A server that was just started has its lists before it can tell, for as long as it takes
+    /// to hear of tokens: then it is what it was, and asked for again soon. Returns none then.
+    async fn look_patiently(&mut self, client: &Client) -> Result<Option<bool>, RegistryError> {
         match self.look(client).await {
-            Err(RegistryError::Unreachable(_)) if self.has_looked => Ok(false),
-            looked => looked.map(|_| true),
+            Err(RegistryError::Unreachable(_)) if self.has_looked => {
+                self.due = Instant::now() + jittered(LACKING.0);
+                Ok(None)
+            }
+            looked => looked.map(Some),
         }
     }
 

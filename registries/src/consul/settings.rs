@@ -16,10 +16,11 @@ use crate::{
     speaking::Rules,
 };
 
-/// Where Consul's own tools look when nobody says more.
+/// Where Consul's own tools look when nobody says where the server is.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
-/// Where Consul's own tools find a token when nobody says more.
+/// Where Consul's own tools find out where the server is when nobody says more.
 const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
+/// Where they find a token then.
 const TOKEN_VARIABLE: &str = "CONSUL_HTTP_TOKEN";
 /// How long a question waits for a change, before jitter. Consul allows ten minutes; a question that is answered twice a
 /// minute shows an outage that the server hides, and costs eight answers a minute for all four.

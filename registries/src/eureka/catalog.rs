@@ -19,7 +19,7 @@ use weft_core::{
 use super::{
     convert::{self, Context, Converted, Part},
     list::Head,
-    objects::Instance,
+    objects::{Instance, STATUSES, status_counts},
 };
 use crate::{
     names::{fault, origin_name, service_name},
@@ -29,9 +29,6 @@ use crate::{
 /// How long clients may take to register again at a server that forgot them: a lease, and two caches of half a minute, in
 /// milliseconds.
 pub(super) const REGISTERED_AGAIN: u64 = 150_000;
-
-/// The statuses that Eureka knows.
-const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
 
 /// An instance's application, in upper case, and its id.
 type Key = (Box<str>, Box<str>);
@@ -253,8 +250,7 @@ impl Catalog {
                 *counts.entry(&held.status).or_default() += 1;
             }
         }
-        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-        counts.map(|(status, count)| format!("{status}_{count}_")).collect()
+        status_counts(counts)
     }
 
     /// Adds changes.

@@ -10,6 +10,16 @@ pub(super) const DEFAULT_DURATION: u64 = 90;
 /// How often an instance renews its lease when it does not say, in seconds.
 pub(super) const DEFAULT_RENEWAL: u64 = 30;
 
+/// The statuses that Eureka knows.
+pub(super) const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
+
+/// How many instances there are of each status, as servers and clients write it to compare what they have: in the order of
+/// the statuses, without those that nobody has.
+pub(super) fn status_counts(counts: BTreeMap<&str, usize>) -> String {
+    let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+    counts.map(|(status, count)| format!("{status}_{count}_")).collect()
+}
+
 /// One instance, checked for nothing yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Instance {

@@ -7,7 +7,10 @@
 //! after a pause with jitter, so that ten thousand agents do not come back in the same second.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use weft_core::{
     control::{NodeReport, RelayedState, ResumePoint, message::RefusalCode},
@@ -41,6 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 const PAUSE_SHARE: u32 = 8;
 /// How long an answer is waited for on a stream that stands.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a hub may be away before that is worth a warning. Who begins when it is away already has said by then that he
+/// follows.
+const BORNE: Duration = Duration::from_secs(3);
 /// How many wishes may wait for the link.
 const WISHES: usize = 64;
 
@@ -158,7 +165,19 @@ pub struct HubLink {
     relayed: watch::Receiver<Option<Arc<RelayedStates>>>,
     /// Whether there is another hub to go to.
     has_others: bool,
+    /// How many registries are followed over it.
+    watched: Arc<AtomicUsize>,
     task: Arc<JoinHandle<()>>,
+}
+
+/// Held by a registry that is followed over the link, on a stream or between two: that its hub is lost is warned of by who
+/// follows it.
+pub(super) struct Watched(Arc<AtomicUsize>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where a session puts what the hub says of itself.
@@ -177,7 +196,8 @@ impl HubLink {
         let (bundles, bundle_reader) = watch::channel(Arc::from([]));
         let (relayed, relayed_reader) = watch::channel(None);
         let has_others = config.addresses.len() > 1;
-        let task = tokio::spawn(keep(config, wanted, Outlets { state, bundles, relayed }));
+        let watched = Arc::<AtomicUsize>::default();
+        let task = tokio::spawn(keep(config, wanted, Outlets { state, bundles, relayed }, watched.clone()));
         let task = Arc::new(task);
         Self {
             wishes,
@@ -185,8 +205,15 @@ impl HubLink {
             bundles: bundle_reader,
             relayed: relayed_reader,
             has_others,
+            watched,
             task,
         }
+    }
+
+    /// From here on until it is dropped somebody follows a registry.
+    pub(super) fn watched(&self) -> Watched {
+        self.watched.fetch_add(1, Ordering::Relaxed);
+        Watched(self.watched.clone())
     }
 
     /// Whether several hubs are named, so that the loss of one need be none.
@@ -276,22 +303,27 @@ impl HubLink {
 }
 
 /// What was tried in vain since the last stream broke.
-#[derive(Default)]
 struct Outage {
+    began: Instant,
     tried: usize,
-    /// Whether it was warned of, or somebody else does: of a registry that was followed on the stream the driver warns that
-    /// it is lost, with the same reason.
+    /// Whether it was warned of.
     is_told: bool,
 }
 
 impl Outage {
-    /// One outage is one warning, however often it is tried meanwhile; and it is none before all hubs were tried.
-    fn note(&mut self, hub: &str, reason: &str, hubs: usize) {
+    fn begin() -> Self {
+        Self { began: Instant::now(), tried: 0, is_told: false }
+    }
+
+    /// One outage is one warning, however often it is tried meanwhile; and it is none before all hubs were tried, nor where a
+    /// registry is followed: its driver warns that it is lost, with the same reason.
+    fn note(&mut self, hub: &str, reason: &str, hubs: usize, is_watched: bool) {
         self.tried += 1;
-        if self.tried >= hubs && !self.is_told {
+        let is_worth_it = self.tried >= hubs && self.began.elapsed() >= BORNE;
+        if is_worth_it && !self.is_told && !is_watched {
             self.is_told = true;
             tracing::warn!(%reason, %hub, "no stream to the hub");
-        } else if self.tried == 1 && (hubs == 1 || !self.is_told) {
+        } else if self.tried == 1 && (hubs == 1 || !is_watched) {
             tracing::info!(%reason, %hub, "no stream to the hub");
         } else {
             tracing::debug!(%reason, %hub, "no stream to the hub still");
@@ -300,23 +332,27 @@ impl Outage {
 }
 
 /// Connects, serves the stream until it breaks, pauses, and begins again, each time at the next hub.
-async fn keep(config: LinkConfig, mut wanted: mpsc::Receiver<Wish>, outlets: Outlets) {
+async fn keep(
+    config: LinkConfig,
+    mut wanted: mpsc::Receiver<Wish>,
+    outlets: Outlets,
+    watched: Arc<AtomicUsize>,
+) {
     let mut pause = FIRST_PAUSE;
     let mut tried = 0;
     let mut sight = Sight::default();
-    let mut outage = Outage::default();
+    let mut outage = Outage::begin();
     // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
-        let begun = tokio::time::Instant::now();
-        let Ended { reason, welcomed, followed } =
-            session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
+        let begun = Instant::now();
+        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
         if !matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
-            outage = Outage { tried: 0, is_told: followed };
+            outage = Outage::begin();
         }
-        outage.note(hub, &reason, config.addresses.len());
+        outage.note(hub, &reason, config.addresses.len(), watched.load(Ordering::Relaxed) > 0);
         outlets.relayed.send_replace(None);
         outlets.state.send_modify(|state| match state {
             LinkState::Away { reason: last, .. } => last.clone_from(&reason),
@@ -355,7 +391,7 @@ fn longest_pause(report: &NodeReport, now: SystemTime) -> Duration {
 /// Answers every wish with the reason why the hub is away, for as long as the pause lasts; false when nobody is left
 /// who could wish.
 async fn refuse_for(pause: Duration, wanted: &mut mpsc::Receiver<Wish>, reason: &str) -> bool {
-    let end = tokio::time::Instant::now() + pause;
+    let end = Instant::now() + pause;
     loop {
         match tokio::time::timeout_at(end, wanted.recv()).await {
             Err(_) => return true,

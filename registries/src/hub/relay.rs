@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -21,7 +21,7 @@ use weft_core::{
 
 use super::{
     announce::{HubPlace, since},
-    link::{HubLink, LinkState},
+    link::{HubLink, LinkState, Watched},
 };
 use crate::{announcing::keep, narrow::Narrow};
 
@@ -40,6 +40,8 @@ pub struct HubRegistry {
     narrow: Option<Narrow>,
     /// Whether it was said that the link is away, since it was last there.
     said: Arc<AtomicBool>,
+    /// Set when it is followed for the first time: whoever does goes on.
+    watched: Arc<OnceLock<Watched>>,
     /// The registries that the hub relays, as told before the words that follow.
     relayed: Arc<Mutex<Arc<[RegistryName]>>>,
 }
@@ -49,7 +51,8 @@ impl HubRegistry {
     /// watch.
     #[must_use]
     pub fn new(name: RegistryName, link: HubLink) -> Self {
-        Self { name, link, narrow: None, said: Arc::default(), relayed: Arc::default() }
+        let (said, watched, relayed) = Default::default();
+        Self { name, link, narrow: None, said, watched, relayed }
     }
 
     /// As the configuration's factory wants it.
@@ -62,6 +65,7 @@ impl HubRegistry {
     }
 
     async fn follow(&self, resume: Option<Resume>) -> Following {
+        self.watched.get_or_init(|| self.link.watched());
         let point = match resume.as_ref().map(ResumePoint::from_resume).transpose() {
             Ok(point) => point,
             Err(fault) => {

@@ -52,8 +52,6 @@ pub(super) struct Ended {
     pub(super) reason: String,
     /// Whether the hub had welcomed us.
     pub(super) welcomed: bool,
-    /// Whether discovery was followed on it: then who follows was told.
-    pub(super) followed: bool,
 }
 
 /// Serves one stream until it breaks.
@@ -67,12 +65,11 @@ pub(super) async fn run(
     sight.begin();
     let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
-        Err(reason) => return Ended { reason, welcomed: false, followed: false },
+        Err(reason) => return Ended { reason, welcomed: false },
     };
     let reason = session.serve(wanted, outlets, sight, config.addresses.len() > 1).await;
-    let followed = session.following.is_some();
     session.fail_all(&reason);
-    Ended { reason, welcomed: true, followed }
+    Ended { reason, welcomed: true }
 }
 
 /// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.

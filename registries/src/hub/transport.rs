@@ -62,15 +62,7 @@ pub(super) async fn connect(
     tls: Arc<ClientConfig>,
     trust_domain: &TrustDomain,
 ) -> Result<Grpc<Channel>, String> {
-    let found = in_time(async { lookup_host(address).await.map_err(|fault| fault.to_string()) }).await;
-    let mut fault = "the name has no address".to_owned();
-    for place in found.map_err(|fault| format!("{address}: {fault}"))? {
-        match in_time(handshake(place, tls.clone(), trust_domain)).await {
-            Ok(client) => return Ok(client),
-            Err(reason) => fault = reason,
-        }
-    }
-    Err(format!("{address}: {fault}"))
+    at_first(address, |place| handshake(place, tls.clone(), trust_domain)).await
 }
 
 /// Whether anybody takes a connection at this address, `host:port`: all that can be asked by who trusts nobody yet.
@@ -78,11 +70,19 @@ pub(super) async fn connect(
 /// # Errors
 /// Says why there is none.
 pub async fn answers(address: &str) -> Result<(), String> {
+    at_first(address, tcp).await.map(drop)
+}
+
+/// Takes a step at one address of a name after the other, until it is done at one.
+async fn at_first<T, F>(address: &str, step: impl Fn(SocketAddr) -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>>,
+{
     let found = in_time(async { lookup_host(address).await.map_err(|fault| fault.to_string()) }).await;
     let mut fault = "the name has no address".to_owned();
     for place in found.map_err(|fault| format!("{address}: {fault}"))? {
-        match in_time(tcp(place)).await {
-            Ok(_) => return Ok(()),
+        match in_time(step(place)).await {
+            Ok(done) => return Ok(done),
             Err(reason) => fault = reason,
         }
     }

@@ -14,6 +14,7 @@ use std::{
 
 use weft_core::registry::OriginFault;
 
+use aliases::{Counted, MAX_ALIASES};
 use awaiting::Awaited;
 use judging::Routes;
 
@@ -41,6 +42,8 @@ struct ServiceEntry {
     slices: BTreeSet<Key>,
     /// The services that are other names of this one.
     aliases: BTreeSet<Key>,
+    /// Those of them that count.
+    counted: Counted,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +73,8 @@ pub(super) struct Catalog {
     unjudged: BTreeSet<(Kind, Key)>,
     /// Which routes are about a service.
     routes: Routes,
+    /// How many aliases of one service count: of each namespace, and in all.
+    max_aliases: (usize, usize),
 }
 
 impl Catalog {
@@ -88,6 +93,7 @@ impl Catalog {
             due: BTreeSet::new(),
             unjudged: BTreeSet::new(),
             routes: Routes::default(),
+            max_aliases: MAX_ALIASES,
         }
     }
 
@@ -262,6 +268,7 @@ impl Catalog {
         if !self.conversion.follows(&key) {
             return None;
         }
+        let was_taken_over = self.is_taken_over(&key);
         let entry = self.services.entry(key.clone()).or_default();
         let view = self.conversion.service(&key, service).after(entry.service.as_ref());
         if entry.service.as_ref() != Some(&view) {
@@ -271,18 +278,19 @@ impl Catalog {
             let alias = view.alias.clone();
             let before = entry.service.replace(view).and_then(|view| view.alias);
             self.link_alias(&key, before, alias);
-            self.service_is_due(&key);
+            self.service_is_due(&key, was_taken_over);
         }
         self.readable_named(Kind::Services, &key);
         Some(Id::Named(key))
     }
 
     fn remove_service(&mut self, key: &Key) {
+        let was_taken_over = self.is_taken_over(key);
         let Some(entry) = self.services.get_mut(key) else { return };
         if let Some(view) = entry.service.take() {
             self.unjudged.extend(self.routes.sending_to(key));
             self.link_alias(key, view.alias, None);
-            self.service_is_due(key);
+            self.service_is_due(key, was_taken_over);
         }
         self.forget_if_empty(key);
     }

@@ -38,7 +38,7 @@ use crate::{
     told::Words,
 };
 pub(super) use nodes::KnownNodes;
-use nodes::{NO_NODES, Nodes};
+use nodes::{Due, NO_NODES, Nodes};
 
 /// How long after an answer the API server is asked again whether it is there, before it is spread.
 const ASK: Duration = Duration::from_secs(8);
@@ -200,7 +200,10 @@ impl Following {
             }
             asked = asking => self.asked(asked)?,
             fault = written(&mut self.conditions) => self.catalog.set_fault(&CONDITIONS.into(), fault),
-            index = self.nodes.due() => self.start(index),
+            due = self.nodes.due() => match due {
+                Due::Again(index) => self.start(index),
+                Due::Seen => self.catalog.set_fault(&NO_NODES.into(), None),
+            },
             () = due(&mut self.look_at) => {
                 self.look_at = None;
                 self.catalog.look_for_pods();
@@ -253,12 +256,13 @@ impl Following {
                 let place = &followed.feed.place;
                 let seen = followed.listing.take().unwrap_or_default();
                 self.catalog.sweep(place, &seen);
-                if place.kind == Kind::Nodes {
-                    self.nodes.are_seen();
-                    self.catalog.set_fault(&NO_NODES.into(), None);
+                let are_nodes = place.kind == Kind::Nodes;
+                if are_nodes {
+                    self.nodes.are_listed();
                 }
+                // Nodes have no words of their own: where all was told before, those of others that changed with them are due.
+                self.listed |= !are_nodes || !followed.ready;
                 (followed.ready, followed.absent) = (true, false);
-                self.listed = true;
                 None
             }
         };

@@ -17,8 +17,9 @@ use crate::{
     speaking::Rules,
 };
 
-/// Where Nomad's own tools find a token when nobody says more.
+/// Where Nomad's own tools find out where the server is when nobody says more.
 const ADDRESS_VARIABLE: &str = "NOMAD_ADDR";
+/// Where they find a token then.
 const TOKEN_VARIABLE: &str = "NOMAD_TOKEN";
 /// Where Nomad's own tools look when nobody says where the server is.
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:4646";

@@ -27,6 +27,9 @@ pub(crate) struct Follower {
 pub(crate) struct Seen {
     pub(crate) snapshot: Snapshot,
     pub(crate) commits: usize,
+    /// How often a list of everything was begun.
+    #[allow(dead_code, reason = "asked by the tests of one backend, which share this")]
+    pub(crate) resets: usize,
     pub(crate) errors: Vec<String>,
     pub(crate) completeness: Option<Completeness>,
 }
@@ -159,9 +162,11 @@ async fn follow(
                 Event::Ready { completeness, .. } => (false, Some(*completeness)),
                 _ => (false, None),
             };
+            let begins = matches!(event, Event::Reset { .. });
             merge.apply(event, SystemTime::now());
             told.send_modify(|seen| {
                 seen.commits += usize::from(committed);
+                seen.resets += usize::from(begins);
                 seen.completeness = ready.or(seen.completeness);
                 if committed {
                     seen.snapshot = merge.snapshot().clone();

@@ -65,13 +65,14 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
     let before = follower.view(errors);
     consul.member(own).kill();
     follower.until("its death", SOON, |view| errors(view) > before).await.unwrap();
-    // The longer it is away, the longer it takes to hear of tokens.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    // The longer it is away, the longer it takes to hear of tokens. So long that it is time to ask what the token sees.
+    tokio::time::sleep(Duration::from_secs(40)).await;
     let member = (own + 1) % 3;
     let body = json!({ "Node": "n2", "Address": "10.0.0.2", "Service": { "Service": "web", "Port": 8080 } });
     let written =
         block_in_place(|| consul.call_member(member, "PUT", "/v1/catalog/register", body.to_string()));
     assert!(written.unwrap().is_success());
+    let before = follower.view(|view| view.seen.commits);
     block_in_place(|| consul.member(own).start_again()).unwrap();
     block_in_place(|| {
         weft_testbed::until("its lists are back", SOON, || {
@@ -80,7 +81,14 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
         })
     })
     .unwrap();
+    follower.until("it is back", CONVERGED, |view| view.seen.commits > before).await.unwrap();
+    let (before, commits) = follower.view(|view| (errors(view), view.seen.commits));
     follower.until("what happened since", CONVERGED, |view| view.count("web") == 2).await.unwrap();
+    let lasts = |view: &View<'_>| view.seen.commits > commits + 2;
+    follower.until("it is there for a while", 2 * SOON, lasts).await.unwrap();
+    follower.view(|view| {
+        assert_eq!(errors(view), before, "one outage is one loss: {:?}", view.seen.errors.last());
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,8 @@ async fn a_server_that_fails_refuses_or_is_silent_takes_nothing_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_many_names_that_is_gone_is_missed_by_the_first_that_is_asked_for_and_told_once() {
+async fn a_server_of_many_names_that_is_gone_is_missed_by_the_first_that_is_asked_for_and_no_name_is_told_of()
+{
     let names: Vec<String> = (0..40).map(|number| format!("n{number}")).collect();
     let records: Vec<String> = names.iter().map(|name| format!("{name} 3600 A 10.0.0.1")).collect();
     let Some(knot) = knot(&format!("db 1 A 10.0.0.1\n{}", records.join("\n"))) else { return };

@@ -1,9 +1,12 @@
 //! What happens while the API server or its store is away, and after.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tokio::task::block_in_place;
-use weft_testbed::{Gate, GateMode, Kubernetes};
+use weft_testbed::{Gate, GateMode, Kubernetes, KubernetesOptions};
 
 use crate::{
     cluster::{SOON, by, by_admin, home, options, through},
@@ -182,6 +185,42 @@ async fn nodes_that_are_denied_for_a_while_are_kept_and_soon_seen() {
     follower.until("nodes are seen again", SOON, seen).await.unwrap();
 }
 
+/// Where a list is a question of its own, it is answered to who may not watch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_may_be_listed_and_not_watched_are_listed_ever_less_often_and_nothing_else_is() {
+    let Some(home) = block_in_place(home) else { return };
+    let lists_in_pages = "--feature-gates=WatchList=false".to_owned();
+    let of = KubernetesOptions { api_server: vec![lists_in_pages], ..options() };
+    let kubernetes = block_in_place(|| Kubernetes::start(&home, of)).unwrap();
+    let kubeconfig = block_in_place(|| {
+        kubernetes.apply(Kubernetes::WEB_OBJECTS).unwrap();
+        kubernetes.patch_pod_status("web-1", Kubernetes::WEB_STATUS).unwrap();
+        let role = "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: unwatched}, rules: [\
+                    {apiGroups: [\"\", discovery.k8s.io], resources: [services, endpointslices, pods], verbs: [list, watch]}, \
+                    {apiGroups: [\"\"], resources: [nodes], verbs: [list]}]}";
+        kubernetes.kubeconfig_for("unwatched", "unwatched", role).unwrap()
+    });
+    let mut follower = Follower::new(by(&kubeconfig, ""), None);
+    let unwatched = |view: &View<'_>| {
+        let origins = view.seen.snapshot.scopes.values().flat_map(|state| state.origins.values());
+        both(view)
+            && origins
+                .flat_map(|it| &it.faults)
+                .any(|fault| fault.message.contains("not allowed: watch nodes"))
+    };
+    follower.until("all, and that nodes cannot be watched", SOON, unwatched).await.unwrap();
+    let before = block_in_place(|| denied(&kubernetes));
+    // At 2, 6 and 14 s after the first time; every 2 s it would be ten times.
+    let told = Instant::now();
+    while told.elapsed() < Duration::from_secs(20) {
+        assert!(follower.view(unwatched), "it is told, and goes on to be");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let tried = block_in_place(|| denied(&kubernetes)) - before;
+    assert!((1..=5).contains(&tried), "tried {tried} times");
+    follower.view(|view| assert_eq!((view.seen.resets, &view.seen.errors), (1, &Vec::new())));
+}
+
 /// Everything is the dearest question there is, and what a server that is just back needs least.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_for_a_moment_is_not_asked_for_everything_again() {
@@ -193,4 +232,5 @@ async fn a_server_that_is_away_for_a_moment_is_not_asked_for_everything_again() 
     gate.set(GateMode::Open).unwrap();
     follower.until("what happened meanwhile", SOON, |view| view.count("orders") == 2).await.unwrap();
     follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+    assert_eq!(follower.view(|view| view.seen.resets), 1, "everything was listed again");
 }

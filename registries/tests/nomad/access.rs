@@ -135,7 +135,7 @@ async fn a_right_that_is_taken_away_takes_no_service_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checks_that_may_not_be_read_are_told_of_once_and_not_for_each_instance() {
+async fn checks_that_may_not_be_read_any_more_are_told_of_with_what_hides_them_and_never_for_each_instance() {
     let Some(nomad) = bed() else { return };
     let check = "check {\n type = \"http\"\n path = \"/\"\n interval = \"1s\"\n timeout = \"1s\"\n}\n";
     Job { name: "cart", namespace: "shop", count: 3, service: check, ..Job::default() }.run(&nomad);
@@ -156,7 +156,11 @@ async fn checks_that_may_not_be_read_are_told_of_once_and_not_for_each_instance(
         seen.len() <= 1 && seen.iter().all(|told| told.len() == 1 && told[0].contains("403")),
         "{seen:?}"
     );
-    follower.until("nobody is asked for any more", |view| told(view).is_empty()).await;
+    let hides = |view: &View| view.faults().iter().any(|fault| fault.contains("namespace \"shop\""));
+    let view =
+        follower.until("nobody is asked for any more", |view| told(view).is_empty() && hides(view)).await;
+    assert_eq!(view.completeness, Some(Completeness::Filtered));
+    assert!(view.services().contains(&"cart.shop".to_owned()), "what is hidden is kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

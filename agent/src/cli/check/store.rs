@@ -20,8 +20,11 @@ use crate::{
     },
 };
 
-/// How long the record stays at most when the look is interrupted.
+/// How long the record stays at most when the look is interrupted, where it has a lease.
 const LASTS: Duration = Duration::from_secs(10);
+
+/// How long it is tried to remove one that has none, also when the time for the look is over.
+const REMOVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a store may take to tell of a change that it answered as done.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
@@ -154,8 +157,15 @@ impl Look<'_> {
             let _kept = self.step(Deed::KeepLeases, "which hub holds which stream", kept).await;
         }
         let written = self.write(store, &key, lease.clone()).await;
-        if let Some(lease) = lease {
-            self.step(Deed::EndLeases, "hubs that leave in order", store.revoke(&lease)).await?;
+        match lease {
+            Some(lease) => {
+                self.step(Deed::EndLeases, "hubs that leave in order", store.revoke(&lease)).await?;
+            }
+            // It would stay for ever, and one more with each look.
+            None if written.is_none() => {
+                drop(timeout(REMOVED_WITHIN, store.swap(&key, Expected::Any, None)).await);
+            }
+            None => {}
         }
         listed.and(written)
     }

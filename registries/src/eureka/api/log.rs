@@ -13,7 +13,7 @@ use super::{
     registrations::{Key, Registrations},
     served::{Left, Listeners, Served, Source, names, served},
 };
-use crate::eureka::objects::Instance;
+use crate::eureka::objects::{Instance, status_counts};
 
 /// The list and its changes.
 #[derive(Debug, Default)]
@@ -181,13 +181,13 @@ impl Log {
     }
 }
 
-/// How many instances there are of each status, in the order of statuses.
+/// How many instances there are of each status, as Eureka's clients compare it.
 pub(super) fn hash<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for instance in instances {
         *counts.entry(&instance.status).or_default() += 1;
     }
-    counts.into_iter().map(|(status, count)| format!("{status}_{count}_")).collect()
+    status_counts(counts)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{Moment, Question, codec, xml};
-use crate::eureka::objects::{Instance, Lease};
+use crate::eureka::objects::{Instance, Lease, STATUSES};
 
 /// The most instances that may register here.
 const MAX_INSTANCES: usize = 10_000;
@@ -22,7 +22,6 @@ const DOUBTED_FROM: usize = 8;
 const MAX_LEFT: usize = 10_000;
 /// The longest name, in bytes.
 const MAX_NAME: usize = 253;
-const STATUSES: [&str; 5] = ["UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN"];
 
 /// An instance's application, in upper case, and its id.
 pub(super) type Key = (String, String);

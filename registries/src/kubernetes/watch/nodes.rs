@@ -2,6 +2,9 @@
 //!
 //! An API server that begins answers before it has loaded who may do what. So a refusal is no reason to forget what was
 //! known, nor to wait for long before the next question; each that follows is waited for longer.
+//!
+//! Who may list them and not watch them is refused right after the list. So a list proves nothing before it has stood for a
+//! while: until then the fault stays, and the next refusal counts as one more.
 
 use std::{
     collections::HashMap,
@@ -27,6 +30,8 @@ use crate::{
 pub(super) const NO_NODES: &str = "nodes";
 /// How long to wait after the first refusal, doubled after each that follows.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long after a list nothing is refused any more that follows from it.
+const STANDS: Duration = Duration::from_secs(3);
 /// The longest wait where nodes were seen before.
 const SEEN_BEFORE: Duration = Duration::from_secs(60);
 /// The longest wait where they never were: they are not meant to be.
@@ -50,32 +55,44 @@ impl KnownNodes {
 pub(super) struct Nodes {
     known: KnownNodes,
     refused: u32,
-    /// Which feed is theirs, and when.
-    again: Option<(usize, Pin<Box<Sleep>>)>,
+    next: Option<(Due, Pin<Box<Sleep>>)>,
+}
+
+/// What it is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// To ask for them again, by this feed.
+    Again(usize),
+    /// To believe that they are seen: they were listed, and nothing was refused since.
+    Seen,
 }
 
 impl Nodes {
     pub(super) fn new(known: KnownNodes) -> Self {
-        Self { known, refused: 0, again: None }
+        Self { known, refused: 0, next: None }
     }
 
-    /// Waits until it is time; for ever where there is no need. May be dropped while it waits.
-    pub(super) async fn due(&mut self) -> usize {
-        let Some((index, until)) = &mut self.again else { return std::future::pending().await };
-        let index = *index;
+    /// Waits until it is time for something; for ever where it is for nothing. May be dropped while it waits.
+    pub(super) async fn due(&mut self) -> Due {
+        let Some((due, until)) = &mut self.next else { return std::future::pending().await };
+        let due = *due;
         until.await;
-        self.again = None;
-        index
+        self.next = None;
+        if due == Due::Seen {
+            self.refused = 0;
+        }
+        due
     }
 
-    pub(super) fn are_seen(&mut self) {
-        self.refused = 0;
+    /// They were listed.
+    pub(super) fn are_listed(&mut self) {
+        self.next = Some((Due::Seen, Box::pin(sleep(STANDS))));
     }
 
     fn wait(&mut self, index: usize, longest: Duration) {
         let pause = growing_pause((AGAIN, longest), self.refused);
         self.refused = self.refused.saturating_add(1);
-        self.again = Some((index, Box::pin(sleep(pause))));
+        self.next = Some((Due::Again(index), Box::pin(sleep(pause))));
     }
 }
 
@@ -111,5 +128,35 @@ impl Following {
 impl Drop for Following {
     fn drop(&mut self) {
         self.nodes.known.set(self.catalog.nodes().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    /// How long they are waited for after one more refusal, in seconds.
+    async fn waited(nodes: &mut Nodes) -> u64 {
+        nodes.wait(3, SEEN_BEFORE);
+        let began = Instant::now();
+        assert_eq!(nodes.due().await, Due::Again(3));
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_without_a_watch_is_waited_for_longer_and_longer() {
+        let mut nodes = Nodes::new(KnownNodes::default());
+        for pause in [2, 4, 8, 16, 32, 60, 60] {
+            let waited = waited(&mut nodes).await;
+            assert!(waited >= pause * 3 / 4 - 1 && waited <= pause * 5 / 4, "{waited} of {pause}");
+            // They are listed, and soon after that a watch is refused.
+            nodes.are_listed();
+            advance(Duration::from_secs(1)).await;
+        }
+        nodes.are_listed();
+        assert_eq!(nodes.due().await, Due::Seen);
+        assert!(waited(&mut nodes).await <= 2, "they were seen");
     }
 }
