@@ -17,3 +17,4 @@ mod kubernetes;
 mod nomad;
 mod outage;
 mod platform;
+mod reader;
