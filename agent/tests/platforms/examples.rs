@@ -1,33 +1,14 @@
 //! The examples, as a reader of their page follows them, against the real servers: from copying the files to a call that is
 //! answered, by mutual TLS.
 
-use std::fs;
-
 use serde_json::{Value, json};
 use weft_testbed::{
-    Consul, ConsulOptions, Eureka, EurekaOptions, Kind, Kubernetes, KubernetesOptions, Nomad, NomadOptions,
-    installed, required,
+    Consul, ConsulOptions, Eureka, EurekaOptions, Kind, Nomad, NomadOptions, installed, required,
 };
 
-use crate::{
-    reader::{Reader, copied, was_answered},
-    support::{Sandbox, until},
-};
+use crate::reader::{Reader, was_answered};
 
-/// What the check says of the one registry of a file, once it sees an endpoint that can be called.
-fn looked(sandbox: &Sandbox, file: &str, text: &str) -> Value {
-    sandbox.write(file, text);
-    until(&format!("{file} shows an endpoint"), || {
-        let output = sandbox.run(&["check", "--registry", "-o", "json", file]);
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let looked = report["registries"][0].clone();
-        (looked["usable"].as_u64()? > 0).then(|| {
-            assert!(output.status.success(), "{report}");
-            looked
-        })
-    })
-}
-
+/// The registry could be read, with every right given, and `web` could be called.
 fn is_well(looked: &Value) {
     assert_eq!((&looked["error"], &looked["complete"]), (&Value::Null, &json!(true)), "{looked}");
     let rights = looked["rights"].as_array().unwrap();
@@ -61,32 +42,6 @@ fn the_example_of_nomad_works() {
         .ports(&["15001", "15020"]);
     was_answered(&reader.follows());
     is_well(&reader.looks("weft.toml"));
-}
-
-#[test]
-fn the_example_of_kubernetes_works() {
-    let Some(home) = required(installed(Kind::Kubernetes)) else { return };
-    let kubernetes = Kubernetes::start(&home, KubernetesOptions::default()).unwrap();
-    let shipped = |name: &str| {
-        fs::read_to_string(format!("{}/../deploy/kubernetes/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    };
-    kubernetes.apply(&shipped("crds.yaml")).unwrap();
-    let rights = ["read-cluster.yaml", "configuration.yaml"].map(|name| {
-        // The accounts of these tests are in the namespace `default`.
-        shipped(name).replace("namespace: weft-system", "namespace: default")
-    });
-    let kubeconfig = kubernetes.kubeconfig_for("weft", "weft-read-cluster", &rights.join("\n---\n")).unwrap();
-    kubernetes.apply("{apiVersion: v1, kind: Node, metadata: {name: node-1}}").unwrap();
-    kubernetes.apply(&copied("kubernetes/web.yaml")).unwrap();
-    kubernetes.apply(&copied("kubernetes/routes.yaml")).unwrap();
-    let status = json!({ "status": {
-        "phase": "Running", "podIP": "10.50.1.7", "podIPs": [{ "ip": "10.50.1.7" }],
-        "conditions": [{ "type": "Ready", "status": "True" }],
-    }});
-    kubernetes.patch_pod_status("web-1", &status.to_string()).unwrap();
-    let sandbox = Sandbox::new();
-    let text = copied("kubernetes/hub.toml").replace("/etc/weft/kubeconfig", kubeconfig.to_str().unwrap());
-    is_well(&looked(&sandbox, "hub.toml", &text));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod consul;
 mod demonstration;
 mod eureka;
 mod examples;
+mod examples_in_kubernetes;
 mod kubernetes;
 mod nomad;
 mod outage;

@@ -18,7 +18,7 @@ use crate::support::{Process, Sandbox, address, sandbox::WEFT};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A file below `examples`.
-pub(crate) fn copied(name: &str) -> String {
+fn copied(name: &str) -> String {
     fs::read_to_string(format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
