@@ -37,13 +37,10 @@ fn example(eureka: &Eureka) -> Served {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/eureka/weft.toml");
     let mut text = std::fs::read_to_string(file).unwrap();
     for (written, ours) in [
-        ("/var/lib/weft", root.join("state").display().to_string()),
-        ("/run/weft", root.join("run").display().to_string()),
-        ("127.0.0.1:8762\"", format!("{api}\"\n[admin]\nlisten = \"off\"")),
-        (
-            "http://eureka.example:8761/eureka\"",
-            format!("{}\"\npoll = \"1s\"\nallow_loopback = true", eureka.url()),
-        ),
+        ("127.0.0.1:8762\"", format!("{api}\"")),
+        ("127.0.0.1:15020", address().to_string()),
+        ("127.0.0.1:15001", address().to_string()),
+        ("http://127.0.0.1:8761/eureka\"", format!("{}\"\npoll = \"1s\"", eureka.url())),
     ] {
         assert!(text.contains(written), "{written}");
         text = text.replace(written, &ours);
