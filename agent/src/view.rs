@@ -123,8 +123,11 @@ pub struct Registry {
     pub counts: BTreeMap<String, usize>,
     /// What could not be taken over.
     pub faults: Vec<String>,
-    /// Endpoints that are kept though the registry no longer mentions them.
+    /// What is kept though the registry no longer mentions it.
     pub unconfirmed: Vec<String>,
+    /// Why that is kept, until when, and what ends it at once; none where nothing is.
+    #[serde(default)]
+    pub unconfirmed_why: Option<String>,
 }
 
 /// A local workload.

@@ -55,6 +55,7 @@ pub mod convert;
 pub mod entries;
 pub mod expression;
 mod duration;
+mod conditions;
 pub mod chain;
 pub mod bearers;
 pub mod intentions;
@@ -83,7 +84,7 @@ use weft_core::{
 };
 
 pub use replay::replay;
-pub use settings::{ConsulSettings, LoginSettings, read};
+pub use settings::{ConsulSettings, LoginSettings, credential, read};
 
 use absence::Absence;
 use access::Access;

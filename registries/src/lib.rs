@@ -7,6 +7,7 @@ pub mod names;
 pub mod address;
 pub mod speaking;
 pub mod told;
+pub mod withheld;
 pub mod credential;
 pub mod http_client;
 pub mod announcing;

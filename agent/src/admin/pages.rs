@@ -8,8 +8,9 @@ use std::{
 
 use weft_core::{
     flow,
-    merge::{Partition, Snapshot},
+    merge::{BELIEVED_AFTER, Partition, Snapshot},
     name::{HostName, RegistryName, ServiceKey},
+    registry::Completeness,
     table::{
         CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Destination,
         DestinationPort, EndpointSet, Table, Target, Upstream,
@@ -215,6 +216,7 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
             counts: Counts::default().of(&registry.name),
             faults: Vec::new(),
             unconfirmed: Vec::new(),
+            unconfirmed_why: None,
         }];
     }
     let rows = registry.scopes.iter().map(|scope| view::Registry {
@@ -236,8 +238,26 @@ fn registry_rows(registry: &flow::RegistryStatus, counts: &Counts, now: SystemTi
             .map(|fault| format!("{}: {}", fault.place, fault.message))
             .collect(),
         unconfirmed: scope.unconfirmed.iter().map(|(origin, _)| origin.to_string()).collect(),
+        unconfirmed_why: unconfirmed_why(scope, now),
     });
     rows.collect()
+}
+
+/// Why something is kept that a list lacks, until when, and what ends it at once.
+fn unconfirmed_why(scope: &flow::ScopeStatus, now: SystemTime) -> Option<String> {
+    let last = scope.unconfirmed.iter().map(|(_, since)| *since).max()?;
+    let why = match scope.completeness {
+        Some(Completeness::Full) => "the list lacks, or lacked at once, more than half of what was known",
+        _ => "the list may hide something",
+    };
+    let believed_at = last.checked_add(BELIEVED_AFTER).unwrap_or(now);
+    let left = believed_at.duration_since(now).unwrap_or_default().as_secs();
+    let registry = &scope.scope.registry;
+    Some(format!(
+        "{why}: these {} stay, routes and policies in force, until a full list lacks them {left} s from now, or later; \
+         are they gone: `weft registry forget {registry}`",
+        scope.unconfirmed.len()
+    ))
 }
 
 #[cfg(test)]
@@ -250,6 +270,32 @@ mod tests {
 
     use super::*;
     use crate::admin::endpoints::tests::upstream;
+
+    #[test]
+    fn what_is_kept_unconfirmed_says_why_until_when_and_what_ends_it() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let mut scope = flow::ScopeStatus {
+            scope: Scope::whole(RegistryName::new("consul").unwrap()),
+            committed_at: None,
+            completeness: Some(Completeness::Full),
+            stale: false,
+            origins: 9,
+            faults: Vec::new(),
+            unconfirmed: vec![("kv/a".parse().unwrap(), since), ("kv/b".parse().unwrap(), since)],
+        };
+        let why = |scope: &flow::ScopeStatus, after: u64| {
+            unconfirmed_why(scope, since + Duration::from_secs(after))
+        };
+        let told = why(&scope, 100).unwrap();
+        for words in ["more than half", "these 2 stay", "500 s from now", "`weft registry forget consul`"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(why(&scope, 9000).unwrap().contains("lacks them 0 s from now, or later"));
+        scope.completeness = Some(Completeness::Filtered);
+        assert!(why(&scope, 100).unwrap().starts_with("the list may hide something"));
+        scope.unconfirmed.clear();
+        assert_eq!(why(&scope, 100), None);
+    }
 
     #[test]
     fn each_registry_holds_what_it_says_itself_whoever_else_has_the_service() {

@@ -137,6 +137,9 @@ fn print_registries(rows: &[Registry], diagnostics: &[String]) -> anyhow::Result
         for (kind, text) in notes.chain(kept) {
             writeln!(out, "  {kind} in {}: {text}", registry.scope)?;
         }
+        if let Some(why) = &registry.unconfirmed_why {
+            writeln!(out, "  unconfirmed in {}: {why}", registry.scope)?;
+        }
     }
     for diagnostic in diagnostics {
         writeln!(out, "  note: {diagnostic}")?;

@@ -114,7 +114,7 @@ fn etcd(section: &Section<'_>) -> Option<SharedStore> {
 
 fn consul(section: &Section<'_>) -> Option<SharedStore> {
     let servers = ServerSettings::read_several(section, "http://127.0.0.1:8500");
-    let credential = Credential::read(section, "CONSUL_HTTP_TOKEN");
+    let credential = weft_registries::consul::credential(section);
     if let (Some(servers), Some(Credential::File(_) | Credential::Variable(_))) = (&servers, &credential) {
         let keys = ["token_file", "token_env"];
         ServerSettings::warn_of_overheard(section, servers, &keys, "CONSUL_HTTP_TOKEN");

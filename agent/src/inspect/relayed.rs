@@ -38,6 +38,7 @@ pub(super) fn told(mut rows: Vec<Registry>, states: &RelayedStates, now: SystemT
                 counts: BTreeMap::new(),
                 faults: faults(state).collect(),
                 unconfirmed: Vec::new(),
+                unconfirmed_why: None,
             });
         }
     }
@@ -71,6 +72,7 @@ mod tests {
             counts: BTreeMap::new(),
             faults: Vec::new(),
             unconfirmed: Vec::new(),
+            unconfirmed_why: None,
         };
         let fault = OriginFault { message: "no".into(), place: "a.toml:1:1".into(), keeps_last_good: true };
         let state = |name: &str, down: Option<u64>| RelayedState {

@@ -38,6 +38,8 @@ struct Borne {
     more: (bool, bool),
     /// Whether it has any instances.
     serves: bool,
+    /// Whether the platform's own proxies and servers are all that it has, of which nothing is said at all.
+    is_left_out: bool,
 }
 
 /// Who a service is as a caller.
@@ -92,7 +94,7 @@ impl Bearers {
 
     /// The services that there are.
     pub fn services(&self) -> impl Iterator<Item = &str> {
-        self.services.keys().map(String::as_str)
+        self.services.iter().filter(|(_, borne)| !borne.is_left_out).map(|(name, _)| name.as_str())
     }
 
     /// Whether instances of a service are known.
@@ -157,7 +159,8 @@ impl Bearers {
 
 impl Borne {
     fn read(words: &Words) -> Self {
-        let mut borne = Self::default();
+        let is_left_out = words.resources.is_empty() && words.faults.is_empty();
+        let mut borne = Self { is_left_out, ..Self::default() };
         for resource in &words.resources {
             let Resource::Endpoint(endpoint) = resource else { continue };
             borne.serves = true;

@@ -11,21 +11,17 @@ use std::{
 };
 
 use weft_core::{
-    compile::checked_pattern,
     name::{DEFAULT_NAMESPACE, RuleName, ServiceName},
     registry::OriginFault,
     resource::{
-        Backend, DEFAULT_CONNECT_TIMEOUT, HeaderMatch, MAX_ATTEMPTS, MAX_BACKENDS, PathMatch, Resource,
-        Retries, Route, RouteMatch, RouteRule, ValueMatch,
+        Backend, DEFAULT_CONNECT_TIMEOUT, MAX_ATTEMPTS, MAX_BACKENDS, Resource, Retries, Route, RouteRule,
     },
 };
 
 use super::{
+    conditions::matches,
     duration::duration,
-    entries::{
-        Destination, HttpMatch, Redirect, Resolver, Router, RouterRoute, Splitter,
-        ValueMatch as HeaderCondition,
-    },
+    entries::{Destination, Redirect, Resolver, Router, RouterRoute, Splitter},
     expression,
 };
 use crate::names;
@@ -91,7 +87,17 @@ impl Chains {
                 timeouts(&mut rule, &targets);
                 rules.push(rule);
             }
-            Err(why) => faults.push(names::fault(&place, why)),
+            Err(why) => {
+                if self.splitters.contains_key(service) {
+                    let calls =
+                        if routes.is_empty() { "all calls" } else { "calls that its router says nothing of" };
+                    let effect =
+                        format!("{calls} go to all instances of {service}, without a share for anyone");
+                    let message = format!("left out, because {why}: {effect}");
+                    faults.push(names::fault(&format!("service-splitter {service}"), message));
+                }
+                faults.push(names::fault(&place, why));
+            }
         }
         self.told_of_resolvers(service, &mut faults);
         self.told_of_absent(service, &rules, serves, &mut faults);
@@ -380,74 +386,6 @@ fn refine(rule: &mut RouteRule, destination: &Destination, place: &str, faults: 
     if !destination.retry_on.iter().all(known) {
         told("RetryOn: only failed connections, resets and gateway errors are tried again");
     }
-}
-
-/// One match for each method: methods are alternatives there.
-fn matches(http: &HttpMatch) -> Result<Vec<RouteMatch>, String> {
-    if !http.query_param.is_empty() {
-        return Err("QueryParam cannot be said".into());
-    }
-    let path = path(http)?;
-    let headers: Vec<HeaderMatch> = http.header.iter().map(header).collect::<Result<_, _>>()?;
-    let one = |method: Option<String>| RouteMatch { path: path.clone(), method, headers: headers.clone() };
-    Ok(match &http.methods[..] {
-        [] => vec![one(None)],
-        methods => methods.iter().map(|method| one(Some(method.to_ascii_uppercase()))).collect(),
-    })
-}
-
-/// A prefix of Consul's ends anywhere, ours at a slash: so it becomes an expression.
-fn path(http: &HttpMatch) -> Result<Option<PathMatch>, String> {
-    let fold = if http.case_insensitive { "(?i)" } else { "" };
-    if !http.path_regex.is_empty() {
-        return Ok(Some(PathMatch::Regex(checked_pattern(&http.path_regex)?)));
-    }
-    if !http.path_exact.is_empty() {
-        return Ok(Some(match http.case_insensitive {
-            true => PathMatch::Regex(format!("(?i){}", literal(&http.path_exact))),
-            false => PathMatch::Exact(http.path_exact.clone()),
-        }));
-    }
-    Ok(match http.path_prefix.as_str() {
-        "" | "/" => None,
-        prefix => Some(PathMatch::Regex(format!("{fold}{}.*", literal(prefix)))),
-    })
-}
-
-fn header(condition: &HeaderCondition) -> Result<HeaderMatch, String> {
-    let name = condition.name.to_ascii_lowercase();
-    let fold = if condition.ignore_case { "(?i)" } else { "" };
-    let value = if !condition.exact.is_empty() && fold.is_empty() {
-        ValueMatch::Exact(condition.exact.clone())
-    } else if !condition.exact.is_empty() {
-        ValueMatch::Regex(format!("{fold}{}", literal(&condition.exact)))
-    } else if !condition.prefix.is_empty() {
-        ValueMatch::Regex(format!("{fold}{}.*", literal(&condition.prefix)))
-    } else if !condition.suffix.is_empty() {
-        ValueMatch::Regex(format!("{fold}.*{}", literal(&condition.suffix)))
-    } else if !condition.contains.is_empty() {
-        ValueMatch::Regex(format!("{fold}.*{}.*", literal(&condition.contains)))
-    } else if !condition.regex.is_empty() {
-        ValueMatch::Regex(checked_pattern(&condition.regex)?)
-    } else {
-        ValueMatch::Present(condition.present != condition.invert)
-    };
-    if condition.invert && !matches!(value, ValueMatch::Present(_)) {
-        return Err(format!("that the header {} has not some value cannot be said", names::quoted(&name)));
-    }
-    Ok(HeaderMatch { name, value })
-}
-
-/// A text as an expression that matches it alone.
-fn literal(text: &str) -> String {
-    let mut expression = String::with_capacity(text.len() + 8);
-    for letter in text.chars() {
-        if r"\.+*?()|[]{}^$#&-~".contains(letter) {
-            expression.push('\\');
-        }
-        expression.push(letter);
-    }
-    expression
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use serde_json::Value;
 use weft_core::{
     config::SourceFile,
     identity::TrustDomain,
-    name::OriginName,
+    name::{DEFAULT_NAMESPACE, OriginName},
     registry::OriginFault,
-    resource::{AppProtocol, Resource},
+    resource::{AppProtocol, PolicyTarget, Resource},
 };
 
 use super::{
@@ -26,10 +26,14 @@ use crate::{
     names, speaking,
     static_files::{origin_fault, read_resources},
     told::{Listing, Words},
+    withheld,
 };
 
 /// Where configuration of ours lies in KV.
 pub const PREFIX: &str = "weft/";
+/// The folders of a mesh's records in a store that hubs share.
+pub const HUB_FOLDERS: [&str; 8] =
+    ["announced", "check", "nodes", "owners", "present", "reports", "serials", "tokens"];
 
 /// What every entry has, and the protocol, which is read.
 const OF_ENTRIES: [&str; 9] =
@@ -203,7 +207,8 @@ impl Configuration {
         speaking::read_protocol(declared)
     }
 
-    /// All origins. `destinations` are the services that an intention for all of them is for.
+    /// All origins. `destinations` are the services that an intention for all of them is for; `is_doubted` says which origins
+    /// nobody has known to make sense, so that what they may have been there to deny is denied.
     #[must_use]
     pub fn listing<'a>(
         &'a self,
@@ -211,6 +216,7 @@ impl Configuration {
         bearers: &Bearers,
         trust_domain: Option<&TrustDomain>,
         allowed_by_default: bool,
+        is_doubted: impl Fn(&OriginName) -> bool,
     ) -> Listing {
         let mut listing = Listing::new();
         for service in self.chains.services() {
@@ -227,8 +233,10 @@ impl Configuration {
             let (resources, faults) = intentions::policies(destination, &sources, jwt, callers);
             listing.insert(origin("intentions", destination), Words::new(resources, faults));
         }
-        for (key, value) in self.pairs.iter().filter(|(key, _)| !is_hubs(key, trust_domain)) {
-            listing.insert(origin("kv", key), pair(key, value));
+        for (key, value) in self.pairs.iter().filter(|(key, value)| !is_hubs(key, value, trust_domain)) {
+            let origin = origin("kv", key);
+            let words = pair(&origin, key, value, is_doubted(&origin));
+            listing.insert(origin, words);
         }
         for (name, fields) in &self.ignored {
             let told = format!("{} cannot be expressed here and do not count", fields.join(", "));
@@ -236,12 +244,19 @@ impl Configuration {
             listing.insert(origin("defaults", name), Words::new(Vec::new(), vec![fault]));
         }
         for ((part, name), why) in &self.unreadable {
-            self.tell_unreadable(*part, name, why, &mut listing);
+            self.tell_unreadable(*part, name, why, &is_doubted, &mut listing);
         }
         listing
     }
 
-    fn tell_unreadable(&self, part: Part, name: &str, why: &str, listing: &mut Listing) {
+    fn tell_unreadable(
+        &self,
+        part: Part,
+        name: &str,
+        why: &str,
+        is_doubted: &impl Fn(&OriginName) -> bool,
+        listing: &mut Listing,
+    ) {
         let fault = names::fault(&format!("{} {name}", part.path()), why);
         let word = match part {
             Part::Intentions => "intentions",
@@ -254,10 +269,26 @@ impl Configuration {
             let words = listing.entry(origin).or_insert_with(|| Words::new(Vec::new(), Vec::new()));
             words.faults.push(fault);
         } else {
-            let fault = OriginFault { keeps_last_good: true, ..fault };
-            listing.insert(origin, Words::new(Vec::new(), vec![fault]));
+            let mut fault = OriginFault { keeps_last_good: true, ..fault };
+            let may_deny = matches!(part, Part::Intentions | Part::Pairs) && is_doubted(&origin);
+            let targets = may_deny.then(|| vec![destination(part, name)]);
+            let denials = withheld::denials(&origin, targets.unwrap_or_default());
+            if may_deny {
+                fault.message.push_str(&withheld::effect(&denials));
+            }
+            let denials = denials.into_iter().map(Into::into).map(Resource::Policy).collect();
+            listing.insert(origin, Words::new(denials, vec![fault]));
         }
     }
+}
+
+/// What something that cannot be read at all may be there to deny.
+fn destination(part: Part, name: &str) -> PolicyTarget {
+    let service = match part {
+        Part::Intentions => names::service_name(name, DEFAULT_NAMESPACE).ok(),
+        _ => None,
+    };
+    service.map_or(PolicyTarget::Mesh, PolicyTarget::Service)
 }
 
 /// What an entry of `service-defaults` says beside the protocol, with its name; none where it says nothing else.
@@ -280,18 +311,30 @@ fn says(value: &Value) -> bool {
     }
 }
 
-/// What in a listing might hold a policy and made no sense, the first of them: nothing is known to be allowed without it.
-#[must_use]
-pub fn withheld(listing: &Listing) -> Option<&OriginFault> {
+/// What in a listing might hold a policy and makes no sense.
+pub fn unclear(listing: &Listing) -> impl Iterator<Item = &OriginName> {
     let decides =
         |origin: &OriginName| ["intentions/", "kv/"].iter().any(|it| origin.as_str().starts_with(it));
-    let deciding = listing.iter().filter(|(origin, _)| decides(origin));
-    deciding.flat_map(|(_, words)| &words.faults).find(|fault| fault.keeps_last_good)
+    let is_unclear = |words: &Words| words.faults.iter().any(|fault| fault.keeps_last_good);
+    listing
+        .iter()
+        .filter(move |(origin, words)| decides(origin) && is_unclear(words))
+        .map(|(origin, _)| origin)
 }
 
-/// Whether a key is of the store that hubs of this mesh share, which lies below its trust domain.
-fn is_hubs(key: &str, trust_domain: Option<&TrustDomain>) -> bool {
-    trust_domain.is_some_and(|mesh| key.split('/').next() == Some(mesh.as_str()) && key.contains('/'))
+/// Whether a key is of a store that hubs share: that of this mesh lies below its trust domain; that of another mesh, or one
+/// with a prefix of its own, is known by a trust domain and a folder of records in the key, and a record in the value. No
+/// record is a file of resources.
+fn is_hubs(key: &str, value: &[u8], trust_domain: Option<&TrustDomain>) -> bool {
+    let ours =
+        trust_domain.is_some_and(|mesh| key.split('/').next() == Some(mesh.as_str()) && key.contains('/'));
+    let parts: Vec<&str> = key.split('/').collect();
+    let is_record = |parts: &[&str]| {
+        let [mesh, folder, _] = parts else { return false };
+        HUB_FOLDERS.contains(folder) && TrustDomain::new(mesh).is_ok()
+    };
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(value).is_ok();
+    ours || (parts.windows(3).any(is_record) && is_json())
 }
 
 fn origin(kind: &str, name: &str) -> OriginName {
@@ -300,18 +343,20 @@ fn origin(kind: &str, name: &str) -> OriginName {
 
 /// A key is read as a file of resources is, of which only routes and policies are taken: instances are the catalog's to
 /// tell, whose addresses are checked. What cannot be read leaves its last good words in force.
-fn pair(key: &str, value: &[u8]) -> Words {
+fn pair(origin: &OriginName, key: &str, value: &[u8], is_doubted: bool) -> Words {
     let place = format!("consul kv {PREFIX}{key}");
     let Ok(text) = std::str::from_utf8(value) else {
         let fault = OriginFault { message: "it is not UTF-8".into(), place, keeps_last_good: true };
-        return Words::new(Vec::new(), vec![fault]);
+        return withheld::words(origin, &String::from_utf8_lossy(value), vec![fault], is_doubted);
     };
     let outcome = read_resources(&SourceFile::new(&place, text.to_owned()));
-    let is_bad = outcome.value.is_none();
-    let mut faults: Vec<OriginFault> =
-        outcome.faults.iter().map(|fault| origin_fault(fault, is_bad)).collect();
+    let faults = |is_bad| outcome.faults.iter().map(move |fault| origin_fault(fault, is_bad)).collect();
+    let Some(file) = outcome.value else {
+        return withheld::words(origin, text, faults(true), is_doubted);
+    };
+    let mut faults: Vec<OriginFault> = faults(false);
     let mut resources = Vec::new();
-    for found in outcome.value.map(|file| file.resources).unwrap_or_default() {
+    for found in file.resources {
         match &found.value {
             Resource::Route(_) | Resource::Policy(_) => resources.push(found.value),
             Resource::Service(_) | Resource::Endpoint(_) => faults.push(OriginFault {

@@ -9,7 +9,6 @@ use serde_json::Value;
 use weft_core::{
     identity::TrustDomain,
     name::OriginName,
-    registry::RegistryError,
     resource::{AppProtocol, PrincipalMatch},
 };
 
@@ -34,6 +33,7 @@ struct Kept {
     heard: Configuration,
     default_intention: DefaultIntention,
     destinations: BTreeSet<String>,
+    doubted: BTreeSet<OriginName>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub(super) struct Configured {
     /// Services that an intention for all destinations was told for. One that is in no catalog any more may still run, and
     /// its port is open.
     destinations: BTreeSet<String>,
+    /// What may be a policy, made no sense when this process first saw it, and has not done so since.
+    doubted: BTreeSet<OriginName>,
     told: BTreeSet<OriginName>,
     /// What is being told.
     telling: BTreeSet<OriginName>,
@@ -59,13 +61,13 @@ impl Configured {
     /// Goes on from what was understood; of a registry that may name these identities.
     pub(super) fn new(understood: Understood, may_name: Option<Vec<PrincipalMatch>>) -> Self {
         let kept = understood.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (heard, destinations, default_intention) =
-            kept.map(|it| (it.heard, it.destinations, it.default_intention)).unwrap_or_default();
+        let (heard, destinations, doubted, default_intention) =
+            kept.map(|it| (it.heard, it.destinations, it.doubted, it.default_intention)).unwrap_or_default();
         let bearers = Bearers::new(may_name);
-        Self { heard, destinations, default_intention, understood, bearers, ..Self::default() }
+        Self { heard, destinations, doubted, default_intention, understood, bearers, ..Self::default() }
     }
 
-    /// Whether all of it made sense once, to this process.
+    /// Whether all of it was heard once, by this process.
     pub(super) fn is_understood(&self) -> bool {
         self.understood.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -129,14 +131,9 @@ impl Configured {
     }
 
     /// All origins as they are now, and those that were told and are gone. They are told when [`Self::note_told`] says so.
-    ///
-    /// # Errors
-    /// When something that may be a policy makes no sense and never did, and all else is not understood either: with
-    /// nothing to keep, all would be allowed.
-    pub(super) fn tell(
-        &mut self,
-        trust_domain: Option<&TrustDomain>,
-    ) -> Result<(Listing, Vec<OriginName>), RegistryError> {
+    /// What may be a policy and made no sense from the beginning denies what it may be there to deny: with nothing to keep,
+    /// that would be allowed. What loses its sense later, or comes without any, is kept as it was.
+    pub(super) fn tell(&mut self, trust_domain: Option<&TrustDomain>) -> (Listing, Vec<OriginName>) {
         if self.heard.selects_all() {
             let more = self.bearers.services().filter(|name| !self.destinations.contains(*name));
             let room = MAX_DESTINATIONS.saturating_sub(self.destinations.len());
@@ -150,18 +147,20 @@ impl Configured {
             DefaultIntention::Said(allowed) => allowed,
             DefaultIntention::Unsaid | DefaultIntention::Unreadable => !self.default_deny,
         };
-        let listing = self.heard.listing(destinations, &self.bearers, trust_domain, allowed);
-        if let Some(fault) = configuration::withheld(&listing).filter(|_| !self.is_understood()) {
-            return Err(RegistryError::Malformed(format!("{}: {}", fault.place, fault.message)));
-        }
-        if self.changed || !self.is_understood() {
+        let is_first = !self.is_understood();
+        let is_doubted = |origin: &OriginName| is_first || self.doubted.contains(origin);
+        let listing = self.heard.listing(destinations, &self.bearers, trust_domain, allowed, is_doubted);
+        self.doubted =
+            configuration::unclear(&listing).filter(|origin| is_doubted(origin)).cloned().collect();
+        if self.changed || is_first {
             let (heard, destinations) = (self.heard.clone(), self.destinations.clone());
-            let kept = Kept { heard, destinations, default_intention: self.default_intention };
+            let (doubted, default_intention) = (self.doubted.clone(), self.default_intention);
+            let kept = Kept { heard, destinations, doubted, default_intention };
             *self.understood.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         }
         self.telling = listing.keys().cloned().collect();
         let gone = self.told.difference(&self.telling).cloned().collect();
-        Ok((listing, gone))
+        (listing, gone)
     }
 
     /// Takes note that what [`Self::tell`] returned last is told.

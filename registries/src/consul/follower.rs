@@ -262,7 +262,7 @@ impl Follower {
         for name in self.hiding.hidden() {
             listing.remove(&convert::origin(name));
         }
-        listing.extend(self.configuration()?.0);
+        listing.extend(self.configuration().0);
         listing.extend([self.notices()]);
         self.listen(ears);
         self.is_whole = true;
@@ -379,7 +379,7 @@ impl Follower {
                 configured.note(name, None);
             }
         }
-        let (configuration, unsaid) = self.configuration()?;
+        let (configuration, unsaid) = self.configuration();
         changed.extend(configuration);
         // Who is shown more may have been given a right.
         let filtered = self.told.completeness() == Some(Completeness::Filtered);
@@ -453,10 +453,10 @@ impl Follower {
     }
 
     /// What configuration says, where it is other than it was told; and what it said and says no more.
-    fn configuration(&mut self) -> Result<(Listing, Vec<OriginName>), RegistryError> {
+    fn configuration(&mut self) -> (Listing, Vec<OriginName>) {
         match &mut self.configured {
             Some(configured) => configured.tell(self.around.trust_domain.as_ref()),
-            None => Ok(Default::default()),
+            None => Default::default(),
         }
     }
 

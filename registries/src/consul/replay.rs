@@ -58,8 +58,6 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
         configured.note(&name, Some(&words));
         listing.insert(convert::origin(&name), words);
     }
-    if let Ok((configuration, _)) = configured.tell(Some(trust_domain)) {
-        listing.extend(configuration);
-    }
+    listing.extend(configured.tell(Some(trust_domain)).0);
     listing
 }

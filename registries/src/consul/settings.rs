@@ -1,6 +1,6 @@
 //! What a `kind = "consul"` section says.
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use weft_core::{
     config::{Fault, Readable, Section, Value},
@@ -11,7 +11,7 @@ use weft_core::{
 use super::ConsulRegistry;
 use crate::{
     credential::Credential,
-    http_client::ServerSettings,
+    http_client::{ServerSettings, ServerUrl},
     plan::{BuildError, Environment, Settings},
     speaking::Rules,
 };
@@ -22,6 +22,8 @@ const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
 const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
 /// Where they find a token then.
 const TOKEN_VARIABLE: &str = "CONSUL_HTTP_TOKEN";
+/// Names a file that holds the token. It comes before the variable that is the token.
+const TOKEN_FILE_VARIABLE: &str = "CONSUL_HTTP_TOKEN_FILE";
 /// How long a question waits for a change, before jitter. Consul allows ten minutes; a question that is answered twice a
 /// minute shows an outage that the server hides, and costs eight answers a minute for all four.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -80,7 +82,7 @@ impl Readable for Word {
 pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     let server = ServerSettings::read_or_from(section, ADDRESS_VARIABLE, &default_address());
     let login = section.get("login").map(|value| LoginSettings::read(&value));
-    let credential = Credential::read(section, TOKEN_VARIABLE);
+    let credential = credential(section);
     let datacenter = section.read("datacenter").map(|Word(word)| word);
     let peer = section.read("peer").map(|Word(word)| word);
     let domain = section.get("domain").map(|value| {
@@ -142,15 +144,21 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
 
 /// The variable may lack the scheme, which `CONSUL_HTTP_SSL` then decides.
 fn default_address() -> String {
-    let address = env::var(ADDRESS_VARIABLE).unwrap_or_default();
-    if address.is_empty() {
-        return DEFAULT_ADDRESS.into();
-    }
-    if address.contains("://") {
-        return address;
-    }
     let secure = env::var("CONSUL_HTTP_SSL").is_ok_and(|text| text == "true" || text == "1");
-    format!("http{}://{address}", if secure { "s" } else { "" })
+    ServerUrl::from_variable(&env::var(ADDRESS_VARIABLE).unwrap_or_default(), secure, DEFAULT_ADDRESS)
+}
+
+/// Reads `token_file` and `token_env`; where neither is written, Consul's own variables say where the token is.
+#[must_use]
+pub fn credential(section: &Section<'_>) -> Option<Credential> {
+    let is_written = section.has("token_file") || section.has("token_env");
+    let file = env::var_os(TOKEN_FILE_VARIABLE).filter(|_| !is_written);
+    Credential::read(section, TOKEN_VARIABLE).map(|credential| in_file(file, credential))
+}
+
+/// The token in the file that a variable names, else the other one.
+fn in_file(file: Option<OsString>, other: Credential) -> Credential {
+    file.filter(|path| !path.is_empty()).map_or(other, |path| Credential::File(path.into()))
 }
 
 impl LoginSettings {
@@ -179,6 +187,14 @@ mod tests {
     use weft_core::config::{SourceFile, read as read_file};
 
     use super::*;
+
+    #[test]
+    fn the_file_that_a_variable_names_comes_before_the_token_in_one() {
+        let variable = || Credential::Variable(TOKEN_VARIABLE.into());
+        assert_eq!(in_file(Some("/run/token".into()), variable()), Credential::File("/run/token".into()));
+        assert_eq!(in_file(Some("".into()), variable()), variable());
+        assert_eq!(in_file(None, Credential::None), Credential::None);
+    }
 
     #[test]
     fn a_token_that_others_can_read_is_warned_of() {

@@ -77,6 +77,16 @@ impl ServerUrl {
         Ok(Self { secure, authority, base: if base.is_empty() { String::new() } else { format!("/{base}") } })
     }
 
+    /// What a variable of the environment says of a platform's own tools: it may lack the scheme, and be empty.
+    #[must_use]
+    pub fn from_variable(said: &str, secure: bool, default: &str) -> String {
+        match said {
+            "" => default.to_owned(),
+            whole if whole.contains("://") => whole.to_owned(),
+            bare => format!("http{}://{bare}", if secure { "s" } else { "" }),
+        }
+    }
+
     /// Whether others on the way read what is sent to it: plain HTTP to another host.
     #[must_use]
     pub fn is_overheard(&self) -> bool {

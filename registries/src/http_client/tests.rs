@@ -231,6 +231,15 @@ async fn what_a_server_says_is_one_line_and_its_quotes_are_as_they_are() {
 }
 
 #[test]
+fn a_variable_may_lack_the_scheme() {
+    let read = |said: &str, secure| ServerUrl::from_variable(said, secure, "http://127.0.0.1:4646");
+    assert_eq!(read("", true), "http://127.0.0.1:4646");
+    assert_eq!(read("10.0.0.1:4646", false), "http://10.0.0.1:4646");
+    assert_eq!(read("10.0.0.1:8501", true), "https://10.0.0.1:8501");
+    assert_eq!(read("https://nomad:4646", false), "https://nomad:4646");
+}
+
+#[test]
 fn addresses_of_servers() {
     for (text, shown) in [
         ("http://127.0.0.1:8500", "http://127.0.0.1:8500"),

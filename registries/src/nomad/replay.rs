@@ -63,7 +63,7 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
     let mut listing =
         catalog.whole(&Joining { is_whole: true, region: "global", rules: &rules, trust_domain });
     let texts = items.iter().map(|(path, item, text)| (path.as_str(), item.as_str(), text.as_str()));
-    listing.extend(variables::words(texts, &mut BTreeMap::new()));
+    listing.extend(variables::words(texts, &mut variables::Files::default()));
     listing
 }
 

@@ -12,7 +12,7 @@ use weft_core::{
 use super::NomadRegistry;
 use crate::{
     credential::Credential,
-    http_client::ServerSettings,
+    http_client::{ServerSettings, ServerUrl},
     plan::{BuildError, Environment, Settings},
     speaking::Rules,
 };
@@ -115,9 +115,9 @@ pub fn read(section: &Section<'_>) -> Option<Arc<dyn Settings>> {
     }))
 }
 
+/// The variable may lack the scheme, as Consul's may.
 fn default_address() -> String {
-    let named = env::var(ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty());
-    named.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())
+    ServerUrl::from_variable(&env::var(ADDRESS_VARIABLE).unwrap_or_default(), false, DEFAULT_ADDRESS)
 }
 
 /// Where routes and policies are: the outer none where that is wrong, the inner one where there are none.

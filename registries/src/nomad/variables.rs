@@ -5,7 +5,7 @@
 //! is answered 404 to who may read and 403 to who may not. Whoever may not is no reader of an empty list.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,6 +25,7 @@ use crate::{
     names,
     static_files::{conflicts, origin_fault},
     told::{Listing, Words},
+    withheld,
 };
 
 /// Nobody calls a variable so.
@@ -40,7 +41,14 @@ const MAX_VARIABLES: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Understood(Arc<Mutex<Files>>);
 
-type Files = BTreeMap<OriginName, MeshFile>;
+/// What is known of items.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// What each said when it last made sense.
+    good: BTreeMap<OriginName, MeshFile>,
+    /// Those that made no sense when this process first saw them, and have not done so since; none before it saw any.
+    doubted: Option<BTreeSet<OriginName>>,
+}
 
 /// What was read.
 pub(super) struct Variables {
@@ -58,8 +66,7 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// Reads them for the first time. An item that never made sense might hold a policy, so that nothing is said without
-    /// it.
+    /// Reads them for the first time.
     pub(super) async fn begin(
         client: &Client,
         place: settings::Variables,
@@ -75,12 +82,6 @@ impl Variables {
             wait: None,
         };
         variables.read(client).await?;
-        let files = variables.understood.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let unheard = variables.listing.iter().filter(|(origin, _)| !files.contains_key(*origin));
-        let mut faults = unheard.flat_map(|(_, words)| &words.faults).filter(|fault| fault.keeps_last_good);
-        if let Some(fault) = faults.next() {
-            return Err(RegistryError::Malformed(format!("{}: {}", fault.place, fault.message)));
-        }
         Ok(variables)
     }
 
@@ -150,12 +151,14 @@ impl Variables {
     }
 }
 
-/// What items say, each an origin: path, item and text. One that makes no sense says what it said before.
+/// What items say, each an origin: path, item and text. One that makes no sense says what it said before; where it made none
+/// from the beginning, and may be a policy, what that may be for is denied.
 pub(super) fn words<'t>(
     texts: impl Iterator<Item = (&'t str, &'t str, &'t str)>,
     understood: &mut Files,
 ) -> Listing {
     let mut faults: BTreeMap<OriginName, Vec<OriginFault>> = BTreeMap::new();
+    let mut unclear: BTreeMap<OriginName, &str> = BTreeMap::new();
     for (path, item, text) in texts {
         let place: String = format!("nomad variable {path} {item}").chars().take(200).collect();
         let place = place.replace(char::is_control, "?");
@@ -163,17 +166,27 @@ pub(super) fn words<'t>(
         let outcome = read_mesh(&SourceFile::new(&place, text));
         let is_good = outcome.value.is_some();
         if let Some(file) = outcome.value {
-            understood.insert(origin.clone(), file);
+            understood.good.insert(origin.clone(), file);
+        } else if !understood.good.contains_key(&origin) {
+            unclear.insert(origin.clone(), text);
         }
         faults.insert(origin, outcome.faults.iter().map(|fault| origin_fault(fault, !is_good)).collect());
     }
-    understood.retain(|origin, _| faults.contains_key(origin));
-    let mut conflicts = conflicts(understood.iter());
+    let Files { good, doubted } = understood;
+    good.retain(|origin, _| faults.contains_key(origin));
+    let doubted = doubted.get_or_insert_with(|| unclear.keys().cloned().collect());
+    doubted.retain(|origin| unclear.contains_key(origin));
+    let mut conflicts = conflicts(good.iter());
     let mut listing = Listing::new();
     for (origin, mut faults) in faults {
+        if let Some(text) = unclear.get(&origin) {
+            let words = withheld::words(&origin, text, faults, doubted.contains(&origin));
+            listing.insert(origin, words);
+            continue;
+        }
         let lost = conflicts.remove(&origin).unwrap_or_default();
         faults.extend(lost.iter().map(|(_, fault)| origin_fault(fault, false)));
-        let said: &[Located<Resource>] = understood.get(&origin).map_or(&[], |file| &file.resources);
+        let said: &[Located<Resource>] = good.get(&origin).map_or(&[], |file| &file.resources);
         let mut rules = Vec::new();
         for located in said.iter().filter(|it| !lost.iter().any(|(key, _)| *key == it.value.key())) {
             match &located.value {
@@ -206,7 +219,7 @@ mod tests {
 
     #[test]
     fn items_speak_alone_and_the_first_of_two_stands() {
-        let mut understood = Files::new();
+        let mut understood = Files::default();
         let mut say = |third: &str| {
             let texts = [("weft/a", "x", ROUTE), ("weft/b", "y", ROUTE), ("weft/c", "z", third)];
             let listing = words(texts.into_iter(), &mut understood);
@@ -226,7 +239,7 @@ mod tests {
     #[test]
     fn services_come_from_jobs_alone() {
         let text = "[[service]]\nname = \"web\"\nports = [{ name = \"http\", number = 80 }]\n";
-        let listing = words([("weft/a", "odd\nitem", text)].into_iter(), &mut Files::new());
+        let listing = words([("weft/a", "odd\nitem", text)].into_iter(), &mut Files::default());
         let (_, words) = listing.first_key_value().unwrap();
         assert!(words.resources.is_empty() && !words.faults[0].keeps_last_good, "{words:?}");
         assert!(words.faults[0].message.contains("jobs register"), "{words:?}");

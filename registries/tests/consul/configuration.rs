@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weft_core::{
     merge::Limits,
     registry::OriginFault,
-    resource::{Action, PathMatch, Policy, PrincipalMatch, Route},
+    resource::{Action, PathMatch, Policy, PolicyTarget, PrincipalMatch, Route},
 };
 use weft_testbed::{Consul, ConsulOptions};
 
@@ -110,7 +110,6 @@ async fn routers_splitters_and_resolvers_are_one_route() {
         (rest.connect_timeout, rest.request_timeout),
         (Duration::from_secs(3), Duration::from_secs(7))
     );
-    let told = follower.view(faults);
     for word in [
         "Failover",
         "QueryParam",
@@ -120,8 +119,19 @@ async fn routers_splitters_and_resolvers_are_one_route() {
         "\"/(?=a)\" is not valid",
         "\"service-defaults web\": \"MaxInboundConnections\", \"UpstreamConfig\" cannot be expressed",
     ] {
-        assert!(told.iter().any(|fault| fault.contains(word)), "{word}: {told:#?}");
+        // Each list of entries is heard by itself.
+        let told = |view: &View<'_>| faults(view).iter().any(|fault| fault.contains(word));
+        follower.until(word, SOON, told).await.unwrap();
     }
+    let odd = json!([{ "Weight": 60, "ServiceSubset": "v1" }, { "Weight": 40, "ServiceSubset": "odd" }]);
+    entry(&consul, json!({ "Kind": "service-splitter", "Name": "web", "Splits": odd }));
+    let unsplit = |view: &View<'_>| {
+        let begins = "\"service-splitter web\": left out, because the subset odd of web cannot be said";
+        let ends = "go to all instances of web, without a share for anyone";
+        faults(view).iter().any(|fault| fault.starts_with(begins) && fault.ends_with(ends))
+    };
+    follower.until("that nothing is split", SOON, unsplit).await.unwrap();
+    assert_eq!(follower.view(|view| route(view, "web")).unwrap().rules.len(), 1, "the router's rule stands");
     let redirect = json!({ "Kind": "service-resolver", "Name": "api", "Redirect": { "Service": "nowhere" } });
     entry(&consul, redirect);
     let absent = |view: &View<'_>| {
@@ -131,8 +141,8 @@ async fn routers_splitters_and_resolvers_are_one_route() {
     write(&consul, "n1", 3, "nowhere", json!({}));
     follower.until("that it leads somewhere now", SOON, |view| !absent(view)).await.unwrap();
     tokio::task::block_in_place(|| consul.call("DELETE", "/v1/config/service-router/web", "")).unwrap();
-    let shorter = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 1);
-    follower.until("the route without the router", SOON, shorter).await.unwrap();
+    let gone = |view: &View<'_>| route(view, "web").is_none();
+    follower.until("that nothing of it is left", SOON, gone).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,19 +307,60 @@ async fn nothing_is_told_as_long_as_policies_may_be_missing() {
         let there = |view: &View<'_>| policies(view).contains_key("intentions/web/allow");
         follower.until("the policy, with a better token", SOON, there).await.unwrap();
     }
-    // A key that might be a policy, at an agent that has not seen it make sense.
-    let key = |text: &str| {
-        tokio::task::block_in_place(|| consul.call("PUT", "/v1/kv/weft/deny.toml", text)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_never_made_sense_stops_nothing_else() {
+    let Some(consul) = start(ConsulOptions::default()) else { return };
+    write(&consul, "n1", 1, "web", json!({}));
+    let key = |name: &str, text: &str| {
+        let path = format!("/v1/kv/weft/{name}");
+        tokio::task::block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
     };
-    key("[[policy]]\nname = 1\n");
-    let file = consul.scratch().write("token", consul.token().unwrap()).unwrap();
-    let section = format!("{SECTION}token_file = {file:?}\n");
-    let mut follower = Follower::new(registry(&consul.url(), &section), None);
-    let refused = |view: &View<'_>| view.seen.errors.iter().any(|error| error.contains("weft/deny.toml"));
-    follower.until("that the key makes no sense", SOON, refused).await.unwrap();
-    assert_eq!(follower.view(|view| view.seen.commits), 0);
-    key("# nothing is forbidden after all\n");
-    follower.until("the rest, when it does", SOON, |view| view.count("web") == 1).await.unwrap();
+    key("note", "hello, this is a note");
+    key("deny.toml", "[[policy]]\nname = 1\ntarget = { service = \"web\" }\n");
+    key("other.mesh/tokens/580b", "{\"identities\":[]}");
+    key("hubs/test.mesh/nodes/n1", "{\"identities\":[]}");
+    let names = |view: &View<'_>| policies(view).into_keys().collect::<Vec<_>>();
+    let told = |view: &View<'_>, key: &str| {
+        let place = format!("consul kv weft/{key}");
+        faults(view).iter().any(|fault| fault.starts_with(&place))
+    };
+    let mut running = Follower::new(registry(&consul.url(), SECTION), None);
+    let denied = |view: &View<'_>| names(view) == ["not-understood/kv/deny.toml"] && view.count("web") == 1;
+    running.until("the catalog, and the denial", SOON, denied).await.unwrap();
+    assert!(running.view(|view| told(view, "note:1:") && told(view, "deny.toml:2:")));
+    assert!(
+        !running.view(|view| told(view, "other.mesh") || told(view, "hubs")),
+        "{:?}",
+        running.view(faults)
+    );
+    let policy = running.view(|view| policies(view)["not-understood/kv/deny.toml"].clone());
+    let PolicyTarget::Service(service) = &policy.target else { panic!("{policy:?}") };
+    assert_eq!((service.as_str(), policy.action, policy.rules.len()), ("web.default", Action::Deny, 1));
+    write(&consul, "n1", 2, "web", json!({}));
+    running.until("another instance", SOON, |view| view.count("web") == 2).await.unwrap();
+    let found =
+        weft_registries::probe::probe(&*registry(&consul.url(), SECTION), &Limits::default(), &[], SOON)
+            .await;
+    assert_eq!((&found.error, found.services, found.complete), (&None, 1, Some(false)), "{found:?}");
+    for key in ["note", "deny.toml"] {
+        let place = format!("consul kv weft/{key}:");
+        assert!(found.skipped.iter().any(|it| it.place.starts_with(&place)), "{:?}", found.skipped);
+    }
+    key("deny.toml", "# nothing is forbidden after all\n");
+    running.until("that it is mended", SOON, |view| names(view).is_empty()).await.unwrap();
+    // What is new and makes no sense changes nothing for those who run.
+    key("late.toml", "[[policy]\n");
+    running.until("that it is told", SOON, |view| told(view, "late.toml")).await.unwrap();
+    assert_eq!(running.view(names), Vec::<String>::new());
+    let mut fresh = Follower::new(registry(&consul.url(), SECTION), None);
+    let all = |view: &View<'_>| names(view) == ["not-understood/kv/late.toml"] && view.count("web") == 2;
+    fresh.until("that a new one denies what it may be for", SOON, all).await.unwrap();
+    assert!(fresh.view(|view| policies(view).values().all(|policy| policy.target == PolicyTarget::Mesh)));
+    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/kv/weft/late.toml", "")).unwrap();
+    fresh.until("that it is deleted", SOON, |view| names(view).is_empty()).await.unwrap();
+    assert!(fresh.view(|view| view.seen.errors.is_empty()), "{:?}", fresh.view(|it| it.seen.errors.clone()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! Routes and policies in Nomad Variables.
 
-use weft_core::{registry::RegistryError, resource::Resource};
+use weft_core::{
+    registry::RegistryError,
+    resource::{Action, Resource},
+};
 use weft_testbed::{Nomad, NomadOptions};
 
 use crate::support::{Follower, Job, View, registry, start, write_token};
@@ -19,6 +22,15 @@ fn routes(view: &View) -> Vec<String> {
     let all = view.origins.values().flat_map(|(resources, _)| resources);
     let of = |resource: &Resource| match resource {
         Resource::Route(route) => Some(route.name.to_string()),
+        _ => None,
+    };
+    all.filter_map(of).collect()
+}
+
+fn denials(view: &View) -> Vec<String> {
+    let all = view.origins.values().flat_map(|(resources, _)| resources);
+    let of = |resource: &Resource| match resource {
+        Resource::Policy(policy) if policy.action == Action::Deny => Some(policy.name.to_string()),
         _ => None,
     };
     all.filter_map(of).collect()
@@ -80,16 +92,33 @@ async fn what_may_not_be_read_or_never_made_sense_is_no_empty_configuration() {
     put(&nomad, "weft/routes", &[("web", &ROUTE.replace("NAME", "two"))]);
     let view = follower.until("refused again", |view| view.errors.len() > errors).await;
     assert_eq!(routes(&view), ["one"]);
-    // A new process knows nothing of the item but that it is faulty: it may hold a policy.
-    apply(&format!("{rules}{more}"));
-    put(&nomad, "weft/routes", &[("web", "[[policy]]\n")]);
-    let fresh = crate::support::registry(&nomad.url(), &format!("{VARIABLES}token_file = \"{path}\"\n"));
-    let mut fresh = Follower::of(fresh);
-    let view = fresh.until("it is no list", |view| !view.errors.is_empty()).await;
-    assert!(
-        matches!(&view.errors[0], RegistryError::Malformed(text) if text.contains("weft/routes")),
-        "{:?}",
-        view.errors
-    );
-    assert_eq!(view.lists, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_never_made_sense_stops_nothing_else() {
+    let Some(nomad) = start(NomadOptions::default()) else { return };
+    put(&nomad, "weft/note", &[("text", "hello, this is a note"), ("web", &ROUTE.replace("NAME", "one"))]);
+    put(&nomad, "weft/deny", &[("web", "[[policy]]\nname = 1\ntarget = { service = \"web\" }\n")]);
+    let mut running = Follower::of(registry(&nomad.url(), VARIABLES));
+    let denied =
+        |view: &View| routes(view) == ["one"] && denials(view) == ["not-understood/variable/weft%2Fdeny/web"];
+    let view = running.until("the route, and the denial", denied).await;
+    for item in ["weft/note text:1:", "weft/deny web:2:"] {
+        assert!(view.faults().iter().any(|fault| fault.contains(item)), "{item}: {:?}", view.faults());
+    }
+    Job::default().run(&nomad);
+    let serves = |view: &View| {
+        view.origins.values().flat_map(|it| &it.0).any(|it| matches!(it, Resource::Endpoint(_)))
+    };
+    running.until("an instance", serves).await;
+    put(&nomad, "weft/deny", &[("web", "# nothing is forbidden after all\n")]);
+    running.until("that it is mended", |view| denials(view).is_empty()).await;
+    // What is new and makes no sense changes nothing for those who run.
+    put(&nomad, "weft/late", &[("web", "[[policy]\n")]);
+    let told = |view: &View| view.faults().iter().any(|fault| fault.contains("weft/late web"));
+    let view = running.until("that it is told", told).await;
+    assert_eq!((denials(&view), view.errors, view.lists), (Vec::new(), vec![], 1));
+    let mut fresh = Follower::of(registry(&nomad.url(), VARIABLES));
+    let closed = |view: &View| denials(view) == ["not-understood/variable/weft%2Flate/web"] && serves(view);
+    fresh.until("that a new one denies what it may be for", closed).await;
 }

@@ -149,6 +149,7 @@ mod tests {
             counts: Default::default(),
             faults: Vec::new(),
             unconfirmed: Vec::new(),
+            unconfirmed_why: None,
         };
         let registries = vec![vec![row("away")], vec![row("connected")]];
         let sight = Sight { registries, endpoints: Vec::new() };

@@ -225,3 +225,11 @@ async fn records_of_before_a_store_was_shared_are_taken_over_and_what_is_known_t
     assert!(matches!(shared.claim(&claim(1, "one", 9)).await, Err(ClaimError::Used)));
     shared.claim(&claim(2, "two", 9)).await.expect("an unused token is good there");
 }
+
+#[test]
+fn every_folder_of_records_is_known_to_who_reads_configuration_beside_them() {
+    let folders = [TOKENS, NODES, REPORTS, SERIALS, ANNOUNCED, OWNERS, PRESENT];
+    for folder in folders.map(|folder| folder.trim_end_matches('/')) {
+        assert!(weft_registries::consul::configuration::HUB_FOLDERS.contains(&folder), "{folder}");
+    }
+}

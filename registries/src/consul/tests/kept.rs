@@ -1,19 +1,27 @@
 //! What stays in force of configuration whatever becomes of the entries and instances that it was made of.
 
+use std::time::{Instant, SystemTime};
+
 use serde_json::{Value, json};
-use weft_core::{identity::TrustDomain, registry::RegistryError, resource::Resource};
+use weft_core::{
+    identity::TrustDomain,
+    merge::{Merge, Origin, SavedScope},
+    name::RegistryName,
+    registry::{Completeness, Scope},
+    resource::Resource,
+};
 
 use super::super::{
     configuration::Part,
     configured::{Configured, Understood},
     known::Known,
 };
-use crate::told::{Listing, Words};
+use crate::told::{Listing, Told, Words};
 
-fn tell(configured: &mut Configured) -> Result<(Listing, Vec<String>), RegistryError> {
-    let (listing, gone) = configured.tell(Some(&TrustDomain::new("test.mesh").unwrap()))?;
+fn tell(configured: &mut Configured) -> (Listing, Vec<String>) {
+    let (listing, gone) = configured.tell(Some(&TrustDomain::new("test.mesh").unwrap()));
     configured.note_told();
-    Ok((listing, gone.iter().map(ToString::to_string).collect()))
+    (listing, gone.iter().map(ToString::to_string).collect())
 }
 
 fn hear(configured: &mut Configured, part: Part, list: Value) {
@@ -30,8 +38,9 @@ fn policies(listing: &Listing) -> Vec<String> {
     names.collect()
 }
 
+/// Of a service whose instances cannot be called.
 fn nothing() -> Words {
-    Words::new(Vec::new(), Vec::new())
+    Words::new(Vec::new(), vec![crate::names::fault("orders", "it has no port")])
 }
 
 fn all_denied() -> Value {
@@ -43,17 +52,19 @@ fn a_service_that_left_the_catalog_stays_closed() {
     let understood = Understood::default();
     let mut configured = Configured::new(understood.clone(), None);
     configured.note("orders", Some(&nothing()));
+    configured.note("consul", Some(&Words::new(Vec::new(), Vec::new())));
     hear(&mut configured, Part::Intentions, all_denied());
-    assert_eq!(policies(&tell(&mut configured).unwrap().0), ["intentions/orders/allow"]);
+    let told = policies(&tell(&mut configured).0);
+    assert_eq!(told, ["intentions/orders/allow"], "and none of what is no service here");
     configured.note("orders", None);
-    let (listing, gone) = tell(&mut configured).unwrap();
+    let (listing, gone) = tell(&mut configured);
     assert_eq!((policies(&listing), gone), (vec!["intentions/orders/allow".to_owned()], Vec::new()));
     // So it does through the next stream, and until the intention goes.
     let mut configured = Configured::new(understood, None);
     hear(&mut configured, Part::Intentions, all_denied());
-    assert_eq!(policies(&tell(&mut configured).unwrap().0), ["intentions/orders/allow"]);
+    assert_eq!(policies(&tell(&mut configured).0), ["intentions/orders/allow"]);
     hear(&mut configured, Part::Intentions, json!([]));
-    let (listing, gone) = tell(&mut configured).unwrap();
+    let (listing, gone) = tell(&mut configured);
     assert_eq!((policies(&listing), gone), (Vec::new(), vec!["intentions/orders".to_owned()]));
 }
 
@@ -63,14 +74,14 @@ fn what_was_not_told_after_all_is_said_again() {
     let mut configured = Configured::new(Understood::default(), None);
     configured.note("orders", Some(&nothing()));
     hear(&mut configured, Part::Intentions, all_denied());
-    tell(&mut configured).unwrap();
+    tell(&mut configured);
     hear(&mut configured, Part::Intentions, json!([]));
     for _ in 0..2 {
-        let (_, gone) = configured.tell(Some(&trust_domain)).unwrap();
+        let (_, gone) = configured.tell(Some(&trust_domain));
         assert!(configured.is_changed() && gone.len() == 1, "{gone:?}");
     }
     configured.note_told();
-    assert!(!configured.is_changed() && tell(&mut configured).unwrap().1.is_empty());
+    assert!(!configured.is_changed() && tell(&mut configured).1.is_empty());
 }
 
 #[test]
@@ -80,11 +91,11 @@ fn an_entry_that_makes_no_sense_any_more_stays_what_it_was() {
     hear(&mut configured, Part::Intentions, all_denied());
     let router = json!([{ "Name": "web", "Routes": [{ "Destination": { "NumRetries": 3 } }] }]);
     hear(&mut configured, Part::Routers, router);
-    let before = tell(&mut configured).unwrap().0;
+    let before = tell(&mut configured).0;
     hear(&mut configured, Part::Intentions, json!([{ "Name": "*", "Sources": 1 }]));
     hear(&mut configured, Part::Routers, json!([{ "Name": "web", "Routes": 1 }]));
     hear(&mut configured, Part::Defaults, json!([{ "Name": "web", "Protocol": 1 }]));
-    let (now, gone) = tell(&mut configured).unwrap();
+    let (now, gone) = tell(&mut configured);
     assert_eq!(gone, Vec::<String>::new());
     for (origin, words) in &before {
         assert_eq!(now[origin].resources, words.resources, "{origin}");
@@ -94,39 +105,102 @@ fn an_entry_that_makes_no_sense_any_more_stays_what_it_was() {
     assert_eq!(faulty, ["defaults/web", "intentions/*", "route/web"]);
 }
 
+fn pair(key: &str, text: &str) -> Value {
+    let value = data_encoding::BASE64.encode(text.as_bytes());
+    json!([{ "Key": format!("weft/{key}"), "Value": value }])
+}
+
 #[test]
-fn without_a_policy_that_makes_no_sense_nothing_is_told_until_all_did() {
-    let bad = "W1twb2xpY3ldXQpuYW1lID0gMQo="; // [[policy]] name = 1
-    let good = "W1tyb3V0ZV1dCm5hbWUgPSAieCIKc2VydmljZSA9ICJ3ZWIiCg=="; // a route
-    let pair = |key: &str, value: &str| json!([{ "Key": format!("weft/{key}"), "Value": value }]);
-    for (part, broken) in [
-        (Part::Pairs, pair("deny.toml", bad)),
-        (Part::Pairs, json!([{ "Key": "weft/deny.toml", "Value": "-" }])),
-        (Part::Intentions, json!([{ "Name": "web", "Sources": 1 }])),
-        (Part::Intentions, json!([{ "Name": "*", "Sources": 1 }])),
+fn what_may_be_a_policy_and_never_made_sense_is_denied_and_nothing_else_waits_for_it() {
+    let policy = "[[policy]]\nname = 1\ntarget = { service = \"web\" }\naction = \"deny\"\n";
+    for (part, broken, denial) in [
+        (Part::Pairs, pair("deny.toml", policy), "not-understood/kv/deny.toml"),
+        (Part::Pairs, json!([{ "Key": "weft/deny.toml", "Value": "-" }]), "not-understood/kv/deny.toml"),
+        (Part::Intentions, json!([{ "Name": "web", "Sources": 1 }]), "not-understood/intentions/web"),
+        (Part::Intentions, json!([{ "Name": "*", "Sources": 1 }]), "not-understood/intentions/*"),
     ] {
         let understood = Understood::default();
         let mut configured = Configured::new(understood.clone(), None);
         hear(&mut configured, part, broken.clone());
-        let error = tell(&mut configured).unwrap_err();
-        let place = if part == Part::Pairs { "weft/deny.toml" } else { "service-intentions" };
-        let named = match &error {
-            RegistryError::Malformed(why) => why.contains(place) || why.contains("deny.toml"),
-            _ => false,
+        let router = json!([{ "Name": "shop", "Routes": [{ "Destination": { "NumRetries": 3 } }] }]);
+        hear(&mut configured, Part::Routers, router);
+        let keeps = |listing: &Listing| {
+            listing.values().flat_map(|it| &it.faults).filter(|fault| fault.keeps_last_good).count()
         };
-        assert!(named && !configured.is_understood(), "{error}");
-        // Who understood all of it once leaves out what makes no sense, and only that.
+        // Again and again, also through the next stream.
+        for _ in 0..2 {
+            let (listing, _) = tell(&mut configured);
+            assert_eq!((policies(&listing), keeps(&listing)), (vec![denial.to_owned()], 1), "{listing:?}");
+            assert!(!listing["route/shop"].resources.is_empty(), "{listing:?}");
+            configured = Configured::new(understood.clone(), None);
+            hear(&mut configured, part, broken.clone());
+        }
+        // Once it was gone, or made sense, it is as with whatever loses its sense.
         hear(&mut configured, part, json!([]));
-        assert!(tell(&mut configured).is_ok());
+        assert_eq!(policies(&tell(&mut configured).0), Vec::<String>::new());
         hear(&mut configured, part, broken);
-        let (listing, _) = tell(&mut configured).unwrap();
-        assert!(listing.values().flat_map(|words| &words.faults).all(|fault| fault.keeps_last_good));
-        assert_eq!(listing.len(), 1);
+        let (listing, _) = tell(&mut configured);
+        assert_eq!((policies(&listing), keeps(&listing)), (Vec::new(), 1), "{listing:?}");
     }
-    // What hubs of this mesh keep there is not ours to read.
-    let mut configured = Configured::new(Understood::default(), None);
-    hear(&mut configured, Part::Pairs, pair("test.mesh/nodes/a", bad));
-    assert!(tell(&mut configured).unwrap().0.is_empty());
-    hear(&mut configured, Part::Pairs, pair("x.toml", good));
-    assert_eq!(tell(&mut configured).unwrap().0.len(), 1);
+}
+
+#[test]
+fn what_made_sense_before_a_restart_stands_after_it() {
+    let scope = Scope::whole(RegistryName::new("consul").unwrap());
+    let now = SystemTime::now();
+    // What an agent has in force that begins with these, and is told of a key with this text.
+    let begin = |origins: Vec<Origin>, text: &str| {
+        let mut merge = Merge::default();
+        let completeness = Some(Completeness::Full);
+        merge.restore(SavedScope { scope: scope.clone(), completeness, committed_at: now, origins }, now);
+        let mut configured = Configured::new(Understood::default(), None);
+        hear(&mut configured, Part::Pairs, pair("deny.toml", text));
+        let listing = tell(&mut configured).0;
+        for event in Told::new(scope.clone()).tell(listing, Completeness::Full, Instant::now()) {
+            merge.apply(event, now);
+        }
+        let policies: Vec<String> =
+            merge.snapshot().partitions[&scope.registry].policies.keys().map(ToString::to_string).collect();
+        let origins = merge.snapshot().scopes[&scope].origins.values();
+        (policies, origins.map(|origin| Origin::clone(origin)).collect::<Vec<_>>())
+    };
+    let good = "[[policy]]\nname = \"mine\"\ntarget = \"mesh\"\naction = \"allow\"\n";
+    let bad = good.replace("\"mine\"", "1");
+    let (policies, disk) = begin(Vec::new(), good);
+    assert_eq!(policies, ["mine"]);
+    let (policies, disk) = begin(disk, &bad);
+    assert_eq!(policies, ["mine"], "its last good words stand");
+    let (policies, _) = begin(disk, &bad);
+    assert_eq!(policies, ["mine"], "and go on standing");
+    let (policies, disk) = begin(Vec::new(), &bad);
+    assert_eq!(policies, ["not-understood/kv/deny.toml"], "nothing is known of it");
+    assert_eq!(begin(disk, good).0, ["mine"]);
+}
+
+#[test]
+fn what_hubs_keep_is_no_configuration() {
+    let told = |key: &str, text: &str| {
+        let mut configured = Configured::new(Understood::default(), None);
+        hear(&mut configured, Part::Pairs, pair(key, text));
+        tell(&mut configured).0.len()
+    };
+    let record = "{\"identities\":[],\"bound\":null}";
+    for (key, text) in [
+        ("test.mesh/whatever", "[[policy]]"),
+        ("other.mesh/tokens/580b", record),
+        ("hubs/test.mesh/nodes/a", record),
+        ("a/b/other.mesh/announced/web.default/http/a", record),
+        ("other.mesh/present/hub-a/0", "[\"a\",\"b\"]"),
+    ] {
+        assert_eq!(told(key, text), 0, "{key}");
+    }
+    for (key, text) in [
+        ("x.toml", "[[route]]\nname = \"x\"\nservice = \"web\"\n"),
+        // Whoever calls his folder so has his policies read all the same.
+        ("other.mesh/nodes/deny.toml", "[[policy]]"),
+        ("other.mesh/mine/580b", record),
+        ("nodes/580b", record),
+    ] {
+        assert_eq!(told(key, text), 1, "{key}");
+    }
 }

@@ -1,0 +1,180 @@
+//! What a text that makes no sense may have been there to deny. Pure.
+//!
+//! Whoever has never known such a text to make sense cannot leave it out: a service might stand open because of a slip. Nor
+//! can everything else wait for it, or one note among the keys would stop a catalog. So the text alone is without effect,
+//! but for what it may have denied, which is denied until it makes sense or is gone: calls of the services and identities
+//! that its policies are for, as far as these can be read, else all calls. What can hold no policy denies nothing: routes,
+//! and a text in which the word "policy" does not even stand.
+
+use toml::Value;
+use weft_core::{
+    identity::SpiffeId,
+    name::{OriginName, RuleName, ServiceName},
+    registry::OriginFault,
+    resource::{Action, Policy, PolicyRule, PolicyTarget, Resource},
+};
+
+use crate::{names, told::Words};
+
+/// The table of policies, and the word that no text with a policy lacks.
+const POLICY: &str = "policy";
+/// The other tables of a file of resources.
+const OTHERS: [&str; 2] = ["route", "service"];
+
+/// What an origin says whose text makes no sense, for these reasons: what it said before stands. Where it never said
+/// anything (`is_doubted`), nor did to whoever is told, what it may have been there to deny is denied.
+#[must_use]
+pub fn words(origin: &OriginName, text: &str, mut faults: Vec<OriginFault>, is_doubted: bool) -> Words {
+    let targets = if is_doubted { targets(text) } else { Vec::new() };
+    let denials = denials(origin, targets);
+    for fault in faults.iter_mut().filter(|_| is_doubted) {
+        fault.message.push_str(&effect(&denials));
+    }
+    Words::new(denials.into_iter().map(Into::into).map(Resource::Policy).collect(), faults)
+}
+
+/// Denies all calls of these.
+#[must_use]
+pub fn denials(origin: &OriginName, targets: Vec<PolicyTarget>) -> Vec<Policy> {
+    let named = targets.into_iter().enumerate().map(|(index, target)| {
+        let word = if index == 0 { "not-understood".to_owned() } else { format!("not-understood-{index}") };
+        let name = names::origin_name(&[&word, origin.as_str()]);
+        Policy {
+            name: RuleName::new(name.as_str()).expect("what names an origin names a rule"),
+            target,
+            action: Action::Deny,
+            rules: vec![PolicyRule { name: RuleName::new("not-understood").ok(), ..PolicyRule::default() }],
+        }
+    });
+    named.collect()
+}
+
+/// What becomes of calls, for a person, as the end of a sentence that says why.
+#[must_use]
+pub fn effect(denials: &[Policy]) -> String {
+    let of = |denial: &Policy| match &denial.target {
+        PolicyTarget::Service(service) => service.to_string(),
+        PolicyTarget::Identity(identity) => identity.to_string(),
+        PolicyTarget::Mesh => "everything".to_owned(),
+    };
+    let denied: Vec<String> = denials.iter().map(of).collect();
+    match denied.is_empty() {
+        true => "; what it said before stands, if anything; mend it or delete it".to_owned(),
+        false => format!(
+            "; what it said before stands; where nothing is known of that, it may be a policy, and calls of {} are denied \
+             until it is mended or deleted",
+            denied.join(", ")
+        ),
+    }
+}
+
+/// What the policies of a text may be for.
+fn targets(text: &str) -> Vec<PolicyTarget> {
+    let Ok(tables) = text.parse::<toml::Table>() else {
+        let may_be = text.to_ascii_lowercase().contains(POLICY);
+        return if may_be { vec![PolicyTarget::Mesh] } else { Vec::new() };
+    };
+    let mut targets = Vec::new();
+    for (key, value) in &tables {
+        match value {
+            Value::Array(policies) if key == POLICY => targets.extend(policies.iter().map(target)),
+            Value::Table(_) if key == POLICY => targets.push(target(value)),
+            // Another word may be this one, misspelt.
+            Value::Array(_) | Value::Table(_) if !OTHERS.contains(&key.as_str()) => {
+                targets.push(PolicyTarget::Mesh);
+            }
+            _ if key == POLICY => targets.push(PolicyTarget::Mesh),
+            _ => {}
+        }
+    }
+    if targets.contains(&PolicyTarget::Mesh) {
+        return vec![PolicyTarget::Mesh];
+    }
+    let mut each = Vec::new();
+    for target in targets {
+        if !each.contains(&target) {
+            each.push(target);
+        }
+    }
+    each
+}
+
+fn target(policy: &Value) -> PolicyTarget {
+    let said = |key: &str| policy.get("target")?.get(key)?.as_str();
+    let service = said("service").and_then(|name| ServiceName::new(name).ok());
+    let identity = said("identity").and_then(|identity| SpiffeId::parse(identity).ok());
+    match (service, identity) {
+        (Some(service), None) => PolicyTarget::Service(service),
+        (None, Some(identity)) => PolicyTarget::Identity(identity),
+        _ => PolicyTarget::Mesh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied(text: &str) -> Vec<String> {
+        let fault = OriginFault { message: "no sense".into(), place: "kv x".into(), keeps_last_good: true };
+        let words = words(&"kv/x".parse().unwrap(), text, vec![fault], true);
+        let policies = words.resources.iter().map(|resource| match resource {
+            Resource::Policy(policy) => {
+                assert!(policy.action == Action::Deny && policy.rules.len() == 1, "{policy:?}");
+                assert!(policy.rules[0].from.is_empty() && policy.rules[0].to.is_empty(), "{policy:?}");
+                (policy.name.to_string(), policy.target.clone())
+            }
+            other => panic!("{other:?}"),
+        });
+        let (names, targets): (Vec<_>, Vec<_>) = policies.unzip();
+        let mut distinct = names.clone();
+        distinct.dedup();
+        assert!(distinct == names && names.iter().all(|name| name.ends_with("kv/x")), "{names:?}");
+        let told = targets.iter().map(|target| match target {
+            PolicyTarget::Service(service) => service.to_string(),
+            PolicyTarget::Identity(identity) => identity.to_string(),
+            PolicyTarget::Mesh => "everything".to_owned(),
+        });
+        let told: Vec<String> = told.collect();
+        assert!(told.iter().all(|it| words.faults[0].message.contains(it)), "{:?}", words.faults);
+        told
+    }
+
+    #[test]
+    fn what_may_be_a_policy_denies_what_that_is_for() {
+        let of = |target: &str| format!("[[policy]]\nname = 1\ntarget = {target}\naction = \"deny\"\n");
+        let (web, db) = (of("{ service = \"web\" }"), of("{ service = \"db.shop\" }"));
+        assert_eq!(denied(&web), ["web.default"]);
+        assert_eq!(denied(&format!("{web}{db}{web}")), ["web.default", "db.shop"]);
+        let identity = "spiffe://a.mesh/ns/default/sa/web";
+        assert_eq!(denied(&of(&format!("{{ identity = \"{identity}\" }}"))), [identity]);
+        for text in [
+            format!("{web}{}", of("\"mesh\"")),
+            of("\"mash\""),
+            of("{ service = \"a b\" }"),
+            of("{ service = \"web\", identity = \"spiffe://a.mesh/ns/default/sa/web\" }"),
+            web.replace("[[policy]]", "[[polcy]]"),
+            "policy = 1\n".into(),
+            "[[Policy]\n".into(),
+            format!("{web}[[route]\n"),
+        ] {
+            assert_eq!(denied(&text), ["everything"], "{text}");
+        }
+        assert_eq!(denied(&web.replace("[[policy]]", "[policy]")), ["web.default"]);
+    }
+
+    #[test]
+    fn what_can_be_no_policy_denies_nothing() {
+        for text in
+            ["hello, this is a note", "", "{\"a\": [1]}", "title = \"notes\"\n", "[[route]]\nname = 1\n"]
+        {
+            assert_eq!(denied(text), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_knew_it_to_make_sense_is_told_no_more_than_that() {
+        let fault = OriginFault { message: "no sense".into(), place: "kv x".into(), keeps_last_good: true };
+        let words = words(&"kv/x".parse().unwrap(), "[[policy]\n", vec![fault.clone()], false);
+        assert_eq!((words.resources.len(), &words.faults[..]), (0, &[fault][..]));
+    }
+}
