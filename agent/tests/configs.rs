@@ -187,6 +187,9 @@ fn the_examples_are_good_and_known_for_what_they_are() {
     assert_eq!(kinds("eureka/weft.toml"), Some(FileKind::Agent));
     let text = SourceFile::new("any", "listen = \"0.0.0.0:1\"\n[ca]\n");
     assert_eq!(kind_of(Path::new("any.toml"), &text), FileKind::Hub);
+    let of = |text: &str| kind_of(Path::new("any.toml"), &SourceFile::new("any.toml", text));
+    assert_eq!(of("listen = \"0.0.0.0:15012\"\n[[registry]]\nkind = \"consul\"\n"), FileKind::Hub);
+    assert_eq!(of("[inbound]\nlisten = \"0.0.0.0:15008\"\n[[registry]]\n"), FileKind::Agent);
 }
 
 #[test]

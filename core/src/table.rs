@@ -18,7 +18,7 @@ pub use access::{
     Authorization, CompiledOperation, CompiledPolicy, CompiledRule, Decision, OWN_TRUST_DOMAIN, PathRule,
 };
 pub use directory::{Directory, Place, Places};
-pub use endpoint::{DISTANCES, EndpointKey, EndpointSet, EndpointState, LazyState, Upstream};
+pub use endpoint::{DISTANCES, EndpointKey, EndpointSet, EndpointState, LazyState, Rank, Upstream};
 pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};
 
 use crate::{

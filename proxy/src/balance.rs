@@ -183,8 +183,7 @@ fn is_eligible(upstream: &Upstream, tried: &Failures, now: u64) -> bool {
 fn first_rank<'a>(set: &'a EndpointSet, tried: &Failures, now: u64) -> Option<&'a Arc<Upstream>> {
     let rank = |upstream: &Upstream| {
         let ejected = upstream.state.ejected_until.load(Relaxed) > now;
-        let Upstream { endpoint, tier, .. } = upstream;
-        (tried.standing(upstream), ejected, endpoint.health, endpoint.weight == 0, *tier)
+        (tried.standing(upstream), ejected, upstream.rank())
     };
     let best = set.all.iter().map(|upstream| rank(upstream)).min()?;
     let of_best = || set.all.iter().filter(|upstream| rank(upstream) == best);

@@ -126,8 +126,8 @@ fn used<'a>(
     for (upstream, set) in all {
         let endpoint = &upstream.endpoint;
         let choice = choices.entry(ptr::from_ref(set)).or_insert_with(|| Choice::of(set, clock));
-        let better = choice.taker.filter(|taker| rank(taker) != rank(upstream));
-        let is_best = choice.taker.is_some_and(|taker| rank(taker) == rank(upstream));
+        let better = choice.taker.filter(|taker| taker.rank() != upstream.rank());
+        let is_best = choice.taker.is_some_and(|taker| taker.rank() == upstream.rank());
         let is_first = choice.first.contains(&Arc::as_ptr(upstream));
         let last_resort = is_best && !(is_first && endpoint.weight > 0);
         let is_called = is_best && ejected_until(upstream) <= clock;
@@ -157,14 +157,9 @@ impl<'a> Choice<'a> {
         let first = set.all.get(..set.first_choice).unwrap_or_default();
         Self {
             first: first.iter().map(Arc::as_ptr).collect(),
-            taker: set.all.iter().filter(takes_calls).min_by_key(|it| rank(it)),
+            taker: set.all.iter().filter(takes_calls).min_by_key(|it| it.rank()),
         }
     }
-}
-
-/// Those that share the calls are alike in this, and come in its order: stand-bys after every tier.
-fn rank(upstream: &Upstream) -> (Health, bool, u8) {
-    (upstream.endpoint.health, upstream.endpoint.weight == 0, upstream.tier)
 }
 
 /// Until when calls to it fail too often, on the clock of milliseconds; 0 for never.

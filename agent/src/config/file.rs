@@ -329,20 +329,21 @@ pub fn kind_of(path: &Path, source: &SourceFile) -> FileKind {
         })
         .collect();
     let holds = |words: &[&str]| headers.iter().any(|header| words.contains(header));
-    let keys = |word: &str| {
-        source.text().lines().any(|line| line.split('=').next().unwrap_or_default().trim() == word)
-    };
+    // An agent has no such key of its own.
+    let mut top = source.text().lines().take_while(|line| !line.trim_start().starts_with('['));
+    let listens = top.any(|line| line.split('=').next().unwrap_or_default().trim() == "listen");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if holds(&["service", "route", "policy"]) {
         FileKind::Mesh
-    } else if name.starts_with("hub") || holds(&["ca", "store", "announcements"]) {
+    } else if name.starts_with("hub")
+        || holds(&["ca", "store", "announcements"])
+        || (listens && !holds(&["workload", "inbound"]))
+    {
         FileKind::Hub
     } else if name.starts_with("weft")
         || holds(&["workload", "registry", "admin", "inbound", "identity", "hub", "limits", "eureka_api"])
     {
         FileKind::Agent
-    } else if keys("listen") {
-        FileKind::Hub
     } else {
         FileKind::Mesh
     }

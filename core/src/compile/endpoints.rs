@@ -16,7 +16,7 @@ use crate::{
     diagnostic::Diagnostic,
     name::{InstanceName, PortName, RegistryName, ServiceKey},
     resource::{Endpoint, Health, TlsMode},
-    table::{EndpointKey, EndpointSet, LazyState, Upstream},
+    table::{EndpointKey, EndpointSet, LazyState, Rank, Upstream},
 };
 
 /// Upstreams of the table in force, by what makes an endpoint the same one; its address is compared where it is used.
@@ -84,7 +84,7 @@ pub(super) fn sets(
         diagnostics.extend(candidates::contradictions(group));
     }
     found.sort_by(|a, b| {
-        let by = |it: &Candidate| (it.endpoint.health, it.endpoint.weight == 0, it.tier);
+        let by = |it: &Candidate| Rank::of(&it.endpoint, it.tier);
         (&a.port, by(a), &a.endpoint.instance, a.rank).cmp(&(&b.port, by(b), &b.endpoint.instance, b.rank))
     });
     let ports = found.chunk_by(|a, b| a.port == b.port);
@@ -122,12 +122,11 @@ fn keep_if_same(
     }
 }
 
-/// `all` is sorted by health, then stand-bys last, then by tier.
+/// `all` is sorted by rank.
 fn endpoint_set(all: Vec<Arc<Upstream>>) -> EndpointSet {
-    let rank = |upstream: &Arc<Upstream>| (upstream.endpoint.weight == 0, upstream.tier);
-    let best = all.first().map(rank);
+    let best = all.first().map(|upstream| upstream.rank());
     let is_first = |upstream: &Arc<Upstream>| {
-        upstream.endpoint.health == Health::Healthy && Some(rank(upstream)) == best
+        upstream.endpoint.health == Health::Healthy && Some(upstream.rank()) == best
     };
     let first_choice = all.partition_point(is_first);
     let weights = || all[..first_choice].iter().map(|upstream| upstream.endpoint.weight);

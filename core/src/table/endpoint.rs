@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use crate::{
     name::{InstanceName, PortName, RegistryName, ServiceKey},
-    resource::{Address, Endpoint},
+    resource::{Address, Endpoint, Health},
 };
 
 /// What makes two endpoints of successive tables the same one: registry, service, port, instance and address.
@@ -85,10 +85,33 @@ pub struct Upstream {
     pub state: LazyState,
 }
 
+/// When an endpoint is called: those of the lowest rank share the calls. Its health decides first, then whether it only stands
+/// by, then how near it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    health: Health,
+    is_stand_by: bool,
+    tier: u8,
+}
+
+impl Rank {
+    /// The rank of an endpoint with so many better tiers.
+    #[must_use]
+    pub fn of(endpoint: &Endpoint, tier: u8) -> Self {
+        Self { health: endpoint.health, is_stand_by: endpoint.weight == 0, tier }
+    }
+}
+
 /// How many tiers the endpoints of one registry have: in the caller's zone, in its region, elsewhere.
 pub const DISTANCES: u8 = 3;
 
 impl Upstream {
+    /// When it is called.
+    #[must_use]
+    pub fn rank(&self) -> Rank {
+        Rank::of(&self.endpoint, self.tier)
+    }
+
     /// Whether its registry comes before that of `other` for the service, rather than that it is nearer.
     #[must_use]
     pub fn is_preferred_to(&self, other: &Self) -> bool {

@@ -21,8 +21,8 @@ pub(super) struct Connection {
     /// Since when it has been.
     up_since: Option<Instant>,
     down_since: Option<SystemTime>,
-    /// Whether it goes on elsewhere, or lists anew, and has said nothing since.
-    goes_on: bool,
+    /// Whether it lists anew, where it is now, and has said nothing since.
+    lists_anew: bool,
     error: Option<String>,
     /// When it was lost, of late.
     lost_at: VecDeque<Instant>,
@@ -61,7 +61,7 @@ impl Connection {
     /// It said something.
     pub(super) fn is_heard(&mut self, registry: &RegistryName) {
         let up_since = *self.up_since.get_or_insert_with(Instant::now);
-        (self.down_since, self.goes_on) = (None, false);
+        (self.down_since, self.lists_anew) = (None, false);
         if self.flapping.is_some() && up_since.elapsed() < STEADY {
             return;
         }
@@ -75,16 +75,15 @@ impl Connection {
     /// anew what was lost, is no outage before that fails too.
     pub(super) fn is_lost(&mut self, registry: &RegistryName, error: &RegistryError, now: SystemTime) {
         let was_up = self.is_up();
-        if was_up && !std::mem::replace(&mut self.goes_on, true) {
-            match error {
-                RegistryError::Moved(_) => {
-                    return tracing::info!(%registry, reason = %error, "it is followed elsewhere");
-                }
-                RegistryError::Gap(_) => {
-                    return tracing::debug!(%registry, reason = %error, "it is listed anew");
-                }
-                _ => {}
+        match error {
+            RegistryError::Moved(_) if was_up => {
+                self.lists_anew = false;
+                return tracing::info!(%registry, reason = %error, "it is followed elsewhere");
             }
+            RegistryError::Gap(_) if was_up && !std::mem::replace(&mut self.lists_anew, true) => {
+                return tracing::debug!(%registry, reason = %error, "it is listed anew");
+            }
+            _ => {}
         }
         if was_up || self.error.is_none() {
             self.tell(registry, error);
@@ -164,6 +163,9 @@ mod tests {
             connection.is_lost(&registry, &gap, SystemTime::UNIX_EPOCH);
             assert!(connection.is_up() && connection.error().is_none());
         }
+        connection.is_lost(&registry, &RegistryError::Moved("b goes on".into()), SystemTime::UNIX_EPOCH);
+        connection.is_lost(&registry, &gap, SystemTime::UNIX_EPOCH);
+        assert!(connection.is_up() && connection.error().is_none(), "who moves may list anew there");
         connection.is_lost(&registry, &gap, SystemTime::UNIX_EPOCH);
         assert!(!connection.is_up() && connection.error().is_some_and(|error| error.contains("forgotten")));
     }
