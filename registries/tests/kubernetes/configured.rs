@@ -251,7 +251,9 @@ async fn without_the_right_to_write(kubernetes: &Kubernetes, whole: &Path) {
     let told = |view: &View<'_>| {
         let origins = view.seen.snapshot.scopes.values().flat_map(|state| state.origins.values());
         let mut faults = origins.flat_map(|origin| origin.faults.iter());
-        faults.any(|fault| fault.place.contains("conditions") && fault.message.contains("patch meshroutes"))
+        faults.any(|fault| {
+            fault.place.contains("conditions") && fault.message.contains("patch the status of meshroutes")
+        })
     };
     follower.until("that it cannot be written", SOON, told).await.unwrap();
 }

@@ -112,7 +112,7 @@ fn pair(key: &str, text: &str) -> Value {
 
 #[test]
 fn what_may_be_a_policy_and_never_made_sense_is_denied_and_nothing_else_waits_for_it() {
-    let policy = "[[policy]]\nname = 1\ntarget = { service = \"web\" }\naction = \"deny\"\n";
+    let policy = "[[policy]]\nname = \"x\"\ntarget = { service = \"web\" }\naction = 1\n";
     for (part, broken, denial) in [
         (Part::Pairs, pair("deny.toml", policy), "not-understood/kv/deny.toml"),
         (Part::Pairs, json!([{ "Key": "weft/deny.toml", "Value": "-" }]), "not-understood/kv/deny.toml"),

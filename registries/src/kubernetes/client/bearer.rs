@@ -39,12 +39,17 @@ pub(super) struct TokenFile {
 impl Bearer {
     /// The file that a user of a kubeconfig names, where nothing stands there that comes before it; it stands there no more
     /// then.
-    pub(super) fn file(user: &mut AuthInfo) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Says why it holds no token.
+    pub(super) async fn file(user: &mut AuthInfo) -> Result<Option<Self>, RegistryError> {
         let has_password = user.username.is_some() && user.password.is_some();
         let stands = user.auth_provider.is_some() || has_password || user.token.is_some();
-        let path = user.token_file.take_if(|_| !stands)?;
+        let Some(path) = user.token_file.take_if(|_| !stands) else { return Ok(None) };
         let file = Credential::File(PathBuf::from(path));
-        Some(Self::File(Arc::new(TokenFile { file, held: Mutex::default() })))
+        let file = TokenFile { file, held: Mutex::default() };
+        file.token().await?;
+        Ok(Some(Self::File(Arc::new(file))))
     }
 
     /// Shows the token with a question, where there is one.

@@ -98,7 +98,7 @@ fn client(access: &Access) -> Result<Client, RegistryError> {
     match Plugin::of(&config.auth_info) {
         Some(plugin) => Handle::current().block_on(Renewed::new(config, proxy, plugin)).map(Client::renewed),
         None => {
-            let bearer = Bearer::file(&mut config.auth_info);
+            let bearer = Handle::current().block_on(Bearer::file(&mut config.auth_info))?;
             stack(&config, proxy.as_ref(), bearer).map(Client::made)
         }
     }

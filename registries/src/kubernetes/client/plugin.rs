@@ -50,11 +50,15 @@ pub(super) struct Plugin {
     turn: Arc<Turn<Asked>>,
 }
 
-/// When one was asked last, and why that came to nothing if it did.
+/// When one was asked last, and what came of it.
 #[derive(Default)]
-struct Asked {
-    ended: Option<Instant>,
-    failed: Option<RegistryError>,
+struct Asked(Option<(Instant, Result<Held, RegistryError>)>);
+
+impl Asked {
+    /// What came of it, if that was after this moment.
+    fn since(&self, moment: Instant) -> Option<&Result<Held, RegistryError>> {
+        self.0.as_ref().filter(|(ended, _)| *ended > moment).map(|(_, said)| said)
+    }
 }
 
 /// What one said.
@@ -134,7 +138,7 @@ impl Plugin {
         let this = self.clone();
         if let Some(held) = self.held(Duration::ZERO) {
             if let Ok(turn) = self.turn.clone().try_lock_owned()
-                && turn.ended.is_none_or(|ended| ended.elapsed() >= REST)
+                && turn.0.as_ref().is_none_or(|(ended, _)| ended.elapsed() >= REST)
             {
                 tokio::spawn(async move { this.renew(turn).await });
             }
@@ -143,14 +147,11 @@ impl Plugin {
         let waits_since = Instant::now();
         let asked = tokio::spawn(async move {
             let turn = this.turn.clone().lock_owned().await;
-            match this.held(Duration::ZERO) {
-                Some(held) => Ok(held),
-                // Whoever was asked meanwhile was asked for all who waited.
-                None if turn.ended > Some(waits_since) => turn
-                    .failed
-                    .clone()
-                    .map_or_else(|| Err(denied("the credential plugin gave what had expired already")), Err),
-                None => this.renew(turn).await,
+            match (this.held(Duration::ZERO), turn.since(waits_since).cloned()) {
+                (Some(held), _) => Ok(held),
+                // Who was asked meanwhile was asked for all who waited. Clocks differ: what has expired by ours may hold.
+                (None, Some(said)) => said,
+                (None, None) => this.renew(turn).await,
             }
         });
         asked
@@ -169,10 +170,11 @@ impl Plugin {
             let name = quoted(self.exec.command.as_deref().unwrap_or_default());
             denied(&format!("the credential plugin {name} {why}"))
         });
-        *turn = Asked { ended: Some(Instant::now()), failed: said.as_ref().err().cloned() };
-        let said = said?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(said.clone());
-        Ok(said)
+        *turn = Asked(Some((Instant::now(), said.clone())));
+        if let Ok(held) = &said {
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held.clone());
+        }
+        said
     }
 
     /// Asks it once.
