@@ -16,6 +16,8 @@ use weft_core::{
 
 use crate::{names, told::Words};
 
+/// What the rule is called that denies all.
+const NOT_UNDERSTOOD: &str = "not-understood";
 /// The table of policies, and the word that no text with a policy lacks.
 const POLICY: &str = "policy";
 /// The other tables of a file of resources.
@@ -24,34 +26,41 @@ const OTHERS: [&str; 2] = ["route", "service"];
 /// What an origin says whose text makes no sense, for these reasons: what it said before stands. Where it never said
 /// anything (`is_doubted`), nor did to whoever is told, what it may have been there to deny is denied.
 #[must_use]
-pub fn words(origin: &OriginName, text: &str, mut faults: Vec<OriginFault>, is_doubted: bool) -> Words {
-    let targets = if is_doubted { targets(text) } else { Vec::new() };
-    let denials = denials(origin, targets);
-    for fault in faults.iter_mut().filter(|_| is_doubted) {
+pub fn words(origin: &OriginName, text: &str, faults: Vec<OriginFault>, is_doubted: bool) -> Words {
+    denying(origin, is_doubted.then(|| targets(text)), faults)
+}
+
+/// The same of something of which no text is there: what it may have been there to deny, where nobody has ever known it to
+/// make sense.
+#[must_use]
+pub fn denying(
+    origin: &OriginName,
+    doubted: Option<Vec<PolicyTarget>>,
+    mut faults: Vec<OriginFault>,
+) -> Words {
+    let Some(targets) = doubted else { return Words::new(Vec::new(), faults) };
+    let denials: Vec<Policy> = targets.into_iter().enumerate().map(|it| named(origin, it)).collect();
+    for fault in &mut faults {
         fault.message.push_str(&effect(&denials));
     }
     Words::new(denials.into_iter().map(Into::into).map(Resource::Policy).collect(), faults)
 }
 
-/// Denies all calls of these.
+fn named(origin: &OriginName, (index, target): (usize, PolicyTarget)) -> Policy {
+    let word = if index == 0 { NOT_UNDERSTOOD.to_owned() } else { format!("{NOT_UNDERSTOOD}-{index}") };
+    let name = names::origin_name(&[&word, origin.as_str()]);
+    denial(RuleName::new(name.as_str()).expect("what names an origin names a rule"), target)
+}
+
+/// Denies all calls of whom a policy is for that makes no sense.
 #[must_use]
-pub fn denials(origin: &OriginName, targets: Vec<PolicyTarget>) -> Vec<Policy> {
-    let named = targets.into_iter().enumerate().map(|(index, target)| {
-        let word = if index == 0 { "not-understood".to_owned() } else { format!("not-understood-{index}") };
-        let name = names::origin_name(&[&word, origin.as_str()]);
-        Policy {
-            name: RuleName::new(name.as_str()).expect("what names an origin names a rule"),
-            target,
-            action: Action::Deny,
-            rules: vec![PolicyRule { name: RuleName::new("not-understood").ok(), ..PolicyRule::default() }],
-        }
-    });
-    named.collect()
+pub fn denial(name: RuleName, target: PolicyTarget) -> Policy {
+    let rule = PolicyRule { name: RuleName::new(NOT_UNDERSTOOD).ok(), ..PolicyRule::default() };
+    Policy { name, target, action: Action::Deny, rules: vec![rule] }
 }
 
 /// What becomes of calls, for a person, as the end of a sentence that says why.
-#[must_use]
-pub fn effect(denials: &[Policy]) -> String {
+fn effect(denials: &[Policy]) -> String {
     let of = |denial: &Policy| match &denial.target {
         PolicyTarget::Service(service) => service.to_string(),
         PolicyTarget::Identity(identity) => identity.to_string(),

@@ -269,15 +269,11 @@ impl Configuration {
             let words = listing.entry(origin).or_insert_with(|| Words::new(Vec::new(), Vec::new()));
             words.faults.push(fault);
         } else {
-            let mut fault = OriginFault { keeps_last_good: true, ..fault };
+            let fault = OriginFault { keeps_last_good: true, ..fault };
             let may_deny = matches!(part, Part::Intentions | Part::Pairs) && is_doubted(&origin);
             let targets = may_deny.then(|| vec![destination(part, name)]);
-            let denials = withheld::denials(&origin, targets.unwrap_or_default());
-            if may_deny {
-                fault.message.push_str(&withheld::effect(&denials));
-            }
-            let denials = denials.into_iter().map(Into::into).map(Resource::Policy).collect();
-            listing.insert(origin, Words::new(denials, vec![fault]));
+            let words = withheld::denying(&origin, targets, vec![fault]);
+            listing.insert(origin, words);
         }
     }
 }

@@ -16,13 +16,14 @@ use weft_core::{
     identity::{SpiffeId, TrustDomain},
     name::{RuleName, ServiceName},
     registry::OriginFault,
-    resource::{Action, Policy, PolicyRule, PolicyTarget, Resource, Route},
+    resource::{Policy, PolicyTarget, Resource, Route},
 };
 
 use super::{
     compact::Key,
     objects::{Condition, Configured, Kind, Meta, Place},
 };
+use crate::withheld;
 
 /// The condition that says whether an object counts as it is written.
 pub(super) const ACCEPTED: &str = "Accepted";
@@ -431,12 +432,7 @@ fn denial(spec: &RawValue, name: String, namespace: &str, ground: &Ground<'_>) -
         // Whom else it is for cannot be read.
         identity.map_or(PolicyTarget::Mesh, PolicyTarget::Identity)
     };
-    Some(Policy {
-        name: RuleName::new(&name).ok()?,
-        target,
-        action: Action::Deny,
-        rules: vec![PolicyRule { name: RuleName::new("not-understood").ok(), ..PolicyRule::default() }],
-    })
+    Some(withheld::denial(RuleName::new(&name).ok()?, target))
 }
 
 fn at(place: &str, message: String, keeps_last_good: bool) -> OriginFault {

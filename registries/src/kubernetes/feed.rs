@@ -43,7 +43,7 @@ use super::{
     objects::{Line, Mark, Object, Place, Status, Unreadable},
 };
 use crate::http_client::jittered;
-use last_said::LastSaid;
+use last_said::{Doubt, LastSaid};
 pub(super) use refusals::MAX_REST;
 use refusals::Refusals;
 
@@ -134,10 +134,7 @@ struct Following {
     refusals: Option<Refusals>,
     /// Whether it was told that the server is away.
     away: bool,
-    /// Whether the server may have gone back in time since it was last heard.
-    doubted: bool,
-    /// Whether it was away since, so that its versions may have passed those that were read.
-    was_away: bool,
+    doubt: Doubt,
     last_said: LastSaid,
 }
 
@@ -155,11 +152,11 @@ impl State {
     /// Whether it can be put once more after such a refusal. Who has nothing yet begins again without a server, and who
     /// has something goes on with it. A server that was away knows last of all who may do what: what it denies then is part
     /// of its outage.
-    fn outlives(&self, error: &RegistryError, was_away: bool) -> bool {
+    fn outlives(&self, error: &RegistryError, doubt: Doubt) -> bool {
         match error {
             RegistryError::Overloaded(_) => true,
             RegistryError::Unreachable(_) => matches!(self, Self::At(_)),
-            RegistryError::Denied(_) => was_away && matches!(self, Self::At(_)),
+            RegistryError::Denied(_) => doubt > Doubt::None && matches!(self, Self::At(_)),
             _ => false,
         }
     }
@@ -175,8 +172,7 @@ impl Feed {
             brief: 0,
             refusals: None,
             away: false,
-            doubted: false,
-            was_away: false,
+            doubt: Doubt::None,
             last_said: LastSaid::default(),
         };
         futures_util::stream::unfold(following, |mut following| async move {
@@ -245,7 +241,7 @@ impl Following {
             let done = match state {
                 State::Begin => {
                     words.push(Word::Listing);
-                    (self.doubted, self.was_away) = (false, false);
+                    self.doubt = Doubt::None;
                     self.begin().await
                 }
                 State::Page(token) => self.page(token, &mut words).await,
@@ -266,9 +262,9 @@ impl Following {
                     State::Begin
                 }
                 Err(refusal) => {
-                    let again = asked.filter(|asked| asked.outlives(&refusal.error, self.doubted));
+                    let again = asked.filter(|asked| asked.outlives(&refusal.error, self.doubt));
                     let Some(again) = again else { return Err(refusal.error) };
-                    self.doubt(&refusal.error);
+                    self.note_away(&refusal.error);
                     self.rest(refusal, &mut words)?;
                     again
                 }
@@ -280,9 +276,10 @@ impl Following {
         }
     }
 
-    fn doubt(&mut self, error: &RegistryError) {
-        self.was_away |= matches!(error, RegistryError::Unreachable(_));
-        self.doubted |= self.was_away;
+    fn note_away(&mut self, error: &RegistryError) {
+        if matches!(error, RegistryError::Unreachable(_)) {
+            self.doubt = Doubt::Away;
+        }
     }
 
     /// The server is away, or wants rest: it is asked again later. An error when that goes on for too long.
@@ -335,10 +332,10 @@ impl Following {
         if self.brief > 0 {
             sleep(jittered(Duration::from_millis(200) * self.brief)).await;
         }
-        if self.doubted && self.went_back(&version).await? {
+        if self.doubt > Doubt::None && self.went_back(&version).await? {
             return Ok(State::Begin);
         }
-        (self.doubted, self.was_away) = (false, false);
+        self.doubt = Doubt::None;
         self.open(Some(version)).await
     }
 
@@ -348,7 +345,8 @@ impl Following {
         let asked = Feed { selector: self.last_said.asked_by(&self.feed.selector), ..self.feed.clone() };
         let page = self.client.page(&what, asked.list(&what, 1, None)?).await?;
         let answer = page.read()?;
-        let is_another = || self.was_away && !self.last_said.holds_in(&answer, self.feed.place.kind);
+        let is_another =
+            || self.doubt == Doubt::Away && !self.last_said.holds_in(&answer, self.feed.place.kind);
         Ok(is_older(&answer.metadata.resource_version, version) || is_another())
     }
 
@@ -387,7 +385,9 @@ impl Following {
         };
         let Some(line) = line else {
             let brief = self.was_brief(&open);
-            self.doubted |= Instant::now() + GRACE < open.ends;
+            if Instant::now() + GRACE < open.ends {
+                self.doubt = self.doubt.max(Doubt::Cut);
+            }
             let Some(version) = open.version else {
                 return Err(RegistryError::Unreachable(format!("{what}: it ended within the list")));
             };
@@ -417,8 +417,8 @@ impl Following {
     ) -> Result<State, RegistryError> {
         self.was_brief(open);
         match &open.version {
-            Some(version) if State::At(version.clone()).outlives(&error, self.doubted) => {
-                self.doubt(&error);
+            Some(version) if State::At(version.clone()).outlives(&error, self.doubt) => {
+                self.note_away(&error);
                 self.rest(error.into(), words)?;
                 Ok(State::At(version.clone()))
             }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
 use tokio::time;
+use tracing::subscriber::DefaultGuard;
 use weft_core::{
     registry::{LocalInstance, Registry, RegistryError},
     resource::{AppProtocol, Endpoint, Health, ServicePort, TlsMode},
@@ -28,9 +29,15 @@ async fn of_several_hubs_an_outage_is_one_warning_too() {
     outage_of(2).await;
 }
 
-async fn outage_of(hubs: usize) {
+/// Hears all that this thread logs, for as long as the guard is held.
+fn listening() -> (Arc<Said>, DefaultGuard) {
     let said = Arc::new(Said::default());
-    let _guard = tracing::subscriber::set_default(said.clone());
+    let guard = tracing::subscriber::set_default(said.clone());
+    (said, guard)
+}
+
+async fn outage_of(hubs: usize) {
+    let (said, _guard) = listening();
     let mesh = Mesh::new();
     let mut addresses = Vec::new();
     for _ in 0..hubs {
@@ -83,8 +90,7 @@ async fn tries_without_a_warning(said: &Said) {
 
 #[tokio::test]
 async fn who_begins_to_follow_while_the_hub_is_away_is_told_and_nobody_else_warns() {
-    let said = Arc::new(Said::default());
-    let _guard = tracing::subscriber::set_default(said.clone());
+    let (said, _guard) = listening();
     let mesh = Mesh::new();
     let link = mesh.link(&mesh.hub().await.close().await);
     // It was tried before anybody could say that he follows.
@@ -96,8 +102,7 @@ async fn who_begins_to_follow_while_the_hub_is_away_is_told_and_nobody_else_warn
 
 #[tokio::test]
 async fn a_hub_that_is_lost_between_two_watches_is_told_to_the_next_and_nobody_else_warns() {
-    let said = Arc::new(Said::default());
-    let _guard = tracing::subscriber::set_default(said.clone());
+    let (said, _guard) = listening();
     let (hub, link, mut stream) = linked().await;
     let registry = registry(&link);
     {
@@ -116,8 +121,7 @@ async fn a_hub_that_is_lost_between_two_watches_is_told_to_the_next_and_nobody_e
 
 #[tokio::test]
 async fn who_follows_a_hub_that_is_lost_is_told_and_it_is_not_warned_of_twice() {
-    let said = Arc::new(Said::default());
-    let _guard = tracing::subscriber::set_default(said.clone());
+    let (said, _guard) = listening();
     let (hub, link, mut stream) = linked().await;
     let registry = registry(&link);
     let following = tokio::spawn(async move { registry.watch(scope(), None).next().await });
@@ -134,8 +138,7 @@ async fn who_follows_a_hub_that_is_lost_is_told_and_it_is_not_warned_of_twice() 
 
 #[tokio::test]
 async fn who_follows_is_told_that_the_next_hub_goes_on_and_nobody_is_warned() {
-    let said = Arc::new(Said::default());
-    let _guard = tracing::subscriber::set_default(said.clone());
+    let (said, _guard) = listening();
     let mesh = Mesh::new();
     let (mut first, mut second) = (mesh.hub().await, mesh.hub().await);
     let link = mesh.link_to(&[&first.address, &second.address]);

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use weft_core::resource::Action;
+
 use super::*;
 
 fn ground(domain: &TrustDomain) -> Ground<'_> {

@@ -4,6 +4,16 @@
 use super::{Selector, Word, is_older};
 use crate::kubernetes::objects::{Kind, List};
 
+/// Whether the server may have gone back in time since it was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    None,
+    /// A watch was cut: another server may answer, at an earlier version.
+    Cut,
+    /// It was away: its versions may even have passed those that were read.
+    Away,
+}
+
 /// What was said last of the objects of a feed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum LastSaid {
