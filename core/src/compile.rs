@@ -60,8 +60,8 @@ pub struct CompileConfig {
     pub workloads: Vec<Arc<Workload>>,
     /// Where this process runs: the nearest endpoints are those of the same zone. Unknown, nothing is near.
     pub locality: Locality,
-    /// Registries whose services are not there yet: one that ranks before them has yet to say what it has for the first
-    /// time, and may have the name. Their policies count.
+    /// Registries whose services nobody may call yet: one that ranks before them has yet to say what it has for the first
+    /// time, and may have the name. Their names are nobody else's meanwhile, and their policies count.
     pub held: Vec<RegistryName>,
 }
 
@@ -141,19 +141,19 @@ impl Compiler {
         if !everything && !workloads_changed && changes.is_empty() {
             return self.table.clone();
         }
-        let snapshot = &*snapshot.without_services_of(&self.config.held);
+        let callable = &*snapshot.holding_back(&self.config.held);
         if !access::ranked(snapshot, &self.config.precedence).eq(&self.ranked) {
             self.ranked = access::ranked(snapshot, &self.config.precedence).cloned().collect();
         }
         let bare_names_anew = everything || (workloads_changed && self.choose_namespaces());
         if everything {
-            self.compile_everything(snapshot);
+            self.compile_everything(callable);
         } else {
             let changed = changes.services.iter();
-            let keys: BTreeSet<_> = changed.flat_map(|key| self.concerned(snapshot, key)).collect();
+            let keys: BTreeSet<_> = changed.flat_map(|key| self.concerned(callable, key)).collect();
             let routes = keys.iter().filter_map(|key| self.units.get(key)).flat_map(|unit| &unit.routes);
             let routes = routes.map(|route| (route.key(), route.clone())).collect();
-            self.compile_services(snapshot, &keys, &Kept { states: None, routes });
+            self.compile_services(callable, &keys, &Kept { states: None, routes });
         }
         if bare_names_anew {
             self.fill_bare_names();

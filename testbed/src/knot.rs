@@ -33,6 +33,7 @@ pub struct Knot {
     port: Port,
     process: Process,
     serial: AtomicU32,
+    denials_hold: AtomicU32,
     records: Mutex<String>,
     scratch: Scratch,
 }
@@ -48,7 +49,7 @@ impl Knot {
         let port = Port::free()?;
         let configuration = configuration(&scratch, &port, true);
         let path = scratch.write("knot.conf", configuration)?;
-        scratch.write("test.zone", zone(1, records))?;
+        scratch.write("test.zone", zone(1, 1, records))?;
         let mut command = Command::new(home.program("knotd"));
         command.arg("-c").arg(&path);
         let process = scratch.start("knotd", command)?;
@@ -57,6 +58,7 @@ impl Knot {
             port,
             process,
             serial: AtomicU32::new(1),
+            denials_hold: AtomicU32::new(1),
             records: Mutex::new(records.to_owned()),
             scratch,
         };
@@ -71,7 +73,7 @@ impl Knot {
     }
 
     /// Writes all records of the zone `test.` anew, a line each, such as `web A 10.0.0.1`. They hold for a second where
-    /// they do not say for how long, and so do denials. Returns when they are in force.
+    /// they do not say for how long, and so do denials (see [`Knot::deny_for`]). Returns when they are in force.
     ///
     /// # Errors
     ///
@@ -79,8 +81,13 @@ impl Knot {
     pub fn set(&self, records: &str) -> Result<(), Error> {
         let serial = self.serial.fetch_add(1, Ordering::SeqCst) + 1;
         records.clone_into(&mut held(&self.records));
-        self.scratch.write("test.zone", zone(serial, records))?;
+        self.write_zone(serial, records)?;
         self.control(&["-b", "zone-reload", "test."]).map(drop)
+    }
+
+    /// For how many seconds it holds that there is no such record, from the next [`Knot::set`] on.
+    pub fn deny_for(&self, seconds: u32) {
+        self.denials_hold.store(seconds, Ordering::SeqCst);
     }
 
     /// Loses the zone: it fails (`SERVFAIL`) until [`Knot::set`].
@@ -133,9 +140,14 @@ impl Knot {
     /// [`Error::NotReady`], [`Error::System`].
     pub fn restart(&self) -> Result<(), Error> {
         let serial = self.serial.load(Ordering::SeqCst);
-        self.scratch.write("test.zone", zone(serial, &held(&self.records)))?;
+        self.write_zone(serial, &held(&self.records))?;
         self.process.start_again()?;
         self.await_ready()
+    }
+
+    fn write_zone(&self, serial: u32, records: &str) -> Result<(), Error> {
+        let denials_hold = self.denials_hold.load(Ordering::SeqCst);
+        self.scratch.write("test.zone", zone(serial, denials_hold, records)).map(drop)
     }
 
     fn await_ready(&self) -> Result<(), Error> {
@@ -168,8 +180,10 @@ fn configuration(scratch: &Scratch, port: &Port, has_zone: bool) -> String {
     )
 }
 
-fn zone(serial: u32, records: &str) -> String {
+/// Denials hold as long as the `SOA` does, and its last number at most (RFC 2308 §5).
+fn zone(serial: u32, denials_hold: u32, records: &str) -> String {
     format!(
-        "$ORIGIN test.\n$TTL 1\n@ SOA ns hostmaster {serial} 60 60 600 1\n@ NS ns\nns A 127.0.0.1\n{records}\n"
+        "$ORIGIN test.\n$TTL 1\n@ {denials_hold} SOA ns hostmaster {serial} 60 60 600 {denials_hold}\n@ NS ns\n\
+         ns A 127.0.0.1\n{records}\n"
     )
 }

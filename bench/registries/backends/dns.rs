@@ -1,10 +1,12 @@
 //! DNS: names are listed in the agent's file, so that file grows with the zone. What is asked again and again is up to the
-//! zone's own times: a minute for what rests, a second for what is changed.
+//! zone's own times: a minute for what rests, and for what it denies; a second for what is changed.
 
 use std::{
     fmt::Write,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
+    thread::sleep,
+    time::Duration,
 };
 
 use weft_testbed::{Home, Knot};
@@ -15,7 +17,7 @@ use crate::{
     probe::{Applications, Sign},
 };
 
-/// For how many seconds the addresses of a service hold.
+/// For how many seconds the addresses of a service hold, and that it has none of the other family.
 const TTL: u32 = 60;
 
 pub(super) struct Bed {
@@ -24,7 +26,9 @@ pub(super) struct Bed {
 }
 
 pub(super) fn start(home: &Home) -> anyhow::Result<Bed> {
-    Ok(Bed { knot: Knot::start(home, "")?, services: AtomicUsize::new(0) })
+    let knot = Knot::start(home, "")?;
+    knot.deny_for(TTL);
+    Ok(Bed { knot, services: AtomicUsize::new(0) })
 }
 
 impl Bed {
@@ -74,7 +78,10 @@ impl Backend for Bed {
     }
 
     fn roll(&self, services: usize) -> anyhow::Result<()> {
-        self.write(services, true, None)
+        self.write(services, true, None)?;
+        // Until whoever asked last before it asks again, a tenth of the time later at most.
+        sleep(Duration::from_secs(TTL.into()).mul_f64(1.1));
+        Ok(())
     }
 
     fn traffic(&self) -> anyhow::Result<Traffic> {

@@ -10,19 +10,23 @@
 //! An instance that nobody can call is none here: it proves nothing.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use imbl::OrdMap;
+
 use super::{
     Merge,
-    snapshot::{Partition, ServiceEntry},
+    snapshot::{Partition, ServiceEntry, Snapshot},
 };
 use crate::{
     identity::SpiffeId,
     name::{RegistryName, ServiceKey},
     resource::Service,
+    table::SharedMap,
 };
 
 /// For how long the names of a service whose last instance is gone stay its own.
@@ -59,11 +63,7 @@ impl Partition {
         let left = was.filter(|was| was.can_be_called());
         let before = self.departed.get(&key.service);
         let identities = match (left, before) {
-            (Some(was), _) => {
-                let called = was.endpoints.iter().filter(|endpoint| endpoint.can_be_called());
-                let proved = called.filter(|endpoint| endpoint.is_mutual());
-                proved.filter_map(|endpoint| endpoint.identity.clone()).collect()
-            }
+            (Some(was), _) => proved(was),
             (None, Some(before)) => before.identities.clone(),
             (None, None) => BTreeSet::new(),
         };
@@ -85,6 +85,40 @@ impl Partition {
             }
             None => drop(self.departed.remove(&key.service)),
         }
+    }
+}
+
+/// Whom the endpoints of a service prove to be.
+fn proved(entry: &ServiceEntry) -> BTreeSet<SpiffeId> {
+    let called = entry.endpoints.iter().filter(|endpoint| endpoint.can_be_called());
+    let proved = called.filter(|endpoint| endpoint.is_mutual());
+    proved.filter_map(|endpoint| endpoint.identity.clone()).collect()
+}
+
+impl Snapshot {
+    /// The same while nobody may call what these registries have: as if the last instances of all their services had just
+    /// gone, so that their names are nobody else's meanwhile, and what is joined with them is measured by them.
+    pub(crate) fn holding_back(&self, registries: &[RegistryName]) -> Cow<'_, Self> {
+        let mut held = Cow::Borrowed(self);
+        for registry in registries {
+            if let Some(partition) = self.partitions.get(registry) {
+                held.to_mut().partitions.insert(registry.clone(), partition.held_back());
+            }
+        }
+        held
+    }
+}
+
+impl Partition {
+    fn held_back(&self) -> Self {
+        let mut departed = self.departed.clone();
+        for (name, entry) in self.services.iter() {
+            if let Some(service) = entry.service.clone().filter(|_| !departed.contains_key(name)) {
+                let gone = Departed { service, identities: proved(entry), since: SystemTime::UNIX_EPOCH };
+                departed.insert(name.clone(), Arc::new(gone));
+            }
+        }
+        Self { services: SharedMap::default(), routes: OrdMap::default(), departed, ..self.clone() }
     }
 }
 

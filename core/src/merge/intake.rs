@@ -54,7 +54,7 @@ impl Intake {
             }));
             fault.is_none()
         });
-        if let Some(old) = old
+        if let Some(old) = old.filter(|old| old.has_made_sense())
             && faults.iter().any(|fault| fault.keeps_last_good)
         {
             let mut resources = with_health(&old.resources, &resources);

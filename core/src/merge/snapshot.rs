@@ -1,7 +1,6 @@
 //! What all registries say, at one moment: immutable, and cheap to copy because copies share what is equal.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::SystemTime,
@@ -124,23 +123,6 @@ impl Snapshot {
         self.partitions.get(&key.registry)?.departed.get(&key.service)
     }
 
-    /// The same as long as nobody may call what these registries have.
-    pub(crate) fn without_services_of(&self, registries: &[RegistryName]) -> Cow<'_, Self> {
-        let mut without = Cow::Borrowed(self);
-        for registry in registries {
-            if let Some(partition) = self.partitions.get(registry) {
-                let kept = Partition {
-                    services: SharedMap::default(),
-                    departed: OrdMap::default(),
-                    routes: OrdMap::default(),
-                    ..partition.clone()
-                };
-                without.to_mut().partitions.insert(registry.clone(), kept);
-            }
-        }
-        without
-    }
-
     /// Which services, routes and policies changed after `generation`, by registry and each once, deletions included
     /// (they are missing from their partition); none when that is too long ago to be known, and everything must be
     /// compared.
@@ -166,6 +148,11 @@ impl Origin {
     /// Whether nothing would be lost without it.
     pub(super) fn is_empty(&self) -> bool {
         self.resources.is_empty() && self.faults.is_empty()
+    }
+
+    /// Whether there is a last good word that a fault may keep: not where faults are all that was ever said.
+    pub(super) fn has_made_sense(&self) -> bool {
+        !self.resources.is_empty() || !self.faults.iter().any(|fault| fault.keeps_last_good)
     }
 }
 

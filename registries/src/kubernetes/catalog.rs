@@ -6,6 +6,7 @@
 mod aliases;
 mod awaiting;
 mod judging;
+mod named;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -16,7 +17,7 @@ use weft_core::registry::OriginFault;
 
 use aliases::{Counted, MAX_ALIASES};
 use awaiting::Awaited;
-use judging::Routes;
+use judging::Naming;
 
 use super::{
     compact::{Id, Key, Node, Pod, Slice, SliceEndpoint, Texts, Uid, key},
@@ -71,8 +72,10 @@ pub(super) struct Catalog {
     due: BTreeSet<Source>,
     /// Routes and policies of which it is to be told how they are understood.
     unjudged: BTreeSet<(Kind, Key)>,
-    /// Which routes are about a service.
-    routes: Routes,
+    /// Which of them name a service.
+    naming: Naming,
+    /// Whether services came or went since it was looked which ones of those that the section names are there.
+    unlooked: bool,
     /// How many aliases of one service count: of each namespace, and in all.
     max_aliases: (usize, usize),
 }
@@ -92,7 +95,8 @@ impl Catalog {
             texts: Texts::default(),
             due: BTreeSet::new(),
             unjudged: BTreeSet::new(),
-            routes: Routes::default(),
+            naming: Naming::default(),
+            unlooked: true,
             max_aliases: MAX_ALIASES,
         }
     }
@@ -273,7 +277,8 @@ impl Catalog {
         let view = self.conversion.service(&key, service).after(entry.service.as_ref());
         if entry.service.as_ref() != Some(&view) {
             if entry.service.is_none() {
-                self.unjudged.extend(self.routes.sending_to(&key));
+                self.unjudged.extend(self.naming.any(&key));
+                self.unlooked = true;
             }
             let alias = view.alias.clone();
             let before = entry.service.replace(view).and_then(|view| view.alias);
@@ -288,7 +293,8 @@ impl Catalog {
         let was_taken_over = self.is_taken_over(key);
         let Some(entry) = self.services.get_mut(key) else { return };
         if let Some(view) = entry.service.take() {
-            self.unjudged.extend(self.routes.sending_to(key));
+            self.unjudged.extend(self.naming.any(key));
+            self.unlooked = true;
             self.link_alias(key, view.alias, None);
             self.service_is_due(key, was_taken_over);
         }
@@ -432,9 +438,9 @@ impl Catalog {
     }
 
     fn change_configured(&mut self, kind: Kind, key: Key, meaning: Option<Meaning>) {
-        let entry = (kind, key.clone());
+        let entry = (kind, key);
         let before = match &meaning {
-            Some(meaning) => self.configured.insert(entry, meaning.clone()),
+            Some(meaning) => self.configured.insert(entry.clone(), meaning.clone()),
             None => {
                 self.told.remove(&entry);
                 self.configured.remove(&entry)
@@ -442,16 +448,16 @@ impl Catalog {
         };
         if before != meaning {
             if let Some(before) = &before {
-                self.routes.forget(&key, before);
+                self.naming.forget(&entry, before);
             }
             if let Some(meaning) = &meaning {
-                self.routes.take_in(&key, meaning);
+                self.naming.take_in(&entry, meaning);
             }
             // What it takes from others for the same service, or no more.
             for route in [&before, &meaning].into_iter().flatten().filter_map(Meaning::route) {
-                self.unjudged.extend(self.routes.of(&route.service));
+                self.unjudged.extend(self.naming.routes(&route.service));
             }
-            self.due.insert(Source::Configured(kind, key));
+            self.due.insert(Source::Configured(entry.0, entry.1));
         }
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Meaning {
     pub(super) refusal: Option<String>,
 }
 
-/// How an object was understood: its condition `Accepted`, and `ResolvedRefs` of a route.
+/// How an object was understood: its condition `Accepted`, and `ResolvedRefs` of one for a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) place: Place,
@@ -83,31 +83,55 @@ pub(super) enum Judgement<'a> {
     Conflicted(String),
 }
 
+/// The services that an object names and that are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Whom it is for.
+    pub(super) target: Option<String>,
+    /// Whom it sends calls to.
+    pub(super) backends: Vec<String>,
+}
+
+impl Missing {
+    fn condition(self) -> Condition {
+        let lacks = |several: &[String]| {
+            let plural = if several.len() > 1 { "s" } else { "" };
+            format!("this cluster has no service{plural} {}", several.join(", "))
+        };
+        match self {
+            Self { target: None, backends } if backends.is_empty() => condition(RESOLVED, true, RESOLVED, ""),
+            Self { target: None, backends } => {
+                condition(RESOLVED, false, "BackendNotFound", &lacks(&backends))
+            }
+            Self { target: Some(target), mut backends } => {
+                backends.retain(|backend| *backend != target);
+                backends.insert(0, target);
+                let message = format!(
+                    "{}: it has no effect unless another registry has the service that it is for",
+                    lacks(&backends)
+                );
+                condition(RESOLVED, false, "TargetNotFound", &message)
+            }
+        }
+    }
+}
+
 impl Verdict {
-    /// None where the object says so already. The time of a change is left to who writes it. `missing` are the services
-    /// that a route sends calls to and that are not there; none where nobody looked.
+    /// None where the object says so already. The time of a change is left to who writes it. `missing` is none where
+    /// nobody looked.
     pub(super) fn new(
         kind: Kind,
         meta: &Meta,
         said: &[Condition],
         judgement: &Judgement<'_>,
-        missing: Option<&[String]>,
+        missing: Option<Missing>,
     ) -> Option<Self> {
         let accepted = match judgement {
             Judgement::Accepted { but } => condition(ACCEPTED, true, "Accepted", but),
             Judgement::Invalid(why) => condition(ACCEPTED, false, "Invalid", why),
             Judgement::Conflicted(why) => condition(ACCEPTED, false, "Conflicted", why),
         };
-        let resolved = missing.map(|missing| match missing {
-            [] => condition(RESOLVED, true, RESOLVED, ""),
-            [one] => {
-                condition(RESOLVED, false, "BackendNotFound", &format!("this cluster has no service {one}"))
-            }
-            several => {
-                let message = format!("this cluster has no services {}", several.join(", "));
-                condition(RESOLVED, false, "BackendNotFound", &message)
-            }
-        });
+        let resolved = missing.map(Missing::condition);
         let mut conditions = said.to_vec();
         let (mut is_news, mut is_disputed) = (false, false);
         for mut wanted in [Some(accepted), resolved].into_iter().flatten() {
@@ -148,6 +172,18 @@ impl Meaning {
     pub(super) fn route(&self) -> Option<&Route> {
         self.resources.iter().find_map(|resource| match resource {
             Resource::Route(route) => Some(&**route),
+            _ => None,
+        })
+    }
+
+    /// The service that it is for.
+    pub(super) fn target(&self) -> Option<&ServiceName> {
+        self.resources.iter().find_map(|resource| match resource {
+            Resource::Route(route) => Some(&route.service),
+            Resource::Policy(policy) => match &policy.target {
+                PolicyTarget::Service(service) => Some(service),
+                _ => None,
+            },
             _ => None,
         })
     }

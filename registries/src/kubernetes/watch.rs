@@ -277,6 +277,7 @@ impl Following {
             // Until a list is whole, what is missing from it is not known. What others say waits that long.
             return;
         }
+        self.catalog.look_for_named();
         if let Some(conditions) = &mut self.conditions {
             conditions.want(self.catalog.take_verdicts());
         }

@@ -125,7 +125,11 @@ async fn objects_are_routes_and_policies_and_say_whether_they_count() {
             "crd/meshpolicies.weft.dev",
         ];
         kubernetes.kubectl(&established, "").unwrap();
-        kubernetes.apply(&route("{service: web, rules: [{name: all, requestTimeout: 3s}]}")).unwrap();
+        kubernetes
+            .apply(&route(
+                "{service: web, rules: [{name: all, requestTimeout: 3s, connectTimeout: 1s500ms}]}",
+            ))
+            .unwrap();
         kubernetes
             .apply(&policy(
                 "only-api",
@@ -214,6 +218,8 @@ fn not_taken(kubernetes: &Kubernetes) {
         ),
         ("{service: web, rules: [{backends: [{weight: 0}]}]}", "at least one weight is above 0"),
         ("{service: web, rules: [{requestTimeout: soon}]}", "requestTimeout"),
+        ("{service: web, rules: [{connectTimeout: 0s}]}", "connectTimeout"),
+        ("{service: web, rules: [{matches: [{method: get}]}]}", "method"),
         ("{service: web, rules: [{timeout: 1s}]}", "unknown field"),
     ] {
         refused(kubernetes.apply(&route(spec)), why);
@@ -231,6 +237,7 @@ fn not_taken(kubernetes: &Kubernetes) {
             "an identity names",
         ),
         ("{target: {service: web}, action: Allow, rules: [{to: [{ports: [0]}]}]}", "ports"),
+        ("{target: {service: web}, action: Allow, rules: [{to: [{methods: [get]}]}]}", "methods"),
     ] {
         refused(kubernetes.apply(&policy("refused", spec)), why);
     }

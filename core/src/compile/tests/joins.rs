@@ -396,7 +396,12 @@ fn nothing_of_a_registry_that_is_held_is_called() {
     world.say(&scope("consul"), "web", origin_of_endpoints("web", 1));
     world.say(&scope("consul"), "pay", origin_of_endpoints("pay", 1));
     let table = world.say(&scope("files"), "api", vec![declared("api"), leads("api", "pay")]);
-    assert!(table.destination("web").is_none() && target(&table, "api").is_none());
+    assert_eq!(ranked(&table).0, named(&[]));
+    let pay = table.destination("pay.default.mesh").unwrap();
+    assert!(instances(pay, 0, 0).is_empty() && target(&table, "api").is_none());
+    // Nor has anybody else whom a restart has left in force.
+    let table = world.say(&scope("tenants"), "web", origin_of_endpoints("web", 9));
+    assert_eq!(ranked(&table).0, named(&[]));
     let config = world.compiler.config().clone();
     world.compiler.configure(CompileConfig { held: Vec::new(), ..config });
     let table = world.compile();

@@ -74,6 +74,19 @@ fn whom_a_service_lets_in_is_not_another_registrys_matter_while_its_last_instanc
 }
 
 #[test]
+fn whom_a_service_lets_in_counts_while_its_registry_is_held() {
+    let mut world = world("web");
+    let config = world.compiler.config().clone();
+    world.compiler.configure(CompileConfig { held: registries(&["consul"]), ..config });
+    let mut origin = origin_of_endpoints("web", 1);
+    let target = PolicyTarget::Service("web".parse().unwrap());
+    origin.push(policy("friends", target, Action::Allow, from("friend")));
+    let table = world.say(&scope("consul"), "web", origin);
+    assert!(decide(&table, "friend", "/") && !decide(&table, "stranger", "/"));
+    assert!(!world.diagnosed("protects nothing"));
+}
+
+#[test]
 fn a_policy_of_a_service_that_nobody_knows_is_told_for_as_long_as_that_is_so() {
     let mut world = world("served");
     let protect = |service: &str| {

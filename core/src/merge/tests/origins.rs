@@ -51,6 +51,38 @@ fn no_origin_adds_endpoints_to_a_service_that_another_declares() {
     assert_eq!(merge.diagnostics().count(), 0);
 }
 
+/// What a registry says instead of words that make no sense stands where there never were any that did: also after a restart.
+#[test]
+fn a_fault_keeps_nothing_where_nothing_ever_made_sense() {
+    let scope = scope("static");
+    let fault = OriginFault { message: "no TOML".into(), place: "kv a".into(), keeps_last_good: true };
+    let say = |merge: &mut Merge, version: &str, resources: Vec<Resource>| {
+        let broken = Event::Replace {
+            scope: scope.clone(),
+            origin: "a".parse().unwrap(),
+            version: Version(version.into()),
+            resources,
+            faults: vec![fault.clone()],
+        };
+        merge.apply(broken, START);
+        merge.apply(commit(&scope), START);
+    };
+    let mut merge = Merge::default();
+    say(&mut merge, "1", Vec::new());
+    let saved = SavedScope {
+        scope: scope.clone(),
+        completeness: Some(Completeness::Full),
+        committed_at: START,
+        origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
+    };
+    let mut merge = Merge::default();
+    merge.restore(saved, START);
+    say(&mut merge, "2", numbered("web", 1));
+    assert_eq!(instances(&merge, "web"), ["web-1"]);
+    say(&mut merge, "3", Vec::new());
+    assert_eq!(instances(&merge, "web"), ["web-1"], "those stand");
+}
+
 #[test]
 fn origins_that_mean_different_endpoints_by_one_key_are_told_and_a_move_is_not() {
     let scope = scope("static");

@@ -13,56 +13,55 @@ use weft_core::{
 use super::Catalog;
 use crate::kubernetes::{
     compact::Key,
-    configured::{Judgement, Meaning, Verdict},
+    configured::{Judgement, Meaning, Missing, Verdict},
     objects::Kind,
 };
 
-/// Which routes are about a service: a cluster may have thousands of either, and what concerns one says nothing of most.
+/// An object of ours.
+type Subject = (Kind, Key);
+
+/// Which objects of ours name a service: a cluster may have thousands of either, and what concerns one says nothing of most.
 #[derive(Debug, Default)]
-pub(super) struct Routes {
-    /// Those for it.
-    of: HashMap<ServiceName, BTreeSet<Key>>,
-    /// Those that send calls to it as a backend, by its key.
-    sending_to: HashMap<Key, BTreeSet<Key>>,
+pub(super) struct Naming {
+    /// The routes for it.
+    routes: HashMap<ServiceName, BTreeSet<Subject>>,
+    /// Those that are for it or send calls to it, by its key.
+    any: HashMap<Key, BTreeSet<Subject>>,
 }
 
-impl Routes {
-    pub(super) fn take_in(&mut self, route: &Key, meaning: &Meaning) {
+impl Naming {
+    pub(super) fn take_in(&mut self, subject: &Subject, meaning: &Meaning) {
         if let Some(known) = meaning.route() {
-            self.of.entry(known.service.clone()).or_default().insert(route.clone());
+            self.routes.entry(known.service.clone()).or_default().insert(subject.clone());
         }
-        for backend in meaning.backends().filter_map(service_key) {
-            self.sending_to.entry(backend).or_default().insert(route.clone());
+        for service in meaning.target().into_iter().chain(meaning.backends()).filter_map(service_key) {
+            self.any.entry(service).or_default().insert(subject.clone());
         }
     }
 
-    pub(super) fn forget(&mut self, route: &Key, meaning: &Meaning) {
+    pub(super) fn forget(&mut self, subject: &Subject, meaning: &Meaning) {
         if let Some(known) = meaning.route() {
-            without(&mut self.of, &known.service, route);
+            without(&mut self.routes, &known.service, subject);
         }
-        for backend in meaning.backends().filter_map(service_key) {
-            without(&mut self.sending_to, &backend, route);
+        for service in meaning.target().into_iter().chain(meaning.backends()).filter_map(service_key) {
+            without(&mut self.any, &service, subject);
         }
     }
 
-    pub(super) fn of(&self, service: &ServiceName) -> impl Iterator<Item = (Kind, Key)> {
-        subjects(self.of.get(service))
+    pub(super) fn routes(&self, service: &ServiceName) -> impl Iterator<Item = Subject> {
+        self.routes.get(service).into_iter().flatten().cloned()
     }
 
-    pub(super) fn sending_to(&self, service: &Key) -> impl Iterator<Item = (Kind, Key)> {
-        subjects(self.sending_to.get(service))
+    pub(super) fn any(&self, service: &Key) -> impl Iterator<Item = Subject> {
+        self.any.get(service).into_iter().flatten().cloned()
     }
 }
 
-fn subjects(routes: Option<&BTreeSet<Key>>) -> impl Iterator<Item = (Kind, Key)> {
-    routes.into_iter().flatten().map(|key| (Kind::Routes, key.clone()))
-}
-
-fn without<K: Eq + Hash>(routes: &mut HashMap<K, BTreeSet<Key>>, service: &K, route: &Key) {
-    if let Some(known) = routes.get_mut(service) {
-        known.remove(route);
+fn without<K: Eq + Hash>(naming: &mut HashMap<K, BTreeSet<Subject>>, service: &K, subject: &Subject) {
+    if let Some(known) = naming.get_mut(service) {
+        known.remove(subject);
         if known.is_empty() {
-            routes.remove(service);
+            naming.remove(service);
         }
     }
 }
@@ -74,18 +73,18 @@ fn service_key(service: &ServiceName) -> Option<Key> {
 }
 
 impl Catalog {
-    /// What is to be written into objects of ours since the last call. Only while all is listed: which services a route
-    /// lacks is not known before.
+    /// What is to be written into objects of ours since the last call. Only while all is listed: which services are not
+    /// there is not known before.
     pub(in crate::kubernetes) fn take_verdicts(&mut self) -> Vec<Verdict> {
         let unjudged = std::mem::take(&mut self.unjudged);
         unjudged.iter().filter_map(|subject| self.verdict(subject)).collect()
     }
 
-    fn verdict(&self, subject: &(Kind, Key)) -> Option<Verdict> {
+    fn verdict(&self, subject: &Subject) -> Option<Verdict> {
         let ((meta, said), meaning) = (self.told.get(subject)?, self.configured.get(subject)?);
-        let looks = subject.0 == Kind::Routes && meaning.refusal.is_none();
-        let missing = looks.then(|| self.missing_backends(meaning));
-        Verdict::new(subject.0, meta, said, &self.judge(meaning), missing.as_deref())
+        let looks = meaning.refusal.is_none() && meaning.target().is_some();
+        let missing = looks.then(|| self.missing(meaning));
+        Verdict::new(subject.0, meta, said, &self.judge(meaning), missing)
     }
 
     fn judge<'a>(&self, meaning: &'a Meaning) -> Judgement<'a> {
@@ -93,7 +92,7 @@ impl Catalog {
             return Judgement::Invalid(why);
         }
         let hidden = meaning.route().and_then(|route| {
-            let others = self.routes.of(&route.service);
+            let others = self.naming.routes(&route.service);
             let others = others.filter_map(|subject| self.configured.get(&subject)?.route());
             let mut routes: Vec<&Route> = others.filter(|other| other.name < route.name).collect();
             routes.sort_by_key(|other| &other.name);
@@ -106,14 +105,17 @@ impl Catalog {
         }
     }
 
-    /// The services of a route's backends that are not there. What is not followed may be.
-    fn missing_backends(&self, meaning: &Meaning) -> Vec<String> {
+    /// The services that it names and that are not there. What is not followed may be.
+    fn missing(&self, meaning: &Meaning) -> Missing {
         let is_missing = |service: &&ServiceName| {
             let Some(key) = service_key(service) else { return false };
             let is_there = self.services.get(&key).is_some_and(|entry| entry.service.is_some());
             !is_there && self.conversion.follows(&key)
         };
-        let missing: BTreeSet<_> = meaning.backends().filter(is_missing).collect();
-        missing.into_iter().map(ToString::to_string).collect()
+        let backends: BTreeSet<_> = meaning.backends().filter(is_missing).collect();
+        Missing {
+            target: meaning.target().filter(is_missing).map(ToString::to_string),
+            backends: backends.into_iter().map(ToString::to_string).collect(),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod aliased;
 mod judged;
+mod named;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -16,18 +17,22 @@ use weft_core::{
 };
 
 use super::*;
-use crate::{kubernetes::objects::Kind, speaking::Rules};
+use crate::{kubernetes::objects::Kind, narrow::Narrow, speaking::Rules};
 
 fn catalog() -> Catalog {
     catalog_by(Rules::default())
 }
 
 fn catalog_by(rules: Rules) -> Catalog {
+    catalog_of(rules, None)
+}
+
+fn catalog_of(rules: Rules, narrow: Option<Narrow>) -> Catalog {
     let conversion = Conversion {
         rules,
         trust_domain: TrustDomain::new("test.mesh").unwrap(),
         cluster_domain: "cluster.local".into(),
-        narrow: None,
+        narrow,
         root_namespace: "weft-system".into(),
     };
     Catalog::new(Arc::new(conversion))

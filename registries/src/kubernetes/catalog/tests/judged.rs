@@ -2,12 +2,25 @@
 
 use super::*;
 
+fn put(catalog: &mut Catalog, kind: Kind, object: &Value) {
+    catalog.put(read(kind, object).unwrap());
+}
+
+/// The conditions of the only object that there is something to say of.
+fn of(catalog: &mut Catalog) -> Option<Vec<Condition>> {
+    let mut verdicts = catalog.take_verdicts();
+    assert!(verdicts.len() < 2, "{verdicts:?}");
+    verdicts.pop().map(|verdict| verdict.conditions)
+}
+
+fn told(conditions: &[Condition]) -> Vec<String> {
+    let text = |it: &Condition| format!("{} {} {} {}", it.kind, it.status, it.reason, it.message);
+    conditions.iter().map(text).collect()
+}
+
 #[test]
 fn a_route_says_which_of_its_backends_are_not_there() {
     let mut catalog = catalog();
-    let put = |catalog: &mut Catalog, kind: Kind, object: &Value| {
-        catalog.put(read(kind, object).unwrap());
-    };
     let route = |version: &str, conditions: &Value| {
         let backends = ["next", "gone.other"].map(|name| json!({"service": name, "weight": 1}));
         json!({
@@ -16,17 +29,9 @@ fn a_route_says_which_of_its_backends_are_not_there() {
             "status": {"conditions": conditions},
         })
     };
+    put(&mut catalog, Kind::Services, &service("web", "IPv4"));
     put(&mut catalog, Kind::Routes, &route("1", &json!([])));
     put(&mut catalog, Kind::Services, &service("next", "IPv4"));
-    let of = |catalog: &mut Catalog| {
-        let mut verdicts = catalog.take_verdicts();
-        assert!(verdicts.len() < 2, "{verdicts:?}");
-        verdicts.pop().map(|verdict| verdict.conditions)
-    };
-    let told = |conditions: &[Condition]| {
-        let text = |it: &Condition| format!("{} {} {} {}", it.kind, it.status, it.reason, it.message);
-        conditions.iter().map(text).collect::<Vec<_>>()
-    };
     let first = of(&mut catalog).unwrap();
     assert_eq!(
         told(&first),
@@ -54,4 +59,37 @@ fn a_route_says_which_of_its_backends_are_not_there() {
     catalog.take_verdicts();
     catalog.remove(&read(Kind::Services, &other).unwrap());
     assert!(catalog.unjudged.is_empty(), "the route is gone");
+}
+
+#[test]
+fn what_is_for_a_service_that_is_not_there_says_so() {
+    let mut catalog = catalog();
+    let policy = |target: Value| {
+        json!({
+            "metadata": {"name": "guard", "namespace": "default", "uid": "u", "resourceVersion": "1", "generation": 1},
+            "spec": {"target": target, "action": "Deny"},
+        })
+    };
+    put(&mut catalog, Kind::Policies, &policy(json!({"service": "wbe"})));
+    let missing = told(&of(&mut catalog).unwrap());
+    assert_eq!(missing[0], "Accepted True Accepted ");
+    assert!(
+        missing[1].starts_with("ResolvedRefs False TargetNotFound this cluster has no service wbe.default:"),
+        "{missing:?}"
+    );
+    put(&mut catalog, Kind::Services, &service("wbe", "IPv4"));
+    assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
+    catalog.remove(&read(Kind::Services, &service("wbe", "IPv4")).unwrap());
+    assert!(of(&mut catalog).unwrap()[1].message.contains("wbe.default"));
+
+    let route = json!({
+        "metadata": {"name": "split", "namespace": "default", "uid": "v", "resourceVersion": "1", "generation": 1},
+        "spec": {"service": "web", "rules": [{"backends": [{"service": "next"}, {"service": "web"}]}]},
+    });
+    put(&mut catalog, Kind::Routes, &route);
+    let missing = told(&of(&mut catalog).unwrap());
+    assert!(
+        missing[1].contains("TargetNotFound this cluster has no services web.default, next.default:"),
+        "{missing:?}"
+    );
 }
