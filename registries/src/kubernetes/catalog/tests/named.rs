@@ -8,7 +8,7 @@ use super::*;
 fn told(catalog: &mut Catalog) -> BTreeMap<String, String> {
     catalog.look_for_named();
     let faults = catalog.all().into_iter().flat_map(|source| catalog.words(&source).faults);
-    faults.map(|fault| (fault.place, fault.message)).collect()
+    faults.map(|fault| (fault.place.trim_matches('"').to_owned(), fault.message)).collect()
 }
 
 #[test]
