@@ -300,6 +300,7 @@ impl Compiler {
         let linker = Linker {
             joins: &self.config.joins,
             ranked: &self.ranked,
+            held: &self.config.held,
             unit: &|key| self.units.get(key),
             default_name: &self.default_name,
         };

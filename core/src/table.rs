@@ -71,6 +71,8 @@ pub struct Destination {
     pub key: ServiceKey,
     /// Its ports, at least one; callers that name no port get the first one that fits their protocol.
     pub ports: Vec<Arc<DestinationPort>>,
+    /// Whether nobody may call it yet: a registry that has yet to be heard for the first time may have its names.
+    pub is_held: bool,
 }
 
 impl Destination {

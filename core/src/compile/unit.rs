@@ -195,6 +195,8 @@ pub(super) struct Linker<'a> {
     pub(super) joins: &'a [Join],
     /// All registries, most authoritative first.
     pub(super) ranked: &'a [RegistryName],
+    /// Registries whose services nobody may call yet.
+    pub(super) held: &'a [RegistryName],
     /// Finds a service by the key that stands for it.
     pub(super) unit: &'a dyn Fn(&ServiceKey) -> Option<&'a Unit>,
     /// The name of the rule that every port ends with.
@@ -210,7 +212,7 @@ impl Linker<'_> {
     ) -> (Option<Arc<Destination>>, Vec<Diagnostic>) {
         let mut diagnostics: Vec<_> =
             unit.routes.iter().flat_map(|route| route.diagnostics.clone()).collect();
-        let Some((_, service)) = unit.services.first() else {
+        let Some((declarer, service)) = unit.services.first() else {
             diagnostics.extend(self.undeclared(key, unit));
             return (None, diagnostics);
         };
@@ -223,7 +225,8 @@ impl Linker<'_> {
                 rules: self.rules(key, unit, port, &mut diagnostics),
             })
         });
-        let destination = Destination { key: key.clone(), ports: ports.collect() };
+        let is_held = self.held.contains(declarer);
+        let destination = Destination { key: key.clone(), ports: ports.collect(), is_held };
         for (name, _) in unit.sets.iter().filter(|(name, _)| destination.port_named(name).is_none()) {
             let message = format!("there are endpoints for its port \"{name}\", which it does not declare");
             diagnostics.push(Diagnostic::warning(key, message));

@@ -64,9 +64,10 @@ pub(crate) fn bound_port<'a>(
 }
 
 /// The destination of a host name. Of a service that is not in the table, a registry that has yet to be heard may know,
-/// and nobody is to remember that there is none.
+/// and nobody is to remember that there is none; of one that is, that registry may have the name.
 fn destination<'a>(table: &'a Table, role: &OutboundRole, host: &str) -> Result<&'a Arc<Destination>, Fault> {
     match find(table, role, host) {
+        Some(found) if found.is_held => Err(Fault::NotReady),
         Some(found) => Ok(found),
         None if table.is_partial => Err(Fault::NotReady),
         None => Err(Fault::NoDestination),

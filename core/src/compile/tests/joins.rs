@@ -398,7 +398,7 @@ fn nothing_of_a_registry_that_is_held_is_called() {
     let table = world.say(&scope("files"), "api", vec![declared("api"), leads("api", "pay")]);
     assert_eq!(ranked(&table).0, named(&[]));
     let pay = table.destination("pay.default.mesh").unwrap();
-    assert!(instances(pay, 0, 0).is_empty() && target(&table, "api").is_none());
+    assert!(pay.is_held && instances(pay, 0, 0).is_empty() && target(&table, "api").is_none());
     // Nor has anybody else whom a restart has left in force.
     let table = world.say(&scope("tenants"), "web", origin_of_endpoints("web", 9));
     assert_eq!(ranked(&table).0, named(&[]));

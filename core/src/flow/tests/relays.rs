@@ -63,8 +63,10 @@ fn lists(services: &[(&str, &str)], point: Option<Resume>) -> Vec<Event> {
     events
 }
 
+/// Who has a name and may be called by it.
 fn owner(table: &Table, host: &str) -> Option<RegistryName> {
-    Some(table.destination(host)?.key.registry.clone())
+    let destination = table.destination(host).filter(|destination| !destination.is_held)?;
+    Some(destination.key.registry.clone())
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,10 @@ fn config(registries: Vec<Arc<dyn Registry>>, state_dir: &std::path::Path) -> Fl
     FlowConfig { state_dir: Some(state_dir.into()), ..FlowConfig::new(sources) }
 }
 
+/// Who has a name and may be called by it.
 fn owner(table: &Table, host: &str) -> Option<String> {
-    table.destination(host).map(|destination| destination.key.registry.to_string())
+    let destination = table.destination(host).filter(|destination| !destination.is_held)?;
+    Some(destination.key.registry.to_string())
 }
 
 fn followed(status: &Status) -> Vec<&str> {
