@@ -7,7 +7,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use weft_core::resource::Address;
+use weft_core::{name::HostName, resource::Address};
+
+const LOOPBACK: &str = "this very host on every host: allow_loopback = true on the registry allows it";
+/// What distributions write into `/etc/hosts` for the host itself, beside `localhost`.
+const THIS_HOST: [&str; 6] = [
+    "localhost.localdomain",
+    "localhost4.localdomain4",
+    "localhost6.localdomain6",
+    "localhost6",
+    "ip6-localhost",
+    "ip6-loopback",
+];
 
 /// Checks an address and port of a catalog.
 ///
@@ -26,6 +37,26 @@ pub fn endpoint_address(ip: IpAddr, port: u64, allow_loopback: bool) -> Result<A
         return Err(format!("{ip} leads to {inner}, which is {reason}"));
     }
     Ok(SocketAddr::new(ip, port).into())
+}
+
+/// Checks a host name of a catalog that is passed on to be called: neither an address in any form, which would be none that
+/// was checked, nor a name by which hosts know themselves.
+///
+/// # Errors
+/// Says why it is not passed on.
+pub fn endpoint_host(name: &HostName, allow_loopback: bool) -> Result<(), &'static str> {
+    let last = name.as_str().rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_number {
+        // Resolvers take `127.1` and `0x7f000001` for addresses.
+        return Err("an address and no name");
+    }
+    let is_itself = last == "localhost" || THIS_HOST.contains(&name.as_str());
+    match is_itself && !allow_loopback {
+        true => Err(LOOPBACK),
+        false => Ok(()),
+    }
 }
 
 /// The IPv4 address that an IPv6 address leads to by its form: through NAT64 (RFC 6052, and RFC 8215's prefix as /96), by 6to4 (RFC 3056), as an
@@ -55,8 +86,7 @@ pub fn read_ip(text: &str) -> Result<IpAddr, String> {
 
 fn refusal(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     if ip.is_loopback() {
-        return (!allow_loopback)
-            .then_some("this very host on every host: allow_loopback = true on the registry allows it");
+        return (!allow_loopback).then_some(LOOPBACK);
     }
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -76,6 +106,23 @@ fn refusal(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_other_hosts_are_passed_on() {
+        let take = |name: &str, loopback| endpoint_host(&HostName::new(name).unwrap(), loopback).is_ok();
+        for name in ["orders", "orders.example", "localhost.example", "0x.example", "1.example", "0xg", "a1"]
+        {
+            assert!(take(name, false), "{name}");
+        }
+        for name in ["localhost", "a.localhost", "localhost.localdomain", "ip6-loopback"] {
+            assert_eq!((take(name, false), take(name, true)), (false, true), "{name}");
+        }
+        for name in
+            ["127.0.0.1", "169.254.169.254", "10.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1"]
+        {
+            assert_eq!((take(name, false), take(name, true)), (false, false), "{name}");
+        }
+    }
 
     #[test]
     fn only_addresses_of_other_hosts_are_taken() {

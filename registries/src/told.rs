@@ -23,6 +23,22 @@ use crate::names;
 /// How often a list that was doubted is told again, so that it is believed in time.
 const DOUBT_AGAIN: Duration = BELIEVED_AFTER.checked_div(10).expect("ten is not zero");
 
+/// How many faults of one origin are told one by one.
+pub const MAX_FAULTS: usize = 20;
+
+/// The first faults of one origin, and how many there are beside them: whoever writes to a catalog decides how many there
+/// are, and all of them are kept, on disk too.
+#[must_use]
+pub fn bounded(mut faults: Vec<OriginFault>) -> Vec<OriginFault> {
+    let more = faults.len().saturating_sub(MAX_FAULTS);
+    if more > 0 {
+        let keeps_last_good = faults.drain(MAX_FAULTS..).any(|fault| fault.keeps_last_good);
+        let place = faults[0].place.clone();
+        faults.push(OriginFault { message: format!("and {more} more faults"), place, keeps_last_good });
+    }
+    faults
+}
+
 /// What one origin says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
@@ -289,6 +305,19 @@ mod tests {
         assert_eq!((after(60), after(1000)), (true, false), "until such a list is believed");
         let due = |seconds| told.is_due(now + Duration::from_secs(seconds));
         assert_eq!((due(30), due(60), due(1000)), (false, true, false), "meanwhile it is told again");
+    }
+
+    #[test]
+    fn many_faults_are_counted_and_none_that_counts_is_lost() {
+        let fault =
+            |keeps_last_good| OriginFault { keeps_last_good, ..crate::names::fault("x", "makes no sense") };
+        let few = vec![fault(false); MAX_FAULTS];
+        assert_eq!(bounded(few.clone()), few);
+        let many = bounded([few, vec![fault(false); 3], vec![fault(true)]].concat());
+        assert_eq!(many.len(), MAX_FAULTS + 1);
+        let last = &many[MAX_FAULTS];
+        assert_eq!((&*last.message, &*last.place), ("and 4 more faults", "\"x\""));
+        assert!(last.keeps_last_good && !many[0].keeps_last_good);
     }
 
     #[test]

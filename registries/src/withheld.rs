@@ -3,8 +3,10 @@
 //! Whoever has never known such a text to make sense cannot leave it out: a service might stand open because of a slip. Nor
 //! can everything else wait for it, or one note among the keys would stop a catalog. So the text alone is without effect,
 //! but for what it may have denied, which is denied until it makes sense or is gone: calls of the services and identities
-//! that its policies are for, as far as these can be read, else all calls. What can hold no policy denies nothing: routes,
-//! and a text in which the word "policy" does not even stand.
+//! that its policies are for, as far as these can be read and are few, else all calls. What can hold no policy denies nothing:
+//! routes, and a text in which the word "policy" does not even stand.
+//!
+//! Whoever may write a text decides how long it is: what is made of one is bounded.
 
 use toml::Value;
 use weft_core::{
@@ -14,7 +16,10 @@ use weft_core::{
     resource::{Action, Policy, PolicyRule, PolicyTarget, Resource},
 };
 
-use crate::{names, told::Words};
+use crate::{
+    names,
+    told::{Words, bounded},
+};
 
 /// What the rule is called that denies all.
 const NOT_UNDERSTOOD: &str = "not-understood";
@@ -22,6 +27,10 @@ const NOT_UNDERSTOOD: &str = "not-understood";
 const POLICY: &str = "policy";
 /// The other tables of a file of resources.
 const OTHERS: [&str; 2] = ["route", "service"];
+/// For how many targets the policies of one text may be before all calls are denied instead.
+const MAX_TARGETS: usize = 64;
+/// How many targets are named to a person.
+const MAX_NAMED: usize = 8;
 
 /// What an origin says whose text makes no sense, for these reasons: what it said before stands. Where it never said
 /// anything (`is_doubted`), nor did to whoever is told, what it may have been there to deny is denied.
@@ -30,17 +39,14 @@ pub fn words(origin: &OriginName, text: &str, faults: Vec<OriginFault>, is_doubt
     denying(origin, is_doubted.then(|| targets(text)), faults)
 }
 
-/// The same of something of which no text is there: what it may have been there to deny, where nobody has ever known it to
-/// make sense.
+/// The same of something of which no text is there, or none that can be read: what it may have been there to deny, where
+/// nobody has ever known it to make sense.
 #[must_use]
-pub fn denying(
-    origin: &OriginName,
-    doubted: Option<Vec<PolicyTarget>>,
-    mut faults: Vec<OriginFault>,
-) -> Words {
+pub fn denying(origin: &OriginName, doubted: Option<Vec<PolicyTarget>>, faults: Vec<OriginFault>) -> Words {
+    let mut faults = bounded(faults);
     let Some(targets) = doubted else { return Words::new(Vec::new(), faults) };
     let denials: Vec<Policy> = targets.into_iter().enumerate().map(|it| named(origin, it)).collect();
-    for fault in &mut faults {
+    if let Some(fault) = faults.first_mut() {
         fault.message.push_str(&effect(&denials));
     }
     Words::new(denials.into_iter().map(Into::into).map(Resource::Policy).collect(), faults)
@@ -66,13 +72,17 @@ fn effect(denials: &[Policy]) -> String {
         PolicyTarget::Identity(identity) => identity.to_string(),
         PolicyTarget::Mesh => "everything".to_owned(),
     };
-    let denied: Vec<String> = denials.iter().map(of).collect();
-    match denied.is_empty() {
+    let named: Vec<String> = denials.iter().take(MAX_NAMED).map(of).collect();
+    let more = match denials.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match named.is_empty() {
         true => "; what it said before stands, if anything; mend it or delete it".to_owned(),
         false => format!(
-            "; what it said before stands; where nothing is known of that, it may be a policy, and calls of {} are denied \
-             until it is mended or deleted",
-            denied.join(", ")
+            "; what it said before stands; where nothing is known of that, it may be a policy, and calls of {}{more} are \
+             denied until it is mended or deleted",
+            named.join(", ")
         ),
     }
 }
@@ -80,32 +90,33 @@ fn effect(denials: &[Policy]) -> String {
 /// What the policies of a text may be for.
 fn targets(text: &str) -> Vec<PolicyTarget> {
     let Ok(tables) = text.parse::<toml::Table>() else {
-        let may_be = text.to_ascii_lowercase().contains(POLICY);
+        // Letters of two bytes each have a NUL in every other one.
+        let may_be = text.replace('\0', "").to_ascii_lowercase().contains(POLICY);
         return if may_be { vec![PolicyTarget::Mesh] } else { Vec::new() };
     };
     let mut targets = Vec::new();
-    for (key, value) in &tables {
-        match value {
-            Value::Array(policies) if key == POLICY => targets.extend(policies.iter().map(target)),
-            Value::Table(_) if key == POLICY => targets.push(target(value)),
-            // Another word may be this one, misspelt.
-            Value::Array(_) | Value::Table(_) if !OTHERS.contains(&key.as_str()) => {
-                targets.push(PolicyTarget::Mesh);
-            }
-            _ if key == POLICY => targets.push(PolicyTarget::Mesh),
-            _ => {}
+    for found in tables.iter().flat_map(|(key, value)| targets_of(key, value)) {
+        if found == PolicyTarget::Mesh || targets.len() == MAX_TARGETS && !targets.contains(&found) {
+            return vec![PolicyTarget::Mesh];
+        }
+        if !targets.contains(&found) {
+            targets.push(found);
         }
     }
-    if targets.contains(&PolicyTarget::Mesh) {
-        return vec![PolicyTarget::Mesh];
+    targets
+}
+
+/// The same of one table of the text.
+fn targets_of<'a>(key: &str, value: &'a Value) -> Box<dyn Iterator<Item = PolicyTarget> + 'a> {
+    match value {
+        Value::Array(policies) if key == POLICY => Box::new(policies.iter().map(target)),
+        Value::Table(_) if key == POLICY => Box::new(std::iter::once(target(value))),
+        // Another word may be this one, misspelt.
+        Value::Array(_) | Value::Table(_) if OTHERS.contains(&key) => Box::new(std::iter::empty()),
+        Value::Array(_) | Value::Table(_) => Box::new(std::iter::once(PolicyTarget::Mesh)),
+        _ if key == POLICY => Box::new(std::iter::once(PolicyTarget::Mesh)),
+        _ => Box::new(std::iter::empty()),
     }
-    let mut each = Vec::new();
-    for target in targets {
-        if !each.contains(&target) {
-            each.push(target);
-        }
-    }
-    each
 }
 
 fn target(policy: &Value) -> PolicyTarget {
@@ -169,6 +180,39 @@ mod tests {
             assert_eq!(denied(&text), ["everything"], "{text}");
         }
         assert_eq!(denied(&web.replace("[[policy]]", "[policy]")), ["web.default"]);
+    }
+
+    #[test]
+    fn what_is_made_of_a_long_text_is_bounded() {
+        let text = |policies: usize| -> String {
+            let policy = |number| format!("[[policy]]\ntarget = {{ service = \"s{number}\" }}\n");
+            (0..policies).map(policy).collect()
+        };
+        let of = |policies: usize, faults: usize| {
+            let fault =
+                OriginFault { message: "no sense".into(), place: "kv x".into(), keeps_last_good: true };
+            words(&"kv/x".parse().unwrap(), &text(policies), vec![fault; faults], true)
+        };
+        for (policies, denials, said) in [
+            (1, 1, "calls of s0.default are denied"),
+            (MAX_TARGETS, MAX_TARGETS, "s7.default and 56 more are denied"),
+            (MAX_TARGETS + 1, 1, "calls of everything are denied"),
+        ] {
+            let words = of(policies, 1);
+            assert_eq!(words.resources.len(), denials, "{policies}");
+            assert!(words.faults[0].message.contains(said), "{policies}: {:?}", words.faults);
+        }
+        let words = of(17_000, 34_000);
+        let said: usize = words.faults.iter().map(|fault| fault.message.len()).sum();
+        assert!(said < 1_000 && words.faults.len() < 30, "{said} bytes in {}", words.faults.len());
+        let effects = words.faults.iter().filter(|fault| fault.message.contains("are denied")).count();
+        assert_eq!(effects, 1, "{:?}", words.faults);
+    }
+
+    #[test]
+    fn a_policy_in_letters_of_two_bytes_may_be_one() {
+        let text: String = "[[policy]]\n".chars().flat_map(|letter| [letter, '\0']).collect();
+        assert_eq!(denied(&text), ["everything"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     names, speaking,
     static_files::{origin_fault, read_resources},
-    told::{Listing, Words},
+    told::{Listing, Words, bounded},
     withheld,
 };
 
@@ -269,11 +269,17 @@ impl Configuration {
             let words = listing.entry(origin).or_insert_with(|| Words::new(Vec::new(), Vec::new()));
             words.faults.push(fault);
         } else {
-            let fault = OriginFault { keeps_last_good: true, ..fault };
             let may_deny = matches!(part, Part::Intentions | Part::Pairs) && is_doubted(&origin);
             let targets = may_deny.then(|| vec![destination(part, name)]);
-            let words = withheld::denying(&origin, targets, vec![fault]);
-            listing.insert(origin, words);
+            // What others say of the same thing, such as an intention for all destinations, goes on to count. As what they
+            // say now: with nothing denied, an origin that keeps its last words would not hear of their changes.
+            let others = listing.remove(&origin).unwrap_or_else(|| Words::new(Vec::new(), Vec::new()));
+            let hears_others = part == Part::Intentions && !may_deny && !others.resources.is_empty();
+            let fault = OriginFault { keeps_last_good: !hears_others, ..fault };
+            let Words { mut resources, mut faults, .. } = withheld::denying(&origin, targets, vec![fault]);
+            resources.extend(others.resources);
+            faults.extend(others.faults);
+            listing.insert(origin, Words::new(resources, faults));
         }
     }
 }
@@ -343,7 +349,8 @@ fn pair(origin: &OriginName, key: &str, value: &[u8], is_doubted: bool) -> Words
     let place = format!("consul kv {PREFIX}{key}");
     let Ok(text) = std::str::from_utf8(value) else {
         let fault = OriginFault { message: "it is not UTF-8".into(), place, keeps_last_good: true };
-        return withheld::words(origin, &String::from_utf8_lossy(value), vec![fault], is_doubted);
+        // It may be text in another encoding.
+        return withheld::denying(origin, is_doubted.then(|| vec![PolicyTarget::Mesh]), vec![fault]);
     };
     let outcome = read_resources(&SourceFile::new(&place, text.to_owned()));
     let faults = |is_bad| outcome.faults.iter().map(move |fault| origin_fault(fault, is_bad)).collect();
@@ -365,5 +372,5 @@ fn pair(origin: &OriginName, key: &str, value: &[u8], is_doubted: bool) -> Words
             }),
         }
     }
-    Words::new(resources, faults)
+    Words::new(resources, bounded(faults))
 }

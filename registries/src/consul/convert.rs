@@ -30,15 +30,13 @@ use super::objects::{self, Entry, Weights};
 use crate::{
     address, names,
     speaking::{Instance, Recorded, Rules, keys},
-    told::Words,
+    told::{MAX_FAULTS, Words},
 };
 
 /// How many labels an endpoint has at most.
 const MAX_LABELS: usize = 64;
 /// How long a label's key or value is at most, in bytes.
 const MAX_LABEL: usize = 256;
-/// How many faults of one service are told one by one.
-const MAX_FAULTS: usize = 20;
 /// As which service Consul's own servers stand in every catalog. They are no application: nobody need hear that they do not
 /// speak mesh, unless the file has a rule for them.
 const SERVERS: &str = "consul";

@@ -11,7 +11,7 @@
 //! - A virtual address is a host name of the application, unless it is the name of another application, or several
 //!   applications claim it, or it is a name that the mesh gives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use weft_core::{
     identity::TrustDomain,
@@ -22,7 +22,7 @@ use weft_core::{
 
 use super::objects::Instance as Object;
 use crate::{
-    address::{endpoint_address, read_ip},
+    address::{endpoint_address, endpoint_host, read_ip},
     names::{fault, quoted, service_name},
     speaking::{Instance, Recorded, Rules, keys},
     told::Words,
@@ -182,7 +182,9 @@ fn endpoints(
     recorded.faults.iter().cloned().for_each(&mut *said);
     part.protocol = recorded.protocol;
     let strays = keys::strays(object.metadata.keys().map(String::as_str));
-    let labels = labels(object, said);
+    let mut labels = labels(object, said);
+    labels.extend(served_host(object, ip, &context.rules, said).map(|host| (HOST_NAME, host)));
+    let labels: Labels = labels.into_iter().collect();
     let locality = recorded.locality.clone().unwrap_or_else(|| locality(object, context, said));
     let ports = [(PLAIN, object.port, &mut part.plain), (SECURE, object.secure_port, &mut part.secure)];
     if !ports.iter().any(|(_, port, _)| port.enabled) {
@@ -263,7 +265,28 @@ fn names(object: &Object, said: &mut dyn FnMut(String)) -> Vec<HostName> {
     names
 }
 
-fn labels(object: &Object, said: &mut dyn FnMut(String)) -> Labels {
+/// Its host name where it says more than its address, and clients may be sent to it.
+fn served_host<'a>(
+    object: &'a Object,
+    ip: IpAddr,
+    rules: &Rules,
+    said: &mut dyn FnMut(String),
+) -> Option<&'a str> {
+    let is_address = || read_ip(&object.host).is_ok_and(|host| host.to_canonical() == ip.to_canonical());
+    if !object.secure_port.enabled || is_address() {
+        return None;
+    }
+    let name = HostName::new(&object.host.to_ascii_lowercase()).ok()?;
+    match endpoint_host(&name, rules.allow_loopback) {
+        Ok(()) => Some(&object.host),
+        Err(reason) => {
+            said(format!("its host name {} is left out: it is {reason}", quoted(&object.host)));
+            None
+        }
+    }
+}
+
+fn labels<'a>(object: &'a Object, said: &mut dyn FnMut(String)) -> Vec<(&'a str, &'a str)> {
     let pairs = object.metadata.iter().filter(|(key, _)| !keys::is_ours(key));
     let fits =
         |(key, value): &(&String, &String)| (1..=MAX_LABEL).contains(&key.len()) && value.len() <= MAX_LABEL;
@@ -275,10 +298,7 @@ fn labels(object: &Object, said: &mut dyn FnMut(String)) -> Labels {
         said(format!("more than {MAX_LABELS} labels: {} left out", good.len() - MAX_LABELS));
     }
     let labels = good.into_iter().take(MAX_LABELS).map(|(key, value)| (key.as_str(), value.as_str()));
-    let is_name = object.secure_port.enabled
-        && object.host != object.ip
-        && HostName::new(&object.host.to_ascii_lowercase()).is_ok();
-    labels.filter(|(key, _)| *key != HOST_NAME).chain(is_name.then_some((HOST_NAME, &*object.host))).collect()
+    labels.filter(|(key, _)| *key != HOST_NAME).collect()
 }
 
 /// The zone, by the instance's own word or its cloud's, in a region: its own, that of the file, or the one that a zone

@@ -141,10 +141,21 @@ fn a_secure_port_is_carried_as_opaque_bytes() {
     both["securePort"]["@enabled"] = "true".into();
     let listing = take(&[both.clone()]);
     assert_eq!(endpoints(&listing).len(), 2);
-    let kept =
-        |listing| endpoints(listing)[0].labels.get(crate::eureka::convert::HOST_NAME).map(str::to_owned);
+    let kept = |listing: &Listing| {
+        endpoints(listing)[0].labels.get(crate::eureka::convert::HOST_NAME).map(str::to_owned)
+    };
     assert_eq!(kept(&listing).as_deref(), Some("orders"), "its certificate is for that name");
     assert_eq!(kept(&take(&[instance("a")])), None);
+    for host in ["localhost", "a.LOCALHOST", "169.254.169.254", "10.0.0.2", "127.1"] {
+        both["hostName"] = host.into();
+        let listing = take(&[both.clone()]);
+        assert_eq!((endpoints(&listing).len(), kept(&listing)), (2, None), "{host}");
+        let faults = faults(&listing);
+        assert!(faults.len() == 1 && faults[0].contains("host name"), "{host}: {faults:?}");
+    }
+    both["hostName"] = "10.0.0.1".into();
+    let bare = take(&[both.clone()]);
+    assert_eq!((kept(&bare), faults(&bare)), (None, Vec::new()), "its own address");
     let service = services(&listing).remove(0);
     let ports: Vec<_> = service.ports.iter().map(|port| (port.name.as_str(), port.number)).collect();
     assert_eq!(ports, [("http", 8080), ("https", 8443)]);

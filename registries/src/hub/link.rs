@@ -302,7 +302,8 @@ impl HubLink {
     }
 }
 
-/// What was tried in vain since the last stream broke.
+/// What was tried in vain since a stream broke that had stood for [`BORNE`]. A hub that welcomes and breaks at once, again
+/// and again, is no better than one that is away.
 struct Outage {
     began: Instant,
     tried: usize,
@@ -344,12 +345,11 @@ async fn keep(
     let mut outage = Outage::begin();
     // A hub is left when it fails, or sees nothing for long, not because another one is there again.
     for hub in config.addresses.iter().cycle() {
-        let begun = Instant::now();
-        let Ended { reason, welcomed } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
+        let Ended { reason, stood } = session::run(&config, hub, &mut wanted, &outlets, &mut sight).await;
         if wanted.is_closed() && wanted.is_empty() {
             return;
         }
-        if !matches!(*outlets.state.borrow(), LinkState::Away { .. }) {
+        if stood.is_some_and(|stood| stood >= BORNE) {
             outage = Outage::begin();
         }
         outage.note(hub, &reason, config.addresses.len(), watched.load(Ordering::Relaxed) > 0);
@@ -363,7 +363,7 @@ async fn keep(
             .as_ref()
             .map_or(LONGEST_PAUSE, |report| longest_pause(&report.borrow(), SystemTime::now()));
         // A hub that welcomes and at once ends the stream must not be asked five times a second.
-        let was_good = welcomed && begun.elapsed() > longest;
+        let was_good = stood.is_some_and(|stood| stood > longest);
         pause = if was_good { FIRST_PAUSE } else { pause.min(longest) };
         let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         // The pause grows when all were tried: while one is left that may be well there is no reason to wait longer.

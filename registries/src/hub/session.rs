@@ -50,8 +50,8 @@ const MAX_ASKED: usize = 1024;
 pub(super) struct Ended {
     /// Why, for people.
     pub(super) reason: String,
-    /// Whether the hub had welcomed us.
-    pub(super) welcomed: bool,
+    /// For how long it stood after the hub had welcomed us; none where it had not.
+    pub(super) stood: Option<Duration>,
 }
 
 /// Serves one stream until it breaks.
@@ -65,11 +65,12 @@ pub(super) async fn run(
     sight.begin();
     let mut session = match begin(config, hub, &outlets.state).await {
         Ok(session) => session,
-        Err(reason) => return Ended { reason, welcomed: false },
+        Err(reason) => return Ended { reason, stood: None },
     };
+    let welcomed = Instant::now();
     let reason = session.serve(wanted, outlets, sight, config.addresses.len() > 1).await;
     session.fail_all(&reason);
-    Ended { reason, welcomed: true }
+    Ended { reason, stood: Some(welcomed.elapsed()) }
 }
 
 /// Connects, says hello and is welcomed. A hub that answers pings and nothing else is no hub.

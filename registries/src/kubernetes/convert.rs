@@ -22,14 +22,13 @@ use crate::{
     names,
     narrow::Narrow,
     speaking::{Instance, Recorded, Rules, keys},
+    told,
 };
 
 /// More labels of an endpoint are left out.
 const MAX_LABELS: usize = 64;
 /// Longer keys and values of labels are left out, in bytes.
 const MAX_LABEL: usize = 256;
-/// More faults of one object are only counted.
-const MAX_FAULTS: usize = 20;
 
 /// All that an object says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,12 +93,8 @@ impl ServiceView {
             return self;
         };
         let mut told = Service::clone(service);
-        for port in &mut told.ports {
-            let is_it = |known: &&ServicePort| known.number == port.number || known.name == port.name;
-            if let Some(known) = known.ports.iter().find(is_it) {
-                port.protocol = known.protocol;
-            }
-        }
+        // The annotation speaks for all ports, so that nothing that another one says can be believed.
+        port::keep_protocols(&mut told.ports, &known.ports);
         self.told = Some(Arc::new(told));
         for fault in self.faults.iter_mut().filter(|fault| fault.keeps_last_good) {
             // It is known here what that is, and other names of it go on to change.
@@ -117,13 +112,7 @@ impl ServiceView {
 
 impl Words {
     fn bounded(mut self) -> Self {
-        let more = self.faults.len().saturating_sub(MAX_FAULTS);
-        if more > 0 {
-            self.faults.truncate(MAX_FAULTS);
-            let place = self.faults[0].place.clone();
-            let message = format!("{more} more faults of this object");
-            self.faults.push(OriginFault { message, place, keeps_last_good: false });
-        }
+        self.faults = told::bounded(self.faults);
         self
     }
 }

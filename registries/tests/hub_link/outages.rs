@@ -63,6 +63,43 @@ async fn outage_of(hubs: usize) {
     drop(leases);
 }
 
+#[tokio::test]
+async fn a_hub_that_welcomes_and_breaks_again_and_again_is_warned_of_once() {
+    let (said, _guard) = listening();
+    let mesh = Mesh::new();
+    let mut hub = mesh.hub().await;
+    let link = mesh.link(&hub.address);
+    let warnings = || said.0.lock().unwrap().iter().filter(|line| line.starts_with("WARN")).count();
+    for _ in 0..10 {
+        let mut stream = hub.stream().await;
+        stream.welcome().await;
+        connected(&link).await;
+        pass(SECOND).await;
+        drop(stream);
+        away(&link).await;
+        pass(4 * SECOND).await;
+    }
+    assert_eq!(warnings(), 1, "{:#?}", said.0.lock().unwrap());
+    // What stood for a while is another outage when it breaks.
+    let mut stream = hub.stream().await;
+    stream.welcome().await;
+    connected(&link).await;
+    pass(10 * SECOND).await;
+    drop(stream);
+    hub.close().await;
+    away(&link).await;
+    assert_eq!(warnings(), 1, "{:#?}", said.0.lock().unwrap());
+    for _ in 0..100 {
+        if warnings() > 1 {
+            break;
+        }
+        pass(10 * SECOND).await;
+        // A socket that refuses does so in real time.
+        time::sleep(20 * MILLISECOND).await;
+    }
+    assert_eq!(warnings(), 2, "{:#?}", said.0.lock().unwrap());
+}
+
 /// Follows as a driver does, until it is told that the hub is away.
 async fn follow_in_vain(registry: &HubRegistry) {
     let mut watch = registry.watch(scope(), None);

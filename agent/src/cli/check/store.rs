@@ -29,6 +29,13 @@ const REMOVED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a store may take to tell of a change that it answered as done.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
+/// Where the record is while the look lasts.
+const FOLDER: &str = "check/";
+
+/// What is written into it, and then changed to. As every record of hubs it is JSON, by which whoever reads configuration in the
+/// same store, perhaps for another mesh, knows that it is none.
+const RECORDS: [&str; 2] = ["{\"by\":\"weft check\"}", "{\"by\":\"weft check\",\"again\":true}"];
+
 /// What the store is called in a configuration.
 pub(super) fn kind(server: &SharedStore) -> &'static str {
     match server {
@@ -147,8 +154,8 @@ fn stranger(server: &SharedStore, refusal: &str) -> Option<&'static str> {
 
 impl Look<'_> {
     async fn steps(&mut self, store: &dyn Store) -> Option<()> {
-        let key = format!("check/{}", HEXLOWER.encode(&random::<8>()));
-        let listed = self.step(Deed::List, "all that hubs share", store.list("check/")).await;
+        let key = format!("{FOLDER}{}", HEXLOWER.encode(&random::<8>()));
+        let listed = self.step(Deed::List, "all that hubs share", store.list(FOLDER)).await;
         let lease = self.step(Deed::MakeLeases, "which hub holds which stream", store.grant(LASTS)).await;
         if let Some(lease) = &lease {
             let kept =
@@ -174,11 +181,11 @@ impl Look<'_> {
     async fn write(&mut self, store: &dyn Store, key: &str, lease: Option<LeaseId>) -> Option<()> {
         let put = |value: &'static str| Some(Put { lease: lease.clone(), ..Put::durable(value) });
         let needed_for = "joins, tokens and announcements";
-        self.step(Deed::Create, needed_for, store.swap(key, Expected::Absent, put("weft check"))).await?;
-        let mut told = store.watch("check/");
+        self.step(Deed::Create, needed_for, store.swap(key, Expected::Absent, put(RECORDS[0]))).await?;
+        let mut told = store.watch(FOLDER);
         // The key has a lease: whoever lists it, or begins to watch it, asks for the leases.
         let begun = match &lease {
-            Some(_) => self.step(Deed::ListLeases, "hubs that died", store.list("check/")).await.map(drop),
+            Some(_) => self.step(Deed::ListLeases, "hubs that died", store.list(FOLDER)).await.map(drop),
             None => Some(()),
         };
         let watched = match begun {
@@ -187,7 +194,7 @@ impl Look<'_> {
         };
         let entry = self.step(Deed::Read, needed_for, store.get(key)).await??;
         // Of a change to the same nobody is told.
-        let changed = store.swap(key, Expected::Version(entry.version), put("weft check, again"));
+        let changed = store.swap(key, Expected::Version(entry.version), put(RECORDS[1]));
         self.step(Deed::Change, needed_for, changed).await?;
         if watched.is_some() {
             self.step(Deed::Watch, "what other hubs write", change(&mut told, key)).await;
@@ -274,4 +281,18 @@ async fn change(told: &mut BoxStream<'_, Result<Told, StoreError>>, key: &str) -
         Err(StoreError::Unreachable(format!("a watch tells no change within {} s", TOLD_WITHIN.as_secs())))
     };
     timeout(TOLD_WITHIN, telling).await.unwrap_or_else(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_a_look_is_known_to_who_reads_configuration_beside_it() {
+        let folders = weft_registries::consul::configuration::HUB_FOLDERS;
+        assert!(folders.contains(&FOLDER.trim_end_matches('/')));
+        for record in RECORDS {
+            serde_json::from_str::<serde_json::Value>(record).expect(record);
+        }
+    }
 }

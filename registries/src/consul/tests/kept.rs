@@ -12,7 +12,7 @@ use weft_core::{
 };
 
 use super::super::{
-    configuration::Part,
+    configuration::{HUB_FOLDERS, Part},
     configured::{Configured, Understood},
     known::Known,
 };
@@ -145,6 +145,52 @@ fn what_may_be_a_policy_and_never_made_sense_is_denied_and_nothing_else_waits_fo
 }
 
 #[test]
+fn what_is_no_text_may_be_a_policy() {
+    let mut configured = Configured::new(Understood::default(), None);
+    let letters = "\u{feff}[[policy]]\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let value = data_encoding::BASE64.encode(&letters);
+    hear(&mut configured, Part::Pairs, json!([{ "Key": "weft/deny.toml", "Value": value }]));
+    let (listing, _) = tell(&mut configured);
+    assert_eq!(policies(&listing), ["not-understood/kv/deny.toml"]);
+    let faults = &listing["kv/deny.toml"].faults;
+    assert!(faults[0].message.contains("it is not UTF-8") && faults[0].message.contains("everything"));
+}
+
+#[test]
+fn an_entry_that_makes_no_sense_takes_nothing_from_what_is_said_of_all() {
+    let broken = || {
+        let mut list = all_denied();
+        list.as_array_mut().unwrap().push(json!({ "Name": "web", "Sources": 1 }));
+        list
+    };
+    let (of_all, denial) = ("intentions/web/allow", "not-understood/intentions/web");
+    let mut configured = Configured::new(Understood::default(), None);
+    configured.note("web", Some(&nothing()));
+    hear(&mut configured, Part::Intentions, broken());
+    let (listing, _) = tell(&mut configured);
+    assert_eq!(policies(&listing), [denial, of_all], "who starts with it knows nothing of it");
+    // An agent that runs goes by what is said of all, as it is said now.
+    let mut configured = Configured::new(Understood::default(), None);
+    configured.note("web", Some(&nothing()));
+    hear(&mut configured, Part::Intentions, all_denied());
+    let before = tell(&mut configured).0;
+    hear(&mut configured, Part::Intentions, broken());
+    let (listing, gone) = tell(&mut configured);
+    let words = &listing["intentions/web"];
+    assert_eq!((&words.resources, gone), (&before["intentions/web"].resources, Vec::new()));
+    assert!(words.faults.len() == 1 && !words.faults[0].keeps_last_good, "{:?}", words.faults);
+    // So it is with the parts of a route.
+    let splitter = json!([{ "Name": "shop", "Splits": [{ "Weight": 100, "Service": "shop-new" }] }]);
+    hear(&mut configured, Part::Splitters, splitter);
+    let before = tell(&mut configured).0;
+    assert!(!before["route/shop"].resources.is_empty(), "{before:?}");
+    hear(&mut configured, Part::Routers, json!([{ "Name": "shop", "Routes": 1 }]));
+    let words = &tell(&mut configured).0["route/shop"];
+    assert_eq!(words.resources, before["route/shop"].resources);
+    assert!(words.faults.iter().any(|fault| fault.keeps_last_good), "{:?}", words.faults);
+}
+
+#[test]
 fn what_made_sense_before_a_restart_stands_after_it() {
     let scope = Scope::whole(RegistryName::new("consul").unwrap());
     let now = SystemTime::now();
@@ -185,6 +231,10 @@ fn what_hubs_keep_is_no_configuration() {
         tell(&mut configured).0.len()
     };
     let record = "{\"identities\":[],\"bound\":null}";
+    for folder in HUB_FOLDERS {
+        let key = format!("other.mesh/{folder}/580b");
+        assert_eq!(told(&key, record), 0, "{key}");
+    }
     for (key, text) in [
         ("test.mesh/whatever", "[[policy]]"),
         ("other.mesh/tokens/580b", record),

@@ -125,7 +125,7 @@ pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
             named.insert(name);
             let instances = match source.listeners.get(name) {
                 Some(listener) => vec![through(name, blank(source, name, first), &speaking, *listener)],
-                None => instances(&blank(source, name, first), &speaking, left, &mut served.left),
+                None => instances(source, &blank(source, name, first), &speaking, left, &mut served.left),
             };
             for instance in instances {
                 served.instances.entry((instance.app.clone(), instance.id.clone())).or_insert(instance);
@@ -216,6 +216,7 @@ fn through(
 
 /// Of all that speak, without those that left, which are noted in `gone`. An address that several tell of is one instance.
 fn instances(
+    source: &Source<'_>,
     blank: &Instance,
     speaking: &[Speaking<'_>],
     left: &Left<'_>,
@@ -235,7 +236,8 @@ fn instances(
                 gone.insert(key);
                 continue;
             }
-            let found = instance(blank.clone(), entry, id, &endpoints);
+            let says_host = source.eureka.contains(*registry);
+            let found = instance(blank.clone(), entry, id, &endpoints, says_host);
             let place = |it: &Instance| {
                 (it.ip.clone(), if it.port.enabled { it.port } else { it.secure_port }.number)
             };
@@ -247,11 +249,13 @@ fn instances(
     all
 }
 
+/// `says_host`: whether the label with the host name is an instance's of Eureka, and not what anybody called a label elsewhere.
 fn instance(
     mut instance: Instance,
     entry: &ServiceEntry,
     id: &str,
     endpoints: &[&Endpoint],
+    says_host: bool,
 ) -> Option<Instance> {
     let secure = endpoints.iter().find(|endpoint| endpoint.port_name.as_str() == SECURE);
     let plain = plain_port(entry, endpoints);
@@ -267,7 +271,8 @@ fn instance(
     at(&mut instance, first.address.socket());
     let labels = first.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     instance.metadata = labels.collect();
-    if let Some(host) = instance.metadata.remove(HOST_NAME) {
+    let host = instance.metadata.remove(HOST_NAME).filter(|_| says_host && secure.is_some());
+    if let Some(host) = host {
         instance.host = host;
     }
     let zone = first.locality.zone();

@@ -206,12 +206,20 @@ fn clients_find_an_instance_by_the_name_that_its_certificate_is_for() {
     let Resource::Endpoint(secure) = endpoint("pay", "pay-1", Health::Healthy) else { panic!("no endpoint") };
     let labels = [("version", "v1"), (HOST_NAME, "pay.example.com")].into_iter().collect();
     let secure = Endpoint { port_name: "https".parse().unwrap(), labels, ..Endpoint::clone(&secure) };
-    let mut bench = bench();
-    let resources = vec![service("pay", &["pay"]), Resource::Endpoint(secure.into())];
-    bench.snapshot = mesh(&mut bench.merge, "eureka", resources);
-    let one = &bench.get("/eureka/instances/pay-1", NOW)["instance"];
-    assert_eq!((&one["hostName"], &one["ipAddr"]), (&json!("pay.example.com"), &json!("10.0.0.1")));
-    assert_eq!(one["metadata"].get(HOST_NAME), None, "{one}");
+    let plain = Endpoint { port_name: "http".parse().unwrap(), ..secure.clone() };
+    for (registry, endpoint, host) in [
+        ("eureka", &secure, "pay.example.com"),
+        ("eureka", &plain, "10.0.0.1"),
+        // Whoever writes such a label on a pod or into a tag says nothing of a certificate.
+        ("kubernetes", &secure, "10.0.0.1"),
+    ] {
+        let mut bench = bench();
+        let resources = vec![service("pay", &["pay"]), Resource::Endpoint(endpoint.clone().into())];
+        bench.snapshot = mesh(&mut bench.merge, registry, resources);
+        let one = &bench.get("/eureka/instances/pay-1", NOW)["instance"];
+        assert_eq!((&one["hostName"], &one["ipAddr"]), (&json!(host), &json!("10.0.0.1")), "{registry}");
+        assert_eq!(one["metadata"].get(HOST_NAME), None, "{one}");
+    }
 }
 
 #[test]

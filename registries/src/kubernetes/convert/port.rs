@@ -103,6 +103,17 @@ pub(super) fn of_slice(
     Ok((known, number))
 }
 
+/// Has ports speak what those spoke that they were before: a port is the one of its name, and where there is none of that
+/// name, the one of its number. What was not there before speaks as it says.
+pub(super) fn keep_protocols(ports: &mut [ServicePort], before: &[ServicePort]) {
+    for port in ports {
+        let by = |is_it: &dyn Fn(&ServicePort) -> bool| before.iter().find(|it| is_it(it));
+        if let Some(known) = by(&|it| it.name == port.name).or_else(|| by(&|it| it.number == port.number)) {
+            port.protocol = known.protocol;
+        }
+    }
+}
+
 fn of_word(word: &str) -> Option<AppProtocol> {
     let is_meant = |(known, _): &&(&str, AppProtocol)| known.eq_ignore_ascii_case(word);
     WORDS.iter().find(is_meant).map(|(_, protocol)| *protocol)
@@ -122,6 +133,20 @@ fn of_name(name: &str) -> Option<AppProtocol> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_first_of_all_the_one_of_its_name() {
+        let port =
+            |name: &str, number, protocol| ServicePort { name: name.parse().unwrap(), number, protocol };
+        let before = [port("a", 80, AppProtocol::Http2), port("b", 81, AppProtocol::Grpc)];
+        let mut ports = ["b 80", "c 81", "d 82"].map(|text| {
+            let (name, number) = text.split_once(' ').unwrap();
+            port(name, number.parse().unwrap(), AppProtocol::Tcp)
+        });
+        keep_protocols(&mut ports, &before);
+        let spoken = ports.map(|port| port.protocol);
+        assert_eq!(spoken, [AppProtocol::Grpc, AppProtocol::Grpc, AppProtocol::Tcp]);
+    }
 
     #[test]
     fn what_is_spoken_is_said_in_one_language_and_an_unknown_word_is_opaque() {

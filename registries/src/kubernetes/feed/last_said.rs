@@ -15,8 +15,15 @@ pub(super) enum Doubt {
 }
 
 /// What was said last of the objects of a feed.
+#[derive(Debug, Default)]
+pub(super) struct LastSaid {
+    said: Said,
+    /// Whether it is of a list that is still being read.
+    is_listing: bool,
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum LastSaid {
+enum Said {
     /// Nothing: there is none.
     #[default]
     Nothing,
@@ -27,28 +34,35 @@ pub(super) enum LastSaid {
 }
 
 impl LastSaid {
-    /// The objects of a list come in any order, and the newest of them counts.
+    /// The objects of a list come in any order, and the newest of them counts; one that cannot be read may be that, wherever
+    /// in the list it stands.
     pub(super) fn hear(&mut self, words: &[Word]) {
         for word in words {
             match word {
-                Word::Listing => *self = Self::Nothing,
+                Word::Listing => *self = Self { said: Said::Nothing, is_listing: true },
+                Word::Listed => self.is_listing = false,
                 Word::Put(object) => {
                     let meta = object.meta();
                     let version = &meta.resource_version;
-                    if !matches!(self, Self::There { version: known, .. } if is_older(version, known)) {
+                    let is_newest = match &self.said {
+                        Said::There { version: known, .. } => !is_older(version, known),
+                        Said::Elusive => !self.is_listing,
+                        Said::Nothing => true,
+                    };
+                    if is_newest {
                         let (name, namespace) = (meta.name.clone(), meta.namespace.clone());
-                        *self = Self::There { name, namespace, version: version.clone() };
+                        self.said = Said::There { name, namespace, version: version.clone() };
                     }
                 }
-                Word::Gone(_) | Word::Unreadable(_) | Word::GoneUnread(_) => *self = Self::Elusive,
-                Word::Listed | Word::Away | Word::Back => {}
+                Word::Gone(_) | Word::Unreadable(_) | Word::GoneUnread(_) => self.said = Said::Elusive,
+                Word::Away | Word::Back => {}
             }
         }
     }
 
     /// Which of the selected objects answer whether it is still so; any, where none can.
     pub(super) fn asked_by(&self, selector: &Selector) -> Selector {
-        let Self::There { name, namespace, .. } = self else { return selector.clone() };
+        let Said::There { name, namespace, .. } = &self.said else { return selector.clone() };
         let mut fields: Vec<_> = selector.fields.iter().cloned().collect();
         fields.push(format!("metadata.name={name}"));
         if !namespace.is_empty() {
@@ -60,10 +74,10 @@ impl LastSaid {
     /// Whether the answer shows that it is still so.
     pub(super) fn holds_in(&self, answer: &List<'_>, kind: Kind) -> bool {
         let mut objects = answer.items.iter().flatten().filter_map(|item| kind.read(item).ok());
-        match self {
-            Self::Nothing => objects.next().is_none(),
-            Self::There { version, .. } => objects.any(|object| object.meta().resource_version == *version),
-            Self::Elusive => false,
+        match &self.said {
+            Said::Nothing => objects.next().is_none(),
+            Said::There { version, .. } => objects.any(|object| object.meta().resource_version == *version),
+            Said::Elusive => false,
         }
     }
 }

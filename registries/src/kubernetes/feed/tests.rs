@@ -324,6 +324,14 @@ async fn a_server_that_went_back_in_time_is_listed() {
     let (said, error, asked) =
         Heard::of(&[Answer::End(gone), Answer::Broken, Answer::Silence(list())]).all(3).await;
     assert_eq!((said.as_str(), error), ("[+]-([)+]", None), "{asked:?}");
+    // What makes no sense may be the newest of a list, wherever it stands; but what is said after the list is newer.
+    let unread = [vec![line("ADDED", "", 1)], list()].concat();
+    let answers = [Answer::End(unread.clone()), Answer::Broken, Answer::Silence(list())];
+    assert_eq!(Heard::of(&answers).all(3).await.0, "[?+]([)+]");
+    let then = [unread, vec![line("MODIFIED", "web", 11)]].concat();
+    let answers = [Answer::End(then), Answer::Broken, Answer::Silence(Vec::new())];
+    let (said, _, asked) = Heard::of(&answers).all(3).await;
+    assert!(said == "[?+]+()" && asked[2].1.contains("resourceVersion=11"), "{said} {asked:?}");
     // Nobody was cut off: another server answers behind the same address.
     let mark = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}});
     let heard = Heard::of(&[Answer::Silence([list(), vec![mark]].concat()), Answer::Silence(list())]);
