@@ -1,6 +1,10 @@
 //! A file's text, and the way from an offset in it to a line and column.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
     fault::{Fault, Place},
@@ -16,6 +20,8 @@ pub struct SourceFile {
     name: Arc<str>,
     text: String,
     line_starts: Vec<usize>,
+    /// The line that was shown last, by its index: a text may have all its faults on one long line.
+    shown: Arc<Mutex<Option<(usize, Arc<str>)>>>,
 }
 
 impl SourceFile {
@@ -24,7 +30,8 @@ impl SourceFile {
     pub fn new(name: &str, text: impl Into<String>) -> Self {
         let text = text.into();
         let breaks = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at + 1);
-        Self { name: name.into(), line_starts: [0].into_iter().chain(breaks).collect(), text }
+        let line_starts = [0].into_iter().chain(breaks).collect();
+        Self { name: name.into(), line_starts, text, shown: Arc::default() }
     }
 
     /// Takes over bytes that may not be text.
@@ -88,7 +95,16 @@ impl SourceFile {
             line: to_u32(index + 1),
             column: to_u32(count(line_start, start) + 1),
             width: to_u32(count(start, end).max(1)),
-            line_text: masked(line).into(),
+            line_text: self.shown(index, line),
+        }
+    }
+
+    /// A line for a person, of which there is one copy however many faults it has.
+    fn shown(&self, index: usize, line: &str) -> Arc<str> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shown {
+            Some((last, text)) if *last == index => text.clone(),
+            _ => shown.insert((index, masked(line).into())).1.clone(),
         }
     }
 
@@ -117,6 +133,10 @@ mod tests {
         assert_eq!((place.line, place.column, &*place.line_text), (2, 6, " ö = 3"));
         assert_eq!(source.place(900..901).line, 3);
         assert_eq!(source.place(4..14).width, 3);
+        assert!(
+            Arc::ptr_eq(&source.place(0..1).line_text, &source.place(4..5).line_text),
+            "one line, one text"
+        );
     }
 
     #[test]

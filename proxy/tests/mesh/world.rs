@@ -216,7 +216,8 @@ pub(crate) fn calling_table_within(
         protocol,
         rules: vec![Arc::new(rule)].into(),
     };
-    let destination = Arc::new(Destination { key: service("reviews"), ports: vec![Arc::new(port)], is_held: false });
+    let destination =
+        Arc::new(Destination { key: service("reviews"), ports: vec![Arc::new(port)], is_held: false });
     let mut table = Table { generation, ..Table::default() };
     table.hosts.insert(HostName::new("reviews").unwrap(), destination);
     table
