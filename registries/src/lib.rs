@@ -4,6 +4,7 @@
 //! is read. Reading yields a [`Plan`], which is built into a running registry when the agent knows its surroundings.
 
 pub mod names;
+pub mod shared;
 pub mod address;
 pub mod speaking;
 pub mod told;

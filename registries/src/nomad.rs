@@ -13,6 +13,7 @@
 //! changes of services, so that one small answer proves that nothing has changed.
 
 pub(crate) mod objects;
+mod compact;
 mod settings;
 mod client;
 mod health;

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,7 @@ use weft_core::{
     merge::{BELIEVED_AFTER, DOUBTED_FROM},
     name::OriginName,
     registry::{Completeness, Event, OriginFault, Scope, Version},
-    resource::Resource,
+    resource::{Endpoint, Resource},
 };
 
 use crate::names;
@@ -70,6 +71,28 @@ impl Words {
             (&fault.message, &fault.place, fault.keeps_last_good).hash(&mut digest);
         }
         digest.finish()
+    }
+}
+
+/// Lets endpoints that follow each other have what is equal of them once, as those of one service mostly do. `last` is the
+/// one before them, and becomes the last of them.
+pub(crate) fn share(resources: &mut [Resource], last: &mut Option<Arc<Endpoint>>) {
+    for resource in resources {
+        let Resource::Endpoint(shared) = resource else { continue };
+        if let (Some(new), Some(last)) = (Arc::get_mut(shared), last.as_deref()) {
+            same(&mut new.service, &last.service);
+            same(&mut new.port_name, &last.port_name);
+            same(&mut new.identity, &last.identity);
+            same(&mut new.labels, &last.labels);
+            same(&mut new.locality, &last.locality);
+        }
+        *last = Some(shared.clone());
+    }
+}
+
+fn same<T: Clone + PartialEq>(new: &mut T, old: &T) {
+    if new == old {
+        new.clone_from(old);
     }
 }
 

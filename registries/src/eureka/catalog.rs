@@ -11,10 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use weft_core::{
-    name::{HostName, OriginName},
-    resource::{Endpoint, Resource},
-};
+use weft_core::name::{HostName, OriginName};
 
 use super::{
     convert::{self, Context, Converted, Part},
@@ -23,7 +20,7 @@ use super::{
 };
 use crate::{
     names::{fault, origin_name, service_name},
-    told::{Listing, Words},
+    told::{Listing, Words, share},
 };
 
 /// How long clients may take to register again at a server that forgot them: a lease, and two caches of half a minute, in
@@ -141,7 +138,8 @@ impl Whole {
         let (mut whole, mut last) = (Self::default(), None);
         let head = read(&mut |object| {
             let (held, mut words) = Held::of(&object, context, now);
-            share(&mut words, &mut last);
+            // Most are of the same application as the one before.
+            share(&mut words.resources, &mut last);
             let (app, id) = key(&object);
             // An instance that is listed twice is the last of the two.
             let origin = of_instance(&app, &id);
@@ -154,27 +152,6 @@ impl Whole {
         whole.catalog.unreadable = head.unreadable;
         whole.listing.extend(whole.catalog.summary(context, |_| true));
         Ok(whole)
-    }
-}
-
-/// Instances that follow each other are mostly of one application: what they have in common exists once from the start.
-fn share(words: &mut Words, last: &mut Option<Arc<Endpoint>>) {
-    for resource in &mut words.resources {
-        let Resource::Endpoint(shared) = resource else { continue };
-        if let (Some(new), Some(last)) = (Arc::get_mut(shared), last.as_deref()) {
-            same(&mut new.service, &last.service);
-            same(&mut new.port_name, &last.port_name);
-            same(&mut new.identity, &last.identity);
-            same(&mut new.labels, &last.labels);
-            same(&mut new.locality, &last.locality);
-        }
-        *last = Some(shared.clone());
-    }
-}
-
-fn same<T: Clone + PartialEq>(new: &mut T, old: &T) {
-    if new == old {
-        new.clone_from(old);
     }
 }
 

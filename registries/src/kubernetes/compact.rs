@@ -8,9 +8,10 @@ use super::{
     convert,
     objects::{self, Record},
 };
+use crate::shared::{Shared, Text};
 
 /// `namespace/name`, or the name of what belongs to no namespace.
-pub(super) type Key = Arc<str>;
+pub(super) type Key = Text;
 
 /// A pod's uid, which is a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,19 +114,14 @@ pub(super) fn key(meta: &objects::Meta) -> Key {
 /// The one copy of each text that many objects have, and of each set of labels.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    texts: HashSet<Key>,
+    texts: Shared<str>,
     labels: HashSet<Labels>,
 }
 
 impl Texts {
     /// The copy of a text.
     pub(super) fn text(&mut self, text: &str) -> Key {
-        if let Some(known) = self.texts.get(text) {
-            return known.clone();
-        }
-        let new: Key = text.into();
-        self.texts.insert(new.clone());
-        new
+        self.texts.copy_of(text)
     }
 
     fn some(&mut self, text: Option<String>) -> Option<Key> {
@@ -142,7 +138,7 @@ impl Texts {
 
     /// Lets go of what nothing uses any more.
     pub(super) fn retain<'a>(&mut self, pods: impl Iterator<Item = &'a Pod>) {
-        self.texts.retain(|text| Arc::strong_count(text) > 1);
+        self.texts.sweep();
         self.labels = pods.map(|pod| pod.labels.clone()).collect();
     }
 

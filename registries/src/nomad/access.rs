@@ -31,7 +31,7 @@ pub(super) struct Names {
 
 impl Names {
     fn namespaces(&self) -> BTreeSet<&str> {
-        self.services.iter().map(|(namespace, _)| namespace.as_str()).collect()
+        self.services.iter().map(|name| name.0.as_str()).collect()
     }
 }
 
@@ -82,7 +82,7 @@ async fn refused<T>(client: &Client, answer: Result<T, RegistryError>) -> Result
 fn names(listed: Vec<super::objects::NamespaceServices>) -> BTreeSet<Name> {
     let of = |list: super::objects::NamespaceServices| {
         let namespace = list.namespace;
-        list.services.into_iter().map(move |service| (namespace.clone(), service.service_name))
+        list.services.into_iter().map(move |service| (namespace.clone(), service.service_name).into())
     };
     listed.into_iter().flat_map(of).collect()
 }

@@ -3,44 +3,48 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
 
 use super::{
+    compact::{Copies, Instance},
     convert::{Instances, Joined, convert, origin},
     health::{Checks, Known},
     objects::{Allocation, Check, Node},
 };
 use crate::{
     names,
+    shared::Text,
     told::{Listing, Words},
 };
 
 /// A service: namespace and name, as Nomad writes them.
-pub(super) type Name = (String, String);
+pub(super) type Name = Arc<(String, String)>;
 
-static NONE: BTreeSet<String> = BTreeSet::new();
+static NONE: BTreeSet<Text> = BTreeSet::new();
 
 /// What was read so far.
 #[derive(Default)]
 pub(super) struct Catalog {
     services: BTreeMap<Name, Instances>,
-    /// Services that would have one name here, as they differ in upper and lower case only.
-    alike: BTreeMap<Name, BTreeSet<Name>>,
+    /// Services with a letter in upper case by their names in lower case, which is what they are called here.
+    uppers: BTreeMap<Name, BTreeSet<Name>>,
     /// Of those that a service names.
-    pub(super) allocations: BTreeMap<String, Known>,
+    pub(super) allocations: BTreeMap<Text, Known>,
     /// Those that a service names and that there are none of any more.
-    lost: BTreeSet<String>,
+    lost: BTreeSet<Text>,
     /// Of those that a service names.
-    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) nodes: BTreeMap<Text, Node>,
     /// Who names an allocation, or a node.
-    naming: BTreeMap<String, BTreeSet<Name>>,
+    naming: BTreeMap<Text, BTreeSet<Name>>,
+    copies: Copies,
     changed: BTreeSet<Name>,
     /// What checks said before the stream began, of allocations that were not read yet.
     remembered: Verdicts,
 }
 
 /// What the checks of allocations said last, by their IDs.
-pub(super) type Verdicts = BTreeMap<String, Checks>;
+pub(super) type Verdicts = BTreeMap<Text, Checks>;
 
 impl Catalog {
     /// Knows nothing but what checks said: the stream that broke off takes no verdict with it.
@@ -66,13 +70,13 @@ impl Catalog {
     }
 
     /// Allocations that services name, as far as their IDs are such.
-    pub(super) fn named_allocations(&self) -> BTreeSet<String> {
-        self.instances().map(|instance| &instance.alloc_id).filter(|id| is_id(id)).cloned().collect()
+    pub(super) fn named_allocations(&self) -> BTreeSet<Text> {
+        self.instances().map(|instance| &instance.place.allocation).filter(|id| is_id(id)).cloned().collect()
     }
 
     /// Nodes that services name, as far as their IDs are such.
-    pub(super) fn named_nodes(&self) -> BTreeSet<String> {
-        self.instances().map(|instance| &instance.node_id).filter(|id| is_id(id)).cloned().collect()
+    pub(super) fn named_nodes(&self) -> BTreeSet<Text> {
+        self.instances().map(|instance| &instance.place.node).filter(|id| is_id(id)).cloned().collect()
     }
 
     /// Whether a service names this allocation or node.
@@ -80,65 +84,72 @@ impl Catalog {
         self.naming.contains_key(id)
     }
 
-    /// Takes in the instances of a service; none that there are means that it is gone.
-    pub(super) fn set_service(&mut self, name: &Name, mut instances: Instances) {
-        if instances.is_garbled {
-            // What it named before is still needed.
-            instances.read = self.services.get(name).map(|before| before.read.clone()).unwrap_or_default();
-        }
+    /// Takes in the instances of a service, as they were read; none that there are means that it is gone.
+    pub(super) fn read_service(&mut self, name: &Name, answer: Vec<serde_json::Value>) {
+        let instances = Instances::read(answer, &mut self.copies);
+        self.set_service(name, instances);
+    }
+
+    /// Takes in that an answer made no sense: what its service said last stands.
+    pub(super) fn garble_service(&mut self, name: &Name, why: &str) {
+        // What it named before is still needed.
+        let read = self.services.get(name).map(|before| before.read.clone()).unwrap_or_default();
+        self.set_service(name, Instances { read, ..Instances::garbled(&name.1, why) });
+    }
+
+    fn set_service(&mut self, name: &Name, instances: Instances) {
         if instances.read.is_empty() && instances.faults.is_empty() {
             return self.remove_service(name);
         }
         if self.services.get(name) == Some(&instances) {
             return;
         }
-        let ids = |instances: &Instances| -> BTreeSet<String> {
-            let ids = instances.read.iter().flat_map(|instance| [&instance.alloc_id, &instance.node_id]);
-            ids.cloned().collect()
-        };
-        let new = ids(&instances);
-        let old = self.services.get(name).map(ids).unwrap_or_default();
+        let new: BTreeSet<Text> = named_by(&instances).cloned().collect();
+        let old = self.services.get(name).map(|old| named_by(old).cloned().collect());
+        let old: BTreeSet<Text> = old.unwrap_or_default();
         self.unname(name, old.difference(&new));
         for id in new {
             self.naming.entry(id).or_default().insert(name.clone());
         }
         if self.services.insert(name.clone(), instances).is_none() {
-            let alike = self.alike.entry(lower(name)).or_default();
-            alike.insert(name.clone());
-            self.changed.extend(alike.iter().cloned());
+            let lower = lower(name);
+            if lower != *name {
+                self.uppers.entry(lower).or_default().insert(name.clone());
+            }
+            self.touch_alike(name);
         }
         self.changed.insert(name.clone());
     }
 
     pub(super) fn remove_service(&mut self, name: &Name) {
         let Some(instances) = self.services.remove(name) else { return };
-        let ids = instances.read.iter().flat_map(|instance| [&instance.alloc_id, &instance.node_id]);
-        self.unname(name, ids);
+        self.unname(name, named_by(&instances));
         self.changed.insert(name.clone());
-        if let Some(alike) = self.alike.get_mut(&lower(name)) {
-            alike.remove(name);
-            self.changed.extend(alike.iter().cloned());
-            if alike.is_empty() {
-                self.alike.remove(&lower(name));
+        let lower = lower(name);
+        if let Some(uppers) = self.uppers.get_mut(&lower) {
+            uppers.remove(name);
+            if uppers.is_empty() {
+                self.uppers.remove(&lower);
             }
         }
+        self.touch_alike(name);
     }
 
-    /// Takes in an allocation; true when it has just begun to run or is new, so that its checks should be asked for.
-    pub(super) fn set_allocation(&mut self, allocation: Allocation, is_first_list: bool) -> bool {
-        if !self.names_id(&allocation.id) {
-            return false;
-        }
-        let id = allocation.id.clone();
-        let before = self.allocations.get(&id);
-        if before.is_some_and(|before| before.allocation == allocation) {
-            return false;
+    /// Takes in an allocation. Returns it with its node when it has just begun to run or is new, so that its checks should be
+    /// asked for.
+    pub(super) fn set_allocation(&mut self, read: &Allocation, is_first_list: bool) -> Option<(Text, Text)> {
+        let (id, _) = self.naming.get_key_value(&*read.id)?;
+        let (id, before) = (id.clone(), self.allocations.get(id));
+        if before.is_some_and(|before| before.allocation.is(read)) {
+            return None;
         }
         let ran = before.is_some_and(Known::runs);
-        let changed_job =
-            before.is_some_and(|before| before.allocation.job_version != allocation.job_version);
-        let mut known = before.cloned().unwrap_or_default();
-        known.allocation = allocation;
+        let changed_job = before.is_some_and(|before| before.allocation.job_version != read.job_version);
+        let known = Known::of(self.copies.allocation(read));
+        let mut known = match before.cloned() {
+            Some(before) => Known { allocation: known.allocation, ..before },
+            None => known,
+        };
         if let Some(verdict) = self.remembered.remove(&id).filter(|_| known.checks == Checks::Unknown) {
             known.checks = verdict;
         }
@@ -146,15 +157,16 @@ impl Catalog {
         if begins && !is_first_list && known.checks == Checks::Unknown {
             known.checks = Checks::Awaited;
         }
+        let node = known.allocation.node.clone();
         self.allocations.insert(id.clone(), known);
         self.lost.remove(&id);
         self.touch(&id);
-        begins
+        begins.then_some((id, node))
     }
 
     /// The server knows of no such allocation.
     pub(super) fn remove_allocation(&mut self, id: &str) {
-        let is_new = self.names_id(id) && self.lost.insert(id.to_owned());
+        let is_new = self.names_id(id) && self.lost.insert(id.into());
         if self.allocations.remove(id).is_some() || is_new {
             self.touch(id);
         }
@@ -176,7 +188,7 @@ impl Catalog {
     pub(super) fn set_node(&mut self, id: &str, node: Option<Node>) {
         let is_new = self.nodes.get(id) != node.as_ref();
         match node {
-            Some(node) if self.names_id(id) => drop(self.nodes.insert(id.to_owned(), node)),
+            Some(node) if self.names_id(id) => drop(self.nodes.insert(id.into(), node)),
             _ => drop(self.nodes.remove(id)),
         }
         if is_new {
@@ -218,8 +230,8 @@ impl Catalog {
     }
 
     fn words(&self, name: &Name, joining: &Joining<'_>) -> Words {
-        // The last in order is the one in lower case, where there is such.
-        let first = self.alike.get(&lower(name)).and_then(|alike| alike.last());
+        // The one in lower case, where there is such.
+        let first = self.alike(name).last();
         if let Some(first) = first
             && first != name
         {
@@ -238,7 +250,7 @@ impl Catalog {
         convert(&name.0, &name.1, self.services.get(name).unwrap_or(&none), &joined)
     }
 
-    fn instances(&self) -> impl Iterator<Item = &super::objects::Registration> {
+    fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.services.values().flat_map(|instances| &instances.read)
     }
 
@@ -255,7 +267,19 @@ impl Catalog {
         self.changed.extend(self.naming.get(id).into_iter().flatten().cloned());
     }
 
-    fn unname<'i>(&mut self, name: &Name, ids: impl Iterator<Item = &'i String>) {
+    /// All services that are called here as this one would be.
+    fn alike(&self, name: &Name) -> impl Iterator<Item = &Name> {
+        let lower = lower(name);
+        let uppers = self.uppers.get(&lower).into_iter().flatten();
+        uppers.chain(self.services.get_key_value(&lower).map(|(name, _)| name))
+    }
+
+    fn touch_alike(&mut self, name: &Name) {
+        let alike: Vec<Name> = self.alike(name).cloned().collect();
+        self.changed.extend(alike);
+    }
+
+    fn unname<'i>(&mut self, name: &Name, ids: impl Iterator<Item = &'i Text>) {
         for id in ids {
             if let Some(names) = self.naming.get_mut(id) {
                 names.remove(name);
@@ -278,7 +302,12 @@ pub(super) struct Joining<'a> {
 
 /// As the mesh writes it.
 fn lower(name: &Name) -> Name {
-    (name.0.to_ascii_lowercase(), name.1.to_ascii_lowercase())
+    (name.0.to_ascii_lowercase(), name.1.to_ascii_lowercase()).into()
+}
+
+/// The allocations and nodes that instances name.
+fn named_by(instances: &Instances) -> impl Iterator<Item = &Text> {
+    instances.read.iter().flat_map(|instance| [&instance.place.allocation, &instance.place.node])
 }
 
 /// Whether it is an ID as Nomad makes them. Asked for anything else, it answers with an error of its own.
@@ -306,17 +335,17 @@ mod tests {
             "ID": "one", "ServiceName": "web", "Namespace": "default", "Address": "10.0.0.1", "Port": 8080,
             "AllocID": ID, "NodeID": "node",
         });
-        catalog.set_service(&("default".into(), "web".into()), Instances::read(vec![registration]));
+        catalog.read_service(&Name::new(("default".into(), "web".into())), vec![registration]);
         let allocation = json!({
             "ID": ID, "ClientStatus": "running", "DesiredStatus": "run", "TaskStates": { "app": { "State": "running" } },
         });
-        catalog.set_allocation(serde_json::from_value(allocation).unwrap(), true);
+        catalog.set_allocation(&serde_json::from_value(allocation).unwrap(), true);
         catalog
     }
 
     #[test]
     fn a_new_stream_begins_with_what_checks_said_before() {
-        let failed = || Checks::Known([("web".to_owned(), CheckResult::Failure)].into());
+        let failed = || Checks::Known([("web".into(), CheckResult::Failure)].into());
         let mut first = begun(Verdicts::default());
         assert_eq!(first.verdicts(), Verdicts::default(), "nobody asked yet");
         first.allocations.get_mut(ID).unwrap().checks = failed();
@@ -324,8 +353,8 @@ mod tests {
         assert_eq!(second.allocations[ID].checks, failed());
         // A stream that breaks off before it has read an allocation passes on what it was told of it.
         let mut broken = Catalog::remembering(second.verdicts());
-        assert_eq!(broken.verdicts(), [(ID.to_owned(), failed())].into());
-        let mut third = Catalog::remembering([(ID.to_owned(), failed())].into());
+        assert_eq!(broken.verdicts(), [(ID.into(), failed())].into());
+        let mut third = Catalog::remembering([(ID.into(), failed())].into());
         third.forget_others();
         assert_eq!(third.verdicts(), Verdicts::default());
     }

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     credential::Credential,
     http_client::{Answer, Call, HttpClient},
+    shared::Text,
 };
 
 /// How many allocations are asked for at once: with the events of their tasks they take some kilobytes each.
@@ -143,7 +144,7 @@ impl Client {
     /// The same, of whatever allocation.
     pub(super) fn asking_for_checks(
         &self,
-    ) -> impl Fn(String) -> BoxFuture<'static, Found<BTreeMap<String, Check>>> + use<> {
+    ) -> impl Fn(Text) -> BoxFuture<'static, Found<BTreeMap<String, Check>>> + use<> {
         let client = self.clone();
         move |allocation| {
             let client = client.clone();

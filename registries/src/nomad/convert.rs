@@ -16,13 +16,15 @@ use weft_core::{
 };
 
 use super::{
+    compact::{Copies, Instance},
     health::Known,
     objects::{Node, Registration},
 };
 use crate::{
     address, names,
-    speaking::{Instance, Recorded, Rules, keys},
-    told::Words,
+    shared::Text,
+    speaking::{self, Recorded, Rules, keys},
+    told::{Words, share},
 };
 
 /// The most labels of an endpoint.
@@ -37,10 +39,10 @@ const CANARY: &str = "canary";
 
 /// What instances are joined with.
 pub(super) struct Joined<'a> {
-    pub(super) allocations: &'a BTreeMap<String, Known>,
+    pub(super) allocations: &'a BTreeMap<Text, Known>,
     /// Allocations that instances name and that there are none of any more.
-    pub(super) lost: &'a BTreeSet<String>,
-    pub(super) nodes: &'a BTreeMap<String, Node>,
+    pub(super) lost: &'a BTreeSet<Text>,
+    pub(super) nodes: &'a BTreeMap<Text, Node>,
     pub(super) region: &'a str,
     pub(super) rules: &'a Rules,
     pub(super) trust_domain: Option<&'a TrustDomain>,
@@ -49,30 +51,30 @@ pub(super) struct Joined<'a> {
 /// The instances of a service, as far as they could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Instances {
-    pub(super) read: Vec<Registration>,
+    pub(super) read: Box<[Instance]>,
     pub(super) faults: Vec<OriginFault>,
     /// Whether the answer as a whole made no sense: then what was known before stands.
     pub(super) is_garbled: bool,
 }
 
 impl Instances {
-    pub(super) fn read(answer: Vec<serde_json::Value>) -> Self {
-        let mut instances = Self::default();
+    pub(super) fn read(answer: Vec<serde_json::Value>, copies: &mut Copies) -> Self {
+        let (mut read, mut faults) = (Vec::with_capacity(answer.len()), Vec::new());
         for value in answer {
             let id = value.get("ID").and_then(|id| id.as_str()).unwrap_or_default().to_owned();
-            match serde_json::from_value(value) {
-                Ok(registration) => instances.read.push(registration),
-                Err(error) => instances.faults.push(names::fault(&id, error.to_string())),
+            match serde_json::from_value::<Registration>(value) {
+                Ok(registration) => read.push(copies.instance(&registration)),
+                Err(error) => faults.push(names::fault(&id, error.to_string())),
             }
         }
-        instances.read.sort_by(|one, other| one.id.cmp(&other.id));
-        instances
+        read.sort_by(|one, other| one.id.cmp(&other.id));
+        Self { read: read.into(), faults, is_garbled: false }
     }
 
     /// An answer that made no sense.
     pub(super) fn garbled(name: &str, why: &str) -> Self {
         let fault = OriginFault { keeps_last_good: true, ..names::fault(name, why) };
-        Self { read: Vec::new(), faults: vec![fault], is_garbled: true }
+        Self { faults: vec![fault], is_garbled: true, ..Self::default() }
     }
 }
 
@@ -93,15 +95,15 @@ pub(super) fn convert(namespace: &str, name: &str, instances: &Instances, joined
     };
     let mut endpoints = Vec::with_capacity(instances.read.len());
     let mut spoken: Option<AppProtocol> = joined.rules.declared_protocol(&service);
-    for registration in &instances.read {
-        let place = |message: String| names::fault(&registration.id, message);
-        let recorded = Recorded::read(&|key| record(registration, joined, key));
+    for instance in &instances.read {
+        let place = |message: String| names::fault(&instance.id, message);
+        let recorded = Recorded::read(&|key| record(instance, joined, key));
         spoken = agreed(spoken, recorded.protocol).unwrap_or_else(|other| {
             let message = format!("{} differs from what other instances say", keys::PROTOCOL);
             faults.push(place(message));
             other
         });
-        match endpoint(&service, registration, &recorded, joined) {
+        match endpoint((name, &service), instance, &recorded, joined) {
             Ok((endpoint, wrong)) => {
                 endpoints.push(endpoint);
                 faults.extend(recorded.faults.into_iter().chain(wrong).map(place));
@@ -119,6 +121,7 @@ pub(super) fn convert(namespace: &str, name: &str, instances: &Instances, joined
         endpoint.port_name.clone_from(&port);
         Resource::Endpoint(endpoint.into())
     }));
+    share(&mut resources, &mut None);
     Words::new(resources, faults)
 }
 
@@ -139,73 +142,73 @@ fn agreed(
 }
 
 /// The value of a key of the mesh: a tag `key=value`, or, for what an operator says of a whole node, its meta.
-fn record<'a>(registration: &'a Registration, joined: &Joined<'a>, key: &str) -> Option<&'a str> {
-    let tag = registration.tags.iter().find_map(|tag| tag.strip_prefix(key)?.strip_prefix('='));
+fn record<'a>(instance: &'a Instance, joined: &Joined<'a>, key: &str) -> Option<&'a str> {
+    let tag = instance.tags.iter().find_map(|tag| tag.strip_prefix(key)?.strip_prefix('='));
     let of_node = key == keys::MESH_PORT || key == keys::LOCALITY;
     tag.or_else(|| {
-        let node = joined.nodes.get(&registration.node_id).filter(|_| of_node)?;
+        let node = joined.nodes.get(&instance.place.node).filter(|_| of_node)?;
         node.meta.get(key).map(String::as_str)
     })
 }
 
-/// An endpoint, with what is wrong with it short of being none; the error says why it is none.
+/// An endpoint, with what is wrong with it short of being none; the error says why it is none. Its service is given as
+/// Nomad calls it and as the mesh does.
 fn endpoint(
-    service: &ServiceName,
-    registration: &Registration,
+    (name, service): (&str, &ServiceName),
+    instance: &Instance,
     recorded: &Recorded,
     joined: &Joined<'_>,
 ) -> Result<(Endpoint, Vec<String>), String> {
-    let port = u64::try_from(registration.port).unwrap_or_default();
-    let ip = address::read_ip(&registration.address).map_err(|error| {
-        match HostName::new(&registration.address) {
-            Ok(_) => format!("{error}{NO_NAME}"),
-            Err(_) => error,
-        }
+    let port = u64::try_from(instance.port).unwrap_or_default();
+    let ip = address::read_ip(&instance.address).map_err(|error| match HostName::new(&instance.address) {
+        Ok(_) => format!("{error}{NO_NAME}"),
+        Err(_) => error,
     })?;
     let address = address::endpoint_address(ip, port, joined.rules.allow_loopback)?;
-    let known = joined.allocations.get(&registration.alloc_id);
-    let node = joined.nodes.get(&registration.node_id);
-    let task = known.and_then(|known| known.task_of(registration));
+    let place = &instance.place;
+    let known = joined.allocations.get(&place.allocation);
+    let node = joined.nodes.get(&place.node);
+    let task = known.and_then(|known| known.task_of(name, instance));
     let words = [
-        ("job", Some(registration.job_id.as_str())),
-        ("datacenter", Some(registration.datacenter.as_str())),
-        ("group", known.map(|known| known.allocation.task_group.as_str())),
+        ("job", Some(&*place.job)),
+        ("datacenter", Some(&*place.datacenter)),
+        ("group", known.map(|known| &*known.allocation.group)),
         ("node", node.map(|node| node.name.as_str())),
         ("task", task),
     ];
     let words: Vec<(&str, &str)> =
         words.iter().filter_map(|(word, value)| Some((*word, (*value)?))).collect();
-    let instance = Instance {
+    let speaker = speaking::Instance {
         service,
         address: &address,
         platform: None,
-        record: &|key| record(registration, joined, key),
+        record: &|key| record(instance, joined, key),
         unread: node.is_none().then_some("its node cannot be read"),
-        strays: &strays(&registration.tags, node),
+        strays: &strays(&instance.tags, node),
         words: &words,
     };
-    let speaks = joined.rules.speaks(instance, joined.trust_domain);
+    let speaks = joined.rules.speaks(speaker, joined.trust_domain);
     let mut faults = speaks.faults;
-    let canary = known.is_some_and(|known| known.allocation.deployment_status.is_some_and(|it| it.canary));
-    let locality = recorded.locality.clone().map_or_else(|| locality(registration, node, joined), Ok);
+    let canary = known.is_some_and(|known| known.allocation.deployment.is_some_and(|it| it.canary));
+    let locality = recorded.locality.clone().map_or_else(|| locality(&place.datacenter, node, joined), Ok);
     let endpoint = Endpoint {
         service: service.clone(),
         port_name: port_name(AppProtocol::Http),
-        instance: instance_name(&registration.id)?,
+        instance: instance_name(&instance.id)?,
         mesh_address: speaks.mesh_address,
         identity: speaks.identity,
         said_by: speaks.said_by,
         tls: speaks.tls,
-        labels: labels(&registration.tags, canary, &mut faults),
+        labels: labels(&instance.tags, canary, &mut faults),
         weight: recorded.weight.unwrap_or(1),
         locality: locality.unwrap_or_else(|fault| {
             faults.push(fault);
             Locality::default()
         }),
         health: match known {
-            Some(known) => known.health(registration),
+            Some(known) => known.health(name, instance),
             // The catalog outlives what it tells of: nothing can run there.
-            None if joined.lost.contains(&registration.alloc_id) => Health::Unhealthy,
+            None if joined.lost.contains(&place.allocation) => Health::Unhealthy,
             None => Health::Healthy,
         },
         address,
@@ -214,7 +217,7 @@ fn endpoint(
 }
 
 /// What is meant for the mesh, by a tag or by the meta of the node, and is not spelt as it is read.
-fn strays(tags: &[String], node: Option<&Node>) -> Vec<String> {
+fn strays(tags: &[Text], node: Option<&Node>) -> Vec<String> {
     let keys_of_tags = tags.iter().filter_map(|tag| Some(tag.split_once('=')?.0));
     let mut strays = keys::strays(keys_of_tags);
     if let Some(tag) = tags.iter().find(|tag| !tag.contains('=') && keys::is_ours(tag)) {
@@ -236,13 +239,9 @@ fn instance_name(id: &str) -> Result<InstanceName, String> {
 }
 
 /// Region, datacenter and the node's class.
-fn locality(
-    registration: &Registration,
-    node: Option<&Node>,
-    joined: &Joined<'_>,
-) -> Result<Locality, String> {
+fn locality(datacenter: &str, node: Option<&Node>, joined: &Joined<'_>) -> Result<Locality, String> {
     let class = node.map(|node| node.node_class.as_str()).unwrap_or_default();
-    let parts = [joined.region, &registration.datacenter, class];
+    let parts = [joined.region, datacenter, class];
     if parts.iter().any(|part| part.contains('/')) {
         return Err("its region, datacenter or node class has a slash in it: it runs nowhere known".into());
     }
@@ -251,13 +250,13 @@ fn locality(
 
 /// Tags as labels. `key=value` is metadata, for which Nomad has no other place; any other is the label `tag.TAG` with the
 /// value `true`, as tags are in catalogs that have both. The mesh's own keys are none.
-fn labels(tags: &[String], canary: bool, faults: &mut Vec<String>) -> Labels {
+fn labels(tags: &[Text], canary: bool, faults: &mut Vec<String>) -> Labels {
     let mut labels: BTreeMap<Cow<'_, str>, &str> = BTreeMap::new();
     if canary {
         labels.insert(CANARY.into(), "true");
     }
     let mut left_out = 0_usize;
-    for tag in tags.iter().filter(|tag| !keys::is_ours(tag.split_once('=').map_or(tag.as_str(), |it| it.0))) {
+    for tag in tags.iter().filter(|tag| !keys::is_ours(tag.split_once('=').map_or(&**tag, |it| it.0))) {
         let (key, value) = match tag.split_once('=') {
             Some((key, value)) => (Cow::from(key), value),
             None if tag.is_empty() => (Cow::from(""), ""),

@@ -132,6 +132,10 @@ impl Lines {
         };
         let line = self.buffer.split_to(end + 1);
         self.searched = 0;
+        if self.buffer.is_empty() {
+            // Room for a long line is not kept.
+            self.buffer = BytesMut::new();
+        }
         if std::mem::take(&mut self.passing_over) || line.len() > self.longest {
             return Some(Line::Unreadable);
         }

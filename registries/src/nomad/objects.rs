@@ -24,16 +24,12 @@ pub(crate) struct ServiceStub {
 }
 
 /// One instance of a service, of `/v1/service/:name`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct Registration {
     /// Unique in the cluster; says which task it belongs to, see [`super::health`].
     #[serde(rename = "ID")]
     pub(crate) id: String,
-    /// The service.
-    pub(crate) service_name: String,
-    /// Its namespace.
-    pub(crate) namespace: String,
     /// The node that it runs on.
     #[serde(rename = "NodeID")]
     pub(crate) node_id: String,
@@ -226,9 +222,9 @@ pub(crate) struct Payload {
     /// An instance of a service.
     pub(crate) service: Option<ServiceStub>,
     /// An allocation.
-    pub(crate) allocation: Option<Allocation>,
+    pub(crate) allocation: Option<Box<Allocation>>,
     /// A node.
-    pub(crate) node: Option<Node>,
+    pub(crate) node: Option<Box<Node>>,
 }
 
 /// Go writes what is empty as null.

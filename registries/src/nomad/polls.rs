@@ -8,7 +8,6 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     mem,
-    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +17,10 @@ use tokio::time::{Instant, sleep_until};
 use weft_core::registry::RegistryError;
 
 use super::objects::Check;
-use crate::http_client::{growing_pause, jittered};
+use crate::{
+    http_client::{growing_pause, jittered},
+    shared::Text,
+};
 
 /// How many are asked at once.
 const AT_ONCE: usize = 4;
@@ -37,22 +39,22 @@ const RARELY: u32 = 30;
 pub(super) type Said = Result<Option<BTreeMap<String, Check>>, RegistryError>;
 
 /// What was said of which allocation.
-pub(super) type Answer = (String, Said);
+pub(super) type Answer = (Text, Said);
 
 /// The questions.
 pub(super) struct Polls {
     interval: Duration,
-    allocations: BTreeMap<String, Asked>,
-    nodes: BTreeMap<Arc<str>, Node>,
+    allocations: BTreeMap<Text, Asked>,
+    nodes: BTreeMap<Text, Node>,
     due: BinaryHeap<Reverse<Turn>>,
-    asked: FuturesUnordered<BoxFuture<'static, (Arc<str>, Answer)>>,
+    asked: FuturesUnordered<BoxFuture<'static, (Text, Answer)>>,
 }
 
 /// When an allocation is asked for.
-type Turn = (Instant, String);
+type Turn = (Instant, Text);
 
 struct Asked {
-    node: Arc<str>,
+    node: Text,
     /// When it is asked next; none while it is asked.
     next: Option<Instant>,
 }
@@ -75,17 +77,17 @@ impl Polls {
     }
 
     /// Asks as soon as there is room. What begins to run on a node shows that the node is there.
-    pub(super) fn ask_now(&mut self, allocation: &str, node: &str) {
+    pub(super) fn ask_now(&mut self, allocation: &Text, node: &Text) {
         // Where the server does not say on which node it is, it has one of its own.
-        let node: Arc<str> = if node.is_empty() { allocation.into() } else { node.into() };
+        let node = if node.is_empty() { allocation } else { node };
         self.nodes.entry(node.clone()).or_default().rests_until = None;
         let asked = Asked { node: node.clone(), next: None };
-        self.allocations.entry(allocation.to_owned()).or_insert(asked).node = node;
+        self.allocations.entry(allocation.clone()).or_insert(asked).node = node.clone();
         self.ask_at(allocation, Instant::now());
     }
 
     /// Asks again, as soon as what was answered makes sensible.
-    pub(super) fn ask_again(&mut self, allocation: &str, answer: Option<&BTreeMap<String, Check>>) {
+    pub(super) fn ask_again(&mut self, allocation: &Text, answer: Option<&BTreeMap<String, Check>>) {
         let usual = self.usual();
         let wait = match answer {
             Some(checks) if checks.values().any(|check| check.status == "pending") => SOON.min(usual),
@@ -98,7 +100,7 @@ impl Polls {
     /// Asks no more about allocations that are not among these.
     pub(super) fn keep(&mut self, mut wanted: impl FnMut(&str) -> bool) {
         self.allocations.retain(|allocation, _| wanted(allocation));
-        let named: BTreeSet<&Arc<str>> = self.allocations.values().map(|asked| &asked.node).collect();
+        let named: BTreeSet<&Text> = self.allocations.values().map(|asked| &asked.node).collect();
         self.nodes.retain(|name, node| node.is_asked || named.contains(name));
     }
 
@@ -114,7 +116,7 @@ impl Polls {
     }
 
     /// The next answer. May be given up and called again.
-    pub(super) async fn next(&mut self, ask: impl Fn(String) -> BoxFuture<'static, Said>) -> Answer {
+    pub(super) async fn next(&mut self, ask: impl Fn(Text) -> BoxFuture<'static, Said>) -> Answer {
         loop {
             self.ask_those_due(&ask);
             let due = self.due.peek().filter(|_| self.asked.len() < AT_ONCE).map(|Reverse((due, _))| *due);
@@ -134,7 +136,7 @@ impl Polls {
         }
     }
 
-    fn ask_those_due(&mut self, ask: &impl Fn(String) -> BoxFuture<'static, Said>) {
+    fn ask_those_due(&mut self, ask: &impl Fn(Text) -> BoxFuture<'static, Said>) {
         let now = Instant::now();
         let mut silent = self.nodes.values().filter(|node| node.is_asked && node.silences > 0).count();
         while self.asked.len() < AT_ONCE
@@ -173,11 +175,11 @@ impl Polls {
         self.due.extend(mem::take(&mut node.waiting).into_iter().map(Reverse));
     }
 
-    fn ask_at(&mut self, allocation: &str, when: Instant) {
+    fn ask_at(&mut self, allocation: &Text, when: Instant) {
         let Some(asked) = self.allocations.get_mut(allocation) else { return };
         if asked.next.is_none_or(|next| when < next) {
             asked.next = Some(when);
-            self.due.push(Reverse((when, allocation.to_owned())));
+            self.due.push(Reverse((when, allocation.clone())));
         }
     }
 
@@ -203,7 +205,7 @@ mod tests {
     /// Asks `polls` for so long, of nodes that are named by the first letter of their allocations: `d…` are dead, and take
     /// three seconds to say so. How often each node answered, or did not.
     async fn counted(polls: &mut Polls, time: Duration) -> BTreeMap<char, u32> {
-        let ask = |allocation: String| -> BoxFuture<'static, Said> {
+        let ask = |allocation: Text| -> BoxFuture<'static, Said> {
             Box::pin(async move {
                 if allocation.starts_with('d') {
                     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -224,8 +226,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_node_holds_up_nobody_elses_checks() {
         let mut polls = Polls::new(Duration::from_secs(1));
-        (0..20).for_each(|number| polls.ask_now(&format!("d{number}"), "dead"));
-        polls.ask_now("a", "alive");
+        (0..20).for_each(|number| polls.ask_now(&format!("d{number}").into(), &"dead".into()));
+        polls.ask_now(&"a".into(), &"alive".into());
         let counts = counted(&mut polls, Duration::from_secs(60)).await;
         assert!(counts[&'a'] >= 45, "once a second, spread: {counts:?}");
         assert!((3..=6).contains(&counts[&'d']), "it rests longer and longer: {counts:?}");
@@ -234,8 +236,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_dead_nodes_hold_up_nobody_elses_checks_once_they_are_known() {
         let mut polls = Polls::new(Duration::from_secs(1));
-        (0..40).for_each(|number| polls.ask_now(&format!("d{number}"), &format!("dead {number}")));
-        polls.ask_now("a", "alive");
+        (0..40).for_each(|number| {
+            polls.ask_now(&format!("d{number}").into(), &format!("dead {number}").into());
+        });
+        polls.ask_now(&"a".into(), &"alive".into());
         counted(&mut polls, Duration::from_secs(40)).await;
         let counts = counted(&mut polls, Duration::from_secs(60)).await;
         assert!(counts[&'a'] >= 24 && counts[&'d'] <= 21, "every two seconds, spread: {counts:?}");
@@ -245,9 +249,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_begins_to_run_on_a_node_is_asked_for_at_once() {
         let mut polls = Polls::new(Duration::from_secs(1));
-        polls.ask_now("d", "node");
+        polls.ask_now(&"d".into(), &"node".into());
         counted(&mut polls, Duration::from_secs(120)).await;
-        polls.ask_now("a", "node");
+        polls.ask_now(&"a".into(), &"node".into());
         assert!(!polls.are_idle());
         let counts = counted(&mut polls, Duration::from_secs(4)).await;
         assert!(counts[&'a'] >= 1, "{counts:?}");
@@ -256,7 +260,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_of_what_is_wanted_no_more() {
         let mut polls = Polls::new(Duration::from_secs(1));
-        (0..8).for_each(|number| polls.ask_now(&format!("a{number}"), "node"));
+        (0..8).for_each(|number| polls.ask_now(&format!("a{number}").into(), &"node".into()));
         polls.keep(|allocation| allocation == "a3");
         let counts = counted(&mut polls, Duration::from_secs(10)).await;
         assert!(counts[&'a'] <= 14 && polls.knows("a3") && !polls.knows("a4"), "{counts:?}");

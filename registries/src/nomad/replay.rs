@@ -8,7 +8,6 @@ use weft_core::identity::TrustDomain;
 
 use super::{
     catalog::{Catalog, Joining},
-    convert::Instances,
     objects::{Allocation, Check, EventLine, Node, Variable},
     variables,
 };
@@ -40,11 +39,11 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
     for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
         match line {
             Line::Service(namespace, name, answer) => {
-                catalog.set_service(&(namespace, name), Instances::read(answer));
+                catalog.read_service(&(namespace, name).into(), answer);
             }
             Line::Allocations(list) => {
                 for allocation in list {
-                    catalog.set_allocation(allocation, true);
+                    catalog.set_allocation(&allocation, true);
                 }
             }
             Line::Checks(id, checks) => catalog.take_checks(&id, Some(&checks)),
@@ -54,7 +53,7 @@ pub fn replay(text: &str, trust_domain: &TrustDomain) -> Listing {
             }
             Line::Events(line) => {
                 for allocation in line.events.into_iter().filter_map(|event| event.payload.allocation) {
-                    catalog.set_allocation(allocation, false);
+                    catalog.set_allocation(&allocation, false);
                 }
             }
         }

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     http_client::jittered,
+    shared::Text,
     told::{Listing, Told, notices},
 };
 
@@ -112,9 +113,9 @@ struct Follow {
     /// Where what checks said goes when the stream ends.
     verdicts: Arc<Mutex<Verdicts>>,
     /// Allocations whose checks may not be read.
-    without_checks: BTreeSet<String>,
+    without_checks: BTreeSet<Text>,
     /// Allocations and nodes that the server does not know.
-    unknown: BTreeSet<String>,
+    unknown: BTreeSet<Text>,
     notices: BTreeMap<Notice, String>,
     /// Whether the notices are other ones than were told.
     noticed: bool,
@@ -413,7 +414,7 @@ impl Follow {
                     let message = format!("the results of checks are not known: {error}");
                     self.notice(Notice::Checks, Some(message));
                 }
-                tracing::debug!(%error, allocation, "the checks of an allocation cannot be asked for");
+                tracing::debug!(%error, %allocation, "the checks of an allocation cannot be asked for");
                 None
             }
         };
@@ -455,13 +456,23 @@ impl Follow {
                 gone.extend(variables.take_gone());
             }
             if let Some(events) = self.told.tell_changed(some, gone) {
-                return self.queue.extend(events);
+                return self.enqueue(events);
             }
         }
         let mut all: Listing = self.catalog.whole(&joining);
         all.extend([notices]);
         all.extend(self.variables.iter().flat_map(|variables| variables.listing.clone()));
-        self.queue.extend(self.told.tell(all, self.completeness, now));
+        let events = self.told.tell(all, self.completeness, now);
+        self.enqueue(events);
+    }
+
+    fn enqueue(&mut self, events: Vec<Event>) {
+        if self.queue.is_empty() {
+            // Not into the one that there is: it would keep room for a whole list.
+            self.queue = events.into();
+        } else {
+            self.queue.extend(events);
+        }
     }
 }
 

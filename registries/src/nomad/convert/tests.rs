@@ -26,21 +26,25 @@ fn instance(more: &Value) -> Value {
     instance
 }
 
+fn as_read(instances: Vec<Value>) -> Instances {
+    Instances::read(instances, &mut Copies::default())
+}
+
 fn words(instances: Vec<Value>, rules: &Rules, node: Option<Node>) -> Words {
     words_without(instances, rules, node, &BTreeSet::new())
 }
 
 /// The same, where some allocations are gone.
-fn words_without(instances: Vec<Value>, rules: &Rules, node: Option<Node>, lost: &BTreeSet<String>) -> Words {
+fn words_without(instances: Vec<Value>, rules: &Rules, node: Option<Node>, lost: &BTreeSet<Text>) -> Words {
     let joined = Joined {
         allocations: &BTreeMap::new(),
         lost,
-        nodes: &node.map(|node| ("node".to_owned(), node)).into_iter().collect(),
+        nodes: &node.map(|node| ("node".into(), node)).into_iter().collect(),
         region: "global",
         rules,
         trust_domain: None,
     };
-    convert("default", "web", &Instances::read(instances), &joined)
+    convert("default", "web", &as_read(instances), &joined)
 }
 
 fn endpoints(words: &Words) -> Vec<Endpoint> {
@@ -97,12 +101,12 @@ fn what_a_node_may_say_is_not_taken_for_plaintext_while_the_node_cannot_be_read(
 
 #[test]
 fn an_instance_of_an_allocation_that_is_gone_is_not_healthy() {
-    let one = |lost: &BTreeSet<String>| {
+    let one = |lost: &BTreeSet<Text>| {
         let words = words_without(vec![instance(&json!({}))], &rules(""), None, lost);
         endpoints(&words).remove(0).health
     };
     assert_eq!(one(&BTreeSet::new()), Health::Healthy, "nobody can tell");
-    assert_eq!(one(&["8fa01a58-64d0-942d-a3fd-2793b923be52".to_owned()].into()), Health::Unhealthy);
+    assert_eq!(one(&["8fa01a58-64d0-942d-a3fd-2793b923be52".into()].into()), Health::Unhealthy);
 }
 
 #[test]
@@ -148,16 +152,16 @@ fn what_is_new_of_an_allocation_is_a_new_version() {
             deployment_status: Some(status),
             ..Allocation::default()
         };
-        let known = Known { allocation, ..Known::default() };
+        let known = Known::of(Copies::default().allocation(&allocation));
         let joined = Joined {
-            allocations: &BTreeMap::from([("8fa01a58-64d0-942d-a3fd-2793b923be52".to_owned(), known)]),
+            allocations: &BTreeMap::from([("8fa01a58-64d0-942d-a3fd-2793b923be52".into(), known)]),
             lost: &BTreeSet::new(),
             nodes: &BTreeMap::new(),
             region: "global",
             rules: &Rules::default(),
             trust_domain: None,
         };
-        convert("default", "web", &Instances::read(vec![instance(&json!({}))]), &joined)
+        convert("default", "web", &as_read(vec![instance(&json!({}))]), &joined)
     };
     let (well, ill, canary) = (running("running", false), running("failed", false), running("running", true));
     assert_eq!(endpoints(&well)[0].health, Health::Healthy);
@@ -209,13 +213,13 @@ proptest! {
         let joined = Joined {
             allocations: &BTreeMap::new(),
             lost: &BTreeSet::new(),
-            nodes: &BTreeMap::from([("node".to_owned(), node)]),
+            nodes: &BTreeMap::from([("node".into(), node)]),
             region: &name,
             rules: &rules,
             trust_domain: None,
         };
         for service in ["web", name.as_str()] {
-            let words = convert("default", service, &Instances::read(instances.clone()), &joined);
+            let words = convert("default", service, &as_read(instances.clone()), &joined);
             for resource in &words.resources {
                 prop_assert_eq!(resource.check(), Ok(()));
             }

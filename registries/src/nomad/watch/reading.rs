@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    super::{access, convert::Instances, health::Known, objects::Allocation},
-    Follow, Instant, Name, Namespaces, RegistryError, StreamEvent,
+    super::{access, health::Known, objects::Allocation},
+    Follow, Instant, Name, Namespaces, RegistryError, StreamEvent, Text,
 };
 
 /// How many questions are asked at once: a client address has a hundred connections, for all that run there.
@@ -53,17 +53,17 @@ impl Follow {
                     index = index.max(event.index);
                     let Some(service) = payload.service else { return self.sweep().await };
                     if self.is_followed(&event.namespace) {
-                        services.insert((event.namespace, service.service_name));
+                        services.insert((event.namespace, service.service_name).into());
                     }
                 }
                 ("Allocation", payload) => {
-                    let is_new = self.is_new(&event.key, payload.allocation.as_ref());
-                    allocations.extend(is_new.then_some(event.key));
+                    let is_new = self.is_new(&event.key, payload.allocation.as_deref());
+                    allocations.extend(is_new.then(|| event.key.into()));
                 }
                 ("Node", payload) => {
-                    let known = self.catalog.nodes.get(&event.key);
-                    let is_new = self.catalog.names_id(&event.key) && known != payload.node.as_ref();
-                    nodes.extend(is_new.then_some(event.key));
+                    let known = self.catalog.nodes.get(&*event.key);
+                    let is_new = self.catalog.names_id(&event.key) && known != payload.node.as_deref();
+                    nodes.extend(is_new.then(|| event.key.into()));
                 }
                 _ => {}
             }
@@ -87,8 +87,9 @@ impl Follow {
     }
 
     fn is_new(&self, id: &str, told: Option<&Allocation>) -> bool {
-        let known = self.catalog.allocations.get(id).map(|known| &known.allocation);
-        self.catalog.names_id(id) && (told.is_none() || known != told)
+        let known = self.catalog.allocations.get(id);
+        let is_known = known.zip(told).is_some_and(|(known, told)| known.allocation.is(told));
+        self.catalog.names_id(id) && !is_known
     }
 
     async fn read_services(&mut self, names: BTreeSet<Name>) -> Result<(), RegistryError> {
@@ -96,18 +97,18 @@ impl Follow {
         let asked = names.into_iter().map(move |name| {
             let client = client.clone();
             Box::pin(async move {
-                let answer = match client.service(&name.0, &name.1).await {
-                    Ok(answer) => Instances::read(answer),
-                    // One answer that makes no sense is nothing to stop for: what its service said last stands.
-                    Err(RegistryError::Malformed(why)) => Instances::garbled(&name.1, &why),
-                    Err(error) => return Err(error),
-                };
-                Ok((name, answer))
+                let answer = client.service(&name.0, &name.1).await;
+                (name, answer)
             })
         });
         let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
-        while let Some((name, instances)) = answers.try_next().await? {
-            self.catalog.set_service(&name, instances);
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => self.catalog.read_service(&name, answer),
+                // One answer that makes no sense is nothing to stop for.
+                Err(RegistryError::Malformed(why)) => self.catalog.garble_service(&name, &why),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -132,13 +133,13 @@ impl Follow {
         self.polls.keep(|id| catalog.allocations.get(id).is_some_and(Known::runs));
         for (id, known) in &self.catalog.allocations {
             if known.runs() && !self.polls.knows(id) {
-                self.polls.ask_now(id, &known.allocation.node_id);
+                self.polls.ask_now(id, &known.allocation.node);
             }
         }
         Ok(())
     }
 
-    async fn read_allocations(&mut self, ids: BTreeSet<String>) -> Result<(), RegistryError> {
+    async fn read_allocations(&mut self, ids: BTreeSet<Text>) -> Result<(), RegistryError> {
         if ids.len() > MANY {
             return self.read_list_of_allocations(false).await;
         }
@@ -147,7 +148,7 @@ impl Follow {
 
     /// Without events nobody says that an allocation changed.
     pub(super) async fn read_allocations_again(&mut self) -> Result<(), RegistryError> {
-        let known: BTreeSet<String> = self.catalog.allocations.keys().cloned().collect();
+        let known: BTreeSet<Text> = self.catalog.allocations.keys().cloned().collect();
         self.read_allocations(known).await
     }
 
@@ -159,8 +160,7 @@ impl Follow {
         for namespace in namespaces {
             let (catalog, polls) = (&mut self.catalog, &mut self.polls);
             let take = |allocation: Allocation| {
-                let (id, node) = (allocation.id.clone(), allocation.node_id.clone());
-                if catalog.set_allocation(allocation, is_first_list) {
+                if let Some((id, node)) = catalog.set_allocation(&allocation, is_first_list) {
                     polls.ask_now(&id, &node);
                 }
             };
@@ -174,7 +174,7 @@ impl Follow {
 
     async fn read_each_allocation(
         &mut self,
-        ids: BTreeSet<String>,
+        ids: BTreeSet<Text>,
         is_first_list: bool,
     ) -> Result<(), RegistryError> {
         let client = self.client.clone();
@@ -186,8 +186,7 @@ impl Follow {
         while let Some((id, found)) = answers.try_next().await? {
             match found {
                 Some(allocation) => {
-                    let node = allocation.node_id.clone();
-                    if self.catalog.set_allocation(allocation, is_first_list) {
+                    if let Some((id, node)) = self.catalog.set_allocation(&allocation, is_first_list) {
                         self.polls.ask_now(&id, &node);
                     }
                 }
@@ -204,7 +203,7 @@ impl Follow {
     async fn read_helpers(&mut self) -> Result<(), RegistryError> {
         let mixed = self.catalog.allocations.iter();
         let mixed = mixed.filter(|(_, known)| known.is_mixed() && known.helpers.is_none());
-        let ids: Vec<String> = mixed.map(|(id, _)| id.clone()).collect();
+        let ids: Vec<Text> = mixed.map(|(id, _)| id.clone()).collect();
         let client = &self.client;
         let asked = ids
             .into_iter()
@@ -223,7 +222,7 @@ impl Follow {
         self.read_nodes(known).await
     }
 
-    async fn read_nodes(&mut self, ids: BTreeSet<String>) -> Result<(), RegistryError> {
+    async fn read_nodes(&mut self, ids: BTreeSet<Text>) -> Result<(), RegistryError> {
         if !self.may_read_nodes {
             return Ok(());
         }
