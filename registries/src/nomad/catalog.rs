@@ -358,4 +358,28 @@ mod tests {
         third.forget_others();
         assert_eq!(third.verdicts(), Verdicts::default());
     }
+
+    #[test]
+    fn of_services_that_are_called_alike_the_one_in_lower_case_stands() {
+        let (mut catalog, rules) = (Catalog::default(), crate::speaking::Rules::default());
+        let name = |text: &str| Name::new(("default".into(), text.into()));
+        let instance = || vec![json!({ "ID": "one", "Address": "10.0.0.1", "Port": 8080 })];
+        let standing = |catalog: &mut Catalog| -> Vec<String> {
+            let joining = Joining { is_whole: true, region: "", rules: &rules, trust_domain: None };
+            let changes = catalog.changes(&joining).0.into_iter();
+            changes.map(|(origin, words)| format!("{origin} {}", words.faults.is_empty())).collect()
+        };
+        catalog.read_service(&name("WEB"), instance());
+        assert_eq!(standing(&mut catalog), ["default/WEB true"]);
+        catalog.read_service(&name("Web"), instance());
+        assert_eq!(standing(&mut catalog), ["default/WEB false", "default/Web true"]);
+        catalog.read_service(&name("web"), instance());
+        assert_eq!(standing(&mut catalog), ["default/WEB false", "default/Web false", "default/web true"]);
+        catalog.remove_service(&name("web"));
+        assert_eq!(standing(&mut catalog), ["default/WEB false", "default/Web true"]);
+        catalog.remove_service(&name("Web"));
+        assert_eq!(standing(&mut catalog), ["default/WEB true"]);
+        catalog.remove_service(&name("WEB"));
+        assert!(standing(&mut catalog).is_empty() && catalog.uppers.is_empty());
+    }
 }
