@@ -14,6 +14,9 @@ use super::{
 /// The longest file that is read, in bytes. Far above any written by hand; keeps a mistaken path from eating memory.
 pub const MAX_FILE: u64 = 16 << 20;
 
+/// The index of a line, and the line for a person.
+type Shown = (usize, Arc<str>);
+
 /// A named text, with the offsets of its lines.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
@@ -21,7 +24,7 @@ pub struct SourceFile {
     text: String,
     line_starts: Vec<usize>,
     /// The line that was shown last, by its index: a text may have all its faults on one long line.
-    shown: Arc<Mutex<Option<(usize, Arc<str>)>>>,
+    shown: Arc<Mutex<Option<Shown>>>,
 }
 
 impl SourceFile {
