@@ -160,6 +160,9 @@ pub struct Service {
     /// while; none of all others.
     #[serde(default)]
     pub gone_s: Option<u64>,
+    /// Whether nobody may call it yet: a registry before its own has yet to be heard for the first time.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// A port of a service.

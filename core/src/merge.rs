@@ -122,7 +122,9 @@ impl Merge {
             }
             Event::Replace { scope, origin, version, resources, faults } => {
                 let resources = resources.into();
-                let words = Origin { name: origin, version, resources, faults, unconfirmed_since: None };
+                let made_sense = !faults.iter().any(|fault| fault.keeps_last_good);
+                let words =
+                    Origin { name: origin, version, resources, faults, made_sense, unconfirmed_since: None };
                 self.stage(scope, words);
             }
             Event::Ready { scope, completeness } => self.staged.entry(scope).or_default().ready(completeness),

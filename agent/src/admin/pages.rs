@@ -48,6 +48,7 @@ pub fn services(table: &Table, snapshot: &Snapshot, now: SystemTime) -> Vec<view
                     .filter(|(upstream, _)| upstream.endpoint.health == weft_core::resource::Health::Healthy)
                     .count(),
                 gone_s,
+                held: destination.is_held,
             }
         })
         .collect()

@@ -37,6 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             service.registry,
             service.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             match service.gone_s {
+                _ if service.held => "waits for a registry before its own".to_owned(),
                 Some(ago) => format!("gone {} ago", span(i64::try_from(ago).unwrap_or(i64::MAX))),
                 None => format!("{}/{}", service.healthy, service.endpoints),
             },

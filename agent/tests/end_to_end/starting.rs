@@ -1,9 +1,11 @@
 //! Verbs that are called while what they need is starting: they wait for it, for a while.
 
+use std::net::TcpListener;
+
 use rustix::process::Signal;
 use weft_agent::hub::file::HubFile;
 
-use crate::support::{Mesh, Sandbox, address, until};
+use crate::support::{Application, Mesh, Sandbox, address, client, until};
 
 const WEB: &str = "spiffe://demo.mesh/ns/default/sa/web";
 
@@ -60,4 +62,37 @@ fn status_waits_until_the_agent_is_ready() {
     assert!(waiting.log().contains("serving"), "{}", waiting.log());
     mesh.process("near").signal(Signal::TERM);
     assert!(mesh.process("near").wait().success());
+}
+
+/// Until the first registry has spoken, or failed to, it may have every name that the next one has.
+#[test]
+fn a_service_waits_for_a_registry_before_its_own_and_says_so() {
+    let (silent, application) = (TcpListener::bind("127.0.0.1:0").unwrap(), Application::start("v1"));
+    let mut mesh = Mesh::new();
+    mesh.serve("far", "echo", "v1", application.address, "http");
+    mesh.caller("near", "client");
+    let folder = mesh.sandbox.path("mesh.d");
+    let first =
+        format!("[[registry]]\nkind = \"consul\"\naddress = \"http://{}\"\n", silent.local_addr().unwrap());
+    let next = format!("[[registry]]\nkind = \"static\"\npath = {folder:?}\nallow_loopback = true\n");
+    mesh.follow("near", &(first + &next));
+    mesh.write();
+    mesh.spawn("far");
+    mesh.ready("far");
+    mesh.spawn("near");
+    let (outbound, socket) = (mesh.outbound("client"), mesh.socket("near"));
+    let call = || client::get(outbound, "echo.default.mesh", "/");
+    let listed = || mesh.sandbox.json("services", &socket).as_array().unwrap().first().cloned();
+    until("the agent answers", || mesh.try_status("near"));
+    let service = until("the next one has spoken", listed);
+    assert_eq!(service["held"], true, "{service}");
+    let answer = call().unwrap();
+    assert_eq!((answer.status, answer.header("x-weft-fault")), (503, Some("not_ready")));
+    assert!(
+        mesh.sandbox.ok(&["services", "--socket", &socket]).contains("waits for a registry before its own")
+    );
+    // Now the first one is away.
+    drop(silent);
+    until("it is called", || call().ok().filter(|answer| answer.status == 200));
+    assert_eq!(listed().unwrap()["held"], false);
 }

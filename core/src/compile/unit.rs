@@ -212,7 +212,7 @@ impl Linker<'_> {
     ) -> (Option<Arc<Destination>>, Vec<Diagnostic>) {
         let mut diagnostics: Vec<_> =
             unit.routes.iter().flat_map(|route| route.diagnostics.clone()).collect();
-        let Some((declarer, service)) = unit.services.first() else {
+        let Some((_, service)) = unit.services.first() else {
             diagnostics.extend(self.undeclared(key, unit));
             return (None, diagnostics);
         };
@@ -225,7 +225,7 @@ impl Linker<'_> {
                 rules: self.rules(key, unit, port, &mut diagnostics),
             })
         });
-        let is_held = self.held.contains(declarer);
+        let is_held = unit.services.iter().all(|(declarer, _)| self.held.contains(declarer));
         let destination = Destination { key: key.clone(), ports: ports.collect(), is_held };
         for (name, _) in unit.sets.iter().filter(|(name, _)| destination.port_named(name).is_none()) {
             let message = format!("there are endpoints for its port \"{name}\", which it does not declare");

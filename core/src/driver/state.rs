@@ -113,6 +113,8 @@ enum Line {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         faults: Vec<OriginFault>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        made_sense: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         unconfirmed_since: Option<u64>,
     },
     Tail {
@@ -283,13 +285,17 @@ impl Saved {
                 let committed_at = time(committed_at);
                 self.scopes.push(SavedScope { scope, completeness, committed_at, origins: Vec::new() });
             }
-            Line::Origin { name, version, resources, faults, unconfirmed_since } => {
+            Line::Origin { name, version, resources, faults, made_sense, unconfirmed_since } => {
+                // Mostly it does. A file that does not say was written when whatever had words kept them.
+                let kept = || !resources.is_empty() || !faults.iter().any(|fault| fault.keeps_last_good);
+                let made_sense = made_sense.unwrap_or_else(kept);
                 let scope = self.scopes.last_mut().ok_or("an origin stands before any scope")?;
                 scope.origins.push(Origin {
                     name,
                     version,
                     resources: resources.into(),
                     faults,
+                    made_sense,
                     unconfirmed_since: unconfirmed_since.map(time),
                 });
             }
@@ -305,6 +311,7 @@ fn origin_line(origin: &Origin) -> Line {
         version: origin.version.clone(),
         resources: origin.resources.to_vec(),
         faults: origin.faults.clone(),
+        made_sense: (!origin.faults.is_empty()).then_some(origin.made_sense),
         unconfirmed_since: origin.unconfirmed_since.map(millis),
     }
 }

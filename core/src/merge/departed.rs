@@ -111,14 +111,20 @@ impl Snapshot {
 
 impl Partition {
     fn held_back(&self) -> Self {
-        let mut departed = self.departed.clone();
+        let (mut services, mut departed) = (SharedMap::default(), self.departed.clone());
         for (name, entry) in self.services.iter() {
-            if let Some(service) = entry.service.clone().filter(|_| !departed.contains_key(name)) {
-                let gone = Departed { service, identities: proved(entry), since: SystemTime::UNIX_EPOCH };
+            let Some(service) = &entry.service else { continue };
+            if service.declared {
+                let declared = ServiceEntry { service: Some(service.clone()), ..ServiceEntry::default() };
+                services.insert(name.clone(), Arc::new(declared));
+            }
+            if entry.can_be_called() || !(service.declared || departed.contains_key(name)) {
+                let (service, since) = (service.clone(), SystemTime::UNIX_EPOCH);
+                let gone = Departed { service, identities: proved(entry), since };
                 departed.insert(name.clone(), Arc::new(gone));
             }
         }
-        Self { services: SharedMap::default(), routes: OrdMap::default(), departed, ..self.clone() }
+        Self { services, departed, routes: OrdMap::default(), ..self.clone() }
     }
 }
 

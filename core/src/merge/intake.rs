@@ -43,7 +43,7 @@ impl Intake {
         words: Origin,
         old: Option<&Arc<Origin>>,
     ) -> Origin {
-        let Origin { name, version, resources, mut faults, unconfirmed_since: _ } = words;
+        let Origin { name, version, resources, mut faults, .. } = words;
         let mut resources = resources.into_vec();
         resources.retain(|resource| {
             let fault = resource.check().err();
@@ -54,14 +54,15 @@ impl Intake {
             }));
             fault.is_none()
         });
-        if let Some(old) = old.filter(|old| old.has_made_sense())
-            && faults.iter().any(|fault| fault.keeps_last_good)
-        {
+        let made_sense = !faults.iter().any(|fault| fault.keeps_last_good);
+        let keeps = |old: &&Arc<Origin>| !made_sense && (old.made_sense || resources.is_empty());
+        if let Some(old) = old.filter(keeps) {
             let mut resources = with_health(&old.resources, &resources);
             // Of what it may speak may have been narrowed since.
             resources.retain_mut(|resource| self.admit(registry, resource, &mut faults));
             let resources = resources.into_boxed_slice();
-            return Origin { name, version, resources, faults, unconfirmed_since: None };
+            let made_sense = old.made_sense;
+            return Origin { name, version, resources, faults, made_sense, unconfirmed_since: None };
         }
         let old = old.map_or(&[][..], |old| &old.resources);
         for resource in &resources {
@@ -71,7 +72,7 @@ impl Intake {
         }
         resources.retain_mut(|resource| self.admit(registry, resource, &mut faults));
         let resources = self.tidy(resources, &mut faults, old);
-        Origin { name, version, resources, faults, unconfirmed_since: None }
+        Origin { name, version, resources, faults, made_sense, unconfirmed_since: None }
     }
 
     /// Resources from disk: what a registry may say may have been narrowed since.

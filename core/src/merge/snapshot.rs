@@ -59,6 +59,9 @@ pub struct Origin {
     pub resources: Box<[Resource]>,
     /// What could not be taken over.
     pub faults: Vec<OriginFault>,
+    /// Whether it ever made sense as a whole, so that what it says, or said then, is what a fault keeps. What stands for words
+    /// that never did, such as a denial, gives way to whatever stands for the next.
+    pub made_sense: bool,
     /// Since when it is missing from lists that may have hidden it; its endpoints are ranked last.
     pub unconfirmed_since: Option<SystemTime>,
 }
@@ -148,11 +151,6 @@ impl Origin {
     /// Whether nothing would be lost without it.
     pub(super) fn is_empty(&self) -> bool {
         self.resources.is_empty() && self.faults.is_empty()
-    }
-
-    /// Whether there is a last good word that a fault may keep: not where faults are all that was ever said.
-    pub(super) fn has_made_sense(&self) -> bool {
-        !self.resources.is_empty() || !self.faults.iter().any(|fault| fault.keeps_last_good)
     }
 }
 

@@ -272,9 +272,10 @@ impl Configuration {
             let may_deny = matches!(part, Part::Intentions | Part::Pairs) && is_doubted(&origin);
             let targets = may_deny.then(|| vec![destination(part, name)]);
             // What others say of the same thing, such as an intention for all destinations, goes on to count. As what they
-            // say now: with nothing denied, an origin that keeps its last words would not hear of their changes.
+            // say now: with nothing denied, an origin that keeps its last words would not hear of their changes, and there
+            // are none of its own to keep.
             let others = listing.remove(&origin).unwrap_or_else(|| Words::new(Vec::new(), Vec::new()));
-            let hears_others = part == Part::Intentions && !may_deny && !others.resources.is_empty();
+            let hears_others = part == Part::Intentions && !may_deny;
             let fault = OriginFault { keeps_last_good: !hears_others, ..fault };
             let Words { mut resources, mut faults, .. } = withheld::denying(&origin, targets, vec![fault]);
             resources.extend(others.resources);

@@ -60,7 +60,7 @@ pub(super) struct Meaning {
     pub(super) refusal: Option<String>,
 }
 
-/// How an object was understood: its condition `Accepted`, and `ResolvedRefs` of one for a service.
+/// How an object was understood: its conditions `Accepted` and, where it makes sense, `ResolvedRefs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) place: Place,

@@ -82,8 +82,7 @@ impl Catalog {
 
     fn verdict(&self, subject: &Subject) -> Option<Verdict> {
         let ((meta, said), meaning) = (self.told.get(subject)?, self.configured.get(subject)?);
-        let looks = meaning.refusal.is_none() && meaning.target().is_some();
-        let missing = looks.then(|| self.missing(meaning));
+        let missing = meaning.refusal.is_none().then(|| self.missing(meaning));
         Verdict::new(subject.0, meta, said, &self.judge(meaning), missing)
     }
 

@@ -82,6 +82,18 @@ fn what_is_for_a_service_that_is_not_there_says_so() {
     catalog.remove(&read(Kind::Services, &service("wbe", "IPv4")).unwrap());
     assert!(of(&mut catalog).unwrap()[1].message.contains("wbe.default"));
 
+    // Once it is for something else, it lacks nothing.
+    put(&mut catalog, Kind::Policies, &policy(json!({"identity": "spiffe://test.mesh/ns/default/sa/web"})));
+    catalog.take_verdicts();
+    let mut wide = policy(json!({"mesh": true}));
+    wide["metadata"]["namespace"] = "weft-system".into();
+    wide["status"] = json!({"conditions": [{
+        "type": "ResolvedRefs", "status": "False", "reason": "TargetNotFound", "message": "this cluster has no service wbe",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]});
+    put(&mut catalog, Kind::Policies, &wide);
+    assert_eq!(told(&of(&mut catalog).unwrap())[1], "ResolvedRefs True ResolvedRefs ");
+
     let route = json!({
         "metadata": {"name": "split", "namespace": "default", "uid": "v", "resourceVersion": "1", "generation": 1},
         "spec": {"service": "web", "rules": [{"backends": [{"service": "next"}, {"service": "web"}]}]},
