@@ -67,32 +67,31 @@ fn a_fault_keeps_nothing_where_nothing_ever_made_sense() {
         merge.apply(broken, START);
         merge.apply(commit(&scope), START);
     };
-    let mut merge = Merge::default();
-    say(&mut merge, "1", Vec::new());
-    let saved = SavedScope {
-        scope: scope.clone(),
-        completeness: Some(Completeness::Full),
-        committed_at: START,
-        origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
+    let restarted = |merge: &Merge| {
+        let saved = SavedScope {
+            scope: scope.clone(),
+            completeness: Some(Completeness::Full),
+            committed_at: START,
+            origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
+        };
+        let mut merge = Merge::default();
+        merge.restore(saved, START);
+        merge
     };
     let mut merge = Merge::default();
-    merge.restore(saved.clone(), START);
+    say(&mut merge, "1", Vec::new());
+    let mut merge = restarted(&merge);
     say(&mut merge, "2", numbered("web", 1));
     assert_eq!(instances(&merge, "web"), ["web-1"]);
     say(&mut merge, "3", numbered("web", 2));
     assert_eq!(instances(&merge, "web"), ["web-2"], "what stands for the next broken words");
     say(&mut merge, "4", Vec::new());
     assert_eq!(instances(&merge, "web"), ["web-2"], "nothing stands for these");
-    // What made sense and said nothing is kept, also through a restart.
+    // What made sense and said nothing is kept.
     merge.apply(replace(&scope, "a", "5", Vec::new()), START);
     merge.apply(commit(&scope), START);
     say(&mut merge, "6", Vec::new());
-    let saved = SavedScope {
-        origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
-        ..saved
-    };
-    let mut merge = Merge::default();
-    merge.restore(saved, START);
+    let mut merge = restarted(&merge);
     say(&mut merge, "7", numbered("web", 1));
     assert!(instances(&merge, "web").is_empty());
 }
