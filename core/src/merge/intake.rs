@@ -43,7 +43,7 @@ impl Intake {
         words: Origin,
         old: Option<&Arc<Origin>>,
     ) -> Origin {
-        let Origin { name, version, resources, mut faults, .. } = words;
+        let Origin { name, version, resources, mut faults, mut made_sense, unconfirmed_since: _ } = words;
         let mut resources = resources.into_vec();
         resources.retain(|resource| {
             let fault = resource.check().err();
@@ -52,9 +52,9 @@ impl Intake {
                 place: resource.key().describe(),
                 keeps_last_good: true,
             }));
+            made_sense &= fault.is_none();
             fault.is_none()
         });
-        let made_sense = !faults.iter().any(|fault| fault.keeps_last_good);
         let keeps = |old: &&Arc<Origin>| !made_sense && (old.made_sense || resources.is_empty());
         if let Some(old) = old.filter(keeps) {
             let mut resources = with_health(&old.resources, &resources);

@@ -56,6 +56,12 @@ fn list(merge: &mut Merge, scope: &Scope, kept: u8, completeness: Completeness, 
     merge.apply(commit(scope), now);
 }
 
+/// What a state file keeps of a scope.
+fn saved(merge: &Merge, scope: &Scope, committed_at: SystemTime) -> SavedScope {
+    let origins = merge.snapshot().scopes[scope].origins.values().map(|it| Origin::clone(it)).collect();
+    SavedScope { scope: scope.clone(), completeness: Some(Completeness::Full), committed_at, origins }
+}
+
 #[test]
 fn nothing_is_visible_before_its_commit_and_a_lost_stream_takes_it_along() {
     let scope = scope("static");
@@ -230,17 +236,11 @@ fn old_state_yields_only_endpoints_that_prove_who_they_are() {
     let words = vec![Resource::Endpoint(Arc::new(plain)), Resource::Endpoint(Arc::new(endpoint("a", 2)))];
     merge.apply(replace(&scope, "file", "1", words), START);
     merge.apply(commit(&scope), START);
-    let saved = |merge: &Merge| SavedScope {
-        scope: scope.clone(),
-        completeness: Some(Completeness::Full),
-        committed_at: START,
-        origins: merge.snapshot().scopes[&scope].origins.values().map(|o| Origin::clone(o)).collect(),
-    };
     let mut young = Merge::default();
-    young.restore(saved(&merge), seconds(3600));
+    young.restore(saved(&merge, &scope, START), seconds(3600));
     assert_eq!(entry(&young, "a").unwrap().endpoints.len(), 2);
     let mut old = Merge::default();
-    old.restore(saved(&merge), seconds(3601));
+    old.restore(saved(&merge, &scope, START), seconds(3601));
     assert_eq!(entry(&old, "a").unwrap().endpoints[0].instance.as_str(), "a-2");
     assert_eq!(old.apply(commit(&scope), seconds(3700)), Applied::Changed, "confirmed: all are used again");
     assert_eq!(entry(&old, "a").unwrap().endpoints.len(), 2);
@@ -254,14 +254,8 @@ fn a_port_that_was_restored_in_part_is_held_to_tls_once_all_of_it_is_tls() {
     let mut merge = Merge::default();
     merge.apply(replace(&scope, "file", "1", both), START);
     merge.apply(commit(&scope), START);
-    let saved = SavedScope {
-        scope: scope.clone(),
-        completeness: Some(Completeness::Full),
-        committed_at: START,
-        origins: merge.snapshot().scopes[&scope].origins.values().map(|o| Origin::clone(o)).collect(),
-    };
     let mut old = Merge::default();
-    old.restore(saved, seconds(7200));
+    old.restore(saved(&merge, &scope, START), seconds(7200));
     assert!(old.required_tls().is_empty(), "plaintext is among what was said");
     let one = vec![Resource::Endpoint(Arc::new(endpoint("a", 2)))];
     old.apply(replace(&scope, "file", "2", one), seconds(7200));

@@ -145,10 +145,10 @@ impl Catalog {
         }
         let ran = before.is_some_and(Known::runs);
         let changed_job = before.is_some_and(|before| before.allocation.job_version != read.job_version);
-        let known = Known::of(self.copies.allocation(read));
+        let allocation = self.copies.allocation(read);
         let mut known = match before.cloned() {
-            Some(before) => Known { allocation: known.allocation, ..before },
-            None => known,
+            Some(before) => Known { allocation, ..before },
+            None => Known::of(allocation),
         };
         if let Some(verdict) = self.remembered.remove(&id).filter(|_| known.checks == Checks::Unknown) {
             known.checks = verdict;

@@ -15,11 +15,6 @@ fn say(merge: &mut Merge, scope: &Scope, origin: &str, endpoints: Vec<Resource>)
     merge.apply(commit(scope), START);
 }
 
-fn saved(merge: &Merge, scope: &Scope, committed_at: SystemTime) -> SavedScope {
-    let origins = merge.snapshot().scopes[scope].origins.values().map(|it| Origin::clone(it)).collect();
-    SavedScope { scope: scope.clone(), completeness: Some(Completeness::Full), committed_at, origins }
-}
-
 fn instances(merge: &Merge) -> Vec<String> {
     let endpoints = entry(merge, "db").map(|entry| entry.endpoints.to_vec()).unwrap_or_default();
     endpoints.iter().map(|it| format!("{} {:?}", it.instance, it.tls)).collect()

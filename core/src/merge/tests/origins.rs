@@ -18,12 +18,7 @@ fn no_origin_adds_endpoints_to_a_service_that_another_declares() {
     let mut merge = Merge::default();
     merge.apply(replace(&scope, "a.toml", "1", numbered("web", 1)), START);
     merge.apply(commit(&scope), START);
-    let saved = SavedScope {
-        scope: scope.clone(),
-        completeness: Some(Completeness::Full),
-        committed_at: START,
-        origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
-    };
+    let saved = saved(&merge, &scope, START);
     // After a restart the first file is broken, so its registry does not know what it declared.
     let mut merge = Merge::default();
     merge.restore(saved, START);
@@ -68,12 +63,7 @@ fn a_fault_keeps_nothing_where_nothing_ever_made_sense() {
         merge.apply(commit(&scope), START);
     };
     let restarted = |merge: &Merge| {
-        let saved = SavedScope {
-            scope: scope.clone(),
-            completeness: Some(Completeness::Full),
-            committed_at: START,
-            origins: merge.snapshot().scopes[&scope].origins.values().map(|it| Origin::clone(it)).collect(),
-        };
+        let saved = saved(merge, &scope, START);
         let mut merge = Merge::default();
         merge.restore(saved, START);
         merge

@@ -34,7 +34,7 @@ impl Naming {
         if let Some(known) = meaning.route() {
             self.routes.entry(known.service.clone()).or_default().insert(subject.clone());
         }
-        for service in meaning.target().into_iter().chain(meaning.backends()).filter_map(service_key) {
+        for service in named(meaning) {
             self.any.entry(service).or_default().insert(subject.clone());
         }
     }
@@ -43,7 +43,7 @@ impl Naming {
         if let Some(known) = meaning.route() {
             without(&mut self.routes, &known.service, subject);
         }
-        for service in meaning.target().into_iter().chain(meaning.backends()).filter_map(service_key) {
+        for service in named(meaning) {
             without(&mut self.any, &service, subject);
         }
     }
@@ -55,6 +55,11 @@ impl Naming {
     pub(super) fn any(&self, service: &Key) -> impl Iterator<Item = Subject> {
         self.any.get(service).into_iter().flatten().cloned()
     }
+}
+
+/// The services that an object names, by their keys.
+fn named(meaning: &Meaning) -> impl Iterator<Item = Key> {
+    meaning.target().into_iter().chain(meaning.backends()).filter_map(service_key)
 }
 
 fn without<K: Eq + Hash>(naming: &mut HashMap<K, BTreeSet<Subject>>, service: &K, subject: &Subject) {
