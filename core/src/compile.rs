@@ -338,7 +338,7 @@ impl Compiler {
 
     fn fill_bare_names(&mut self) {
         for names in self.bare_names.by_namespace.values_mut() {
-            names.clear();
+            *names = SharedMap::default();
         }
         for name in self.hosts.map.keys() {
             self.bare_names.update(name, &self.hosts.map);
@@ -358,8 +358,11 @@ impl Compiler {
             let hosts = hosts.cloned().unwrap_or_default();
             let serves_changed = workload.ports.iter().any(|port| changed.contains(&port.service));
             if let Some(old) = old.filter(|_| !all && !serves_changed) {
-                let same = old.hosts.ptr_eq(&hosts) || (old.hosts.is_empty() && hosts.is_empty());
-                return if same { old.clone() } else { Arc::new(View { hosts, ..View::clone(old) }) };
+                return if old.hosts.ptr_eq(&hosts) {
+                    old.clone()
+                } else {
+                    Arc::new(View { hosts, ..View::clone(old) })
+                };
             }
             let inbound = self.policies.inbound(workload, &owners, old.map(|view| &**view));
             Arc::new(View { workload: workload.clone(), hosts, inbound })

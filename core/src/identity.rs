@@ -4,8 +4,9 @@
 //! the path form Istio made common). The name dialled in TLS encodes the identity that must answer, so the encoding is
 //! injective: two identities never share a server name.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
+use arcstr::ArcStr;
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ pub const SYSTEM_NAMESPACE: &str = "weft-system";
 /// The authority of an identity, such as `prod.example.org`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct TrustDomain(Arc<str>);
+pub struct TrustDomain(ArcStr);
 
 impl TrustDomain {
     /// Checks `text`: 1 to 80 bytes of `[a-z0-9._-]` (SPIFFE-ID §2.1, shortened to what a server name can carry).
@@ -70,7 +71,7 @@ impl TryFrom<String> for TrustDomain {
 
 impl From<TrustDomain> for String {
     fn from(domain: TrustDomain) -> String {
-        domain.0.as_ref().into()
+        domain.as_str().into()
     }
 }
 
@@ -79,7 +80,7 @@ impl From<TrustDomain> for String {
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {
     /// Its parts are found by their slashes when they are asked for: every endpoint carries an identity.
-    uri: Arc<str>,
+    uri: ArcStr,
 }
 
 const SCHEME: &str = "spiffe://";
@@ -248,6 +249,6 @@ impl TryFrom<String> for SpiffeId {
 
 impl From<SpiffeId> for String {
     fn from(id: SpiffeId) -> String {
-        id.uri.as_ref().into()
+        id.as_str().into()
     }
 }

@@ -2,17 +2,17 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use arcstr::ArcStr;
 use foldhash::fast::RandomState;
 
 /// Sorted pairs of texts: labels.
-type Pairs = Arc<Box<[(Arc<str>, Arc<str>)]>>;
+type Pairs = Arc<Box<[(ArcStr, ArcStr)]>>;
 
 /// Texts and label sets that are in use somewhere. Owned by whoever takes resources in; what nobody uses any more goes
 /// when the pool has doubled.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    texts: HashSet<Arc<str>, RandomState>,
-    thin_texts: HashSet<Arc<Box<str>>, RandomState>,
+    texts: HashSet<ArcStr, RandomState>,
     pairs: HashSet<Pairs, RandomState>,
     /// How many entries lead to a sweep.
     sweep_at: usize,
@@ -23,33 +23,18 @@ const SMALLEST_SWEEP: usize = 4096;
 
 impl Default for Pool {
     fn default() -> Self {
-        Self {
-            texts: HashSet::default(),
-            thin_texts: HashSet::default(),
-            pairs: HashSet::default(),
-            sweep_at: SMALLEST_SWEEP,
-        }
+        Self { texts: HashSet::default(), pairs: HashSet::default(), sweep_at: SMALLEST_SWEEP }
     }
 }
 
 impl Pool {
     /// Replaces `text` by the one of the pool that equals it.
-    pub(crate) fn text(&mut self, text: &mut Arc<str>) {
+    pub(crate) fn text(&mut self, text: &mut ArcStr) {
         if let Some(known) = self.texts.get(&**text) {
             *text = known.clone();
         } else {
             self.make_room();
             self.texts.insert(text.clone());
-        }
-    }
-
-    /// The same for a text that takes one word where it is used.
-    pub(crate) fn thin_text(&mut self, text: &mut Arc<Box<str>>) {
-        if let Some(known) = self.thin_texts.get(&**text) {
-            *text = known.clone();
-        } else {
-            self.make_room();
-            self.thin_texts.insert(text.clone());
         }
     }
 
@@ -73,14 +58,13 @@ impl Pool {
         if self.len() < self.sweep_at {
             return;
         }
-        self.texts.retain(|text| Arc::strong_count(text) > 1);
+        self.texts.retain(|text| ArcStr::strong_count(text).is_none_or(|count| count > 1));
         self.pairs.retain(|pairs| Arc::strong_count(pairs) > 1);
-        self.thin_texts.retain(|text| Arc::strong_count(text) > 1);
         self.sweep_at = (2 * self.len()).max(SMALLEST_SWEEP);
     }
 
     fn len(&self) -> usize {
-        self.texts.len() + self.thin_texts.len() + self.pairs.len()
+        self.texts.len() + self.pairs.len()
     }
 }
 
@@ -91,16 +75,16 @@ mod tests {
     #[test]
     fn equal_texts_are_one_and_unused_ones_go() {
         let mut pool = Pool::default();
-        let (mut first, mut second): (Arc<str>, Arc<str>) = ("reviews".into(), "reviews".into());
+        let (mut first, mut second): (ArcStr, ArcStr) = ("reviews".into(), "reviews".into());
         pool.text(&mut first);
         pool.text(&mut second);
-        assert!(Arc::ptr_eq(&first, &second));
+        assert!(ArcStr::ptr_eq(&first, &second));
         for number in 0..3 * SMALLEST_SWEEP {
             pool.text(&mut number.to_string().into());
         }
         assert!(pool.texts.len() <= SMALLEST_SWEEP + 1, "{}", pool.texts.len());
-        let mut third: Arc<str> = "reviews".into();
+        let mut third: ArcStr = "reviews".into();
         pool.text(&mut third);
-        assert!(Arc::ptr_eq(&first, &third), "what is used is kept");
+        assert!(ArcStr::ptr_eq(&first, &third), "what is used is kept");
     }
 }

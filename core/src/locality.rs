@@ -1,7 +1,8 @@
 //! Where something runs: region, zone and sub-zone, from coarse to fine.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{intern::Pool, name::NameError};
@@ -11,7 +12,7 @@ use crate::{intern::Pool, name::NameError};
 #[serde(try_from = "String", into = "String")]
 pub struct Locality {
     /// Without trailing slashes, none when unknown. One text and not three, and one word: every endpoint carries it.
-    text: Option<Arc<Box<str>>>,
+    text: Option<ArcStr>,
 }
 
 impl Locality {
@@ -29,7 +30,7 @@ impl Locality {
             }
         }
         let text = text.trim_end_matches('/');
-        Ok(Self { text: (!text.is_empty()).then(|| Arc::new(text.into())) })
+        Ok(Self { text: (!text.is_empty()).then(|| text.into()) })
     }
 
     /// The region, such as `eu-west-1`; empty when unknown.
@@ -61,7 +62,7 @@ impl Locality {
     /// Shares the text with all equal ones of the pool.
     pub(crate) fn intern(&mut self, pool: &mut Pool) {
         if let Some(text) = &mut self.text {
-            pool.thin_text(text);
+            pool.text(text);
         }
     }
 }

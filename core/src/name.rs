@@ -6,8 +6,9 @@
 
 mod pattern;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 
 pub use pattern::ServicePattern;
@@ -38,7 +39,7 @@ impl NameError {
 /// Declares a checked string type that is shared by all who use it.
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
-        checked_text!($(#[$doc])* $name, Arc<str>, $kind, $check);
+        checked_text!($(#[$doc])* $name, ArcStr, $kind, $check);
 
         impl $name {
             /// Shares the text with all equal ones of the pool.
@@ -104,7 +105,7 @@ macro_rules! checked_text {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0.as_ref().into()
+                name.as_str().into()
             }
         }
 
@@ -204,7 +205,7 @@ checked_name!(
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName {
     /// Two labels with a dot between them. One text and not two: every endpoint carries it.
-    text: Arc<str>,
+    text: ArcStr,
 }
 
 impl ServiceName {
@@ -287,7 +288,7 @@ impl TryFrom<String> for ServiceName {
 
 impl From<ServiceName> for String {
     fn from(name: ServiceName) -> String {
-        name.text.as_ref().into()
+        name.as_str().into()
     }
 }
 

@@ -9,6 +9,7 @@ mod access;
 mod directory;
 mod endpoint;
 mod routing;
+mod shared_map;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,15 +21,13 @@ pub use access::{
 pub use directory::{Directory, Place, Places};
 pub use endpoint::{DISTANCES, EndpointKey, EndpointSet, EndpointState, LazyState, Rank, Upstream};
 pub use routing::{CompiledHeader, CompiledMatch, CompiledPath, CompiledRouteRule, CompiledValue, Target};
+pub use shared_map::SharedMap;
 
 use crate::{
     name::{HostName, PortName, RegistryName, ServiceKey, ServiceName},
     resource::AppProtocol,
     workload::{Workload, WorkloadPort},
 };
-
-/// A persistent hash map: a copy that differs in one entry shares all the rest.
-pub type SharedMap<K, V> = imbl::GenericHashMap<K, V, RandomState, imbl::shared_ptr::DefaultSharedPtr>;
 
 /// Everything a request needs, at one moment.
 #[derive(Clone, Debug, Default)]

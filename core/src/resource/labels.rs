@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 
 use crate::intern::Pool;
 
-type Pair = (Arc<str>, Arc<str>);
+type Pair = (ArcStr, ArcStr);
 
 /// The label that names the zones whose callers an endpoint is meant for, separated by commas: the hints of Kubernetes'
 /// `EndpointSlice` objects. It counts where all healthy endpoints that a registry has of a service carry it, and one is meant for the
@@ -66,7 +67,7 @@ impl Labels {
     }
 }
 
-impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Labels {
+impl<K: Into<ArcStr>, V: Into<ArcStr>> FromIterator<(K, V)> for Labels {
     /// Of two values of one key, the last stands.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let sorted: BTreeMap<_, _> =

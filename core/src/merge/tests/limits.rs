@@ -39,7 +39,7 @@ fn a_registry_speaks_only_of_services_that_it_may_own() {
     assert!(entry(&merge, "b.default").is_none());
     let state = &merge.snapshot().scopes[&scope];
     let told = |origin: &str| {
-        let faults = &state.origins[&origin.parse::<OriginName>().unwrap()].faults;
+        let faults = &state.origins.get(origin).unwrap().faults;
         faults.iter().map(|fault| (fault.place.clone(), fault.message.clone())).collect::<Vec<_>>()
     };
     assert!(told("a.default").is_empty() && told("b.prod/endpoints").is_empty());
