@@ -386,14 +386,19 @@ fn absent(
         .collect()
 }
 
-/// The same origin with its endpoints ranked last, and without those that prove nothing where its words are stale. Its
+/// The same origin with its endpoints ranked after those that are ready, and without those that prove nothing where its words are stale. Its
 /// routes and policies stay as they are.
 fn unconfirmed(origin: &Origin, stale: bool, now: SystemTime) -> Origin {
     let kept = origin.resources.iter().filter_map(|resource| match resource {
         Resource::Endpoint(endpoint) if stale && !endpoint.is_mutual() => None,
         Resource::Endpoint(endpoint) => {
-            let endpoint = Endpoint { health: Health::Unconfirmed, ..Endpoint::clone(endpoint) };
-            Some(Resource::Endpoint(Arc::new(endpoint)))
+            // Who was said to take no calls is not better for being out of sight.
+            Some(Resource::Endpoint(match endpoint.health {
+                Health::Healthy => {
+                    Arc::new(Endpoint { health: Health::Unconfirmed, ..Endpoint::clone(endpoint) })
+                }
+                _ => endpoint.clone(),
+            }))
         }
         other => Some(other.clone()),
     });

@@ -141,19 +141,19 @@ pub struct ServicePort {
     pub protocol: AppProtocol,
 }
 
-/// Whether an endpoint can take requests.
+/// Whether an endpoint can take requests, best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Ready.
     #[default]
     Healthy,
+    /// The registry no longer mentions it but may have been unable to; it was ready then. Kept, for when no other is ready.
+    Unconfirmed,
     /// Finishing: no new requests while another endpoint can take them.
     Draining,
     /// The registry says it does not work.
     Unhealthy,
-    /// The registry no longer mentions it but may have been unable to; kept, ranked last.
-    Unconfirmed,
 }
 
 /// Whether calls to an endpoint must be mutual TLS.

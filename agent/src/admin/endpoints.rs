@@ -65,9 +65,12 @@ pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpo
         for (name, entry) in services {
             let key = ServiceKey { registry: registry.clone(), service: name.clone() };
             let age_s = age_s(&key, entry, &confirmed, now);
+            let unconfirmed_s = unconfirmed_s(told.snapshot, &key, entry, now);
             let staying = staying_in_tls(told.snapshot, &key, entry);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
+                let is_unconfirmed = endpoint.health == Health::Unconfirmed;
+                let age_s = unconfirmed_s.filter(|_| is_unconfirmed).or(age_s);
                 let mut row = row(told, &key, entry, endpoint, upstream, age_s, clock);
                 row.tls_stays = !staying.is_empty() && staying.contains(&*place(endpoint));
                 let twin = same.get(&(name.as_str(), &endpoint.address)).filter(|_| upstream.is_none());
@@ -173,6 +176,20 @@ fn age_s(key: &ServiceKey, entry: &ServiceEntry, confirmed: &Confirmed, now: Sys
     let scopes = scopes.map(|origin| Scope { registry: key.registry.clone(), part: origin.part.clone() });
     let oldest = scopes.filter_map(|scope| confirmed.get(&scope)).min()?;
     Some(now.duration_since(*oldest).unwrap_or_default().as_secs())
+}
+
+/// For how long at least what is said of a service's endpoints that are missing from later lists has not been confirmed.
+fn unconfirmed_s(
+    snapshot: &Snapshot,
+    key: &ServiceKey,
+    entry: &ServiceEntry,
+    now: SystemTime,
+) -> Option<u64> {
+    let since = entry.origins.iter().filter_map(|origin| {
+        let scope = Scope { registry: key.registry.clone(), part: origin.part.clone() };
+        snapshot.scopes.get(&scope)?.origins.get(&origin.name)?.unconfirmed_since
+    });
+    Some(now.duration_since(since.min()?).unwrap_or_default().as_secs())
 }
 
 fn row(

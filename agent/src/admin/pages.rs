@@ -141,7 +141,10 @@ pub(crate) fn endpoints_of(destination: &Destination) -> Vec<(&Arc<Upstream>, &E
     targets
         .filter(|target| target.service == destination.key)
         .flat_map(|target| target.endpoints.all.iter().map(|upstream| (upstream, &*target.endpoints)))
-        .map(|found| ((&found.0.endpoint.port_name, &found.0.endpoint.instance), found))
+        .map(|found| {
+            let Upstream { registry, endpoint, .. } = &**found.0;
+            ((&endpoint.port_name, &endpoint.instance, registry), found)
+        })
         .collect::<BTreeMap<_, _>>()
         .into_values()
         .collect()

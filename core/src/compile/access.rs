@@ -233,7 +233,7 @@ pub(super) fn owners(
 
 /// Whether a registry declares the service, or its name is still kept for it.
 fn declares(partition: &Partition, name: &ServiceName) -> bool {
-    partition.departed.contains_key(name)
+    partition.departed.get(name).is_some_and(|gone| !gone.is_withdrawn)
         || partition.services.get(name).is_some_and(|entry| entry.service.is_some())
 }
 

@@ -43,19 +43,23 @@ impl Group {
             Some((key.registry, entry))
         };
         let mut departed = Vec::new();
+        let all = members(joins, key);
+        let keeps_names = |key: &ServiceKey| snapshot.departed(key).is_some_and(|gone| !gone.is_withdrawn);
+        let goes_on = all.iter().any(|key| snapshot.service(key).is_some() || keeps_names(key));
         let member = |key: ServiceKey| {
-            let Some(gone) = snapshot.departed(&key) else { return entry(key) };
+            let gone = snapshot.departed(&key).filter(|gone| !gone.is_withdrawn || goes_on);
+            let Some(gone) = gone else { return entry(key) };
             departed.push((key.registry.clone(), gone.clone()));
             let said = snapshot.service(&key).map(|entry| ServiceEntry::clone(entry)).unwrap_or_default();
             let service = said.service.or_else(|| Some(gone.service.clone()));
             let kept = ServiceEntry { service, ..said };
             Some((key.registry, Arc::new(kept)))
         };
-        let entries: Vec<_> = members(joins, key).into_iter().filter_map(member).collect();
+        let entries: Vec<_> = all.into_iter().filter_map(member).collect();
         let before = ranked.iter().position(|registry| entries.iter().any(|(member, _)| member == registry));
         let above = ranked[..before.unwrap_or_default()].iter();
         let above = above.map(|registry| ServiceKey { registry: registry.clone(), ..key.clone() });
-        let above = above.filter(|key| snapshot.departed(key).is_none());
+        let above = above.filter(|key| !keeps_names(key));
         let routing =
             |(_, entry): &(_, Arc<ServiceEntry>)| entry.service.is_none() && !entry.routes.is_empty();
         let above = above.filter_map(entry).filter(routing).collect();

@@ -98,6 +98,8 @@ enum Line {
         identities: BTreeSet<SpiffeId>,
         /// Milliseconds since 1970.
         since: u64,
+        #[serde(default)]
+        is_withdrawn: bool,
     },
     Scope {
         scope: Scope,
@@ -201,6 +203,7 @@ impl StateFile {
                     service: Service::clone(&departed.service),
                     identities: departed.identities.clone(),
                     since: millis(departed.since),
+                    is_withdrawn: departed.is_withdrawn,
                 })?;
             }
         }
@@ -276,9 +279,10 @@ impl Saved {
             }
             Line::Head { summary, .. } if number == 1 => self.summary = summary,
             Line::RequiredTls(service, port) => self.required_tls.push((service, port)),
-            Line::Departed { registry, service, identities, since } => {
+            Line::Departed { registry, service, identities, since, is_withdrawn } => {
                 let key = ServiceKey { registry, service: service.name.clone() };
-                let departed = Departed { service: service.into(), identities, since: time(since) };
+                let departed =
+                    Departed { service: service.into(), identities, since: time(since), is_withdrawn };
                 self.departed.push((key, departed));
             }
             Line::Scope { scope, completeness, committed_at } => {

@@ -28,7 +28,7 @@ pub(super) fn is_outdated(held: &ScopeState, said_at: SystemTime, now: SystemTim
 pub(super) enum Fate {
     /// It is gone.
     Goes,
-    /// It stays, ranked last, until a later list or the operator says more.
+    /// It stays, ranked after what is ready, until a later list or the operator says more.
     Unconfirmed,
     /// It stays unconfirmed as it was.
     Stays,

@@ -5,7 +5,9 @@
 //! find no endpoint, or, where the service is joined, those endpoints of the others that prove who its own proved to be.
 //!
 //! One that is declared keeps its names by that. What its endpoints proved is kept for as long as it is declared: a service
-//! that is scaled to nothing, or restarts its only instance, hands its part of a join to nobody else.
+//! that is scaled to nothing, or restarts its only instance, hands its part of a join to nobody else. Who takes a
+//! declaration away gives up the names at once, and whoever is next has them; not so the measure of a join, which what is
+//! deleted and created again would leave open for a moment to whoever waits in another registry.
 //!
 //! An instance that nobody can call is none here: it proves nothing.
 
@@ -41,6 +43,15 @@ pub struct Departed {
     pub identities: BTreeSet<SpiffeId>,
     /// When it went.
     pub since: SystemTime,
+    /// Whether its declaration was taken away: all that is kept is what its part in a join is measured by.
+    pub is_withdrawn: bool,
+}
+
+impl Departed {
+    /// Whether it is declared still: then it is kept for as long.
+    fn is_declared(&self) -> bool {
+        self.service.declared && !self.is_withdrawn
+    }
 }
 
 impl Partition {
@@ -67,24 +78,20 @@ impl Partition {
             (None, Some(before)) => before.identities.clone(),
             (None, None) => BTreeSet::new(),
         };
-        let service = match &is.service {
+        let (service, is_withdrawn) = match &is.service {
             // What is declared and has never been called has nothing to keep. Who was called in plaintext proved nothing, and
             // nobody is joined with that either.
-            Some(service) if service.declared => Some(service).filter(|_| left.is_some() || before.is_some()),
+            Some(service) if service.declared && left.is_none() && before.is_none() => return,
+            Some(service) if service.declared => (service, false),
             Some(_) if left.is_none() => return,
-            // Nor has what its declarer took away.
             _ => match was.and_then(|was| was.service.as_ref()) {
                 None => return,
-                Some(service) => Some(service).filter(|service| !service.declared),
+                Some(service) if service.declared && left.is_none() && before.is_none() => return,
+                Some(service) => (service, service.declared),
             },
         };
-        match service {
-            Some(service) => {
-                let departed = Departed { service: service.clone(), identities, since };
-                self.departed.insert(key.service.clone(), Arc::new(departed));
-            }
-            None => drop(self.departed.remove(&key.service)),
-        }
+        let departed = Departed { service: service.clone(), identities, since, is_withdrawn };
+        self.departed.insert(key.service.clone(), Arc::new(departed));
     }
 }
 
@@ -120,7 +127,7 @@ impl Partition {
             }
             if entry.can_be_called() || !(service.declared || departed.contains_key(name)) {
                 let (service, since) = (service.clone(), SystemTime::UNIX_EPOCH);
-                let gone = Departed { service, identities: proved(entry), since };
+                let gone = Departed { service, identities: proved(entry), since, is_withdrawn: false };
                 departed.insert(name.clone(), Arc::new(gone));
             }
         }
@@ -136,8 +143,7 @@ impl Merge {
             let entry = partition.services.get(&key.service);
             let is_back = entry.is_some_and(|entry| entry.can_be_called());
             let is_declared = || entry.and_then(|it| it.service.as_ref()).is_some_and(|it| it.declared);
-            // What is declared no more was taken away by who declared it.
-            let is_over = is_back || (departed.service.declared && !is_declared());
+            let is_over = is_back || (departed.is_declared() && !is_declared());
             if !is_over && self.intake.may_own(&key.registry, &key.service) {
                 partition.departed.insert(key.service.clone(), Arc::new(departed));
                 self.changes.services.insert(key);
@@ -149,7 +155,7 @@ impl Merge {
     pub fn free_names(&mut self, now: SystemTime) -> bool {
         // A clock that was set back keeps them no longer than it was set back by.
         let is_over = |departed: &Departed| {
-            !departed.service.declared && now.duration_since(departed.since).is_ok_and(|age| age >= KEPT)
+            !departed.is_declared() && now.duration_since(departed.since).is_ok_and(|age| age >= KEPT)
         };
         self.free(|_, departed| is_over(departed)) > 0
     }
@@ -157,7 +163,7 @@ impl Merge {
     /// Frees what services of a registry that departed kept of their names, where nothing declares them any more: it is
     /// followed in another way.
     pub fn free_names_of(&mut self, registry: &RegistryName) {
-        self.free(|of, departed| of == registry && !departed.service.declared);
+        self.free(|of, departed| of == registry && !departed.is_declared());
     }
 
     /// Frees the names of departed services that are meant. Returns of how many.

@@ -62,7 +62,7 @@ pub struct Origin {
     /// Whether it ever made sense as a whole, so that what it says, or said then, is what a fault keeps. What stands for words
     /// that never did, such as a denial, gives way to whatever stands for the next.
     pub made_sense: bool,
-    /// Since when it is missing from lists that may have hidden it; its endpoints are ranked last.
+    /// Since when it is missing from lists that may have hidden it; its endpoints are ranked after those that are ready.
     pub unconfirmed_since: Option<SystemTime>,
 }
 

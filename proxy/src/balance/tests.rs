@@ -179,7 +179,7 @@ fn the_tried_and_the_ejected_are_passed_over() {
 #[test]
 fn worse_ranks_come_in_order() {
     use Health::{Draining, Healthy, Unconfirmed, Unhealthy};
-    let set = set(&[(1, Healthy), (1, Draining), (1, Unhealthy), (1, Unconfirmed)]);
+    let set = set(&[(1, Healthy), (1, Unconfirmed), (1, Draining), (1, Unhealthy)]);
     let mut tried = Failures::default();
     for wanted in ["i0", "i1", "i2", "i3"] {
         assert_eq!(shares(&set, &tried, 20).keys().collect::<Vec<_>>(), [wanted]);

@@ -7,7 +7,7 @@
 //!   the latter speaks TLS of its own, which the mesh carries as the opaque bytes it is.
 //! - `OUT_OF_SERVICE` is an operator's word: the instance drains. All that is neither that nor `UP` is unhealthy.
 //! - An instance whose lease ran out is still listed while the server preserves itself: it suspects that its network
-//!   failed. It is kept as what nobody confirms, ranked last.
+//!   failed. It is kept as what nobody confirms, for when no other is ready.
 //! - A virtual address is a host name of the application, unless it is the name of another application, or several
 //!   applications claim it, or it is a name that the mesh gives.
 

@@ -40,7 +40,8 @@ pub(super) enum Source {
 #[derive(Debug, Default)]
 struct ServiceEntry {
     service: Option<ServiceView>,
-    slices: BTreeSet<Key>,
+    /// Few.
+    slices: Vec<Key>,
     /// The services that are other names of this one.
     aliases: BTreeSet<Key>,
     /// Those of them that count.
@@ -276,9 +277,9 @@ impl Catalog {
         let entry = self.services.entry(key.clone()).or_default();
         let view = self.conversion.service(&key, service).after(entry.service.as_ref());
         if entry.service.as_ref() != Some(&view) {
-            if entry.service.is_none() {
+            self.unlooked |= entry.service.is_none();
+            if entry.service.is_none() || was_taken_over != view.is_taken_over() {
                 self.unjudged.extend(self.naming.any(&key));
-                self.unlooked = true;
             }
             let alias = view.alias.clone();
             let before = entry.service.replace(view).and_then(|view| view.alias);
@@ -334,7 +335,7 @@ impl Catalog {
         if let Some(service) = &slice.service
             && let Some(entry) = self.services.get_mut(service)
         {
-            entry.slices.remove(key);
+            entry.slices.retain(|other| other != key);
             self.forget_if_empty(service);
         }
         for uid in slice.endpoints.iter().filter_map(SliceEndpoint::uid) {
@@ -349,13 +350,10 @@ impl Catalog {
 
     fn link(&mut self, key: &Key, slice: &Slice) {
         if let Some(service) = &slice.service {
-            self.services.entry(service.clone()).or_default().slices.insert(key.clone());
+            note(&mut self.services.entry(service.clone()).or_default().slices, key);
         }
         for uid in slice.endpoints.iter().filter_map(SliceEndpoint::uid) {
-            let slices = &mut self.pods.entry(uid).or_default().slices;
-            if !slices.contains(key) {
-                slices.push(key.clone());
-            }
+            note(&mut self.pods.entry(uid).or_default().slices, key);
         }
     }
 
@@ -416,7 +414,7 @@ impl Catalog {
             None => self.nodes.remove(key),
         };
         if before.unwrap_or_default() != node.unwrap_or_default() {
-            let on_it = |slice: &Slice| slice.endpoints.iter().any(|it| it.node.as_ref() == Some(key));
+            let on_it = |slice: &Slice| slice.endpoints.iter().any(|it| it.site.node.as_ref() == Some(key));
             let slices = self.slices.iter().filter(|(_, slice)| on_it(slice));
             self.due.extend(slices.map(|(key, _)| Source::Slice(key.clone())));
         }
@@ -476,6 +474,13 @@ impl Catalog {
     /// Lets go of texts that nothing uses any more: due now and then.
     pub(super) fn tidy(&mut self) {
         self.texts.retain(self.pods.values().filter_map(|entry| entry.pod.as_ref()));
+    }
+}
+
+fn note(slices: &mut Vec<Key>, key: &Key) {
+    if !slices.contains(key) {
+        slices.reserve_exact(1);
+        slices.push(key.clone());
     }
 }
 

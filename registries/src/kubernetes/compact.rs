@@ -38,6 +38,12 @@ pub(super) struct SliceEndpoint {
     pub(super) health: Health,
     pub(super) is_terminating: bool,
     pub(super) target: Target,
+    pub(super) site: Arc<Site>,
+}
+
+/// Where an endpoint is, and for whom. Those of one node mostly have it in common.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Site {
     pub(super) node: Option<Key>,
     pub(super) zone: Option<Key>,
     /// The zones that it is meant for, separated by commas.
@@ -111,10 +117,16 @@ pub(super) fn key(meta: &objects::Meta) -> Key {
     }
 }
 
+/// The namespace of what is known by a key; empty where it belongs to none.
+pub(super) fn namespace_of(key: &str) -> &str {
+    key.split_once('/').map_or("", |(namespace, _)| namespace)
+}
+
 /// The one copy of each text that many objects have, and of each set of labels.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     texts: Shared<str>,
+    sites: Shared<Site>,
     labels: HashSet<Labels>,
 }
 
@@ -138,6 +150,7 @@ impl Texts {
 
     /// Lets go of what nothing uses any more.
     pub(super) fn retain<'a>(&mut self, pods: impl Iterator<Item = &'a Pod>) {
+        self.sites.sweep();
         self.texts.sweep();
         self.labels = pods.map(|pod| pod.labels.clone()).collect();
     }
@@ -160,14 +173,17 @@ impl Texts {
         // Further addresses of one endpoint mean the same, and consumers use the first (EndpointSlice v1).
         let address = endpoint.addresses.unwrap_or_default().into_iter().next().unwrap_or_default();
         let conditions = endpoint.conditions.unwrap_or_default();
+        let site = Site {
+            node: self.some(endpoint.node_name),
+            zone: self.some(endpoint.zone),
+            for_zones: self.some(endpoint.hints.and_then(convert::for_zones)),
+        };
         SliceEndpoint {
             address: address.into(),
             health: convert::health(&conditions),
             is_terminating: conditions.terminating.unwrap_or(false),
             target: endpoint.target_ref.map_or(Target::Address, |target| read_target(namespace, target)),
-            node: self.some(endpoint.node_name),
-            zone: self.some(endpoint.zone),
-            for_zones: self.some(endpoint.hints.and_then(convert::for_zones)),
+            site: self.sites.copy_of(site),
         }
     }
 

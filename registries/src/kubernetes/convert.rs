@@ -14,7 +14,7 @@ use weft_core::{
 };
 
 use super::{
-    compact::{Key, Node, Pod, Slice, SliceEndpoint, Target, Uid},
+    compact::{Key, Node, Pod, Slice, SliceEndpoint, Target, Uid, namespace_of},
     objects::{self, Conditions, Record},
 };
 use crate::{
@@ -307,6 +307,8 @@ impl Conversion {
                 if pod.is_none() && (view.awaited)(*uid) {
                     return Ok(());
                 }
+                // A slice of one namespace borrows no pod of another by its uid.
+                let pod = pod.filter(|pod| namespace_of(&pod.key) == namespace_of(view.key));
                 let known = pod.ok_or_else(|| {
                     format!("withheld: pod {} of that uid is not known", names::quoted(name))
                 })?;
@@ -353,9 +355,9 @@ impl Conversion {
         faults.extend(pod.and_then(|pod| pod.fault.as_deref()).map(str::to_owned));
         let recorded = Recorded::read(&|key| record.and_then(|record| record.get(key)));
         faults.extend(recorded.faults);
-        let node = endpoint.node.as_ref().and_then(|name| (view.node)(name));
+        let node = endpoint.site.node.as_ref().and_then(|name| (view.node)(name));
         let region = node.and_then(|node| node.region.as_deref()).unwrap_or_default();
-        let zone = endpoint.zone.as_deref().or_else(|| node?.zone.as_deref()).unwrap_or_default();
+        let zone = endpoint.site.zone.as_deref().or_else(|| node?.zone.as_deref()).unwrap_or_default();
         let locality = recorded.locality.map_or_else(|| Locality::new(&format!("{region}/{zone}")), Ok);
         let locality = locality.map_err(|error| faults.push(error.to_string())).unwrap_or_default();
         let labels = meant_for(view, endpoint, pod.map(|pod| pod.labels.clone()).unwrap_or_default());
@@ -396,7 +398,7 @@ impl Conversion {
         let instance = instance.map_err(|error| error.to_string())?;
         let words = [
             ("account", joined.account.unwrap_or_default()),
-            ("node", endpoint.node.as_deref().unwrap_or_default()),
+            ("node", endpoint.site.node.as_deref().unwrap_or_default()),
         ];
         let known: Vec<_> = words.into_iter().filter(|(_, word)| !word.is_empty()).collect();
         let speaks = self.rules.speaks(
@@ -433,7 +435,7 @@ impl Conversion {
 /// zones, which callers know without.
 fn meant_for(view: &SliceView<'_>, endpoint: &SliceEndpoint, labels: Labels) -> Labels {
     let service = view.service.and_then(|view| view.service.as_ref());
-    match &endpoint.for_zones {
+    match &endpoint.site.for_zones {
         Some(zones) if service.is_some_and(|service| !service.nearest) => {
             labels.iter().chain([(FOR_ZONES, &**zones)]).collect()
         }

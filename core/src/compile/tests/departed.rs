@@ -6,7 +6,10 @@ use super::{
     joins::{START, joined, leads, named, ranked, target},
     *,
 };
-use crate::{merge::KEPT, resource::Service};
+use crate::{
+    merge::{Departed, KEPT},
+    resource::Service,
+};
 
 /// A service that is known by its instances alone.
 fn by_instances(name: &str, numbers: &[u8]) -> Vec<Resource> {
@@ -93,13 +96,8 @@ fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
         assert!(!world.merge.free_names(START + KEPT), "it is declared, however long that lasts");
     }
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]));
-    // It is back with its own; then its operator deletes it, and the next one's word is the measure.
+    // It is back with its own; then its operator has it forgotten, and the next one's word is the measure.
     assert_eq!(ranked(&world.say(&scope("kubernetes"), "web", whole.to_vec())).0.len(), 2);
-    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
-    let table = world.say(&scope("kubernetes"), "web", Vec::new());
-    assert_eq!(ranked(&table).0, named(&[("web-2", 0), ("web-9", 0)]));
-    // Or he has it forgotten.
-    world.say(&scope("kubernetes"), "web", whole.to_vec());
     world.say(&scope("kubernetes"), "web", vec![declared("web")]);
     let kubernetes = "kubernetes".parse().unwrap();
     world.merge.free_names_of(&kubernetes);
@@ -109,6 +107,35 @@ fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
 }
 
 /// It proved nothing, and whoever waits for its only instance to restart proves nothing to it either.
+#[test]
+fn a_join_keeps_its_measure_for_a_while_when_the_first_declaration_is_taken_away() {
+    let mut world = joined(Prefer::Any, "");
+    let own = || vec![declared("web"), of(endpoint("web", 1))];
+    world.say(&scope("kubernetes"), "web", own());
+    world.say(&scope("consul"), "web", vec![declared("web"), of(endpoint("web", 2)), foreign(9)]);
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert_eq!(ranked(&table).0, named(&[("web-2", 0)]), "who waits elsewhere gets no calls by it");
+    assert!(world.diagnosed("not joined with kubernetes/web.default: its endpoint web-9 names"));
+    let web = ServiceKey { registry: "kubernetes".parse().unwrap(), service: "web".parse().unwrap() };
+    let kept = world.merge.snapshot().departed(&web).unwrap().clone();
+    // As it was kept over a restart.
+    let mut restarted = joined(Prefer::Any, "");
+    restarted.say(&scope("consul"), "web", vec![declared("web"), of(endpoint("web", 2)), foreign(9)]);
+    restarted.merge.restore_departed([(web, Departed::clone(&kept))]);
+    assert_eq!(ranked(&restarted.compile()).0, named(&[("web-2", 0)]));
+    // Declared and taken away again, it is no other one's meanwhile either.
+    world.say(&scope("kubernetes"), "web", vec![declared("web")]);
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
+    world.merge.free_names(START + KEPT);
+    assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
+    // With nobody left to join with, there is no such service.
+    world.say(&scope("kubernetes"), "web", own());
+    world.say(&scope("consul"), "web", Vec::new());
+    let table = world.say(&scope("kubernetes"), "web", Vec::new());
+    assert!(table.destination("web.default.mesh").is_none());
+}
+
 #[test]
 fn a_declared_service_in_plaintext_hands_its_part_of_a_join_to_nobody_while_it_has_no_endpoints() {
     let mut world = joined(Prefer::Any, "");

@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::resource::{FOR_ZONES, Service, ServicePort};
+use crate::{
+    merge::KEPT,
+    resource::{FOR_ZONES, Service, ServicePort},
+};
 
 /// When everything is said here.
 pub(super) const START: SystemTime = SystemTime::UNIX_EPOCH;
@@ -293,7 +296,13 @@ fn who_is_joined_after_the_measure_leads_no_calls_to_another_service() {
     assert_eq!(say(route("web", vec![rule("all", None, Vec::new())])), (own, false));
     say(leads("web", "evil"));
     let table = world.say(&scope("kubernetes"), "web", Vec::new());
-    assert_eq!(target(&table, "web").as_deref(), Some("kubernetes/evil.default"), "it is alone");
+    assert_eq!(
+        target(&table, "web").as_deref(),
+        Some("kubernetes/web.default"),
+        "its measure stands for a while"
+    );
+    world.merge.free_names(START + KEPT);
+    assert_eq!(target(&world.compile(), "web").as_deref(), Some("kubernetes/evil.default"), "it is alone");
     assert!(!world.diagnosed("is not used"));
 }
 

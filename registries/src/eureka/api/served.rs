@@ -108,8 +108,10 @@ pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
     for registry in in_order(source) {
         let Some(partition) = source.snapshot.partitions.get(registry) else { continue };
         // Whose last instance is gone keeps its name; of a joined service the others go on.
-        named.extend(partition.departed.keys().filter(|name| join(source, registry, name).is_none()));
-        for departed in partition.departed.values().filter(|_| !source.eureka.contains(registry)) {
+        let keeping = || partition.departed.iter().filter(|(_, departed)| !departed.is_withdrawn);
+        let alone = keeping().map(|(name, _)| name).filter(|name| join(source, registry, name).is_none());
+        named.extend(alone);
+        for (_, departed) in keeping().filter(|_| !source.eureka.contains(registry)) {
             let entry = ServiceEntry { service: Some(departed.service.clone()), ..ServiceEntry::default() };
             let all = Speaking { registry, entry: &entry, endpoints: Vec::new() };
             served.taken.extend(names(&blank(source, &departed.service.name, &all)));

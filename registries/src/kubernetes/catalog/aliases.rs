@@ -13,7 +13,10 @@ use weft_core::resource::Resource;
 
 use super::{Catalog, ServiceEntry, Source};
 use crate::{
-    kubernetes::{compact::Key, convert::Words},
+    kubernetes::{
+        compact::{Key, namespace_of},
+        convert::Words,
+    },
     names::{fault, quoted},
 };
 
@@ -23,10 +26,6 @@ pub(super) const MAX_ALIASES: (usize, usize) = (8, 1024);
 
 /// The aliases of a service that count, those of its own namespace first: whether another one's, and which.
 pub(super) type Counted = BTreeSet<(bool, Key)>;
-
-fn namespace_of(key: &str) -> &str {
-    key.split_once('/').map_or("", |(namespace, _)| namespace)
-}
 
 /// Those of a namespace, in order.
 fn of_namespace<'a>(aliases: &'a BTreeSet<Key>, namespace: &str) -> impl Iterator<Item = &'a Key> {

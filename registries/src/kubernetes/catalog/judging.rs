@@ -109,17 +109,21 @@ impl Catalog {
         }
     }
 
-    /// The services that it names and that are not there. What is not followed may be.
+    /// The services that it names and that are not there, or none for the mesh. What is not followed may be.
     fn missing(&self, meaning: &Meaning) -> Missing {
-        let is_missing = |service: &&ServiceName| {
-            let Some(key) = service_key(service) else { return false };
-            let is_there = self.services.get(&key).is_some_and(|entry| entry.service.is_some());
-            !is_there && self.conversion.follows(&key)
+        let missing = |service: &ServiceName| {
+            let key = service_key(service).filter(|key| self.conversion.follows(key))?;
+            let view = self.services.get(&key).and_then(|entry| entry.service.as_ref());
+            match view {
+                None => Some(service.to_string()),
+                Some(view) if view.is_taken_over() => None,
+                Some(view) => Some(match &view.alias {
+                    Some(other) => format!("{service} (an ExternalName for {other})"),
+                    None => format!("{service} (it is none that can be called: `weft status` says why)"),
+                }),
+            }
         };
-        let backends: BTreeSet<_> = meaning.backends().filter(is_missing).collect();
-        Missing {
-            target: meaning.target().filter(is_missing).map(ToString::to_string),
-            backends: backends.into_iter().map(ToString::to_string).collect(),
-        }
+        let backends: BTreeSet<_> = meaning.backends().filter_map(missing).collect();
+        Missing { target: meaning.target().and_then(missing), backends: backends.into_iter().collect() }
     }
 }

@@ -82,6 +82,13 @@ fn what_is_for_a_service_that_is_not_there_says_so() {
     catalog.remove(&read(Kind::Services, &service("wbe", "IPv4")).unwrap());
     assert!(of(&mut catalog).unwrap()[1].message.contains("wbe.default"));
 
+    // Nor is one there that cannot be called.
+    let mut other_name = service("wbe", "IPv4");
+    other_name["spec"] = json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"});
+    put(&mut catalog, Kind::Services, &other_name);
+    let missing = told(&of(&mut catalog).unwrap());
+    assert!(missing[1].contains("no service wbe.default (an ExternalName for default/web):"), "{missing:?}");
+
     // Once it is for something else, it lacks nothing.
     put(&mut catalog, Kind::Policies, &policy(json!({"identity": "spiffe://test.mesh/ns/default/sa/web"})));
     catalog.take_verdicts();
