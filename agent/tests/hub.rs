@@ -215,8 +215,8 @@ async fn nobody_but_a_node_of_the_mesh_gets_a_stream() {
 async fn a_stream_outlives_its_certificate_but_signs_nothing_more() {
     let mesh = Mesh::start(LEAF).await;
     mesh.join("one", &["web"]).await;
-    // The same node, with a certificate that is good for two seconds and that nobody renews.
-    let lifetime = Duration::from_secs(2);
+    // The same node, with a certificate that is good for some seconds and that nobody renews.
+    let lifetime = Duration::from_secs(6);
     let link = mesh.link("one", lifetime);
     connected(&link).await;
     let over = SystemTime::now() + lifetime + Duration::from_secs(1);

@@ -10,7 +10,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -68,10 +68,6 @@ impl Drop for HubProcess {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// Makes the authority and the tokens before the first hub starts.
 async fn prepare(folder: &Path, address: SocketAddr) -> (PathBuf, Vec<Token>) {
     let state = folder.join("hub");
@@ -126,7 +122,7 @@ async fn ask(token: &Token, node: &str, answered: &AtomicUsize, over: &AtomicBoo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_token() {
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
+    let address = support::address();
     let (config, tokens) = prepare(folder.path(), address).await;
     let (answered, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
@@ -137,6 +133,7 @@ async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_toke
     while kills < KILLS {
         // Two tokens are asked for at a time, by two keys each; the hub dies somewhere among the answers.
         let mut asking = tokio::task::JoinSet::new();
+        let before = answered.load(Ordering::Relaxed);
         for index in [next, next + 1] {
             for rival in 0..RIVALS {
                 let (token, answered, over) = (tokens[index].clone(), answered.clone(), over.clone());
@@ -145,7 +142,6 @@ async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_toke
             }
         }
         next += 2;
-        let before = answered.load(Ordering::Relaxed);
         let dies_after = fastrand::u64(0..12_000);
         wait_for_the_port(address);
         tokio::time::sleep(Duration::from_micros(dies_after)).await;
@@ -157,7 +153,7 @@ async fn a_hub_killed_fifty_times_during_joins_never_signs_two_keys_for_one_toke
             bought.entry(index).or_default().extend(key);
         }
         assert!(answered.load(Ordering::Relaxed) > before, "somebody got a certificate in each round");
-        assert!(begun.elapsed() < Duration::from_secs(120), "{kills} kills took too long");
+        assert!(begun.elapsed() < Duration::from_secs(600), "{kills} kills took too long");
     }
     for (index, keys) in &bought {
         assert_eq!(keys.len(), 1, "token {index} bought {} keys", keys.len());

@@ -341,6 +341,9 @@ impl Nomad {
         let processes: Vec<&Process> = self.servers.iter().map(|server| &server.process).collect();
         self.scratch.await_ready("Nomad has a leader", &processes, || {
             self.call("GET", "/v1/status/leader", "").is_ok_and(|answer| answer.text().contains(':'))
+                // One that is just back leads before it has read what it knew.
+                && (self.token.is_none()
+                    || self.call("GET", "/v1/nodes", "").is_ok_and(|answer| answer.is_success()))
         })
     }
 

@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{
     error::Error,
@@ -69,7 +69,7 @@ impl Scratch {
         *held(&self.keep) = true;
     }
 
-    /// Writes a file there, and says where it is.
+    /// Writes a file there, whole at once, and says where it is.
     ///
     /// # Errors
     ///
@@ -77,7 +77,11 @@ impl Scratch {
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        let written = folder.and_then(|()| fs::write(&path, content));
+        // Whoever reads it meanwhile sees the old one or the new one.
+        let mut beside = path.clone().into_os_string();
+        beside.push(".new");
+        let written =
+            folder.and_then(|()| fs::write(&beside, content)).and_then(|()| fs::rename(&beside, &path));
         written.map_err(Error::system(format!("write {}", path.display())))?;
         Ok(path)
     }
@@ -223,9 +227,15 @@ impl Process {
         waited.map(|()| status)
     }
 
-    /// Stops it where it is (`SIGSTOP`): its sockets stay and nobody answers.
+    /// Stops it where it is (`SIGSTOP`), and waits until it stands: its sockets stay and nobody answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let stands = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            // Fails only for one that is gone.
+            let _ = waitid(WaitId::Pid(pid), stands);
+        }
     }
 
     /// Lets it go on after [`Process::pause`].

@@ -43,8 +43,8 @@ fn controllers_make_endpoints_and_everything_outlives_kills() {
     let begin = Instant::now();
     kubernetes.restart_etcd().unwrap();
     eprintln!("it is ready {} ms after etcd", begin.elapsed().as_millis());
-    assert_eq!(addresses(&kubernetes, "web"), "10.50.1.7");
-    kubernetes.delete(Kubernetes::WEB_OBJECTS).unwrap();
+    until("web is as it was", SOON, || addresses(&kubernetes, "web") == "10.50.1.7").unwrap();
+    until("it is deleted", SOON, || kubernetes.delete(Kubernetes::WEB_OBJECTS).is_ok()).unwrap();
     until("web is gone", SOON, || addresses(&kubernetes, "web").is_empty()).unwrap();
     let folder = kubernetes.scratch().path().to_owned();
     drop(kubernetes);
@@ -55,7 +55,12 @@ fn controllers_make_endpoints_and_everything_outlives_kills() {
 fn a_service_account_may_do_what_its_role_says() {
     let Some(kubernetes) = start(KubernetesOptions::default()) else { return };
     let reader = kubernetes.kubeconfig_for("reader", "reader", READS_SERVICES).unwrap();
-    assert!(kubernetes.kubectl_as(&reader, &["get", "services"], "").unwrap().contains("kubernetes"));
+    // The server learns of a binding in its own time.
+    until("the right holds", SOON, || {
+        let services = kubernetes.kubectl_as(&reader, &["get", "services"], "");
+        services.is_ok_and(|listed| listed.contains("kubernetes"))
+    })
+    .unwrap();
     let error = kubernetes.kubectl_as(&reader, &["get", "pods"], "").unwrap_err();
     assert!(error.to_string().contains("cannot list resource \"pods\""), "{error}");
     kubernetes.kubeconfig_for("reader", "reader", &READS_SERVICES.replace("services", "pods")).unwrap();
@@ -68,8 +73,12 @@ fn an_old_copy_of_etcd_takes_everything_back() {
     let options = KubernetesOptions { controllers: false, ..KubernetesOptions::default() };
     let Some(kubernetes) = start(options) else { return };
     let copy = kubernetes.copy_etcd("backup").unwrap();
-    kubernetes.kubectl(&["create", "service", "clusterip", "late", "--tcp=80"], "").unwrap();
+    let late = "{apiVersion: v1, kind: Service, metadata: {name: late}, spec: {ports: [{port: 80}]}}";
+    until("it is written", SOON, || kubernetes.apply(late).is_ok()).unwrap();
     kubernetes.restore_etcd(&copy).unwrap();
-    let error = kubernetes.kubectl(&["get", "service", "late"], "").unwrap_err();
-    assert!(error.to_string().contains("NotFound"), "{error}");
+    until("it is not there", SOON, || {
+        let listed = kubernetes.kubectl(&["get", "service", "late"], "");
+        listed.is_err_and(|error| error.to_string().contains("NotFound"))
+    })
+    .unwrap();
 }

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Process, Sandbox, sandbox::WEFT, until, until_within};
+use crate::support::{PATIENCE, Process, Sandbox, sandbox::WEFT, until};
 
 #[test]
 fn once_runs_a_mesh_and_judges_it_twice_at_the_same_time_wherever_it_is_called() {
@@ -129,12 +129,12 @@ fn the_commands_to_try_next_do_what_they_say_when_they_are_copied() {
     });
     for (what, name) in [("kill reviews v2", "reviews v2"), ("kill an agent", "agent one")] {
         shell(&printed(&demo, what));
-        until_within(Duration::from_secs(3), "the table shows it", || {
+        until("the table shows it", || {
             demo.log().lines().any(|line| line.starts_with(name) && line.contains("GONE")).then_some(())
         });
     }
     demo.signal(rustix::process::Signal::INT);
-    assert!(demo.wait_within(Duration::from_secs(10)).success());
+    assert!(demo.wait().success());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn ctrl_c_leaves_nothing_behind_at_any_stage() {
         until(stage, || demo_folder(&sandbox)?.join(stage).exists().then_some(()));
         let children = children_of(demo.pid());
         demo.signal(rustix::process::Signal::INT);
-        let status = demo.wait_within(Duration::from_secs(10));
+        let status = demo.wait();
         assert!(demo.log().contains("stopped before") || status.success(), "{stage}: {}", demo.log());
         nothing_is_left(&sandbox, &children);
     }
@@ -210,9 +210,9 @@ fn a_killed_agent_shows_and_ctrl_c_leaves_nothing_behind() {
     assert_eq!(agents.len(), 2, "{children:?}");
     let victim = rustix::process::Pid::from_raw(i32::try_from(agents[0].0).unwrap()).unwrap();
     rustix::process::kill_process(victim, rustix::process::Signal::KILL).unwrap();
-    until_within(Duration::from_secs(2), "the table shows it", || demo.log().contains("GONE").then_some(()));
+    until("the table shows it", || demo.log().contains("GONE").then_some(()));
     demo.signal(rustix::process::Signal::INT);
-    assert!(demo.wait_within(Duration::from_secs(10)).success());
+    assert!(demo.wait().success());
     nothing_is_left(&sandbox, &children);
 }
 

@@ -44,13 +44,13 @@ fn status_tells_not_ready_from_failed_and_from_a_wrong_command_line() {
     mesh.ready("far");
     assert_eq!(status(&mesh), Some(0));
 
-    application.delay(Duration::from_secs(3));
     let outbound = mesh.outbound("client");
-    let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/slow"));
+    let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/stream"));
     until("the request is under way", || (application.requests() == 1).then_some(()));
     mesh.process("near").signal(Signal::TERM);
     until("it drains", || (mesh.try_status("near")?["phase"] == "draining").then_some(()));
     assert_eq!(status(&mesh), Some(3), "it takes nothing new");
+    application.end_streams();
     assert_eq!(call.join().unwrap().unwrap().status, 200);
 }
 

@@ -1,6 +1,6 @@
 //! Coming up, going down, and dying.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -109,7 +109,7 @@ fn with_a_deadline_of_zero_the_same_request_is_cut() {
     let mut mesh = echo_mesh(&application);
     mesh.settings = "workers = 2\ndrain_deadline = \"0s\"\n".into();
     mesh.start();
-    application.delay(Duration::from_secs(5));
+    application.delay(Duration::from_secs(15));
     let outbound = mesh.outbound("client");
     let call = std::thread::spawn(move || client::get(outbound, "echo.default.mesh", "/slow"));
     until("the request is under way", || (application.requests() == 1).then_some(()));
@@ -131,10 +131,9 @@ fn a_second_signal_ends_the_agent_at_once() {
     mesh.process("near").signal(Signal::TERM);
     mesh.process("near").logged("draining");
     assert!(mesh.process("near").is_running(), "it drains as long as a request is under way");
-    let asked = Instant::now();
     mesh.process("near").signal(Signal::INT);
-    mesh.process("near").wait_within(Duration::from_secs(2));
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    // Sooner than the request is answered, and than its time to drain is over.
+    mesh.process("near").wait_within(Duration::from_secs(10));
     assert!(call.join().unwrap().is_err(), "the request was cut off");
 }
 

@@ -11,8 +11,8 @@ use crate::{
 
 fn bed(folder: &Path) -> Bed {
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder).unwrap());
-    let lease = Duration::from_secs(2);
-    Bed { stores: [store.clone(), store], lease: (lease, lease + Duration::from_secs(1)) }
+    let lease = Duration::from_secs(4);
+    Bed { stores: [store.clone(), store], lease: (lease, lease * 4) }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,8 @@ use crate::{
     support::{Bed, blocking, client},
 };
 
-/// The shortest lease of an etcd with its own settings, which is looked after every half second.
-const LEASE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
+/// A lease, of which an etcd with its own settings takes two seconds at least, and how soon its end is noticed.
+const LEASE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(30));
 
 fn start(members: usize) -> Option<Etcd> {
     let home = required(installed(Kind::Kubernetes))?;

@@ -20,7 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Two clients of one store, as two hubs have it.
 pub(crate) struct Bed {
     pub(crate) stores: [Arc<dyn Store>; 2],
-    /// The shortest lease, and how long it may last at most.
+    /// A lease that a process which stands still for a while can keep alive, and how long it may last at most.
     pub(crate) lease: (Duration, Duration),
 }
 

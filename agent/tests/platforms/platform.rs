@@ -6,6 +6,10 @@ use std::{
 };
 
 use serde_json::Value;
+use weft_core::{
+    driver::StateFile,
+    resource::{Health, Resource},
+};
 use weft_testbed::Gate;
 
 use crate::support::{Application, Mesh, client, mesh::identity, until};
@@ -139,6 +143,24 @@ impl<P: Platform> World<P> {
             Value::Array(rows) => rows,
             other => panic!("{other}"),
         }
+    }
+
+    /// How many healthy endpoints of [`SERVICE`] the caller's agent would have if it started from its disk now.
+    pub(crate) fn healthy_on_disk(&self) -> usize {
+        let folder = self.mesh.sandbox.path("near/state/registries");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let states = files.filter(|path| path.extension().is_some_and(|extension| extension == "state"));
+        let saved = states.filter_map(|path| StateFile::new(path).read().unwrap());
+        let scopes = saved.filter(|saved| saved.summary.ready).flat_map(|saved| saved.scopes);
+        let resources = scopes.flat_map(|scope| scope.origins).flat_map(|origin| origin.resources.into_vec());
+        let is_one = |resource: &Resource| match resource {
+            Resource::Endpoint(endpoint) => {
+                endpoint.health == Health::Healthy
+                    && endpoint.service.as_str() == format!("{SERVICE}.default")
+            }
+            _ => false,
+        };
+        resources.filter(is_one).count()
     }
 
     /// The registry's row of the status.

@@ -214,9 +214,9 @@ fn an_open_tcp_stream_ends_with_its_callers_trust() {
 
     let new = Authority::new("test.mesh");
     let folder = far.mesh.sandbox.path("far/certificates");
+    let withdrawn = std::time::Instant::now();
     new.write(&folder, "bytes-v1", &identity("bytes"));
     new.write(&folder, "echo-v1", &identity("echo"));
-    let withdrawn = std::time::Instant::now();
     assert_eq!(tunnel.rest(), Vec::<u8>::new(), "the stream ends, and nothing more comes");
     assert!(withdrawn.elapsed().as_secs_f32() > 1.5, "{:?}", withdrawn.elapsed());
     let refused = rogue.dial(far.mesh.inbound("far"), &identity("bytes"));

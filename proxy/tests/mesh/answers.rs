@@ -18,20 +18,28 @@ use crate::{
     application::{Application, read_head, scripted},
     authority::Authority,
     client::{Client1, Client2},
-    world::{Host, next, pair},
+    world::{Host, next, pair, until},
 };
+
+/// How many connections an application had, and how many of them it has closed.
+#[derive(Default)]
+struct Counted {
+    opened: AtomicU32,
+    closed: AtomicU32,
+}
 
 /// A pair of agents with an application that answers each request, without its body, with these bytes, in pieces of this
 /// length, and closes the connection afterwards if it `ends`. Counts its connections.
-async fn answering(answer: &'static [u8], piece: usize, ends: bool) -> (Host, Host, Arc<AtomicU32>) {
+async fn answering(answer: &'static [u8], piece: usize, ends: bool) -> (Host, Host, Arc<Counted>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = Arc::new(AtomicU32::new(0));
+    let connections = Arc::<Counted>::default();
     let counted = connections.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            counted.fetch_add(1, Relaxed);
+            counted.opened.fetch_add(1, Relaxed);
             stream.set_nodelay(true).unwrap();
+            let counted = counted.clone();
             tokio::spawn(async move {
                 while stream.peek(&mut [0]).await.is_ok_and(|read| read > 0) {
                     read_head(&mut stream).await;
@@ -40,6 +48,8 @@ async fn answering(answer: &'static [u8], piece: usize, ends: bool) -> (Host, Ho
                         tokio::task::yield_now().await;
                     }
                     if ends {
+                        drop(stream);
+                        counted.closed.fetch_add(1, Relaxed);
                         return;
                     }
                 }
@@ -80,7 +90,7 @@ async fn answers_end_where_they_say() {
                 let text = String::from_utf8_lossy(answer);
                 assert_eq!((reply.status.as_u16(), &*reply.text()), (status, body), "{text} by {piece}");
             }
-            assert_eq!(connections.load(Relaxed), if ends { 3 } else { 1 });
+            assert_eq!(connections.opened.load(Relaxed), if ends { 3 } else { 1 });
         }
     }
 }
@@ -98,7 +108,7 @@ async fn a_connection_with_something_unasked_on_it_is_not_used_again() {
         for _ in 0..3 {
             assert_eq!(client.get("reviews", "/").await.unwrap().text(), "body");
         }
-        assert_eq!(connections.load(Relaxed), 3, "{}", String::from_utf8_lossy(answer));
+        assert_eq!(connections.opened.load(Relaxed), 3, "{}", String::from_utf8_lossy(answer));
     }
 }
 
@@ -155,8 +165,9 @@ async fn a_connection_that_was_closed_in_silence_costs_no_request() {
         // Not one that could be tried again.
         let request = Request::post("/").header("host", "reviews").body(Default::default()).unwrap();
         assert_eq!(client.call(request).await.unwrap().status, 200);
-        assert_eq!(connections.load(Relaxed), number);
+        assert_eq!(connections.opened.load(Relaxed), number);
         // The application closes right after its last byte, and the connection idles for longer than it is trusted.
+        until("it has closed", async || connections.closed.load(Relaxed) == number).await;
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
@@ -278,7 +289,7 @@ async fn a_body_that_an_application_may_not_expect_has_a_connection_of_its_own()
             .unwrap();
         assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200 "), "{method} {framing}");
         assert_eq!(Client1::connect(web.outbound()).await.get("reviews", "/").await.unwrap().text(), "body");
-        assert_eq!(counted.load(Relaxed), connections, "{method} {framing}");
+        assert_eq!(counted.opened.load(Relaxed), connections, "{method} {framing}");
     }
 }
 

@@ -98,7 +98,7 @@ async fn when_time_runs_out_only_who_was_waited_for_is_blamed() {
             let is_first = asked.fetch_add(1, Relaxed) == 0;
             async move {
                 if is_first {
-                    tokio::time::sleep(Duration::from_millis(700)).await;
+                    tokio::time::sleep(Duration::from_millis(2_800)).await;
                     let answer = "HTTP/1.1 503 Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
                     return stream.write_all(answer.as_bytes()).await.unwrap();
                 }
@@ -111,7 +111,7 @@ async fn when_time_runs_out_only_who_was_waited_for_is_blamed() {
     let hosts = addresses.map(|address| http_host(&authority, address));
     let upstreams = [endpoint("r1", addresses[0], &hosts[0]), endpoint("r2", addresses[1], &hosts[1])];
     let retries = Retries { on_gateway_error: true, ..Retries::default() };
-    let limit = Some(Duration::from_secs(1));
+    let limit = Some(Duration::from_secs(4));
     let table = calling_table_within(upstreams.to_vec(), AppProtocol::Http, 1, retries, limit);
     let web = calling_host(&authority, table, OutboundKind::ByHost);
     let mut client = Client1::connect(web.outbound()).await;

@@ -52,18 +52,23 @@ async fn deciding(first: &'static str, seen: Arc<AtomicU32>) -> std::net::Socket
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_application_says_go_on() {
     let authority = Authority::new();
-    let address = deciding("HTTP/1.1 100 Continue\r\n\r\n", Arc::default()).await;
-    let (web, _reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
-    let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
-    let began = Instant::now();
-    stream.write_all(HEAD.as_bytes()).await.unwrap();
-    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 100 "));
-    assert!(began.elapsed() < Duration::from_millis(900), "it was not waited for");
-    stream.write_all(b"body").await.unwrap();
-    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
-    let mut body = [0; 4];
-    stream.read_exact(&mut body).await.unwrap();
-    assert_eq!(&body, b"body");
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let address = deciding("HTTP/1.1 100 Continue\r\n\r\n", Arc::default()).await;
+        let (web, _reviews) = pair(&authority, address, AppProtocol::Http, OutboundKind::ByHost);
+        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        let began = Instant::now();
+        stream.write_all(HEAD.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 100 "));
+        fastest = fastest.min(began.elapsed());
+        stream.write_all(b"body").await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        let mut body = [0; 4];
+        stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"body");
+    }
+    // An agent that says it in the application's place does so after a second, each time.
+    assert!(fastest < Duration::from_millis(900), "it was not waited for: {fastest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use tokio::net::TcpStream;
 use weft_core::resource::AppProtocol;
 use weft_proxy::OutboundKind;
 
@@ -10,7 +11,7 @@ use crate::{
     application::Application,
     authority::Authority,
     client::{Client1, Client2},
-    world::{Host, Serving, calling_host, calling_table, endpoint, open_to_domain, serving_host},
+    world::{Host, Serving, calling_host, calling_table, endpoint, open_to_domain, serving_host, until},
 };
 
 async fn pair(authority: &Authority, application: &Application) -> (Host, Host) {
@@ -95,6 +96,7 @@ async fn faults_are_named() {
         (404, &"no_destination".parse().unwrap())
     );
     application.kill();
+    until("the application is gone", async || TcpStream::connect(application.address).await.is_err()).await;
     let mut client = Client1::connect(web.outbound()).await;
     let reply = client.get("reviews", "/").await.unwrap();
     assert_eq!(

@@ -100,7 +100,7 @@ async fn who_had_a_long_answer_has_time_for_the_next_request() {
     assert!(!head.contains("connection: close"), "{head}");
     let mut idle = Client1::connect(address).await;
     assert_eq!(idle.get("reviews", "/").await.unwrap().status, 200);
-    let draining = tokio::spawn(async move { web.proxy.drain(Duration::from_secs(4)).await });
+    let draining = tokio::spawn(async move { web.proxy.drain(Duration::from_secs(12)).await });
     // Who idles is left when the worker waits no more for what callers are about to say.
     until("the idle one is left", async || idle.is_closed()).await;
     go_on.send(()).await.unwrap();

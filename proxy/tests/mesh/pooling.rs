@@ -192,12 +192,16 @@ async fn connections_share_the_bytes_that_peers_may_send_unread() {
     let mut web = calling(&authority, applications.iter().enumerate().map(endpoint).collect());
     let mut client = Client2::connect(web.outbound()).await;
     let mut calls = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     // No call is answered, so the least busy endpoint is one without a connection, until each has one.
     while windows.lock().unwrap().len() < CONNECTIONS {
         assert!(Instant::now() < deadline, "{windows:?}");
+        let known = windows.lock().unwrap().len();
         calls.push(call(&client));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // One connection after the other, so that they are told of in the order in which they were given their windows. A
+        // call on one that is there already tells nothing.
+        let more = until("one more connection", async || windows.lock().unwrap().len() > known);
+        let _told = tokio::time::timeout(Duration::from_millis(500), more).await;
     }
     let seen = windows.lock().unwrap().clone();
     for (of_stream, of_connection) in &seen {

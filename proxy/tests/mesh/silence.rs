@@ -28,7 +28,8 @@ use crate::{
     authority::Authority,
     client::Client1,
     world::{
-        Serving, calling_host, calling_table, endpoint, endpoint_at, identity, open_to_domain, serving_host,
+        CONNECT_TIMEOUT, Serving, calling_host, calling_table, endpoint, endpoint_at, identity,
+        open_to_domain, serving_host,
     },
 };
 
@@ -105,7 +106,7 @@ async fn call_past(after: SilentAfter) -> (Duration, Vec<u16>) {
         let status = client.call(request).await.unwrap().status.as_u16();
         (began.elapsed(), status)
     };
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_ejected(&mute) {
         assert!(Instant::now() < deadline, "it is tried for ever");
         let (took, status) = call().await;
@@ -117,17 +118,17 @@ async fn call_past(after: SilentAfter) -> (Duration, Vec<u16>) {
     while is_ejected(&mute) && began.elapsed() < Duration::from_millis(500) {
         let (took, status) = call().await;
         if is_ejected(&mute) {
-            assert!(status == 200 && took < Duration::from_millis(500), "{status} after {took:?}");
+            assert!(status == 200 && took < Duration::from_millis(900), "{status} after {took:?}");
         }
     }
     (longest, others)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_agent_that_is_silent_after_its_handshake_costs_a_second_and_no_call() {
+async fn an_agent_that_is_silent_after_its_handshake_costs_the_connect_timeout_and_no_call() {
     let (longest, others) = call_past(SilentAfter::Handshake).await;
     assert_eq!(others, Vec::<u16>::new(), "nothing of a request was sent, so it goes elsewhere");
-    assert!(longest >= Duration::from_millis(900) && longest < Duration::from_secs(3), "{longest:?}");
+    assert!(longest >= CONNECT_TIMEOUT * 9 / 10 && longest < CONNECT_TIMEOUT * 4, "{longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -135,5 +136,5 @@ async fn an_agent_that_is_silent_after_its_answer_is_found_out_by_a_ping() {
     let (longest, others) = call_past(SilentAfter::Answer).await;
     // The one request that it got may have been done: a POST is not sent twice.
     assert_eq!(others, [503]);
-    assert!(longest < Duration::from_secs(6), "the request's own limit is 15 s: {longest:?}");
+    assert!(longest < Duration::from_secs(12), "the request's own limit is 15 s: {longest:?}");
 }

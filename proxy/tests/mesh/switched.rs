@@ -1,6 +1,14 @@
 //! Connections that switch to another protocol: how they end, and what is known of them then.
 
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,23 +21,38 @@ use weft_proxy::OutboundKind;
 use crate::{
     application::{read_head, scripted},
     authority::Authority,
-    world::{next, pair},
+    world::{next, pair, until},
 };
 
 /// What an application read after the switch, and how that ended.
 type Ending = (Vec<u8>, Result<(), ErrorKind>);
 
+/// What is heard of an application that switched.
+struct Heard {
+    /// How many bytes it has read so far.
+    read: Arc<AtomicUsize>,
+    ended: mpsc::Receiver<Ending>,
+}
+
 /// An application that switches to `protocol`, says `hello`, and reads to the end.
-async fn switching(protocol: &'static str) -> (SocketAddr, mpsc::Receiver<Ending>) {
-    let (told, heard) = mpsc::channel(1);
+async fn switching(protocol: &'static str) -> (SocketAddr, Heard) {
+    let (told, ended) = mpsc::channel(1);
+    let heard = Heard { read: Arc::default(), ended };
+    let count = heard.read.clone();
     let address = scripted(move |_, mut stream| {
-        let told = told.clone();
+        let (told, count) = (told.clone(), count.clone());
         async move {
             let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ";
             stream.write_all(format!("{head}{protocol}\r\n\r\nhello").as_bytes()).await.unwrap();
             let mut all = Vec::new();
-            let end = stream.read_to_end(&mut all).await;
-            told.send((all, end.map(drop).map_err(|error| error.kind()))).await.unwrap();
+            let end = loop {
+                match stream.read_buf(&mut all).await {
+                    Ok(0) => break Ok(()),
+                    Ok(_) => count.store(all.len(), Relaxed),
+                    Err(error) => break Err(error.kind()),
+                }
+            };
+            told.send((all, end)).await.unwrap();
         }
     })
     .await;
@@ -47,8 +70,15 @@ async fn switched(address: SocketAddr, protocol: &str) -> TcpStream {
     stream
 }
 
-async fn ending(heard: &mut mpsc::Receiver<Ending>) -> Ending {
-    tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap().unwrap()
+impl Heard {
+    /// Waits until the application has read so much.
+    async fn has_read(&self, bytes: usize) {
+        until("it has arrived", async || self.read.load(Relaxed) == bytes).await;
+    }
+
+    async fn ending(&mut self) -> Ending {
+        tokio::time::timeout(Duration::from_secs(10), self.ended.recv()).await.unwrap().unwrap()
+    }
 }
 
 fn check(record: &Arc<RequestContext>, fault: Option<&str>) {
@@ -69,7 +99,7 @@ async fn it_is_recorded_once_at_its_end_with_its_bytes() {
         tokio::time::sleep(pause).await;
         stream.write_all(b"last").await.unwrap();
         drop(stream);
-        assert_eq!(ending(&mut heard).await, (b"last".to_vec(), Ok(())));
+        assert_eq!(heard.ending().await, (b"last".to_vec(), Ok(())));
         for tap in [&mut caller, &mut called] {
             let record = next(tap).await;
             check(&record, None);
@@ -95,14 +125,14 @@ async fn what_is_cut_ends_as_an_error_on_the_other_side() {
         stream.write_all(b"part").await.unwrap();
         let went = async || web.proxy.load() == 0 && reviews.proxy.load() == 0;
         // Only once it has arrived: a reset overtakes what is on its way.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        heard.has_read(4).await;
         stream.set_zero_linger().unwrap();
         drop(stream);
-        assert_eq!(ending(&mut heard).await, (b"part".to_vec(), Err(ErrorKind::ConnectionReset)));
+        assert_eq!(heard.ending().await, (b"part".to_vec(), Err(ErrorKind::ConnectionReset)));
         for tap in [&mut caller, &mut called] {
             check(&next(tap).await, Some("caller_gone"));
         }
-        crate::world::until("nothing is left", went).await;
+        until("nothing is left", went).await;
     }
 }
 
@@ -114,8 +144,9 @@ async fn a_drain_is_named() {
     let (mut caller, mut called) = (web.proxy.tap(), reviews.proxy.tap());
     let mut stream = switched(web.outbound(), "other").await;
     stream.write_all(b"last").await.unwrap();
+    heard.has_read(4).await;
     assert_eq!(web.proxy.drain(Duration::from_millis(200)).await, 1);
-    assert_eq!(ending(&mut heard).await, (b"last".to_vec(), Ok(())));
+    assert_eq!(heard.ending().await, (b"last".to_vec(), Ok(())));
     check(&next(&mut caller).await, Some("drained"));
     drop(stream);
     check(&next(&mut called).await, None);

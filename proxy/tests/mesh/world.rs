@@ -27,6 +27,9 @@ use weft_proxy::{
 
 use crate::authority::Authority;
 
+/// How long a connection may take: a handshake in a process that stands still for a while is not silence.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 pub(crate) fn identity(account: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://test.mesh/ns/default/sa/{account}")).unwrap()
 }
@@ -206,7 +209,7 @@ pub(crate) fn calling_table_within(
         matches: Vec::new().into(),
         targets: vec![target],
         request_timeout,
-        connect_timeout: Duration::from_secs(1),
+        connect_timeout: CONNECT_TIMEOUT,
         retries,
     };
     let port = DestinationPort {

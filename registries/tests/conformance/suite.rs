@@ -18,7 +18,7 @@ use crate::{
 /// How soon a change is told, by the slowest of them: catalogs that are polled for health.
 const SOON: Duration = Duration::from_secs(30);
 /// How soon it is all told after the server is back.
-const BACK: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(30);
 /// How long a quiet registry may be without a word.
 const QUIET: Duration = Duration::from_secs(45);
 

@@ -78,6 +78,13 @@ fn deregister(consul: &Consul, host: u8, service: &str) {
     put(consul, "/v1/catalog/deregister", &body);
 }
 
+/// Puts a file where a reader sees the old one or the new one.
+fn replace(file: &Path, text: impl AsRef<[u8]>) {
+    let beside = file.with_extension("new");
+    fs::write(&beside, text).unwrap();
+    fs::rename(&beside, file).unwrap();
+}
+
 fn with_file(consul: &Consul, file: &Path) -> Follower {
     Follower::new(registry(&consul.url(), &format!("token_file = {file:?}\nwait = \"2s\"\n")), None)
 }
@@ -97,17 +104,17 @@ async fn a_shorter_list_is_no_proof_whatever_shortened_it() {
     let file = folder.path().join("token");
     let all = token(&consul, ALL);
     for rules in [WEB, NO_NODES, BUT_API] {
-        fs::write(&file, &all.secret).unwrap();
+        replace(&file, &all.secret);
         let mut follower = with_file(&consul, &file);
         follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
         assert_eq!(follower.view(|view| view.seen.completeness), Some(Completeness::Full));
-        fs::write(&file, &token(&consul, rules).secret).unwrap();
+        replace(&file, &token(&consul, rules).secret);
         let hides = |view: &View<'_>| {
             view.seen.completeness == Some(Completeness::Filtered) && unconfirmed(view, "api")
         };
         follower.until("that something is hidden", SOON, hides).await.unwrap();
         assert_eq!(follower.view(counts), (2, 1), "{rules}");
-        fs::write(&file, &all.secret).unwrap();
+        replace(&file, &all.secret);
         let back =
             |view: &View<'_>| view.seen.completeness == Some(Completeness::Full) && !unconfirmed(view, "api");
         follower.until("all is shown again", CONVERGED, back).await.unwrap();
@@ -211,13 +218,13 @@ async fn a_token_that_was_narrowed_during_an_outage_takes_nothing_away() {
     let all = token(&consul, ALL);
     let gate = Gate::before(&consul.url()).unwrap();
     for rules in [WEB, NO_NODES, BUT_API] {
-        fs::write(&file, &all.secret).unwrap();
+        replace(&file, &all.secret);
         let section = format!("token_file = {file:?}\nwait = \"2s\"\n");
         let mut follower = Follower::new(registry(&gate.url(), &section), None);
         follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
         gate.set(GateMode::Cut).unwrap();
         follower.until("the outage", SOON, |view| !view.seen.errors.is_empty()).await.unwrap();
-        fs::write(&file, &token(&consul, rules).secret).unwrap();
+        replace(&file, &token(&consul, rules).secret);
         gate.set(GateMode::Open).unwrap();
         let hides = |view: &View<'_>| {
             view.seen.completeness == Some(Completeness::Filtered) && unconfirmed(view, "api")
@@ -232,7 +239,7 @@ async fn what_a_narrow_token_may_read_is_believed_and_an_anonymous_one_proves_no
     let Some(consul) = with_acl() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    fs::write(&file, &token(&consul, WEB).secret).unwrap();
+    replace(&file, &token(&consul, WEB).secret);
     let mut narrow = with_file(&consul, &file);
     narrow.until("its own service", SOON, |view| counts(view) == (2, 0)).await.unwrap();
     let mut anonymous = Follower::new(registry(&consul.url(), "wait = \"2s\"\n"), None);
@@ -261,11 +268,11 @@ async fn a_token_is_renewed_unnoticed_and_a_revoked_one_is_told_and_restored() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     let first = token(&consul, ALL);
-    fs::write(&file, &first.secret).unwrap();
+    replace(&file, &first.secret);
     let mut follower = with_file(&consul, &file);
     follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
     let second = token(&consul, ALL);
-    fs::write(&file, format!("{}\n", second.secret)).unwrap();
+    replace(&file, format!("{}\n", second.secret));
     block_in_place(|| consul.revoke_token(&first)).unwrap();
     write(&consul, "n4", 4, "web", json!({}));
     follower.until("an instance more", SOON, |view| counts(view) == (3, 1)).await.unwrap();
@@ -281,7 +288,7 @@ async fn a_token_is_renewed_unnoticed_and_a_revoked_one_is_told_and_restored() {
     let shown = follower.view(|view| view.seen.errors.join(" "));
     assert!(secrets.iter().all(|secret| !shown.contains(secret)), "{shown}");
     deregister(&consul, 4, "web");
-    fs::write(&file, &token(&consul, ALL).secret).unwrap();
+    replace(&file, &token(&consul, ALL).secret);
     follower.until("what happened meanwhile", SOON, |view| counts(view) == (2, 1)).await.unwrap();
 }
 
@@ -297,7 +304,7 @@ async fn rights_are_named_in_consuls_words() {
     };
     let anonymous = given(consul.url()).await;
     assert_eq!(anonymous[0], ("service_prefix \"\" read".into(), Some(false)));
-    fs::write(&file, &token(&consul, NO_NODES).secret).unwrap();
+    replace(&file, &token(&consul, NO_NODES).secret);
     let registry = registry(&consul.url(), &format!("token_file = {file:?}\n"));
     let rights = registry.rights().await.unwrap();
     let names: Vec<_> = rights.iter().map(|it| (it.name.as_str(), it.given)).collect();
@@ -330,13 +337,13 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     put(&consul, "/v1/acl/policy", &json!({ "Name": "weft", "Rules": ALL }));
     let binding = json!({ "AuthMethod": "weft", "BindType": "policy", "BindName": "weft" });
     put(&consul, "/v1/acl/binding-rule", &binding);
-    fs::write(&file, web_token(&rcgen::KeyPair::generate().unwrap())).unwrap();
+    replace(&file, web_token(&rcgen::KeyPair::generate().unwrap()));
     let login = format!("login = {{ method = \"weft\", token_file = {file:?} }}\nwait = \"1s\"\n");
     let registry = registry(&consul.url(), &login);
     let mut follower = Follower::new(registry.clone(), None);
     let refused = |view: &View<'_>| view.seen.errors.iter().any(|it| it.contains("/v1/acl/login"));
     follower.until("that the login is refused", SOON, refused).await.unwrap();
-    fs::write(&file, web_token(&key)).unwrap();
+    replace(&file, web_token(&key));
     follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
     let errors = follower.view(|view| view.seen.errors.len());
     let given = || {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Sooner than what is announced is renewed.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn instance(service: &str) -> Arc<LocalInstance> {
     let name = "http".parse().unwrap();
@@ -63,15 +63,29 @@ async fn an_instance_is_there_as_long_as_its_lease() {
     assert_eq!(*told[0], expected);
 
     let id = ids(&consul).pop().unwrap();
-    block_in_place(|| consul.deregister(&id.replace('/', "%2F"))).unwrap();
-    follower.until("that it is forgotten", SOON, |view| view.count("web") == 0).await.unwrap();
+    // By which one that is written again is told from the one before.
+    let created = || {
+        let listed = consul.call("GET", "/v1/catalog/service/web", "").ok()?.json();
+        listed[0]["CreateIndex"].as_u64()
+    };
+    block_in_place(|| {
+        let before = created().unwrap();
+        consul.deregister(&id.replace('/', "%2F")).unwrap();
+        let is_new = || created().is_some_and(|now| now != before);
+        weft_testbed::until("it is announced again", SOON, is_new).unwrap();
+    });
     follower.until("that it is announced again", SOON, there).await.unwrap();
     // A server that lost all it had: neither the instance nor its check survive.
     consul.kill();
+    let commits = follower.view(|view| view.seen.commits);
     std::fs::remove_dir_all(consul.scratch().path().join("server-1")).unwrap();
     block_in_place(|| consul.restart()).unwrap();
     let is_registered = || ids(&consul).contains(&id);
     weft_testbed::until("it is announced to a new server", SOON, is_registered).unwrap();
+    follower
+        .until("that the new server is followed", SOON, |view| view.seen.commits > commits)
+        .await
+        .unwrap();
     // What changes is told anew under the same key, without a gap.
     let mut ill = LocalInstance::clone(&instance("web"));
     (ill.endpoint.health, ill.note) = (Health::Unhealthy, "GET /health: status 500".into());
@@ -115,14 +129,15 @@ async fn an_announcement_that_failed_is_tried_with_the_certificates_of_now() {
         path
     };
     let ((root, certificate, key), (other, ..)) = (authority(), authority());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = weft_testbed::Port::free().unwrap();
     let https = serde_json::json!({
         "cert_file": file("server.pem", &certificate), "key_file": file("server.key", &key), "verify_incoming": false,
     });
-    let configuration = serde_json::json!({ "ports": { "https": port }, "tls": { "https": https } });
+    let configuration = serde_json::json!({ "ports": { "https": port.number() }, "tls": { "https": https } });
     let Some(consul) = start(ConsulOptions { configuration, ..ConsulOptions::default() }) else { return };
     let authorities = file("ca.pem", &other);
-    let registry = registry(&format!("https://127.0.0.1:{port}"), &format!("ca_file = {authorities:?}\n"));
+    let registry =
+        registry(&format!("https://127.0.0.1:{}", port.number()), &format!("ca_file = {authorities:?}\n"));
     let lease = registry.register(instance("web")).unwrap();
     let mut state = lease.state();
     let failed = tokio::time::timeout(SOON, state.wait_for(|state| state.fault.is_some())).await.unwrap();

@@ -13,11 +13,12 @@ use weft_core::{
 use weft_registries::Environment;
 use weft_testbed::{Consul, ConsulOptions, Kind, installed, required};
 
-/// How long anything may take to be told.
-pub(crate) const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+/// How long anything may take to be told: less than a question waits, at whose end everything is told.
+pub(crate) const SOON: std::time::Duration = std::time::Duration::from_secs(25);
 
-/// How soon it is as the server says, once the server can say so.
-pub(crate) const CONVERGED: std::time::Duration = std::time::Duration::from_secs(5);
+/// How soon it is as the server says, once the server can say so: five seconds, and three for a machine that is busy with
+/// other tests.
+pub(crate) const CONVERGED: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// Starts it; none, having said so loudly, where it is not installed.
 pub(crate) fn start(options: ConsulOptions) -> Option<Consul> {

@@ -56,12 +56,12 @@ async fn every_kind_of_change_is_told() {
         .unwrap();
     check(&consul, "n1", 1, "web", "up", "passing");
     follower.until("healthy", SOON, |view| healths(view, "web") == [Health::Healthy; 2]).await.unwrap();
-    check(&consul, "n2", 2, "", "serfHealth", "critical");
+    check(&consul, "n2", 2, "", "ping", "critical");
     follower
         .until("the node is lost", SOON, |view| healths(view, "web") == [Health::Healthy, Health::Unhealthy])
         .await
         .unwrap();
-    check(&consul, "n2", 2, "", "serfHealth", "passing");
+    check(&consul, "n2", 2, "", "ping", "passing");
     follower
         .until("the node is back", SOON, |view| healths(view, "web") == [Health::Healthy; 2])
         .await

@@ -45,6 +45,14 @@ fn faults(view: &View<'_>) -> Vec<String> {
     faults.map(|it| format!("{}: {}", it.place, it.message)).collect()
 }
 
+/// Whether the route of `web` is made of the router, the splitter and the resolver: each list of entries is heard by itself.
+fn is_whole(view: &View<'_>) -> bool {
+    route(view, "web").is_some_and(|route| {
+        let [_, rest] = &route.rules[..] else { return false };
+        rest.backends.len() == 2 && rest.connect_timeout == Duration::from_secs(3)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn routers_splitters_and_resolvers_are_one_route() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
@@ -94,8 +102,7 @@ async fn routers_splitters_and_resolvers_are_one_route() {
             "UpstreamConfig": { "Defaults": { "Limits": { "MaxConnections": 3 } } },
         }),
     );
-    let whole = |view: &View<'_>| route(view, "web").is_some_and(|it| it.rules.len() == 2);
-    follower.until("the route", SOON, whole).await.unwrap();
+    follower.until("the route", SOON, is_whole).await.unwrap();
     let web = follower.view(|view| route(view, "web")).unwrap();
     let [first, rest] = &web.rules[..] else { panic!("{web:?}") };
     assert_eq!(first.matches[1].method.as_deref(), Some("PUT"));

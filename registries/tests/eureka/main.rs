@@ -17,7 +17,7 @@ use weft_core::{
 use weft_registries::{Environment, Plan, probe::probe};
 use weft_testbed::{Eureka, EurekaClient, EurekaOptions, Gate, GateMode, Kind, installed, required};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 fn registry(more: &str) -> Arc<dyn Registry> {
     let text = format!("kind = \"eureka\"\npoll = \"1s\"\n{more}");
@@ -266,9 +266,15 @@ async fn shows(eureka: &Eureka, expected: Option<(&str, &str)>) {
     reached.await.unwrap_or_else(|_| panic!("{:?} is not {expected:?}", status(eureka)));
 }
 
-/// Waits until what was said last is confirmed.
-async fn confirmed_anew(lease: &Lease) {
+/// Says something else, and waits until that is confirmed.
+async fn change(lease: &Lease, health: Health) {
     let said = std::time::SystemTime::now();
+    lease.change(announced(health));
+    confirmed_since(lease, said).await;
+}
+
+/// Waits until what was said at that time is confirmed.
+async fn confirmed_since(lease: &Lease, said: std::time::SystemTime) {
     let mut state = lease.state();
     let confirmed = state.wait_for(|state| state.confirmed.is_some_and(|at| at > said));
     assert!(timeout(SOON, confirmed).await.unwrap().is_ok());
@@ -287,8 +293,7 @@ async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_other
     shows(&eureka, up).await;
     lease.change(announced(Health::Unhealthy));
     shows(&eureka, Some(("DOWN", "UNKNOWN"))).await;
-    lease.change(announced(Health::Draining));
-    confirmed_anew(&lease).await;
+    change(&lease, Health::Draining).await;
     shows(&eureka, drained).await;
     // As if the process had died: nothing is withdrawn, and the next life begins while the last one is still listed.
     lease.leave();
@@ -319,17 +324,15 @@ async fn who_drains_is_out_of_service_and_in_again_unless_an_operator_says_other
     assert!(taken.await.unwrap());
     shows(&eureka, drained).await;
     // It drains and is well again under the operator's word, which is not ours to end: not in this life, not in the next.
-    lease.change(announced(Health::Draining));
-    confirmed_anew(&lease).await;
+    change(&lease, Health::Draining).await;
     shows(&eureka, drained).await;
-    lease.change(announced(Health::Healthy));
-    confirmed_anew(&lease).await;
+    change(&lease, Health::Healthy).await;
     shows(&eureka, drained).await;
-    lease.change(announced(Health::Draining));
-    confirmed_anew(&lease).await;
+    change(&lease, Health::Draining).await;
     lease.leave();
+    let said = std::time::SystemTime::now();
     let lease = registry.register(announced(Health::Healthy)).unwrap();
-    confirmed_anew(&lease).await;
+    confirmed_since(&lease, said).await;
     shows(&eureka, drained).await;
     eureka
         .call("DELETE", &format!("{path}/status?value=UP"), "")

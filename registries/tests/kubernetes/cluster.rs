@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{sleep, timeout};
 use weft_core::{config::SourceFile, identity::TrustDomain, registry::Registry};
 use weft_registries::{Environment, Plan};
 use weft_testbed::{Home, Kind, Kubernetes, KubernetesOptions, installed, required};
 
 /// How soon anything is seen.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(40);
 
 /// The programs, or nothing, said loudly.
 pub(crate) fn home() -> Option<Home> {
@@ -45,6 +46,24 @@ pub(crate) fn namespace(kubernetes: &Kubernetes, name: &str) {
              {{apiVersion: v1, kind: ServiceAccount, metadata: {{name: app, namespace: {name}}}}}\n"
         ))
         .unwrap();
+}
+
+/// Waits until these rights, in this order, are all that a registry lacks: the server learns of a binding in its own time.
+pub(crate) async fn lacking(registry: &dyn Registry, expected: &[&str]) {
+    let mut missing = Vec::new();
+    let known = timeout(SOON, async {
+        loop {
+            let rights = registry.rights().await.unwrap();
+            let lacks = rights.into_iter().filter(|right| right.given == Some(false));
+            missing = lacks.map(|right| right.name).collect();
+            if missing == expected {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let is_known = known.await.is_ok();
+    assert!(is_known, "{missing:?} are missing, and not {expected:?}");
 }
 
 /// Reads a section of a registry as from a file.

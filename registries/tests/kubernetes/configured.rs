@@ -12,7 +12,7 @@ use weft_registries::probe::probe;
 use weft_testbed::{Error, Kubernetes};
 
 use crate::{
-    cluster::{SOON, by, home, namespace, options},
+    cluster::{SOON, by, home, lacking, namespace, options},
     follower::{Follower, View},
 };
 
@@ -245,13 +245,14 @@ fn not_taken(kubernetes: &Kubernetes) {
 
 /// Objects count although it cannot be written into them, which is told.
 async fn without_the_right_to_write(kubernetes: &Kubernetes, whole: &Path) {
-    let seen = probe(&*by(whole, ON), &Limits::default(), &[], SOON).await;
+    let registry = by(whole, ON);
+    lacking(&*registry, &[]).await;
+    let seen = probe(&*registry, &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.rights.len() == 14, "{seen:?}");
     let role = role().replace("weft-all", "weft-no-status").replace("verbs: [patch]", "verbs: [get]");
     let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-no-status", &role).unwrap());
-    let rights = by(&kubeconfig, ON).rights().await.unwrap();
-    let missing: Vec<&str> = rights.iter().filter(|it| it.given == Some(false)).map(|it| &*it.name).collect();
-    assert_eq!(missing, ["patch meshroutes.weft.dev/status", "patch meshpolicies.weft.dev/status"]);
+    let patched = ["patch meshroutes.weft.dev/status", "patch meshpolicies.weft.dev/status"];
+    lacking(&*by(&kubeconfig, ON), &patched).await;
     let mut follower = Follower::new(by(&kubeconfig, ON), None);
     follower.until("the route", SOON, |view| view.has_route("canary.shop")).await.unwrap();
     block_in_place(|| kubernetes.apply(&route("{service: web, rules: [{name: new}]}")).unwrap());

@@ -25,13 +25,13 @@ fn start() -> Option<Kubernetes> {
 
 /// A further endpoint of `orders`.
 fn another(kubernetes: &Kubernetes, number: u8) {
-    kubernetes
-        .apply(&format!(
-            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
-             metadata: {{name: orders-{number}, labels: {{kubernetes.io/service-name: orders}}}}, \
-             endpoints: [{{addresses: [10.50.2.{number}]}}], ports: [{{name: http, port: 8080}}]}}"
-        ))
-        .unwrap();
+    let slice = format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, \
+         metadata: {{name: orders-{number}, labels: {{kubernetes.io/service-name: orders}}}}, \
+         endpoints: [{{addresses: [10.50.2.{number}]}}], ports: [{{name: http, port: 8080}}]}}"
+    );
+    // A server that is just back may still refuse.
+    weft_testbed::until("it is written", SOON, || kubernetes.apply(&slice).is_ok()).unwrap();
 }
 
 /// A follower, and what it must pass to reach the API server.
@@ -91,6 +91,7 @@ async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
     follower.until("the first list", SOON, both).await.unwrap();
     // Nobody hears anything; meanwhile things happen, and the server forgets them.
     gate.set(GateMode::Silent).unwrap();
+    let began = Instant::now();
     block_in_place(|| {
         another(&kubernetes, 8);
         kubernetes.delete("{apiVersion: v1, kind: Service, metadata: {name: web}}").unwrap();
@@ -98,9 +99,13 @@ async fn a_watch_from_a_time_that_is_forgotten_is_listed_anew() {
         kubernetes.restart_api_server().unwrap();
     });
     gate.set(GateMode::Open).unwrap();
+    // Much more of it is an outage.
+    let is_borne = began.elapsed() < Duration::from_secs(20);
     let after = |view: &View<'_>| view.count("orders") == 2 && view.endpoints("web").is_none();
     follower.until("what happened meanwhile", NOTICED, after).await.unwrap();
-    follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
+    follower.view(|view| {
+        assert!(!is_borne || view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors);
+    });
 }
 
 /// What a follower may see, and the binding that says so, which a test takes away: as an API server that has just begun
@@ -124,6 +129,20 @@ fn denied(kubernetes: &Kubernetes) -> u64 {
     counts.sum()
 }
 
+/// The same once the programs of the cluster itself, which begin before their rights are known, are denied no more.
+fn settled(kubernetes: &Kubernetes) -> u64 {
+    let mut before = None;
+    let is_settled = || {
+        let now = Some(denied(kubernetes));
+        std::mem::replace(&mut before, now) == now || {
+            std::thread::sleep(Duration::from_secs(1));
+            false
+        }
+    };
+    weft_testbed::until("nobody else is denied", SOON, is_settled).unwrap();
+    before.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_denies_that_is_just_back_is_part_of_its_outage() {
     let Some(kubernetes) = block_in_place(start) else { return };
@@ -133,18 +152,21 @@ async fn what_a_server_denies_that_is_just_back_is_part_of_its_outage() {
     let kubeconfig = through(&kubernetes, &kubeconfig, gate.address().port());
     let mut follower = Follower::new(by(&kubeconfig, ""), None);
     follower.until("the first list", SOON, both).await.unwrap();
-    gate.set(GateMode::Cut).unwrap();
+    // A cut is an outage after a few seconds, and so are denials: what takes time is done in a silence, which is borne longer.
+    gate.set(GateMode::Silent).unwrap();
     let before = block_in_place(|| {
         kubernetes.kubectl(&["delete", "clusterrolebinding", "late"], "").unwrap();
         another(&kubernetes, 8);
         denied(&kubernetes)
     });
+    gate.set(GateMode::Cut).unwrap();
     gate.set(GateMode::Open).unwrap();
     block_in_place(|| {
         // One of each kind.
         let are_denied = || denied(&kubernetes) >= before + 4;
         weft_testbed::until("questions are denied", SOON, are_denied).unwrap();
-        limited(&kubernetes, "late", all);
+        let (role, account) = ("--clusterrole=late", "--serviceaccount=default:late");
+        kubernetes.kubectl(&["create", "clusterrolebinding", "late", role, account], "").unwrap();
     });
     follower.until("what happened meanwhile", SOON, |view| view.count("orders") == 2).await.unwrap();
     follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));
@@ -209,7 +231,7 @@ async fn nodes_that_may_be_listed_and_not_watched_are_listed_ever_less_often_and
                 .any(|fault| fault.message.contains("not allowed: watch nodes"))
     };
     follower.until("all, and that nodes cannot be watched", SOON, unwatched).await.unwrap();
-    let before = block_in_place(|| denied(&kubernetes));
+    let before = block_in_place(|| settled(&kubernetes));
     // At 2, 6 and 14 s after the first time; every 2 s it would be ten times.
     let told = Instant::now();
     while told.elapsed() < Duration::from_secs(20) {
@@ -227,8 +249,10 @@ async fn a_server_that_is_away_for_a_moment_is_not_asked_for_everything_again() 
     let Some(kubernetes) = block_in_place(start) else { return };
     let (gate, mut follower) = behind_a_gate(&kubernetes);
     follower.until("the first list", SOON, both).await.unwrap();
-    gate.set(GateMode::Cut).unwrap();
+    // What takes time is done in a silence, which is borne longer than a cut.
+    gate.set(GateMode::Silent).unwrap();
     block_in_place(|| another(&kubernetes, 8));
+    gate.set(GateMode::Cut).unwrap();
     gate.set(GateMode::Open).unwrap();
     follower.until("what happened meanwhile", SOON, |view| view.count("orders") == 2).await.unwrap();
     follower.view(|view| assert!(view.seen.errors.is_empty(), "all in one stream: {:?}", view.seen.errors));

@@ -119,7 +119,8 @@ async fn a_renewed_certificate_asks_on_new_connections_through_the_proxy_and_end
     let commits = follower.view(|view| view.seen.commits);
     follower.until("the second is answered", SOON, confirmed(commits)).await.unwrap();
     let more = asked(&heads).len() - before;
-    assert!(more < 4, "{more} new connections: watches that went on need none");
+    // The question's own, and another where it is not answered soon; with those of the watches it would be five and more.
+    assert!(more < 5, "{more} new connections: watches that went on need none");
     assert!(follower.view(|view| view.seen.errors.is_empty()));
     block_in_place(|| replace(&answer, &credential(kubernetes, "nobody", "none")));
     let refused =

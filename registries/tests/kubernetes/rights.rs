@@ -9,7 +9,7 @@ use weft_registries::probe::probe;
 use weft_testbed::Kubernetes;
 
 use crate::{
-    cluster::{SOON, by, namespace, shared},
+    cluster::{SOON, by, lacking, namespace, shared},
     follower::Follower,
 };
 
@@ -38,7 +38,9 @@ async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
     let whole = documents(READ_CLUSTER, "ClusterRole")[0];
     let kubeconfig =
         block_in_place(|| kubernetes.kubeconfig_for("reader", "weft-read-cluster", whole).unwrap());
-    let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
+    let registry = by(&kubeconfig, "");
+    lacking(&*registry, &[]).await;
+    let seen = probe(&*registry, &Limits::default(), &[], SOON).await;
     assert!(seen.is_well() && seen.complete == Some(true) && seen.rights.len() == 8, "{seen:?}");
     let resources = [
         ("services", "services"),
@@ -57,10 +59,7 @@ async fn is_named(kubernetes: &Kubernetes, resource: &str, full: &str, verb: &st
     let role = role_without(&name, resource, verb);
     let kubeconfig = block_in_place(|| kubernetes.kubeconfig_for(&name, &name, &role).unwrap());
     let registry = by(&kubeconfig, "");
-    let rights = registry.rights().await.unwrap();
-    let missing: Vec<&str> =
-        rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
-    assert_eq!(missing, [format!("{verb} {full}")]);
+    lacking(&*registry, &[&format!("{verb} {full}")]).await;
     let mut follower = Follower::new(registry, None);
     let place = if resource == "nodes" { String::new() } else { " in all namespaces".into() };
     let words = format!("not allowed: {verb} {full}{place}");
@@ -105,10 +104,7 @@ async fn a_narrow_registry_needs_no_right_outside() {
     let seen = probe(&*by(&kubeconfig, ""), &Limits::default(), &[], SOON).await;
     assert_eq!(seen.error_kind, Some("denied"), "{seen:?}");
     let registry = by(&kubeconfig, "namespaces = [\"narrow\"]");
-    let rights = registry.rights().await.unwrap();
-    let missing: Vec<&str> =
-        rights.iter().filter(|it| it.given == Some(false)).map(|it| it.name.as_str()).collect();
-    assert_eq!(missing, ["list nodes", "watch nodes"]);
+    lacking(&*registry, &["list nodes", "watch nodes"]).await;
     let mut follower = Follower::new(registry, None);
     follower
         .until("both services", SOON, |view| view.count("web.narrow") == 1 && view.count("api.narrow") == 1)
@@ -142,21 +138,17 @@ async fn services_that_are_named_are_all_that_is_asked_for() {
         let role = READ_SERVICES.replace("[web]", "[web, api]");
         bound_in(kubernetes, "named", &role, "weft-read-services")
     });
-    let missing = async |section: &str| {
-        let rights = by(&kubeconfig, section).rights().await.unwrap();
-        let missing = rights.into_iter().filter(|it| it.given == Some(false)).map(|it| it.name);
-        missing.filter(|name| !name.contains("nodes")).collect::<Vec<_>>()
+    let lacks = async |section: &str, rights: &[&str]| {
+        let nodes = ["list nodes", "watch nodes"];
+        lacking(&*by(&kubeconfig, section), &[&nodes, rights].concat()).await;
     };
     // The role allows the services that it names, and no list of all.
-    assert_eq!(missing("services = [\"web.named\", \"api.named\"]").await, Vec::<String>::new());
+    lacks("services = [\"web.named\", \"api.named\"]", &[]).await;
     let more = ["list services other in namespace named", "watch services other in namespace named"];
-    assert_eq!(missing("services = [\"web.named\", \"other.named\"]").await, more);
+    lacks("services = [\"web.named\", \"other.named\"]", &more).await;
     let many: Vec<String> = (0..17).map(|number| format!("\"s{number}.named\"")).collect();
     let many = format!("services = [{}]", many.join(", "));
-    assert_eq!(
-        missing(&many).await,
-        ["list services in namespace named", "watch services in namespace named"]
-    );
+    lacks(&many, &["list services in namespace named", "watch services in namespace named"]).await;
     let mut follower = Follower::new(by(&kubeconfig, "services = [\"web.named\", \"api.named\"]"), None);
     follower
         .until("both services", SOON, |view| view.count("web.named") == 1 && view.count("api.named") == 1)

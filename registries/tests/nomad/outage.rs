@@ -24,8 +24,9 @@ async fn a_server_that_is_killed_takes_nothing_with_it() {
     let view = follower.until("the outage is seen", |view| !view.errors.is_empty()).await;
     assert_eq!(view.origins, before.origins);
     nomad.restart_server().unwrap();
-    let back = Instant::now();
     Job { name: "late", ..Job::default() }.run(&nomad);
+    nomad.await_service("late", 1).unwrap();
+    let back = Instant::now();
     let view = follower.until("what is new is there", |view| runs(view, "late")).await;
     assert_eq!(view.endpoints("web.default"), before.endpoints("web.default"));
     assert!(back.elapsed().as_secs() < 20, "{:?}", back.elapsed());

@@ -79,9 +79,9 @@ impl Job<'_> {
       port "http" {{}}
     }}
     restart {{
-      attempts = 10
+      attempts = 4
       interval = "1m"
-      delay    = "3s"
+      delay    = "10s"
       mode     = "delay"
     }}
     service {{

@@ -1,6 +1,11 @@
 //! A hub without a mind of its own: it lets agents in, and what it says on a stream is the test's to say.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream as Words, stream};
@@ -31,11 +36,15 @@ use weft_core::{
     tls::{Credentials, RootPin, TlsContext},
 };
 use weft_registries::hub::{HubLink, LinkConfig};
+use weft_testbed::Port;
 
 use crate::authority::Authority;
 
 /// How long anything may take: more than any time that a test lets pass at once.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Where there ever was a hub: nobody else is to answer there.
+static PORTS: Mutex<Vec<Port>> = Mutex::new(Vec::new());
 
 pub(crate) fn domain() -> TrustDomain {
     TrustDomain::new("td.mesh").unwrap()
@@ -57,7 +66,10 @@ impl Mesh {
     }
 
     pub(crate) async fn hub(&self) -> Hub {
-        self.hub_at("127.0.0.1:0").await
+        let port = Port::free().unwrap();
+        let address = format!("127.0.0.1:{}", port.number());
+        PORTS.lock().unwrap().push(port);
+        self.hub_at(&address).await
     }
 
     pub(crate) async fn hub_at(&self, address: &str) -> Hub {

@@ -330,9 +330,9 @@ mod tests {
         let file = folder.path().join("children");
         let script =
             format!("sleep 600 & echo $$ $! > {0}.part; mv {0}.part {0}; wait; sleep 600", file.display());
-        let plugin = plugin(&script, Duration::from_secs(2));
+        let plugin = plugin(&script, Duration::from_secs(5));
         let error = plugin.credential().await.err().unwrap().to_string();
-        assert!(error.contains("did not answer within 2 s, and was ended"), "{error}");
+        assert!(error.contains("did not answer within 5 s, and was ended"), "{error}");
         let children = fs::read_to_string(&file).unwrap();
         let is_there = |child: &str| {
             let stat = fs::read_to_string(Path::new("/proc").join(child).join("stat")).unwrap_or_default();
