@@ -43,7 +43,7 @@ conformance *BACKENDS:
 
 # Each platform's server killed and cut off for a minute, under load: what `just test` leaves out for its length
 outages:
-    cargo test --workspace --test platforms -- --ignored
+    cargo test --workspace --test platforms --test consul -- --ignored
 
 # Everything the gate checks
 ci:

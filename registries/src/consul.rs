@@ -39,7 +39,9 @@
 //! * A token that may not see something gets shorter lists with status 200. Before anything is taken away that seems
 //!   gone, it is asked for by its name, as a list that was waited for has the rights of when the waiting began; then whether
 //!   our token may see it. If not, it is told as a list that hides something, with the right that is lacking.
-//! * An index that goes back (a restored snapshot) has everything read again.
+//! * An index that goes back (a restored snapshot), or nodes of which none is the one that it was (lost data), has everything read again, and
+//!   doubts it: for some minutes, what is missing may be what Consul's agents are about to tell again. So it does where an
+//!   index is lower than an agent that starts from its disk knows of.
 //! * After an outage the lists are read again, and of the rest what moved: indexes are compared, never ordered, as one that
 //!   was given once is not given again in one catalog. That it is the same catalog its nodes show: where one is gone or was
 //!   made anew meanwhile, everything is read.
@@ -60,17 +62,21 @@ pub mod chain;
 pub mod bearers;
 pub mod intentions;
 pub mod configuration;
+mod reading;
+mod hiding;
 mod configured;
 mod replay;
 mod lists;
 mod waiters;
-mod reading;
-mod hiding;
+mod owed;
 mod follower;
 mod watch;
 mod register;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_core::{future::BoxFuture, stream::BoxStream};
 use futures_util::StreamExt;
@@ -187,7 +193,8 @@ impl Registry for ConsulRegistry {
     fn rights(&self) -> BoxFuture<'_, Result<Vec<Right>, RegistryError>> {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
-            rights::rights(&client, &self.settings).await
+            let rights = rights::rights(&client, &self.settings).await;
+            rights.map_err(|error| self.absence.explain(error, Instant::now()))
         })
     }
 
@@ -197,7 +204,8 @@ impl Registry for ConsulRegistry {
     ) -> BoxFuture<'r, Result<Vec<Right>, RegistryError>> {
         Box::pin(async move {
             let client = Client::new(&self.settings, self.access.clone())?;
-            rights::to_announce(&client, services).await
+            let rights = rights::to_announce(&client, services).await;
+            rights.map_err(|error| self.absence.explain(error, Instant::now()))
         })
     }
 }

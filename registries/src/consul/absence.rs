@@ -15,12 +15,15 @@ const NOT_YET: Duration = Duration::from_secs(10);
 pub(super) struct Absence(Arc<Mutex<Option<Instant>>>);
 
 impl Absence {
-    /// What an error means: a token that a server does not know which was just away belongs to its outage.
+    /// What an error means, in words that name it: a token that a server does not know which was just away belongs to its outage.
     pub(super) fn explain(&self, error: RegistryError, now: Instant) -> RegistryError {
         let mut away = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             RegistryError::Denied(said) if said.contains("ACL not found") => {
                 if away.is_none_or(|at| now.saturating_duration_since(at) >= NOT_YET) {
+                    // Of a login, the method is what is not known.
+                    let is_method = said.contains("auth method");
+                    let said = if is_method { said } else { format!("the token is not known: {said}") };
                     return RegistryError::Denied(said);
                 }
                 RegistryError::Unreachable(format!(
@@ -43,10 +46,15 @@ mod tests {
     #[test]
     fn a_token_is_unknown_only_to_a_server_that_was_there_for_a_while() {
         let (absence, begin) = (Absence::default(), Instant::now());
-        let unknown = |after: u64| {
+        let explained = |after: u64| {
             let denied = RegistryError::Denied("GET /v1/catalog/nodes: 403: ACL not found".into());
-            absence.explain(denied, begin + Duration::from_secs(after)).label()
+            absence.explain(denied, begin + Duration::from_secs(after))
         };
+        let unknown = |after: u64| explained(after).label();
+        let said = explained(0).to_string();
+        let method = RegistryError::Denied("403: ACL not found: auth method \"x\" not found".into());
+        assert_eq!(absence.explain(method.clone(), begin), method);
+        assert!(said.contains("the token is not known: GET /v1/catalog/nodes: 403: ACL not found"), "{said}");
         assert_eq!(unknown(0), "denied", "it was never away");
         absence.explain(RegistryError::Unreachable("refused".into()), begin + Duration::from_secs(20));
         assert_eq!((unknown(21), unknown(29)), ("unreachable", "unreachable"));

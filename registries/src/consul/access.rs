@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use weft_core::registry::RegistryError;
 
-use super::settings::LoginSettings;
+use super::{client::is_refusal, settings::LoginSettings};
 use crate::{
     credential::{Credential, Token},
-    http_client::{Call, HttpClient},
+    http_client::{Answer, Call, HttpClient},
 };
 
 /// The header that a token is shown in.
@@ -22,6 +22,10 @@ const LOGGING_OUT: Duration = Duration::from_secs(2);
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For how long a token that was given at a login is used: until it is refused, which its end is noticed by.
 const UNTIL_REFUSED: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What Consul says of what was shown at a login and is not valid, or not any more; with the status of a failure of its own.
+const INVALID: [&str; 4] =
+    ["validated the token signature", "error validating claims", "error parsing token", "missing jwt"];
 
 /// Where tokens come from.
 #[derive(Debug)]
@@ -133,6 +137,9 @@ async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<Token, Regis
     let body = json!({ "AuthMethod": login.method, "BearerToken": bearer }).to_string();
     let call = Call::new(Method::POST, "/v1/acl/login").body("application/json", body).secret(bearer);
     let answer = http.send(call).await?;
+    if is_refused(&answer) {
+        return Err(RegistryError::Denied(answer.told()));
+    }
     let answer = answer.ok()?;
     // What is said about an answer that cannot be read must not hold the token in it.
     let unreadable = || RegistryError::Malformed("the answer to the login cannot be read".into());
@@ -140,10 +147,19 @@ async fn log_in(http: &HttpClient, login: &LoginSettings) -> Result<Token, Regis
     Token::new(&given.secret).map_err(|_| unreadable())
 }
 
+/// Whether a login was refused.
+fn is_refused(answer: &Answer) -> bool {
+    let is_invalid = || {
+        let said = answer.said();
+        INVALID.iter().any(|words| said.contains(words))
+    };
+    is_refusal(answer) || (answer.status == StatusCode::INTERNAL_SERVER_ERROR && is_invalid())
+}
+
 /// Logs out, as far as the server is there: what is not given back ends when the auth method says.
 async fn log_out(http: &HttpClient, token: &Token) {
     let call = Call::new(Method::POST, "/v1/acl/logout").header(TOKEN, token.secret(), true);
-    match http.send(call.within(LOGGING_OUT)).await.and_then(crate::http_client::Answer::ok) {
+    match http.send(call.within(LOGGING_OUT)).await.and_then(Answer::ok) {
         Ok(_) => tracing::debug!("logged out of Consul"),
         Err(error) => tracing::debug!(%error, "not logged out of Consul: the login ends by itself"),
     }

@@ -68,7 +68,19 @@ impl Bearers {
 
     /// Takes what a service says, none when it is gone. Returns whether that is something else than before.
     pub fn note(&mut self, service: &str, words: Option<&Words>) -> bool {
-        let now = words.map(Borne::read);
+        self.replace(service, words.map(Borne::read))
+    }
+
+    /// Takes what a part of a service says: who its instances were before, they may still be. Returns the same.
+    pub fn note_part(&mut self, service: &str, words: &Words) -> bool {
+        let mut now = Borne::read(words);
+        if let Some(before) = self.services.get(service) {
+            now.add(before);
+        }
+        self.replace(service, Some(now))
+    }
+
+    fn replace(&mut self, service: &str, now: Option<Borne>) -> bool {
         if now.is_some() && self.services.get(service) == now.as_ref() {
             return false;
         }
@@ -158,6 +170,14 @@ impl Bearers {
 }
 
 impl Borne {
+    fn add(&mut self, other: &Self) {
+        self.ruled.extend(other.ruled.iter().cloned());
+        self.recorded.extend(other.recorded.iter().cloned());
+        self.more = (self.more.0 || other.more.0, self.more.1 || other.more.1);
+        self.serves |= other.serves;
+        self.is_left_out &= other.is_left_out;
+    }
+
     fn read(words: &Words) -> Self {
         let is_left_out = words.resources.is_empty() && words.faults.is_empty();
         let mut borne = Self { is_left_out, ..Self::default() };

@@ -187,6 +187,12 @@ impl Configuration {
         self.intentions.contains_key("*")
     }
 
+    /// Whether an intention is for this destination, or for all.
+    #[must_use]
+    pub fn selects(&self, destination: &str) -> bool {
+        self.selects_all() || self.intentions.contains_key(destination)
+    }
+
     /// Whether what is said of an entry that cannot be read is what it said before.
     fn is_kept(&self, part: Part, name: &str) -> bool {
         match part {
@@ -207,7 +213,7 @@ impl Configuration {
         speaking::read_protocol(declared)
     }
 
-    /// All origins. `destinations` are the services that an intention for all of them is for; `is_doubted` says which origins
+    /// All origins. `destinations` are the services that each have a policy, though no intention is for them alone; `is_doubted` says which origins
     /// nobody has known to make sense, so that what they may have been there to deny is denied.
     #[must_use]
     pub fn listing<'a>(
@@ -224,10 +230,11 @@ impl Configuration {
             listing.insert(origin("route", service), Words::new(resources, faults));
         }
         let callers = Callers { bearers, trust_domain, allowed_by_default };
-        let all = destinations.filter(|_| self.selects_all());
-        let destinations: BTreeSet<&str> = self.intentions.keys().map(String::as_str).chain(all).collect();
+        let named = self.intentions.keys().map(String::as_str);
+        let destinations: BTreeSet<&str> = named.chain(destinations).collect();
         for destination in destinations.into_iter().filter(|name| *name != "*") {
-            let Some(sources) = intentions::of(destination, &self.intentions) else { continue };
+            // Where none is for it, the default alone decides.
+            let sources = intentions::of(destination, &self.intentions).unwrap_or_default();
             let both = [self.intentions.get(destination), self.intentions.get("*")];
             let jwt = both.into_iter().flatten().any(|it| it.jwt.is_some());
             let (resources, faults) = intentions::policies(destination, &sources, jwt, callers);

@@ -9,16 +9,21 @@ use serde_json::Value;
 use weft_core::{
     identity::TrustDomain,
     name::OriginName,
+    registry::RegistryError,
     resource::{AppProtocol, PrincipalMatch},
 };
 
 use super::{
     bearers::Bearers,
-    client::DefaultIntention,
+    client::{Client, DefaultIntention},
     configuration::{self, Configuration, Part},
+    hiding::Hiding,
     known::Known,
 };
-use crate::told::{Listing, Words};
+use crate::{
+    names,
+    told::{Listing, Words},
+};
 
 /// How many destinations are remembered that a policy for all of them was told for.
 const MAX_DESTINATIONS: usize = 20_000;
@@ -40,7 +45,9 @@ struct Kept {
 pub(super) struct Configured {
     heard: Configuration,
     bearers: Bearers,
-    /// Services that an intention for all destinations was told for. One that is in no catalog any more may still run, and
+    /// Whether who no intention mentions may call nothing, by the file's word: then services without any have a policy too.
+    is_closed: bool,
+    /// Services that have a policy though no intention is for them alone. One that is in no catalog any more may still run, and
     /// its port is open.
     destinations: BTreeSet<String>,
     /// What may be a policy, made no sense when this process first saw it, and has not done so since.
@@ -67,6 +74,12 @@ impl Configured {
         Self { heard, destinations, doubted, default_intention, understood, bearers, ..Self::default() }
     }
 
+    /// Of a file that says whether services are closed which no intention is for.
+    #[must_use]
+    pub(super) fn closed(self, is_closed: bool) -> Self {
+        Self { is_closed, ..self }
+    }
+
     /// Whether all of it was heard once, by this process.
     pub(super) fn is_understood(&self) -> bool {
         self.understood.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -86,6 +99,38 @@ impl Configured {
         self.default_deny = default_deny;
         if differs && matches!(part, Part::Defaults | Part::ProxyDefaults) {
             known.mark(|service| before.protocol(service) != self.heard.protocol(service));
+        }
+    }
+
+    /// Finds out what decides where no intention does (`said` is the file's word), and that nothing is hidden that may be a
+    /// policy: who was told of none yet would let everybody in. Who was told keeps what he knows.
+    ///
+    /// # Errors
+    /// Names what is lacking to see all policies.
+    pub(super) async fn check_policies(
+        &mut self,
+        client: &Client,
+        hiding: &Hiding,
+        said: Option<bool>,
+    ) -> Result<(), RegistryError> {
+        self.decide_by_default(match said {
+            Some(allowed) => DefaultIntention::Said(allowed),
+            None => client.default_intention().await?,
+        });
+        if self.is_understood() {
+            return Ok(());
+        }
+        if let Some(first) = hiding.sight().lacking_for_configuration() {
+            let message = format!("the token lacks {first}: without it, policies might be missing");
+            return Err(RegistryError::Denied(message));
+        }
+        let hides = |part: &Part| hiding.is_filtered(part.path());
+        match [Part::Intentions, Part::Pairs].iter().find(|part| hides(part)) {
+            Some(part) => Err(RegistryError::Denied(format!(
+                "Consul leaves something out of {} for want of rights: policies might be missing",
+                part.path()
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -111,7 +156,30 @@ impl Configured {
                 let not = if allowed { "" } else { " not" };
                 Some(format!("{lacks}{not}, as it said last; `default_intention` decides it"))
             }
-            _ => None,
+            _ => self.notice_of_open(),
+        }
+    }
+
+    /// How many services Consul lets nobody call and we do, because no intention is for them; none where none is.
+    fn notice_of_open(&self) -> Option<String> {
+        if self.is_closed || self.allows_by_default() {
+            return None;
+        }
+        let mut open = self.bearers.services().filter(|name| !self.heard.selects(name));
+        let example = open.next()?;
+        let count = 1 + open.count();
+        Some(format!(
+            "no intention is for {count} services, such as {}: Consul's default is to deny, and here who may call them is not \
+             limited; `default_intention = \"deny\"` limits it",
+            names::quoted(example)
+        ))
+    }
+
+    /// Whether who no intention mentions may call what intentions are for.
+    fn allows_by_default(&self) -> bool {
+        match self.default_intention {
+            DefaultIntention::Said(allowed) => allowed,
+            DefaultIntention::Unsaid | DefaultIntention::Unreadable => !self.default_deny,
         }
     }
 
@@ -125,6 +193,11 @@ impl Configured {
         self.changed |= self.bearers.note(service, words);
     }
 
+    /// Takes what a part of a service says.
+    pub(super) fn note_part(&mut self, service: &str, words: &Words) {
+        self.changed |= self.bearers.note_part(service, words);
+    }
+
     /// Whether something is other than it was told.
     pub(super) fn is_changed(&self) -> bool {
         self.changed
@@ -134,7 +207,8 @@ impl Configured {
     /// What may be a policy and made no sense from the beginning denies what it may be there to deny: with nothing to keep,
     /// that would be allowed. What loses its sense later, or comes without any, is kept as it was.
     pub(super) fn tell(&mut self, trust_domain: Option<&TrustDomain>) -> (Listing, Vec<OriginName>) {
-        if self.heard.selects_all() {
+        let selects_all = self.is_closed || self.heard.selects_all();
+        if selects_all {
             let more = self.bearers.services().filter(|name| !self.destinations.contains(*name));
             let room = MAX_DESTINATIONS.saturating_sub(self.destinations.len());
             let more: Vec<String> = more.take(room).map(str::to_owned).collect();
@@ -143,10 +217,8 @@ impl Configured {
             self.destinations.clear();
         }
         let destinations = self.destinations.iter().map(String::as_str).chain(self.bearers.services());
-        let allowed = match self.default_intention {
-            DefaultIntention::Said(allowed) => allowed,
-            DefaultIntention::Unsaid | DefaultIntention::Unreadable => !self.default_deny,
-        };
+        let destinations = destinations.filter(|_| selects_all);
+        let allowed = self.allows_by_default() && !self.is_closed;
         let is_first = !self.is_understood();
         let is_doubted = |origin: &OriginName| is_first || self.doubted.contains(origin);
         let listing = self.heard.listing(destinations, &self.bearers, trust_domain, allowed, is_doubted);

@@ -66,6 +66,20 @@ pub fn origin(service: &str) -> OriginName {
     names::origin_name(&["service", service])
 }
 
+/// The origin of a part of a service, which adds endpoints to what the service itself said last.
+#[must_use]
+pub fn part(service: &str) -> OriginName {
+    names::origin_name(&["part", service])
+}
+
+/// What a part of a service says: what is known of the service itself stands.
+#[must_use]
+pub fn words_of_part(words: Words) -> Words {
+    let mut resources = words.resources;
+    resources.retain(|resource| matches!(resource, Resource::Endpoint(_)));
+    Words::new(resources, words.faults)
+}
+
 /// What a service says whose name cannot be ours.
 ///
 /// # Errors

@@ -3,6 +3,8 @@
 //! Whatever fails, what is known stays true: something counts as heard when it is kept, and as told when the words about it
 //! are given away. So a follower whose server went away goes on when it is back.
 
+mod rounds;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::pin,
@@ -22,14 +24,14 @@ use weft_core::{
 };
 
 use super::{
-    client::{Client, DefaultIntention},
-    configuration::Part,
+    client::Client,
     configured::{Configured, Understood},
     convert::{self, Surroundings},
     hiding::Hiding,
     known::{self, Known, Sweep},
     lists::{Heard, List},
     objects::Entry,
+    owed::Owed,
     reading,
     settings::ConsulSettings,
     waiters::Waiters,
@@ -63,6 +65,9 @@ pub(super) struct Follower {
     told: Told,
     sweep: Sweep,
     hiding: Hiding,
+    owed: Owed,
+    /// How far the catalog had come when this process knew nothing of it yet.
+    held: Option<u64>,
     /// None where configuration is not wanted.
     configured: Option<Configured>,
     /// What the file says about callers that no intention mentions.
@@ -89,16 +94,20 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Knows nothing yet.
+    /// Knows nothing yet, but how far the catalog had `held` come when it was told last.
     pub(super) fn new(
         client: Client,
         settings: &ConsulSettings,
         around: &Arc<Surroundings>,
         understood: &Understood,
         scope: &Scope,
+        held: Option<u64>,
     ) -> Self {
         let now = Instant::now();
-        let configured = || Configured::new(understood.clone(), around.may_name.clone());
+        let configured = || {
+            Configured::new(understood.clone(), around.may_name.clone())
+                .closed(settings.default_intention == Some(false))
+        };
         Self {
             client,
             wait: settings.wait,
@@ -107,6 +116,8 @@ impl Follower {
             told: Told::new(scope.clone()),
             sweep: Sweep::Nodes,
             hiding: Hiding::new(settings.configuration),
+            owed: Owed::default(),
+            held,
             configured: settings.configuration.then(configured),
             default_intention: settings.default_intention,
             reconsider: false,
@@ -149,6 +160,7 @@ impl Follower {
                     self.check_leader().await?;
                     // A list that is waited for is answered with the rights of when that began.
                     self.anew |= self.hiding.look_in_time(&self.client).await?;
+                    self.anew |= self.owed.is_over(Instant::now());
                     if !self.anew {
                         return Ok(vec![self.told.confirm()]);
                     }
@@ -175,6 +187,9 @@ impl Follower {
         let ended = || Err(RegistryError::Unreachable("nobody asks Consul any more".into()));
         let heard = word.unwrap_or_else(ended)?;
         let name = heard.list.name();
+        if heard.is_of_older_state(&self.known) {
+            self.owed.went_back(Instant::now());
+        }
         self.reconsider |= self.hiding.note_list(name, heard.filtered);
         self.anew |= heard.went_back;
         self.moved |= heard.moved && matches!(heard.list, List::Services | List::Nodes);
@@ -230,12 +245,15 @@ impl Follower {
         self.check_leader().await?;
         self.followers = JoinSet::new();
         self.hiding.begin();
-        self.indexes.clear();
-        if let Some(configured) = &mut self.configured {
+        self.owed.settle(Instant::now());
+        self.waiters = self.waiters.take().map(|_| Waiters::default());
+        let ears = self.read_lists(before).await?;
+        if self.held.take().is_some_and(|held| self.reached().is_some_and(|now| now < held)) {
+            self.owed.went_back(Instant::now());
+        }
+        if let Some(configured) = self.configured.as_mut().filter(|_| !self.owed.is_in_doubt()) {
             configured.begin();
         }
-        self.waiters = self.waiters.take().map(|_| Waiters::default());
-        let ears = self.read_lists().await?;
         (self.anew, self.moved, self.reconsider) = (false, false, false);
         self.look().await?;
         // Indexes first: what is written while services are read then shows as moved.
@@ -249,10 +267,12 @@ impl Follower {
         while let Some(read) = reading.try_next().await? {
             self.hiding.note_read(&read, before);
             self.known.read(&read.name, &read.entries);
+            self.owed.read(&read.name, &read.entries);
             if !read.entries.is_empty() && self.hiding.shows(&read.name, read.entries.len()) {
                 self.convert(&read.name, &read.entries, &mut listing);
             }
         }
+        self.owed.retain(|name| self.known.has(name));
         for name in before.all().filter(|name| !self.known.has(name)) {
             self.hiding.note_gone(name);
         }
@@ -261,19 +281,22 @@ impl Follower {
         }
         for name in self.hiding.hidden() {
             listing.remove(&convert::origin(name));
+            listing.remove(&convert::part(name));
         }
+        let nothing = || Words::new(Vec::new(), Vec::new());
+        listing.extend(self.owed.completed().map(|name| (convert::part(name), nothing())));
         listing.extend(self.configuration().0);
         listing.extend([self.notices()]);
         self.listen(ears);
         self.is_whole = true;
         self.note_told();
-        Ok(self.told.tell(listing, self.hiding.completeness(), std::time::Instant::now()))
+        Ok(self.told.tell(listing, self.completeness(), std::time::Instant::now()))
     }
 
     /// Goes on where a stream broke off: what the lists show now, and what moved, is read and told.
     async fn come_back(&mut self) -> Result<Vec<Event>, RegistryError> {
         self.check_leader().await?;
-        let ears = self.read_lists().await?;
+        let ears = self.read_lists(&Known::default()).await?;
         if self.anew {
             return self.list().await;
         }
@@ -291,13 +314,26 @@ impl Follower {
         List::all(self.configured.is_some(), self.waiters.is_some())
     }
 
-    /// Hears every list as it is now. Nobody waits for them yet.
-    async fn read_lists(&mut self) -> Result<Ears, RegistryError> {
+    /// How complete a list of all that is shown is.
+    fn completeness(&self) -> Completeness {
+        if self.owed.is_in_doubt() { Completeness::Filtered } else { self.hiding.completeness() }
+    }
+
+    /// How far the catalog had come when its lists were heard; none where that cannot be said.
+    pub(super) fn reached(&self) -> Option<u64> {
+        [List::Nodes, List::Services].into_iter().filter_map(|list| self.index(list)).max()
+    }
+
+    /// Hears every list as it is now; `before` is known beside what is. Nobody waits for them yet.
+    async fn read_lists(&mut self, before: &Known) -> Result<Ears, RegistryError> {
         let lists = self.lists();
         let (say, ears) = mpsc::channel(lists.len());
         self.say = Some(say);
         for list in lists {
             let word = list.read(&self.client, self.index(list)).await?;
+            if word.is_of_older_state(before) {
+                self.owed.went_back(Instant::now());
+            }
             self.anew |= self.is_whole && word.is_of_another_catalog(&self.known);
             self.hear(Some(Ok(word)))?;
         }
@@ -325,81 +361,19 @@ impl Follower {
         self.check_policies().await
     }
 
-    /// Finds out what changed, reads it and tells it.
-    async fn round(&mut self) -> Result<Vec<Event>, RegistryError> {
-        if self.moved {
-            self.find_written().await?;
-            self.moved = false;
-        }
-        let dirty = self.known.take_dirty();
-        match self.read_changed(&dirty).await {
-            Ok(Some(events)) => {
-                self.reconsider = false;
-                self.note_told();
-                Ok(events)
+    async fn check_policies(&mut self) -> Result<(), RegistryError> {
+        match &mut self.configured {
+            Some(configured) => {
+                configured.check_policies(&self.client, &self.hiding, self.default_intention).await
             }
-            Ok(None) => self.list().await,
-            Err(error) => {
-                // Some of them may be read, and none of them is told.
-                self.known.doubt(dirty);
-                Err(error)
-            }
+            None => Ok(()),
         }
-    }
-
-    /// Reads services that may have changed. Returns what is to be told of them, none where only a whole list may be told.
-    async fn read_changed(
-        &mut self,
-        dirty: &BTreeSet<known::Name>,
-    ) -> Result<Option<Vec<Event>>, RegistryError> {
-        let (names, unlisted): (BTreeSet<_>, BTreeSet<_>) =
-            dirty.iter().cloned().partition(|name| self.known.has(name));
-        let mut changed = self.unreadable(&names);
-        // Where all is seen, what no list shows is gone.
-        let (asked, mut gone) = match self.hiding.is_open() {
-            true => (names, unlisted),
-            false => {
-                let nameless = unlisted.into_iter().filter(|name| convert::checked_name(name).is_err());
-                (dirty.clone(), nameless.collect())
-            }
-        };
-        let mut reading = pin!(reading::services(self.client.clone(), asked));
-        while let Some(read) = reading.try_next().await? {
-            self.hiding.note_read(&read, &self.known);
-            self.known.read(&read.name, &read.entries);
-            if read.entries.is_empty() {
-                gone.insert(read.name);
-            } else if self.hiding.shows(&read.name, read.entries.len()) {
-                self.convert(&read.name, &read.entries, &mut changed);
-            }
-        }
-        for name in &gone {
-            self.hiding.note_gone(name);
-            if let Some(configured) = &mut self.configured {
-                configured.note(name, None);
-            }
-        }
-        let (configuration, unsaid) = self.configuration();
-        changed.extend(configuration);
-        // Who is shown more may have been given a right.
-        let filtered = self.told.completeness() == Some(Completeness::Filtered);
-        if (self.hiding.has_lost() || filtered || !unsaid.is_empty())
-            && self.hiding.judge(&self.client).await?
-        {
-            return Ok(None);
-        }
-        let unsure = !unsaid.is_empty() && !self.hiding.sight().is_whole();
-        if unsure || self.told.completeness() != Some(self.hiding.completeness()) {
-            return Ok(None);
-        }
-        changed.extend([self.notices()]);
-        let gone = gone.iter().map(|name| convert::origin(name)).chain(unsaid).collect();
-        Ok(self.told.tell_changed(changed, gone))
     }
 
     /// Takes note that what is known is being told.
     fn note_told(&mut self) {
         self.hiding.note_told();
+        self.owed.note_told(self.known.node_count());
         if let Some(configured) = &mut self.configured {
             configured.note_told();
         }
@@ -408,32 +382,7 @@ impl Follower {
     /// What a person should know of the whole.
     fn notices(&self) -> (OriginName, Words) {
         let default = self.configured.as_ref().and_then(Configured::notice);
-        notices(self.hiding.notice().into_iter().chain(default))
-    }
-
-    /// The set that is asked for indexes; of a peer, nodes have none.
-    fn smaller(&self) -> Sweep {
-        if self.waiters.is_some() { Sweep::Services } else { self.known.sweep(self.sweep) }
-    }
-
-    /// Asks the smaller set for what moved in it. What is heard counts when all of it is.
-    async fn find_written(&mut self) -> Result<(), RegistryError> {
-        self.sweep = self.smaller();
-        let indexes = self.sweep_indexes().await?;
-        let moved = indexes.iter().filter(|(name, index)| self.known.is_moved(self.sweep, name, *index));
-        let nodes = moved.filter(|_| self.sweep == Sweep::Nodes).map(|(name, _)| name.clone()).collect();
-        let found = reading::on_nodes(&self.client, nodes).await?;
-        for (name, index) in indexes {
-            self.known.index(self.sweep, &name, index);
-        }
-        for (name, instances) in found {
-            self.known.on_node(&name, &instances);
-        }
-        Ok(())
-    }
-
-    async fn sweep_indexes(&self) -> Result<Vec<(known::Name, Option<u64>)>, RegistryError> {
-        reading::indexes(&self.client, self.sweep, self.known.members(self.sweep)).await
+        notices(self.hiding.notice().into_iter().chain(self.owed.notice()).chain(default))
     }
 
     /// What is said of services whose names cannot be ours.
@@ -446,10 +395,18 @@ impl Follower {
         let Ok(service) = convert::checked_name(name) else { return };
         let declared = self.configured.as_ref().and_then(|configured| configured.protocol(name));
         let words = convert::service(&service, entries, declared, &self.around);
-        if let Some(configured) = &mut self.configured {
-            configured.note(name, Some(&words));
+        let is_part = self.owed.lacks(name);
+        match &mut self.configured {
+            Some(configured) if is_part => configured.note_part(name, &words),
+            Some(configured) => configured.note(name, Some(&words)),
+            None => {}
         }
-        listing.insert(convert::origin(name), words);
+        if is_part {
+            self.owed.note_part(name);
+            listing.insert(convert::part(name), convert::words_of_part(words));
+        } else {
+            listing.insert(convert::origin(name), words);
+        }
     }
 
     /// What configuration says, where it is other than it was told; and what it said and says no more.
@@ -457,31 +414,6 @@ impl Follower {
         match &mut self.configured {
             Some(configured) => configured.tell(self.around.trust_domain.as_ref()),
             None => Default::default(),
-        }
-    }
-
-    /// Finds out what decides where no intention does, and that nothing is hidden that may be a policy: who was told of
-    /// none yet would let everybody in. Who was told keeps what he knows.
-    async fn check_policies(&mut self) -> Result<(), RegistryError> {
-        let Some(configured) = &mut self.configured else { return Ok(()) };
-        configured.decide_by_default(match self.default_intention {
-            Some(allowed) => DefaultIntention::Said(allowed),
-            None => self.client.default_intention().await?,
-        });
-        if configured.is_understood() {
-            return Ok(());
-        }
-        if let Some(first) = self.hiding.sight().lacking_for_configuration() {
-            let message = format!("the token lacks {first}: without it, policies might be missing");
-            return Err(RegistryError::Denied(message));
-        }
-        let hides = |part: &Part| self.hiding.is_filtered(part.path());
-        match [Part::Intentions, Part::Pairs].iter().find(|part| hides(part)) {
-            Some(part) => Err(RegistryError::Denied(format!(
-                "Consul leaves something out of {} for want of rights: policies might be missing",
-                part.path()
-            ))),
-            None => Ok(()),
         }
     }
 }

@@ -7,7 +7,9 @@
 //! an ALLOW rule, and "all others are denied" becomes that there is an ALLOW policy, though it may have no rules.
 //!
 //! What cannot be said is told, and left to the safe side: a permission to call is left out, a denial made broader. A
-//! service that no intention selects has no policy, whatever the default.
+//! service that no intention selects has a policy where the file itself says that the default is to deny: one without rules.
+//! Otherwise it has none, whatever Consul's default, and that is told: Consul's default is meant for its own mesh, and would
+//! close services that were never in that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

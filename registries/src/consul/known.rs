@@ -120,6 +120,17 @@ impl Known {
         seen.into_iter().any(|(name, made)| listed.get(&**name) != Some(&made))
     }
 
+    /// Whether a list of all nodes is of a catalog that was begun anew: of the nodes that are known, each is gone or was made
+    /// anew. One alone may have been, in a catalog that is the same; and who is shown no node at all may not see any.
+    #[must_use]
+    pub fn is_begun_anew(&self, list: &[Node]) -> bool {
+        let listed: BTreeMap<&str, u64> = list.iter().map(|node| (node.name.as_str(), made(node))).collect();
+        let mut seen = self.nodes.iter().filter_map(|(name, known)| Some((name, known.made?))).peekable();
+        !list.is_empty()
+            && seen.peek().is_some()
+            && seen.all(|(name, made)| listed.get(&**name) != Some(&made))
+    }
+
     /// Takes a list of all nodes.
     pub fn nodes(&mut self, list: &[Node]) {
         let listed: BTreeMap<&str, &Node> = list.iter().map(|node| (node.name.as_str(), node)).collect();
@@ -197,12 +208,16 @@ impl Known {
     /// Whether the index of a member of a set is another one than before.
     #[must_use]
     pub fn is_moved(&self, sweep: Sweep, name: &str, index: Option<u64>) -> bool {
-        let known = match sweep {
-            Sweep::Nodes => self.nodes.get(name).map(|node| node.index),
-            Sweep::Services => self.services.get(name).map(|service| service.index),
-        };
+        let known = self.index_of(sweep, name);
         // Without an index nothing can be known to be as it was.
         known.is_some_and(|known| index.is_none() || known != index)
+    }
+
+    /// Whether the index of a member of a set is lower than it was: the server's state went back.
+    #[must_use]
+    pub fn went_back(&self, sweep: Sweep, name: &str, index: Option<u64>) -> bool {
+        let known = self.index_of(sweep, name).flatten();
+        known.zip(index).is_some_and(|(known, now)| now < known)
     }
 
     /// Takes the index of a member of a set. Returns whether it is another one than before; of a service, this makes it
@@ -297,6 +312,19 @@ impl Known {
         self.services.contains_key(service)
     }
 
+    /// How many nodes there are.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn index_of(&self, sweep: Sweep, name: &str) -> Option<Option<u64>> {
+        match sweep {
+            Sweep::Nodes => self.nodes.get(name).map(|node| node.index),
+            Sweep::Services => self.services.get(name).map(|service| service.index),
+        }
+    }
+
     fn forget_places(&mut self, service: &str) {
         let before = self.services.get_mut(service).map(|known| std::mem::take(&mut known.nodes));
         for node in before.unwrap_or_default() {
@@ -314,7 +342,7 @@ fn made(node: &Node) -> u64 {
     digest_of((&node.id, node.create_index))
 }
 
-fn digest_of(value: impl Hash) -> u64 {
+pub(super) fn digest_of(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

@@ -88,6 +88,12 @@ impl List {
         all
     }
 
+    /// Whether it is of the catalog, whose indexes never go back while its state is the same. Those of keys do when their last
+    /// traces are cleared away.
+    pub(super) fn is_of_catalog(self) -> bool {
+        matches!(self, Self::Services | Self::Nodes | Self::Warning | Self::Critical)
+    }
+
     /// What tells it from the others: its path, or how that begins.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -249,6 +255,12 @@ impl Heard {
     /// Whether this cannot be the list of the catalog that is known: somebody began it again.
     pub(super) fn is_of_another_catalog(&self, known: &Known) -> bool {
         matches!(&self.body, Body::Nodes(list) if known.is_another(list))
+    }
+
+    /// Whether it shows that the server's state is an older one than that which is known, or another.
+    pub(super) fn is_of_older_state(&self, known: &Known) -> bool {
+        let is_begun_anew = || matches!(&self.body, Body::Nodes(list) if known.is_begun_anew(list));
+        (self.went_back && self.list.is_of_catalog()) || is_begun_anew()
     }
 
     /// Tells what was heard.

@@ -123,7 +123,10 @@ impl Following {
                 follower.ask_by(client);
                 (follower, point)
             }
-            None => (Box::new(Follower::new(client, settings, around, understood, scope)), None),
+            None => {
+                let held = point.as_ref().and_then(reached);
+                (Box::new(Follower::new(client, settings, around, understood, scope, held)), None)
+            }
         };
         let left = left.clone();
         Ok(Self { follower, words: Vec::new().into_iter(), left, number: fastrand::u64(..), told: 0, point })
@@ -136,7 +139,7 @@ impl Following {
             }
             let mut words = self.follower.next().await?;
             self.told += 1;
-            self.point = Some(Resume(format!("{:016x}-{}", self.number, self.told).into()));
+            self.point = Some(point(self.number, self.told, self.follower.reached()));
             for word in &mut words {
                 if let Event::Commit { resume, .. } = word {
                     resume.clone_from(&self.point);
@@ -151,6 +154,30 @@ impl Following {
         if let Some(point) = self.point {
             self.follower.rest();
             self.left.keep(Parting { point, follower: self.follower });
+        }
+    }
+}
+
+/// The point of the words of this number of a stream; of a catalog that had come so far, for who starts from his disk.
+fn point(stream: u64, told: u64, reached: Option<u64>) -> Resume {
+    Resume(format!("{stream:016x}-{told}-{}", reached.unwrap_or_default()).into())
+}
+
+/// How far the catalog had come at a point.
+fn reached(point: &Resume) -> Option<u64> {
+    std::str::from_utf8(&point.0).ok()?.splitn(3, '-').nth(2)?.parse().ok().filter(|reached| *reached > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_says_how_far_the_catalog_had_come() {
+        assert_eq!(reached(&point(u64::MAX, 7, Some(1234))), Some(1234));
+        assert_eq!(reached(&point(1, 7, None)), None);
+        for other in ["", "7", "00000000000000ff-7", "a-b-c", "1-2-3-4", "\u{ff}-1-5x"] {
+            assert_eq!(reached(&Resume(other.to_owned().into())), None, "{other}");
         }
     }
 }

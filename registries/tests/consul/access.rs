@@ -312,10 +312,11 @@ async fn rights_are_named_in_consuls_words() {
 }
 
 /// What an auth method takes: a JSON web token signed by `key`.
-fn web_token(key: &rcgen::KeyPair) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+fn web_token(key: &rcgen::KeyPair, ends_in: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
     let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-    let claims = json!({ "iss": "tests", "sub": "agent", "aud": "consul", "iat": now, "exp": now + 3600 });
+    let claims =
+        json!({ "iss": "tests", "sub": "agent", "aud": "consul", "iat": now - 7200, "exp": now + ends_in });
     let text = format!("{}.{}", part(json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der()).unwrap();
     let signature = key.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
@@ -337,13 +338,25 @@ async fn an_auth_method_gives_tokens_and_another_one_when_one_ends() {
     put(&consul, "/v1/acl/policy", &json!({ "Name": "weft", "Rules": ALL }));
     let binding = json!({ "AuthMethod": "weft", "BindType": "policy", "BindName": "weft" });
     put(&consul, "/v1/acl/binding-rule", &binding);
-    replace(&file, web_token(&rcgen::KeyPair::generate().unwrap()));
+    replace(&file, web_token(&rcgen::KeyPair::generate().unwrap(), 3600));
     let login = format!("login = {{ method = \"weft\", token_file = {file:?} }}\nwait = \"1s\"\n");
     let registry = registry(&consul.url(), &login);
     let mut follower = Follower::new(registry.clone(), None);
     let refused = |view: &View<'_>| view.seen.errors.iter().any(|it| it.contains("/v1/acl/login"));
     follower.until("that the login is refused", SOON, refused).await.unwrap();
-    replace(&file, web_token(&key));
+    replace(&file, web_token(&key, -3600));
+    let expired = |view: &View<'_>| {
+        let is_it = |it: &String| it.starts_with("not allowed: ") && it.contains("token is expired");
+        view.seen.errors.iter().any(is_it)
+    };
+    follower.until("that it has ended", SOON, expired).await.unwrap();
+    let unreachable = |it: &String| it.starts_with("unreachable");
+    assert!(
+        !follower.view(|view| view.seen.errors.iter().any(unreachable)),
+        "{:?}",
+        follower.view(|view| view.seen.errors.clone())
+    );
+    replace(&file, web_token(&key, 3600));
     follower.until("all", SOON, |view| counts(view) == (2, 1)).await.unwrap();
     let errors = follower.view(|view| view.seen.errors.len());
     let given = || {

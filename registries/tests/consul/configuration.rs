@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::task::block_in_place;
 use weft_core::{
     merge::Limits,
     registry::OriginFault,
@@ -23,7 +24,7 @@ fn entry(consul: &Consul, entry: Value) {
         let answer = consul.call("PUT", "/v1/config", entry.to_string());
         answer.is_ok_and(|answer| answer.success("an entry").is_ok())
     };
-    tokio::task::block_in_place(|| weft_testbed::until("the entry is taken", SOON, written)).unwrap();
+    block_in_place(|| weft_testbed::until("the entry is taken", SOON, written)).unwrap();
 }
 
 fn route(view: &View<'_>, name: &str) -> Option<Arc<Route>> {
@@ -147,7 +148,7 @@ async fn routers_splitters_and_resolvers_are_one_route() {
     follower.until("that a redirect leads nowhere", SOON, absent).await.unwrap();
     write(&consul, "n1", 3, "nowhere", json!({}));
     follower.until("that it leads somewhere now", SOON, |view| !absent(view)).await.unwrap();
-    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/config/service-router/web", "")).unwrap();
+    block_in_place(|| consul.call("DELETE", "/v1/config/service-router/web", "")).unwrap();
     let gone = |view: &View<'_>| route(view, "web").is_none();
     follower.until("that nothing of it is left", SOON, gone).await.unwrap();
 }
@@ -215,10 +216,7 @@ async fn intentions_are_policies_and_keys_are_files() {
 
     let text = "[[route]]\nname = \"by-header\"\nservice = \"web\"\n[[route.rule]]\nname = \"all\"\n";
     let key = |text: &str| {
-        tokio::task::block_in_place(|| consul.call("PUT", "/v1/kv/weft/web.toml", text))
-            .unwrap()
-            .success("kv")
-            .unwrap();
+        block_in_place(|| consul.call("PUT", "/v1/kv/weft/web.toml", text)).unwrap().success("kv").unwrap();
     };
     key(text);
     follower.until("the route of a key", SOON, |view| route(view, "by-header").is_some()).await.unwrap();
@@ -232,7 +230,7 @@ async fn intentions_are_policies_and_keys_are_files() {
         |view: &View<'_>| faults(view).iter().any(|fault| fault.contains("KV holds routes and policies"));
     follower.until("that a service is left out", SOON, told).await.unwrap();
     assert!(follower.view(|view| view.service("x").is_none() && route(view, "by-header").is_none()));
-    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/kv/weft/web.toml", "")).unwrap();
+    block_in_place(|| consul.call("DELETE", "/v1/kv/weft/web.toml", "")).unwrap();
     follower.until("that it is gone", SOON, |view| !told(view)).await.unwrap();
     assert_eq!(follower.view(|view| view.seen.errors.clone()), Vec::<String>::new());
 }
@@ -250,7 +248,7 @@ async fn keys_that_contradict_each_other_are_told_by_a_look() {
         ("c.toml", route("later", &(rule("api") + conditions))),
     ] {
         let path = format!("/v1/kv/weft/{key}");
-        tokio::task::block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
+        block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
     }
     let followed = registry(&consul.url(), SECTION);
     let found = weft_registries::probe::probe(&*followed, &Limits::default(), &[], SOON).await;
@@ -278,7 +276,7 @@ async fn policies_stay_when_the_token_may_not_see_them_any_more() {
     follower.until("the policy", SOON, there).await.unwrap();
     let rules =
         r#"service_prefix "" { policy = "read" intentions = "deny" } node_prefix "" { policy = "read" }"#;
-    let token = tokio::task::block_in_place(|| consul.create_token(rules)).unwrap();
+    let token = block_in_place(|| consul.create_token(rules)).unwrap();
     consul.scratch().write("token", &token.secret).unwrap();
     let filtered =
         |view: &View<'_>| view.seen.completeness == Some(weft_core::registry::Completeness::Filtered);
@@ -303,7 +301,7 @@ async fn nothing_is_told_as_long_as_policies_may_be_missing() {
     for (rules, named) in
         [(blind, "intentions = \"read\""), (keyless, "key_prefix"), (but_one, "service-intentions")]
     {
-        let token = tokio::task::block_in_place(|| consul.create_token(rules)).unwrap();
+        let token = block_in_place(|| consul.create_token(rules)).unwrap();
         let file = consul.scratch().write("token", &token.secret).unwrap();
         let section = format!("{SECTION}token_file = {file:?}\n");
         let mut follower = Follower::new(registry(&consul.url(), &section), None);
@@ -322,7 +320,7 @@ async fn a_key_that_never_made_sense_stops_nothing_else() {
     write(&consul, "n1", 1, "web", json!({}));
     let key = |name: &str, text: &str| {
         let path = format!("/v1/kv/weft/{name}");
-        tokio::task::block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
+        block_in_place(|| consul.call("PUT", &path, text)).unwrap().success("kv").unwrap();
     };
     key("note", "hello, this is a note");
     key("deny.toml", "[[policy]]\nname = 1\ntarget = { service = \"web\" }\n");
@@ -365,7 +363,7 @@ async fn a_key_that_never_made_sense_stops_nothing_else() {
     let all = |view: &View<'_>| names(view) == ["not-understood/kv/late.toml"] && view.count("web") == 2;
     fresh.until("that a new one denies what it may be for", SOON, all).await.unwrap();
     assert!(fresh.view(|view| policies(view).values().all(|policy| policy.target == PolicyTarget::Mesh)));
-    tokio::task::block_in_place(|| consul.call("DELETE", "/v1/kv/weft/late.toml", "")).unwrap();
+    block_in_place(|| consul.call("DELETE", "/v1/kv/weft/late.toml", "")).unwrap();
     fresh.until("that it is deleted", SOON, |view| names(view).is_empty()).await.unwrap();
     assert!(fresh.view(|view| view.seen.errors.is_empty()), "{:?}", fresh.view(|it| it.seen.errors.clone()));
 }
@@ -378,11 +376,41 @@ async fn who_no_intention_mentions_is_decided_as_consul_does() {
     write(&consul, "n1", 1, "web", json!({}));
     let deny = json!({ "Kind": "service-intentions", "Name": "web", "Sources": [{ "Name": "api", "Action": "deny" }] });
     entry(&consul, deny);
+    write(&consul, "n1", 2, "open", json!({}));
+    let names = |view: &View<'_>| policies(view).into_keys().collect::<Vec<_>>();
+    let told = |view: &View<'_>| {
+        faults(view).iter().any(|it| it.contains("no intention is for 1 services, such as \"open\""))
+    };
     for (more, allows) in [("", false), ("default_intention = \"allow\"\n", true)] {
         let mut follower = Follower::new(registry(&consul.url(), &format!("{SECTION}{more}")), None);
         let there = |view: &View<'_>| policies(view).contains_key("intentions/web/allow");
         follower.until("the policy", SOON, there).await.unwrap();
         let rules = follower.view(|view| policies(view)["intentions/web/allow"].rules.len());
         assert_eq!(rules == 1, allows, "{more}");
+        let open = |view: &View<'_>| !names(view).contains(&"intentions/open/allow".to_owned());
+        assert!(
+            follower.view(|view| open(view) && told(view) != allows),
+            "{more}: {:?}",
+            follower.view(faults)
+        );
     }
+    // The file's own word closes what no intention is for.
+    let mut follower =
+        Follower::new(registry(&consul.url(), &format!("{SECTION}default_intention = \"deny\"\n")), None);
+    let closed = |view: &View<'_>| {
+        policies(view)
+            .get("intentions/open/allow")
+            .is_some_and(|it| it.action == Action::Allow && it.rules.is_empty())
+    };
+    follower.until("that nobody may call it", SOON, closed).await.unwrap();
+    assert!(!follower.view(told));
+    write(&consul, "n1", 3, "late", json!({}));
+    let late = |view: &View<'_>| names(view).contains(&"intentions/late/allow".to_owned());
+    follower.until("the same of a new one", SOON, late).await.unwrap();
+    entry(
+        &consul,
+        json!({ "Kind": "service-intentions", "Name": "open", "Sources": [{ "Name": "api", "Action": "allow" }] }),
+    );
+    follower.until("that an intention opens it", SOON, |view| !closed(view)).await.unwrap();
+    assert_eq!(follower.view(|view| policies(view)["intentions/open/allow"].rules.len()), 1);
 }

@@ -16,4 +16,5 @@ mod hostile;
 mod impatient;
 mod outage;
 mod peers;
+mod restored;
 mod scale;

@@ -11,9 +11,6 @@ use crate::{
     follower::{Follower, View},
 };
 
-/// Sooner than a question is answered that nothing wakes.
-const WOKEN: Duration = Duration::from_secs(20);
-
 fn errors(view: &View<'_>) -> usize {
     view.seen.errors.len()
 }
@@ -98,29 +95,6 @@ async fn a_server_with_access_control_that_is_back_is_followed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_snapshot_is_told_though_its_index_is_lower() {
-    let Some(consul) = start(ConsulOptions::default()) else { return };
-    write(&consul, "n1", 1, "web", json!({}));
-    write(&consul, "n2", 2, "web", json!({}));
-    let snapshot = block_in_place(|| consul.snapshot()).unwrap();
-    for host in 3..30 {
-        write(&consul, &format!("n{host}"), host, "web", json!({}));
-    }
-    write(&consul, "n1", 1, "later", json!({}));
-    put(&consul, "/v1/catalog/deregister", &json!({ "Node": "n2" }));
-    let mut follower = Follower::new(registry(&consul.url(), ""), None);
-    follower.until("28 instances", SOON, |view| view.count("web") == 28).await.unwrap();
-    block_in_place(|| consul.restore(snapshot)).unwrap();
-    // Nothing is written that would wake anybody.
-    follower
-        .until("what was then", WOKEN, |view| view.count("web") == 2 && view.count("later") == 0)
-        .await
-        .unwrap();
-    write(&consul, "n3", 3, "web", json!({}));
-    follower.until("a change after it", SOON, |view| view.count("web") == 3).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn silence_is_noticed_and_everything_is_told_after_it() {
     let Some(consul) = start(ConsulOptions::default()) else { return };
     write(&consul, "n1", 1, "web", json!({}));
@@ -197,35 +171,6 @@ async fn after_an_outage_only_what_changed_is_read() {
     }
     write(&consul, "n3", 3, "s50", json!({ "ID": "s50-more" }));
     follower.until("a change after it", SOON, |view| view.count("s50") == 2).await.unwrap();
-}
-
-/// A server may come back with an older state, and have gone beyond the index that was known when anybody asks.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_restored_during_an_outage_is_told_though_its_index_is_higher() {
-    let Some(consul) = start(ConsulOptions::default()) else { return };
-    for host in 1..6 {
-        write(&consul, &format!("n{host}"), host, "base", json!({}));
-    }
-    let snapshot = block_in_place(|| consul.snapshot()).unwrap();
-    for host in 1..6 {
-        write(&consul, &format!("n{host}"), host, "web", json!({}));
-    }
-    let gate = Gate::before(&consul.url()).unwrap();
-    let mut follower = Follower::new(registry(&gate.url(), ""), None);
-    follower.until("five instances", SOON, |view| view.count("web") == 5).await.unwrap();
-    gate.set(GateMode::Cut).unwrap();
-    follower.until("the outage", SOON, |view| errors(view) > 0).await.unwrap();
-    block_in_place(|| consul.restore(snapshot)).unwrap();
-    for host in [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2] {
-        write(&consul, &format!("n{host}"), host, "other", json!({}));
-    }
-    write(&consul, "n2", 2, "web", json!({ "Address": "10.9.9.9" }));
-    gate.set(GateMode::Open).unwrap();
-    let told = |view: &View<'_>| {
-        let web = view.endpoints("web").unwrap_or_default();
-        web.len() == 1 && web[0].address.to_string() == "10.9.9.9:8080" && view.count("other") == 2
-    };
-    follower.until("what is there now", SOON, told).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

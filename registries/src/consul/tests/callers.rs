@@ -91,6 +91,19 @@ fn nobody_is_let_in_whom_the_registry_may_not_name() {
 }
 
 #[test]
+fn a_part_of_a_service_takes_no_caller_away() {
+    let mut bearers = Bearers::default();
+    let [one, other] = ["jobs", "mail"].map(|account| format!("spiffe://test.mesh/ns/default/sa/{account}"));
+    bearers.note("batch", Some(&saying("batch", &[&one], &around())));
+    assert!(bearers.note_part("batch", &saying("batch", &[&other], &around())));
+    assert_eq!(policies(&bearers, "batch", "allow").0, named(&["jobs", "mail"]));
+    assert!(!bearers.note_part("batch", &saying("batch", &[], &around())), "nothing is new");
+    assert_eq!(policies(&bearers, "batch", "allow").0, named(&["jobs", "mail"]));
+    bearers.note("batch", Some(&saying("batch", &[&other], &around())));
+    assert_eq!(policies(&bearers, "batch", "allow").0, named(&["mail"]));
+}
+
+#[test]
 fn a_denial_is_not_turned_on_another_service() {
     let ruled = "identity = \"ns/prod/sa/shop-{service}\"\n";
     let source = weft_core::config::SourceFile::new("weft.toml", ruled.to_owned());

@@ -203,4 +203,23 @@ fn nodes_tell_one_catalog_from_another() {
     assert!(is_another(&grown[..1]), "a node is gone");
     assert!(is_another(&[node("server", "b", 5, 5), node("n2", "", 9, 9)]), "a server was made anew");
     assert!(is_another(&[node("server", "a", 5, 5), node("n2", "", 12, 12)]));
+    // One that goes or is made anew is no sign that what was known is forgotten.
+    let is_begun_anew = |list: &[Node]| known.is_begun_anew(list);
+    assert!(!is_begun_anew(&grown) && !is_begun_anew(&grown[..1]) && !Known::default().is_begun_anew(&grown));
+    assert!(is_begun_anew(&[node("server", "b", 5, 5)]) && is_begun_anew(&[node("other", "c", 5, 5)]));
+    assert!(!is_begun_anew(&[node("server", "a", 5, 5), node("n2", "", 12, 12)]));
+    assert!(!is_begun_anew(&[]), "none may be seen any more");
+}
+
+#[test]
+fn an_index_that_is_lower_than_it_was_is_told_from_one_that_is_not_known() {
+    let mut known = Known::default();
+    known.services(&BTreeMap::from([("web".to_owned(), Vec::new())]));
+    let went_back = |known: &Known, index| known.went_back(Sweep::Services, "web", index);
+    assert!(!went_back(&known, Some(1)) && !known.went_back(Sweep::Nodes, "n1", Some(1)));
+    known.index(Sweep::Services, "web", Some(7));
+    assert_eq!(
+        [Some(6), Some(7), Some(8), None].map(|index| went_back(&known, index)),
+        [true, false, false, false]
+    );
 }

@@ -12,6 +12,7 @@ use weft_core::{
 };
 
 use super::super::{
+    client::DefaultIntention,
     configuration::{HUB_FOLDERS, Part},
     configured::{Configured, Understood},
     known::Known,
@@ -66,6 +67,39 @@ fn a_service_that_left_the_catalog_stays_closed() {
     hear(&mut configured, Part::Intentions, json!([]));
     let (listing, gone) = tell(&mut configured);
     assert_eq!((policies(&listing), gone), (Vec::new(), vec!["intentions/orders".to_owned()]));
+}
+
+/// Where the file says that the default is to deny, no intention is needed for that; where Consul alone says so, it is told.
+#[test]
+fn a_service_that_no_intention_is_for_is_closed_by_the_files_word_alone() {
+    let mut consuls = Configured::new(Understood::default(), None);
+    consuls.note("orders", Some(&nothing()));
+    consuls.note("web", Some(&nothing()));
+    let web = json!([{ "Name": "web", "Sources": [{ "Name": "orders", "Action": "allow" }] }]);
+    hear(&mut consuls, Part::Intentions, web.clone());
+    consuls.decide_by_default(DefaultIntention::Said(true));
+    assert_eq!((policies(&tell(&mut consuls).0).len(), consuls.notice()), (1, None));
+    consuls.decide_by_default(DefaultIntention::Said(false));
+    assert_eq!(policies(&tell(&mut consuls).0), ["intentions/web/allow"]);
+    let notice = consuls.notice().unwrap();
+    assert!(notice.starts_with("no intention is for 1 services, such as \"orders\""), "{notice}");
+    let both = json!([web[0], { "Name": "orders", "Sources": [{ "Name": "*", "Action": "allow" }] }]);
+    hear(&mut consuls, Part::Intentions, both);
+    assert_eq!(consuls.notice(), None);
+
+    let understood = Understood::default();
+    let mut ours = Configured::new(understood.clone(), None).closed(true);
+    ours.note("orders", Some(&nothing()));
+    ours.note("web", Some(&nothing()));
+    hear(&mut ours, Part::Intentions, web);
+    ours.decide_by_default(DefaultIntention::Said(false));
+    let listing = tell(&mut ours).0;
+    assert_eq!(policies(&listing), ["intentions/orders/allow", "intentions/web/allow"]);
+    let Resource::Policy(policy) = &listing["intentions/orders"].resources[0] else { panic!("{listing:?}") };
+    assert!(policy.rules.is_empty() && ours.notice().is_none(), "{policy:?}");
+    // It may still run.
+    ours.note("orders", None);
+    assert_eq!(policies(&tell(&mut ours).0).len(), 2);
 }
 
 #[test]
