@@ -102,6 +102,14 @@ impl Seen {
         seen.extend(names.namespaces().into_iter().map(str::to_owned));
     }
 
+    /// Adds a namespace of which a service was read: no later list may lack it unasked.
+    pub(super) fn add(&self, namespace: &str) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.contains(namespace) {
+            seen.insert(namespace.to_owned());
+        }
+    }
+
     /// Whether just these namespaces have services, as before.
     pub(super) fn is(&self, names: &Names) -> bool {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -108,7 +108,7 @@ struct Follow {
     completeness: Completeness,
     /// Namespaces that are named and may not be read.
     denied: Vec<String>,
-    /// Namespaces that had services at the last look.
+    /// Namespaces that had services at the last look, or showed some since.
     seen: Seen,
     /// Where what checks said goes when the stream ends.
     verdicts: Arc<Mutex<Verdicts>>,

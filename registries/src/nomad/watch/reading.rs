@@ -104,7 +104,13 @@ impl Follow {
         let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(answer) => self.catalog.read_service(&name, answer),
+                Ok(answer) => {
+                    if !answer.is_empty() {
+                        // By an event it comes before any list has it.
+                        self.seen.add(&name.0);
+                    }
+                    self.catalog.read_service(&name, answer);
+                }
                 // One answer that makes no sense is nothing to stop for.
                 Err(RegistryError::Malformed(why)) => self.catalog.garble_service(&name, &why),
                 Err(error) => return Err(error),
