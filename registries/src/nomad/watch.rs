@@ -243,7 +243,8 @@ impl Follow {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
         let renews = Instant::now() >= self.renew_at;
         let hides = self.completeness == Completeness::Filtered;
-        let has_moved = !self.seen.is(&names) || !names.denied.is_empty() || names.services.is_empty();
+        let lacks = !names.denied.is_empty() || !names.odd.is_empty() || names.services.is_empty();
+        let has_moved = !self.seen.is(&names) || lacks;
         let reopens = (renews || hides || has_moved) && self.judge(&names).await?;
         if renews {
             self.renew_at = Instant::now() + jittered(RENEW);
