@@ -317,28 +317,6 @@ impl Follow {
         Ok(reopens)
     }
 
-    async fn ask_who_we_are(&mut self) -> Result<(), RegistryError> {
-        self.may_read_nodes = self.client.may_read_nodes().await?;
-        let lacking = "the token lacks node { policy = \"read\" }: mesh ports in the meta of nodes, and the names and \
-                       classes of nodes, are not known";
-        self.notice(Notice::Nodes, (!self.may_read_nodes).then(|| lacking.to_owned()));
-        let mut several = None;
-        self.region = match &self.settings.region {
-            Some(region) => region.clone(),
-            None => match &self.client.regions().await?[..] {
-                [only] => only.clone(),
-                _ => {
-                    let message =
-                        "the cluster has several regions: say which one is followed, region = \"…\"";
-                    several = Some(format!("{message}; the locality of endpoints lacks it"));
-                    String::new()
-                }
-            },
-        };
-        self.notice(Notice::Region, several);
-        Ok(())
-    }
-
     fn notice(&mut self, notice: Notice, message: Option<String>) {
         let is_new = self.notices.get(&notice) != message.as_ref();
         self.noticed |= is_new;
