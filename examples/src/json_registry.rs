@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use weft_agent::registries::{
     BuildError, Environment, Kind, Settings,
@@ -15,7 +16,7 @@ use weft_agent::registries::{
     http_client::{Call, HttpClient, ServerSettings, jittered},
     names::{fault, origin_name, service_name},
     speaking::{Instance, Recorded, Rules, keys},
-    told::{Listing, Told, Words},
+    told::{Listing, Told, Words, bounded},
 };
 use weft_core::{
     config::Section,
@@ -55,17 +56,19 @@ impl Settings for JsonSettings {
     }
 }
 
-/// The document: `GET /services.json`.
+/// The document: `GET /services.json`. Whatever somebody else writes into it is read one by one: as a list of services it
+/// would be all or nothing, and the mistake of one team would freeze what all others say.
 #[derive(Deserialize)]
 struct Document {
-    services: Vec<JsonService>,
+    services: Vec<Value>,
 }
 
+/// Numbers are as wide as JSON has them: that a port is none is to be told, of that service alone.
 #[derive(Deserialize)]
 struct JsonService {
     name: String,
-    port: u16,
-    instances: Vec<JsonInstance>,
+    port: u64,
+    instances: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -92,33 +95,60 @@ struct Around {
 
 /// Every service of the document is an origin: it speaks as a whole, and what is wrong with one leaves the others alone.
 fn convert(document: &Document, around: &Around) -> Listing {
-    let one = |service: &JsonService| {
-        let (resources, faults) = convert_service(service, around);
-        (origin_name(&[&service.name]), Words::new(resources, faults))
-    };
-    document.services.iter().map(one).collect()
+    let (mut listing, mut nameless) = (Listing::new(), Vec::new());
+    for service in &document.services {
+        let Some(name) = text(service, "name") else {
+            nameless.push(fault(&service.to_string(), "it has no name"));
+            continue;
+        };
+        let (resources, faults) = match JsonService::deserialize(service) {
+            Ok(service) => convert_service(&service, around),
+            // What it said before stands: nobody knows what was meant.
+            Err(error) => (Vec::new(), vec![keeping(fault(name, error.to_string()))]),
+        };
+        listing.insert(origin_name(&["service", name]), Words::new(resources, faults));
+    }
+    if !nameless.is_empty() {
+        listing.insert(origin_name(&["nameless"]), Words::new(Vec::new(), bounded(nameless)));
+    }
+    listing
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key).and_then(Value::as_str)
+}
+
+fn keeping(fault: OriginFault) -> OriginFault {
+    OriginFault { keeps_last_good: true, ..fault }
 }
 
 fn convert_service(service: &JsonService, around: &Around) -> (Vec<Resource>, Vec<OriginFault>) {
     let name = match service_name(&service.name, "default") {
-        Ok(name) if service.port != 0 => name,
-        Ok(_) => return (Vec::new(), vec![fault(&service.name, "its port is 0")]),
+        Ok(name) => name,
         Err(fault) => return (Vec::new(), vec![fault]),
+    };
+    let Some(number) = u16::try_from(service.port).ok().filter(|number| *number != 0) else {
+        let fault = fault(&service.name, format!("its port {} is not between 1 and 65535", service.port));
+        return (Vec::new(), vec![keeping(fault)]);
     };
     let Ok(port_name) = PortName::new("http") else { return (Vec::new(), Vec::new()) };
     let mut faults = Vec::new();
     let protocol = around.rules.protocol(&name);
-    let port = ServicePort { name: port_name.clone(), number: service.port, protocol };
+    let port = ServicePort { name: port_name.clone(), number, protocol };
     let declared =
         Service { name: name.clone(), ports: vec![port], hosts: Vec::new(), nearest: false, declared: true };
     let mut resources = vec![Resource::Service(declared.into())];
-    for instance in &service.instances {
-        match convert_instance(instance, &name, &port_name, around, &mut faults) {
+    for value in &service.instances {
+        let converted = match JsonInstance::deserialize(value) {
+            Ok(instance) => convert_instance(&instance, &name, &port_name, around, &mut faults),
+            Err(error) => Err(error.to_string()),
+        };
+        match converted {
             Ok(endpoint) => resources.push(Resource::Endpoint(endpoint.into())),
-            Err(why) => faults.push(fault(&instance.id, why)),
+            Err(why) => faults.push(fault(text(value, "id").unwrap_or_default(), why)),
         }
     }
-    (resources, faults)
+    (resources, bounded(faults))
 }
 
 fn convert_instance(
@@ -202,5 +232,68 @@ impl Registry for JsonRegistry {
             .try_flatten())
         };
         stream::once(begin).try_flatten().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a document becomes: the endpoints, and the faults with whether what was known before stands.
+    fn converted(services: Value) -> (Vec<String>, Vec<(String, bool)>) {
+        let around = Around { rules: Rules::default(), trust_domain: None };
+        let listing = convert(&Document { services: serde_json::from_value(services).unwrap() }, &around);
+        let endpoint = |resource: &Resource| match resource {
+            Resource::Endpoint(endpoint) => Some(format!("{} {}", endpoint.service, endpoint.address)),
+            _ => None,
+        };
+        let endpoints = listing.values().flat_map(|words| words.resources.iter().filter_map(endpoint));
+        let faults = listing.values().flat_map(|words| &words.faults);
+        let faults = faults.map(|it| (format!("{}: {}", it.place, it.message), it.keeps_last_good));
+        (endpoints.collect(), faults.collect())
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_service_leaves_the_others_alone() {
+        let good = json!({ "name": "web", "port": 80, "instances": [{ "id": "a", "address": "10.0.0.1", "port": 1 }] });
+        for (odd, told, stands) in [
+            (json!({ "name": "odd", "port": 70000, "instances": [] }), "\"odd\": its port 70000", true),
+            (json!({ "name": "odd", "port": 0, "instances": [] }), "its port 0", true),
+            (json!({ "name": "odd", "port": -1, "instances": [] }), "invalid value", true),
+            (json!({ "name": "odd", "port": 80, "instances": 3 }), "invalid type", true),
+            (json!({ "name": "odd", "port": 80 }), "missing field `instances`", true),
+            (json!({ "name": "o\nd", "port": 80, "instances": [] }), "only lower-case letters", false),
+            (json!({ "name": 5, "port": 80, "instances": [] }), "it has no name", false),
+            (json!("odd"), "it has no name", false),
+        ] {
+            let (endpoints, faults) = converted(json!([odd, good]));
+            assert_eq!(endpoints, ["web.default 10.0.0.1:1"], "{told}");
+            let [(fault, keeps)] = &faults[..] else { panic!("{told}: {faults:?}") };
+            assert!(fault.contains(told) && *keeps == stands && !fault.contains('\n'), "{told}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_instance_leaves_the_others_of_its_service_alone() {
+        for (odd, told) in [
+            (json!({ "id": "b", "port": 80 }), "\"b\": missing field `address`"),
+            (json!({ "id": "b", "address": "10.0.0.2", "port": 70000 }), "\"b\": its port is not between"),
+            (json!({ "id": "b", "address": "169.254.169.254", "port": 80 }), "an address of the link"),
+            (
+                json!({ "id": "b", "address": "10.0.0.2", "port": 80, "meta": { "x": 1 } }),
+                "expected a string",
+            ),
+            (json!({ "id": 7, "address": "10.0.0.2", "port": 80 }), "expected a string"),
+            (json!(null), "invalid type: null"),
+        ] {
+            let good = json!({ "id": "a", "address": "10.0.0.1", "port": 1 });
+            let (endpoints, faults) =
+                converted(json!([{ "name": "web", "port": 80, "instances": [odd, good] }]));
+            assert_eq!(endpoints, ["web.default 10.0.0.1:1"], "{told}");
+            let [(fault, false)] = &faults[..] else { panic!("{told}: {faults:?}") };
+            assert!(fault.contains(told), "{told}: {faults:?}");
+        }
     }
 }

@@ -84,6 +84,19 @@ pub fn read_ip(text: &str) -> Result<IpAddr, String> {
     bare.parse().map_err(|_| format!("{} is no IP address", crate::names::quoted(text)))
 }
 
+/// The same, of an endpoint that the catalog may know by a name. `instead` says what its platform has for that.
+///
+/// # Errors
+/// Says that it is none, and of a name what to do about it.
+pub(crate) fn endpoint_ip(text: &str, instead: &str) -> Result<IpAddr, String> {
+    read_ip(text).map_err(|error| match HostName::new(&text.to_ascii_lowercase()) {
+        Ok(_) => format!(
+            "{error}, and names are not looked up here: {instead}, or follow the name as a registry of kind = \"dns\""
+        ),
+        Err(_) => error,
+    })
+}
+
 fn refusal(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     if ip.is_loopback() {
         return (!allow_loopback).then_some(LOOPBACK);
@@ -122,6 +135,20 @@ mod tests {
         {
             assert_eq!((take(name, false), take(name, true)), (false, false), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_instead_of_an_address_is_told_with_what_to_do() {
+        let told = |text: &str| endpoint_ip(text, "do that").unwrap_err();
+        assert!(
+            told("DB.example")
+                .contains("no IP address, and names are not looked up here: do that, or follow")
+        );
+        assert!(told("DB.example").ends_with("kind = \"dns\""));
+        assert_eq!(
+            (told("10.0.0.1:80"), told("")),
+            (read_ip("10.0.0.1:80").unwrap_err(), read_ip("").unwrap_err())
+        );
     }
 
     #[test]

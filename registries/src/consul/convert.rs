@@ -253,7 +253,7 @@ fn instance(
         }
     };
     let written = if entry.service.address.is_empty() { &entry.node.address } else { &entry.service.address };
-    let ip = match address::read_ip(written) {
+    let ip = match address::endpoint_ip(written, "register it with an `Address` that is one") {
         Ok(ip) => ip,
         Err(fault) => {
             told(&fault);

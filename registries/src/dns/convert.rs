@@ -157,12 +157,15 @@ fn of_offers(
     offers.retain(|offer| seen.insert((&offer.target, offer.port)));
     let mut hosts = Vec::new();
     let mut is_known = offers.is_empty();
+    let mut told = BTreeSet::new();
     if offers.is_empty() {
         faults.push(names::fault(followed.service.as_str(), "nobody offers it"));
     }
     for offer in offers {
         let host = view.answers.host(&offer.target, view.now);
-        tell(&offer.target, &host, faults);
+        if told.insert(&offer.target) {
+            tell(&offer.target, &host, faults);
+        }
         is_known |= host.is_answered;
         let weight = if Some(offer.priority) == best { offer.weight.max(1) } else { 0 };
         let places = of_host(followed.mode, &offer.target, &host, offer.port, view.used);

@@ -8,8 +8,10 @@
 //! - `OUT_OF_SERVICE` is an operator's word: the instance drains. All that is neither that nor `UP` is unhealthy.
 //! - An instance whose lease ran out is still listed while the server preserves itself: it suspects that its network
 //!   failed. It is kept as what nobody confirms, for when no other is ready.
-//! - A virtual address is a host name of the application, unless it is the name of another application, or several
-//!   applications claim it, or it is a name that the mesh gives.
+//! - A virtual address is a host name of the application when all its instances have it: the mesh calls an application as
+//!   a whole, and who asks Eureka for an address gets those alone that have it. Not so one that is the name of another
+//!   application, that several applications claim, that is a name of the caller's own host, or that the mesh gives. What
+//!   each instance has is kept beside it, and served on.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -23,7 +25,7 @@ use weft_core::{
 use super::objects::Instance as Object;
 use crate::{
     address::{endpoint_address, endpoint_host, read_ip},
-    names::{fault, quoted, service_name},
+    names::{fault, platform_of, quoted, service_name},
     speaking::{Instance, Recorded, Rules, keys},
     told::Words,
 };
@@ -33,11 +35,21 @@ const CACHED: u64 = 60_000;
 /// The label that keeps the host name of an instance with a secure port: clients check its certificate for that name, so
 /// that it is served on, and nobody in the mesh calls it.
 pub(super) const HOST_NAME: &str = "weft.dev/eureka-host-name";
+/// The labels that keep the virtual addresses of an instance, separated by commas: clients find it by these, and by no
+/// other instance's.
+pub(super) const VIP: &str = "weft.dev/eureka-vip";
+/// The same of its secure ones.
+pub(super) const SECURE_VIP: &str = "weft.dev/eureka-secure-vip";
+/// What is served on and means nothing in the mesh.
+const SERVED: [&str; 3] = [HOST_NAME, VIP, SECURE_VIP];
 /// The most labels of an endpoint, and the greatest length of a key or a value in bytes.
 const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
 /// The most names in a virtual address.
 const MAX_NAMES: usize = 16;
+
+/// Why a virtual address is no host name that some instances of an application have.
+const PARTIAL: &str = "not all instances have it, and a call to it would reach the others too";
 
 const PLAIN: &str = "http";
 const SECURE: &str = "https";
@@ -95,8 +107,12 @@ pub(super) fn application<'a>(
         Err(fault) => return Words::new(Vec::new(), vec![fault]),
     };
     let (mut plain, mut secure, mut protocol) = (BTreeMap::new(), BTreeMap::new(), None);
-    let mut hosts: BTreeMap<HostName, Result<(), String>> = BTreeMap::new();
+    let mut hosts: BTreeMap<&HostName, usize> = BTreeMap::new();
+    let mut callable = 0_usize;
     for part in parts {
+        // Nobody is called at an instance without a port, whatever it lacks.
+        let counts = usize::from(part.plain.or(part.secure).is_some());
+        callable += counts;
         part.plain.into_iter().for_each(|port| *plain.entry(port).or_default() += 1);
         part.secure.into_iter().for_each(|port| *secure.entry(port).or_default() += 1);
         match (protocol, part.protocol) {
@@ -107,7 +123,7 @@ pub(super) fn application<'a>(
             _ => protocol = protocol.or(part.protocol),
         }
         for host in &part.names {
-            hosts.entry(host.clone()).or_insert_with(|| is_ours(host));
+            *hosts.entry(host).or_default() += counts;
         }
     }
     faults.dedup();
@@ -121,9 +137,12 @@ pub(super) fn application<'a>(
     });
     let ports: Vec<ServicePort> = ports.collect();
     let mut taken = Vec::new();
-    for (host, ours) in hosts {
-        match ours {
-            Ok(()) => taken.push(host),
+    for (host, count) in hosts {
+        // By its own name an application is called as a whole.
+        let is_whole = count == callable || host.as_str() == service.label();
+        let shared = || if is_whole { Ok(()) } else { Err(PARTIAL.to_owned()) };
+        match is_ours(host).and_then(|()| shared()) {
+            Ok(()) => taken.push(host.clone()),
             Err(reason) => {
                 faults.push(fault(name, format!("the virtual address \"{host}\" is left out: {reason}")))
             }
@@ -163,7 +182,8 @@ fn endpoints(
     now: u64,
     said: &mut dyn FnMut(String),
 ) -> (Vec<Resource>, Part) {
-    let mut part = Part { names: names(object, said), ..Part::default() };
+    let (plain, secure) = virtual_addresses(object, &context.rules, said);
+    let mut part = Part { names: hosts(object, [&plain[..], &secure[..]]), ..Part::default() };
     let instance = match InstanceName::new(&object.id) {
         Ok(instance) => instance,
         Err(error) => {
@@ -184,6 +204,10 @@ fn endpoints(
     let strays = keys::strays(object.metadata.keys().map(String::as_str));
     let mut labels = labels(object, said);
     labels.extend(served_host(object, ip, &context.rules, said).map(|host| (HOST_NAME, host)));
+    let served = [(VIP, listed(&plain)), (SECURE_VIP, listed(&secure))];
+    labels.extend(
+        served.iter().map(|(key, names)| (*key, names.as_str())).filter(|(_, names)| !names.is_empty()),
+    );
     let labels: Labels = labels.into_iter().collect();
     let locality = recorded.locality.clone().unwrap_or_else(|| locality(object, context, said));
     let ports = [(PLAIN, object.port, &mut part.plain), (SECURE, object.secure_port, &mut part.secure)];
@@ -244,25 +268,66 @@ fn health(object: &Object, now: u64) -> Health {
     }
 }
 
-/// The names by which it is found. What is no host name is told; a name with a variable in it was never filled in.
-fn names(object: &Object, said: &mut dyn FnMut(String)) -> Vec<HostName> {
-    let all = [(&object.vip, object.port.enabled), (&object.secure_vip, object.secure_port.enabled)];
-    let texts = all.into_iter().filter(|(_, enabled)| *enabled).flat_map(|(text, _)| text.split(','));
-    let mut names: Vec<HostName> = Vec::new();
-    for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
-        // A port in it is the instance's own, told already.
-        let host = text.rsplit_once(':').map_or(text, |(host, _)| host).to_ascii_lowercase();
-        match HostName::new(&host) {
-            Ok(host) if names.contains(&host) => {}
-            Ok(_) if names.len() >= MAX_NAMES => {
-                said(format!("more than {MAX_NAMES} virtual addresses: the rest is left out"));
-                break;
+/// A virtual address as it is written, with the host name that it is.
+type Virtual<'a> = (&'a str, HostName);
+
+/// The names by which it is found, and those of its secure port. What is no host name, or one of the caller's own host, is
+/// told; a name with a variable in it was never filled in.
+fn virtual_addresses<'a>(
+    object: &'a Object,
+    rules: &Rules,
+    said: &mut dyn FnMut(String),
+) -> (Vec<Virtual<'a>>, Vec<Virtual<'a>>) {
+    let mut told: Vec<&str> = Vec::new();
+    let mut read = |list: &'a str| {
+        let mut names: Vec<Virtual<'a>> = Vec::new();
+        for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+            // A port in it is the instance's own, told already, and to clients a part of the name.
+            let (bare, port) = text.rsplit_once(':').unwrap_or((text, ""));
+            let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+            let text = if is_port { text } else { bare };
+            let host = HostName::new(&bare.to_ascii_lowercase())
+                .map_err(|error| error.reason.to_owned())
+                .and_then(|host| {
+                    endpoint_host(&host, rules.allow_loopback).map_err(|reason| format!("it is {reason}"))?;
+                    Ok(host)
+                });
+            match host {
+                Ok(_) if names.iter().any(|(known, _)| *known == text) => {}
+                Ok(_) if names.len() >= MAX_NAMES => {
+                    said(format!("more than {MAX_NAMES} virtual addresses: the rest is left out"));
+                    break;
+                }
+                Ok(host) => names.push((text, host)),
+                // Mostly the two lists are one.
+                Err(_) if told.contains(&text) => {}
+                Err(reason) => {
+                    told.push(text);
+                    said(format!("the virtual address {} is left out: {reason}", quoted(text)));
+                }
             }
-            Ok(host) => names.push(host),
-            Err(error) => said(format!("the virtual address {} is left out: {}", quoted(text), error.reason)),
+        }
+        names
+    };
+    (read(&object.vip), read(&object.secure_vip))
+}
+
+/// The host names that are those of a port where anything listens.
+fn hosts(object: &Object, [plain, secure]: [&[Virtual<'_>]; 2]) -> Vec<HostName> {
+    let all = [(plain, object.port.enabled), (secure, object.secure_port.enabled)];
+    let mut hosts: Vec<HostName> = Vec::new();
+    for (_, host) in all.into_iter().filter(|(_, enabled)| *enabled).flat_map(|(names, _)| names) {
+        if !hosts.contains(host) {
+            hosts.push(host.clone());
         }
     }
-    names
+    hosts
+}
+
+/// As Eureka lists them. Names that a platform gives are not Eureka's to list.
+fn listed(names: &[Virtual<'_>]) -> String {
+    let own = names.iter().filter(|(_, host)| platform_of(host.as_str()).is_none());
+    own.map(|(text, _)| *text).collect::<Vec<_>>().join(",")
 }
 
 /// Its host name where it says more than its address, and clients may be sent to it.
@@ -298,7 +363,7 @@ fn labels<'a>(object: &'a Object, said: &mut dyn FnMut(String)) -> Vec<(&'a str,
         said(format!("more than {MAX_LABELS} labels: {} left out", good.len() - MAX_LABELS));
     }
     let labels = good.into_iter().take(MAX_LABELS).map(|(key, value)| (key.as_str(), value.as_str()));
-    labels.filter(|(key, _)| *key != HOST_NAME).collect()
+    labels.filter(|(key, _)| !SERVED.contains(key)).collect()
 }
 
 /// The zone, by the instance's own word or its cloud's, in a region: its own, that of the file, or the one that a zone

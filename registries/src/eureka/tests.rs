@@ -11,7 +11,7 @@ use weft_core::{
 
 use super::{
     catalog::{Catalog, Changes, Memory, Whole},
-    convert::Context,
+    convert::{Context, SECURE_VIP, VIP},
     list::{self, Head},
     objects::Instance,
 };
@@ -91,6 +91,11 @@ fn services(listing: &Listing) -> Vec<Service> {
     services.collect()
 }
 
+/// But for those that are only served on.
+fn labels(endpoint: &Endpoint) -> Vec<(&str, &str)> {
+    endpoint.labels.iter().filter(|(key, _)| !key.starts_with("weft.dev/eureka-")).collect()
+}
+
 fn faults(listing: &Listing) -> Vec<String> {
     let faults = listing.values().flat_map(|words| &words.faults);
     faults.map(|fault| format!("{}: {}", fault.place, fault.message)).collect()
@@ -102,11 +107,12 @@ fn an_instance_becomes_an_endpoint() {
     let endpoint = endpoints(&listing).remove(0);
     assert_eq!(endpoint.service.as_str(), "orders.default");
     assert_eq!((endpoint.address.to_string(), endpoint.port_name.as_str()), ("10.0.0.1:8080".into(), "http"));
-    assert_eq!(endpoint.mesh_address.unwrap().to_string(), "10.0.0.1:15008");
-    assert_eq!(endpoint.identity.unwrap().to_string(), "spiffe://test.mesh/ns/default/sa/orders");
+    assert_eq!(endpoint.mesh_address.as_ref().unwrap().to_string(), "10.0.0.1:15008");
+    assert_eq!(endpoint.identity.as_ref().unwrap().to_string(), "spiffe://test.mesh/ns/default/sa/orders");
     assert_eq!((endpoint.health, endpoint.tls), (Health::Healthy, TlsMode::Required));
     assert_eq!(endpoint.locality.to_string(), "eu-west-1/eu-west-1a");
-    assert_eq!(endpoint.labels.iter().collect::<Vec<_>>(), [("version", "v1"), ("zone", "eu-west-1a")]);
+    assert_eq!(labels(&endpoint), [("version", "v1"), ("zone", "eu-west-1a")]);
+    assert_eq!(endpoint.labels.get(VIP), Some("orders,orders.example"), "to be served on");
     let service = services(&listing).remove(0);
     assert_eq!((service.ports[0].number, service.ports.len()), (8080, 1));
     let hosts: Vec<&str> = service.hosts.iter().map(HostName::as_str).collect();
@@ -188,7 +194,7 @@ fn what_is_hostile_is_left_out_alone_and_named() {
         assert!(!faults.concat().contains('\n'));
     }
     let listing = take(&[with("b", "metadata", many)]);
-    assert_eq!(endpoints(&listing)[0].labels.len(), 64);
+    assert_eq!(labels(&endpoints(&listing)[0]).len(), 64);
     assert!(faults(&listing).iter().any(|fault| fault.contains("236 left out")));
     let half = with("b", "metadata", json!({ "weft-mesh-port": "15008" }));
     let listing = take(&[half]);
@@ -209,6 +215,51 @@ fn nobody_takes_the_name_of_another_application() {
     assert_eq!(hosts("evil"), ["alone.example", "evil"]);
     assert_eq!(hosts("orders"), ["orders"], "what two claim is nobody's");
     assert_eq!(faults(&listing).len(), 5);
+}
+
+#[test]
+fn an_address_that_not_all_instances_have_is_no_host_of_the_application_and_is_kept_with_those_that_do() {
+    let hosts = |listing: &Listing| -> Vec<String> {
+        services(listing)[0].hosts.iter().map(ToString::to_string).collect()
+    };
+    let mut first = with("a", "vipAddress", "shared.example,Vip-A:7001");
+    first["secureVipAddress"] = "secure-a".into();
+    let second = with("b", "vipAddress", "orders, vip-b,shared.example");
+    let listing = take(&[first.clone(), second.clone()]);
+    assert_eq!(hosts(&listing), ["orders", "shared.example"], "its own name is the whole application's");
+    let told = faults(&listing);
+    for host in ["vip-a", "vip-b"] {
+        let is_told = |it: &String| it.contains(&format!("\"{host}\"")) && it.contains("not all instances");
+        assert!(told.iter().any(is_told), "{told:?}");
+    }
+    assert_eq!(told.len(), 2, "{told:?}");
+    let kept: Vec<_> = endpoints(&listing)
+        .iter()
+        .map(|it| [VIP, SECURE_VIP].map(|key| it.labels.get(key).unwrap_or_default().to_owned()))
+        .collect();
+    assert_eq!(kept, [["shared.example,Vip-A:7001", "secure-a"], ["orders,vip-b,shared.example", ""]]);
+    // One that nobody can be sent to takes no name from the others; one that comes to be called does.
+    let odd = with("c", "ipAddr", "169.254.169.254");
+    assert_eq!(hosts(&take(&[first.clone(), odd])), ["orders", "shared.example", "vip-a"]);
+    let context = Context::default();
+    let mut catalog = whole(&[first]).catalog;
+    let some = changes(&catalog, std::slice::from_ref(&second));
+    let listing = catalog.change(some, &context).told(false).0;
+    assert_eq!(hosts(&listing), ["orders", "shared.example"]);
+}
+
+#[test]
+fn a_name_of_the_callers_own_host_is_no_virtual_address() {
+    let names = "localhost,127.0.0.1,a.localhost,0x7f000001,orders:evil\n,fine.example";
+    let mut odd = with("a", "vipAddress", names);
+    odd["secureVipAddress"] = names.into();
+    let listing = take(&[odd]);
+    let hosts: Vec<String> = services(&listing)[0].hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["fine.example", "orders"]);
+    assert_eq!(endpoints(&listing)[0].labels.get(VIP), Some("orders,fine.example"));
+    let told = faults(&listing);
+    assert_eq!(told.len(), 4, "once each: {told:?}");
+    assert!(told[0].contains("allow_loopback") && told[1].contains("an address and no name"), "{told:?}");
 }
 
 #[test]
@@ -336,7 +387,7 @@ fn metadata_for_the_mesh_that_is_misspelt_is_told_and_no_label() {
     for (key, told) in [("weft-mesh-prot", "weft-mesh-port may be meant"), ("weft-protocol", "out of use")] {
         let listing = take(&[with("orders-1", "metadata", json!({ key: "15008" }))]);
         let endpoint = endpoints(&listing).remove(0);
-        assert_eq!((endpoint.tls, endpoint.labels.iter().count()), (TlsMode::Required, 0));
+        assert_eq!((endpoint.tls, labels(&endpoint)), (TlsMode::Required, vec![]));
         assert!(faults(&listing).iter().any(|it| it.contains(told)), "{:?}", faults(&listing));
     }
 }

@@ -13,10 +13,19 @@ use std::{
 use futures_util::{StreamExt, stream};
 use weft_core::registry::{Completeness, RegistryError};
 
-use super::{catalog::Name, client::Client, settings::Namespaces};
+use super::{
+    catalog::Name,
+    client::Client,
+    objects::{Elements, NamespaceServices, ServiceStub},
+    settings::Namespaces,
+};
+use crate::names::quoted;
 
 /// Nobody calls a namespace so.
 const NO_NAMESPACE: &str = "weft-asks-whether-all-may-be-read";
+/// How many things that make no sense are told one by one, and how many characters of each.
+const MOST_TOLD: usize = 5;
+const MAX_WHY: usize = 200;
 /// How many namespaces are asked for at once.
 const AT_ONCE: usize = 4;
 
@@ -27,6 +36,8 @@ pub(super) struct Names {
     pub(super) index: u64,
     /// Namespaces that the file names and the token may not read.
     pub(super) denied: Vec<String>,
+    /// What in the list makes no sense: any service may be meant by it.
+    pub(super) odd: Vec<String>,
 }
 
 impl Names {
@@ -39,7 +50,8 @@ impl Names {
 pub(super) async fn list(client: &Client, namespaces: &Namespaces) -> Result<Names, RegistryError> {
     let Namespaces::These(wanted) = namespaces else {
         let listed = refused(client, client.services("*").await).await?;
-        return Ok(Names { services: names(listed.value), index: listed.index, denied: Vec::new() });
+        let (services, odd) = names(&listed.value);
+        return Ok(Names { services, index: listed.index, denied: Vec::new(), odd });
     };
     let asking = client.clone();
     let asked = wanted.clone().into_iter().map(move |namespace| {
@@ -51,10 +63,13 @@ pub(super) async fn list(client: &Client, namespaces: &Namespaces) -> Result<Nam
     });
     let mut answers = stream::iter(asked).buffered(AT_ONCE);
     let (mut services, mut index, mut denied, mut refusal) = (BTreeSet::new(), None::<u64>, Vec::new(), None);
+    let mut odd = Vec::new();
     while let Some((namespace, answer)) = answers.next().await {
         match answer {
             Ok(listed) => {
-                services.extend(names(listed.value));
+                let read = names(&listed.value);
+                services.extend(read.0);
+                odd.extend(read.1);
                 index = Some(index.map_or(listed.index, |index| index.min(listed.index)));
             }
             Err(error @ RegistryError::Denied(_)) => {
@@ -65,7 +80,7 @@ pub(super) async fn list(client: &Client, namespaces: &Namespaces) -> Result<Nam
         }
     }
     match (index, refusal) {
-        (Some(index), _) => Ok(Names { services, index, denied }),
+        (Some(index), _) => Ok(Names { services, index, denied, odd }),
         (None, Some(refusal)) => refused(client, Err(refusal)).await,
         (None, None) => Err(RegistryError::Malformed("no namespace is followed".into())),
     }
@@ -79,12 +94,35 @@ async fn refused<T>(client: &Client, answer: Result<T, RegistryError>) -> Result
     answer
 }
 
-fn names(listed: Vec<super::objects::NamespaceServices>) -> BTreeSet<Name> {
-    let of = |list: super::objects::NamespaceServices| {
-        let namespace = list.namespace;
-        list.services.into_iter().map(move |service| (namespace.clone(), service.service_name).into())
-    };
-    listed.into_iter().flat_map(of).collect()
+/// The names of a list, and what in it makes no sense.
+fn names(listed: &Elements) -> (BTreeSet<Name>, Vec<String>) {
+    let (mut names, mut odd) = (BTreeSet::new(), Vec::new());
+    for element in listed {
+        let NamespaceServices { namespace, services } = match serde_json::from_str(element.get()) {
+            Ok(list) => list,
+            Err(error) => {
+                odd.push(shortened(&error.to_string()));
+                continue;
+            }
+        };
+        for service in services {
+            match serde_json::from_str::<ServiceStub>(service.get()) {
+                Ok(service) if !service.service_name.is_empty() => {
+                    names.insert((namespace.clone(), service.service_name).into());
+                }
+                Ok(_) => odd.push(format!("a service of the namespace {} has no name", quoted(&namespace))),
+                Err(error) => {
+                    let why = shortened(&error.to_string());
+                    odd.push(format!("a service of the namespace {}: {why}", quoted(&namespace)));
+                }
+            }
+        }
+    }
+    (names, odd)
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_WHY).collect()
 }
 
 /// Namespaces that had services the last time all were seen, and those that showed some since. Clones are one: whatever
@@ -100,6 +138,14 @@ impl Seen {
             seen.clear();
         }
         seen.extend(names.namespaces().into_iter().map(str::to_owned));
+    }
+
+    /// Adds a namespace of which a service was read: no later list may lack it unasked.
+    pub(super) fn add(&self, namespace: &str) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.contains(namespace) {
+            seen.insert(namespace.to_owned());
+        }
     }
 
     /// Whether just these namespaces have services, as before.
@@ -126,8 +172,28 @@ pub(super) async fn judge(
         Namespaces::These(wanted) => judge_these(client, wanted, names).await?,
         Namespaces::All => judge_all(client, names, before).await?,
     };
+    let judged = doubted(judged, &names.odd);
     before.take(names, judged.0);
     Ok(judged)
+}
+
+/// What makes no sense in the list may be whatever is missing from it.
+fn doubted(
+    (completeness, told): (Completeness, Option<String>),
+    odd: &[String],
+) -> (Completeness, Option<String>) {
+    if odd.is_empty() {
+        return (completeness, told);
+    }
+    let more = odd.len().saturating_sub(MOST_TOLD);
+    let mut all = odd[..odd.len() - more].join("; ");
+    if more > 0 {
+        all += &format!("; and {more} more");
+    }
+    let message = format!(
+        "the list of services has what makes no sense, so what is missing is kept for a while: {all}"
+    );
+    (Completeness::Filtered, Some(told.into_iter().chain([message]).collect::<Vec<_>>().join("; ")))
 }
 
 async fn judge_these(
@@ -217,4 +283,31 @@ pub(super) async fn may_read_all(client: &Client) -> Result<bool, RegistryError>
 /// What a token needs to follow a namespace, in Nomad's words.
 pub(super) fn right(namespace: &str) -> String {
     format!("namespace \"{namespace}\" {{ capabilities = [\"read-job\"] }}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_sense_in_the_list_costs_no_other_service_and_is_told() {
+        let listed = r#"[
+            {"Namespace": "default", "Services": [{"ServiceName": "web", "Tags": ["a"]}, {"ServiceName": 7}, [], {}]},
+            {"Namespace": 5, "Services": [{"ServiceName": "lost"}]}, null, "x", {"Namespace": "none", "Services": null},
+            {"Namespace": "odd", "Services": 3}, {"Namespace": "shop", "Services": [null, {"ServiceName": "cart"}]}
+        ]"#;
+        let (read, odd) = names(&serde_json::from_str(listed).unwrap());
+        let read: Vec<String> = read.iter().map(|name| format!("{}/{}", name.0, name.1)).collect();
+        assert_eq!(read, ["default/web", "shop/cart"]);
+        assert_eq!(odd.len(), 8, "{odd:?}");
+        assert!(odd[0].contains("\"default\"") && odd[0].contains("integer `7`"), "{odd:?}");
+        assert_eq!(doubted((Completeness::Full, None), &[]), (Completeness::Full, None));
+        let (completeness, told) = doubted((Completeness::Full, Some("first".into())), &odd);
+        let told = told.unwrap();
+        assert_eq!(completeness, Completeness::Filtered, "any of them may be a service that is missing");
+        assert!(
+            told.starts_with("first; ") && told.contains("integer `7`") && told.ends_with("and 3 more"),
+            "{told}"
+        );
+    }
 }

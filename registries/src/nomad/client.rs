@@ -15,7 +15,7 @@ use weft_core::registry::RegistryError;
 
 use super::{
     objects::{
-        Allocation, Check, NamespaceServices, Node, Policy, PolicyStub, TokenSelf, Variable, VariableStub,
+        Allocation, Check, Elements, Node, Policy, PolicyStub, TokenSelf, Variable, VariableStub,
         WholeAllocation,
     },
     settings::NomadSettings,
@@ -64,10 +64,7 @@ impl Client {
     }
 
     /// The services of a namespace, or of all of them (`*`), by name; 200 with nothing at all for who may read nothing.
-    pub(super) async fn services(
-        &self,
-        namespace: &str,
-    ) -> Result<Indexed<Vec<NamespaceServices>>, RegistryError> {
+    pub(super) async fn services(&self, namespace: &str) -> Result<Indexed<Elements>, RegistryError> {
         self.list("/v1/services", &[("namespace", namespace)]).await
     }
 
@@ -77,7 +74,7 @@ impl Client {
         namespace: &str,
         index: u64,
         wait_s: u64,
-    ) -> Result<Indexed<Vec<NamespaceServices>>, RegistryError> {
+    ) -> Result<Indexed<Elements>, RegistryError> {
         self.wait("/v1/services", &[("namespace", namespace)], index, wait_s).await
     }
 

@@ -10,9 +10,9 @@ use std::{
 use weft_core::{
     identity::TrustDomain,
     locality::Locality,
-    name::{HostName, InstanceName, OriginName, PortName, ServiceName},
+    name::{InstanceName, OriginName, PortName, ServiceName},
     registry::OriginFault,
-    resource::{AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
+    resource::{Address, AppProtocol, Endpoint, Health, Labels, Resource, Service, ServicePort},
 };
 
 use super::{
@@ -32,8 +32,10 @@ const MAX_LABELS: usize = 64;
 /// The longest key or value of a label, in bytes.
 const MAX_LABEL: usize = 256;
 /// What to do instead where the `address` of a service is a name.
-const NO_NAME: &str = ", and names are not looked up here: give the service an `address_mode`, or an `address` that is one, \
-                       or follow the name as a registry of kind = \"dns\"";
+const NO_NAME: &str = "give the service an `address_mode`, or an `address` that is one";
+/// Nomad's catalog means the address of Consul's agent by this, which knows none of these services.
+const NO_ADDRESS: &str = "it has no address: Nomad knows none of a service whose `port` is a number. Name a port of the group's \
+                          network there, or give the service an `address`";
 /// What says that an instance is a canary which was not promoted yet.
 const CANARY: &str = "canary";
 
@@ -108,7 +110,7 @@ pub(super) fn convert(namespace: &str, name: &str, instances: &Instances, joined
                 endpoints.push(endpoint);
                 faults.extend(recorded.faults.into_iter().chain(wrong).map(place));
             }
-            Err(message) => faults.push(place(message)),
+            Err(wrong) => faults.extend(wrong.into_iter().chain(recorded.faults).map(place)),
         }
     }
     let protocol = spoken.unwrap_or_else(|| joined.rules.protocol(&service));
@@ -151,20 +153,16 @@ fn record<'a>(instance: &'a Instance, joined: &Joined<'a>, key: &str) -> Option<
     })
 }
 
-/// An endpoint, with what is wrong with it short of being none; the error says why it is none. Its service is given as
-/// Nomad calls it and as the mesh does.
+/// An endpoint, with what is wrong with it short of being none; the error says why it is none, and what else is wrong. Its
+/// service is given as Nomad calls it and as the mesh does.
 fn endpoint(
     (name, service): (&str, &ServiceName),
     instance: &Instance,
     recorded: &Recorded,
     joined: &Joined<'_>,
-) -> Result<(Endpoint, Vec<String>), String> {
-    let port = u64::try_from(instance.port).unwrap_or_default();
-    let ip = address::read_ip(&instance.address).map_err(|error| match HostName::new(&instance.address) {
-        Ok(_) => format!("{error}{NO_NAME}"),
-        Err(_) => error,
-    })?;
-    let address = address::endpoint_address(ip, port, joined.rules.allow_loopback)?;
+) -> Result<(Endpoint, Vec<String>), Vec<String>> {
+    let found = address_of(instance, joined.rules);
+    let nowhere = Address::from(([0, 0, 0, 0], 0));
     let place = &instance.place;
     let known = joined.allocations.get(&place.allocation);
     let node = joined.nodes.get(&place.node);
@@ -180,7 +178,8 @@ fn endpoint(
         words.iter().filter_map(|(word, value)| Some((*word, (*value)?))).collect();
     let speaker = speaking::Instance {
         service,
-        address: &address,
+        // Of one that has none, what else is wrong is told all the same.
+        address: found.as_ref().unwrap_or(&nowhere),
         platform: None,
         record: &|key| record(instance, joined, key),
         unread: node.is_none().then_some("its node cannot be read"),
@@ -189,12 +188,20 @@ fn endpoint(
     };
     let speaks = joined.rules.speaks(speaker, joined.trust_domain);
     let mut faults = speaks.faults;
+    let named = found.and_then(|address| Ok((address, instance_name(&instance.id)?)));
+    let (address, name_of_it) = match named {
+        Ok(named) => named,
+        Err(why) => {
+            faults.insert(0, why);
+            return Err(faults);
+        }
+    };
     let canary = known.is_some_and(|known| known.allocation.deployment.is_some_and(|it| it.canary));
     let locality = recorded.locality.clone().map_or_else(|| locality(&place.datacenter, node, joined), Ok);
     let endpoint = Endpoint {
         service: service.clone(),
         port_name: port_name(AppProtocol::Http),
-        instance: instance_name(&instance.id)?,
+        instance: name_of_it,
         mesh_address: speaks.mesh_address,
         identity: speaks.identity,
         said_by: speaks.said_by,
@@ -214,6 +221,15 @@ fn endpoint(
         address,
     };
     Ok((endpoint, faults))
+}
+
+fn address_of(instance: &Instance, rules: &Rules) -> Result<Address, String> {
+    if instance.address.is_empty() {
+        return Err(NO_ADDRESS.into());
+    }
+    let ip = address::endpoint_ip(&instance.address, NO_NAME)?;
+    let port = u64::try_from(instance.port).unwrap_or_default();
+    address::endpoint_address(ip, port, rules.allow_loopback)
 }
 
 /// What is meant for the mesh, by a tag or by the meta of the node, and is not spelt as it is read.

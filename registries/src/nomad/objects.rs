@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+/// The elements of a list as they stand there: each is read alone, for one that is wrong says nothing of others.
+pub(crate) type Elements = Vec<Box<serde_json::value::RawValue>>;
+
 /// A namespace's services by name, of `/v1/services`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct NamespaceServices {
     /// The namespace.
     pub(crate) namespace: String,
-    /// Its services.
+    /// Its services, a [`ServiceStub`] each.
     #[serde(deserialize_with = "or_empty")]
-    pub(crate) services: Vec<ServiceStub>,
+    pub(crate) services: Elements,
 }
 
 /// A service's name; its tags come in no order, and are read elsewhere.

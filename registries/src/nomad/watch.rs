@@ -108,7 +108,7 @@ struct Follow {
     completeness: Completeness,
     /// Namespaces that are named and may not be read.
     denied: Vec<String>,
-    /// Namespaces that had services at the last look.
+    /// Namespaces that had services at the last look, or showed some since.
     seen: Seen,
     /// Where what checks said goes when the stream ends.
     verdicts: Arc<Mutex<Verdicts>>,
@@ -243,7 +243,8 @@ impl Follow {
         let names = access::list(&self.client, &self.settings.namespaces).await?;
         let renews = Instant::now() >= self.renew_at;
         let hides = self.completeness == Completeness::Filtered;
-        let has_moved = !self.seen.is(&names) || !names.denied.is_empty() || names.services.is_empty();
+        let lacks = !names.denied.is_empty() || !names.odd.is_empty() || names.services.is_empty();
+        let has_moved = !self.seen.is(&names) || lacks;
         let reopens = (renews || hides || has_moved) && self.judge(&names).await?;
         if renews {
             self.renew_at = Instant::now() + jittered(RENEW);
@@ -314,28 +315,6 @@ impl Follow {
             self.open_link();
         }
         Ok(reopens)
-    }
-
-    async fn ask_who_we_are(&mut self) -> Result<(), RegistryError> {
-        self.may_read_nodes = self.client.may_read_nodes().await?;
-        let lacking = "the token lacks node { policy = \"read\" }: mesh ports in the meta of nodes, and the names and \
-                       classes of nodes, are not known";
-        self.notice(Notice::Nodes, (!self.may_read_nodes).then(|| lacking.to_owned()));
-        let mut several = None;
-        self.region = match &self.settings.region {
-            Some(region) => region.clone(),
-            None => match &self.client.regions().await?[..] {
-                [only] => only.clone(),
-                _ => {
-                    let message =
-                        "the cluster has several regions: say which one is followed, region = \"…\"";
-                    several = Some(format!("{message}; the locality of endpoints lacks it"));
-                    String::new()
-                }
-            },
-        };
-        self.notice(Notice::Region, several);
-        Ok(())
     }
 
     fn notice(&mut self, notice: Notice, message: Option<String>) {

@@ -78,7 +78,7 @@ async fn hostile_records_leave_out_only_themselves() {
         "169.254.169.254",
         "127.0.0.1",
         "group",
-        "no IP address",
+        "no IP address, and names are not looked up here",
         "visible ASCII",
         "nobody who must answer",
         "64 labels",

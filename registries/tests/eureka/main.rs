@@ -10,11 +10,15 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use weft_core::{
     config::{SourceFile, read},
     merge::{Limits, Merge, Snapshot},
-    name::{RegistryName, ServiceKey},
+    name::{RegistryName, ServiceKey, ServiceName},
     registry::{Completeness, Event, Lease, LocalInstance, Registry, conformance::held},
     resource::{AppProtocol, Endpoint, Health, SaidBy, Sayer, ServicePort, TlsMode},
 };
-use weft_registries::{Environment, Plan, probe::probe};
+use weft_registries::{
+    Environment, Plan,
+    eureka::api::{Api, Leads, Listeners, Moment, Question, Source},
+    probe::probe,
+};
 use weft_testbed::{Eureka, EurekaClient, EurekaOptions, Gate, GateMode, Kind, installed, required};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -136,6 +140,69 @@ async fn real_clients_are_seen_as_they_are() {
     follower.until("one said goodbye", |seen| seen.endpoints("shop").is_empty()).await;
     payments.kill();
     follower.until("the other one's lease ran out", |seen| seen.endpoints("payments").is_empty()).await;
+}
+
+/// The ids of those that a list shows.
+fn listed(document: &Value) -> Vec<String> {
+    let applications = document["applications"]["application"].as_array().unwrap();
+    let instances = applications.iter().flat_map(|it| it["instance"].as_array().unwrap());
+    let mut ids: Vec<String> = instances.map(|it| it["instanceId"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+/// The same, of Weft's own API over what was seen.
+fn served(seen: &Seen, path: &str) -> Vec<String> {
+    let order = [RegistryName::new("eureka").unwrap()];
+    let source = Source {
+        snapshot: &seen.snapshot,
+        order: &order,
+        joins: &[],
+        leads: Leads(&|_| None),
+        eureka: &order.iter().cloned().collect(),
+        listeners: &Listeners::new(),
+        lacks: false,
+    };
+    let question = Question {
+        method: &http::Method::GET,
+        path: &format!("/eureka/{path}"),
+        query: "",
+        accept: Some("application/json"),
+        content_type: None,
+        body: b"",
+    };
+    let reply = Api::default().answer(question, Some(&source), Moment { wall: 1, steady: 1 });
+    listed(&serde_json::from_slice(&reply.body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_found_by_what_the_server_finds_it_by_and_called_by_what_all_have() {
+    let Some((_home, eureka)) = tokio::task::block_in_place(eureka) else { return };
+    for (number, vip) in [(1, "all.example,vip-a"), (2, "vip-b,all.example,localhost")] {
+        let mut one = instance("orders", number);
+        one["instance"]["vipAddress"] = vip.into();
+        eureka.register(&one).unwrap();
+    }
+    let mut follower = follow(registry(&format!("address = \"{}\"\n", eureka.url())));
+    let seen = follower.until("both", |seen| seen.healthy("orders") == 2).await;
+    for (path, found) in [
+        ("vips/all.example", 2),
+        ("vips/vip-a", 1),
+        ("vips/vip-b", 1),
+        ("svips/vip-a", 0),
+        ("vips/orders", 0),
+    ] {
+        let real = tokio::task::block_in_place(|| listed(&eureka.call("GET", path, "").unwrap().json()));
+        assert_eq!((served(&seen, path), real.len()), (real, found), "{path}");
+    }
+    let partition = &seen.snapshot.partitions[&RegistryName::new("eureka").unwrap()];
+    let service = partition.services[&"orders".parse::<ServiceName>().unwrap()].service.as_ref().unwrap();
+    assert_eq!(service.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(), ["all.example"]);
+    let origins = seen.snapshot.scopes.values().flat_map(|scope| scope.origins.values());
+    let faults: Vec<&str> = origins.flat_map(|origin| &origin.faults).map(|fault| &*fault.message).collect();
+    for told in ["\"vip-a\" is left out", "\"vip-b\" is left out", "\"localhost\" is left out"] {
+        assert!(faults.iter().any(|fault| fault.contains(told)), "{told}: {faults:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,6 +266,29 @@ async fn a_namespace_that_came_late_is_not_gone_when_a_rule_of_its_own_hides_it(
     follower.until("nothing is hidden", |view| view.completeness == Some(Completeness::Full)).await;
 }
 
+/// Its first service came by an event, and nobody looked at all names since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_came_by_an_event_is_not_gone_when_it_is_hidden_before_the_next_look() {
+    let Some(nomad) = start(NomadOptions { acl: true, ..NomadOptions::default() }) else { return };
+    nomad.nomad(&["namespace", "apply", "shop"], "").unwrap();
+    Job::default().run(&nomad);
+    let (_, secret) = token(&nomad, "weft", ALL);
+    let mut follower = Follower::of(registry(&nomad.url(), &with_token(&nomad, &secret, "").0));
+    follower.until("web is seen alone", |view| seen(view) == ["web.default"]).await;
+    Job { name: "cart", namespace: "shop", ..Job::default() }.run(&nomad);
+    let both = ["cart.shop", "web.default"];
+    follower.until("an event tells of cart", |view| seen(view) == both).await;
+    token(
+        &nomad,
+        "weft",
+        "namespace \"default\" { capabilities = [\"read-job\"] }\nnode { policy = \"read\" }\n",
+    );
+    let hidden = |view: &View| view.completeness == Some(Completeness::Filtered);
+    let view = follower.until("cart is hidden, or gone", |view| hidden(view) || seen(view) != both).await;
+    assert_eq!(seen(&view), both);
+    assert!(view.faults().join("\n").contains("namespace \"*\""), "{:?}", view.faults());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_there_is_none_of_is_told_until_there_is() {
     let Some(nomad) = start(NomadOptions { acl: true, ..NomadOptions::default() }) else { return };

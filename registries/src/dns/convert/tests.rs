@@ -100,6 +100,20 @@ fn services_have_the_hosts_of_the_best_priority_first() {
 }
 
 #[test]
+fn a_host_that_is_gone_is_told_once_however_many_ports_it_offers() {
+    let offer = |port| Offer { priority: 1, weight: 1, port, target: "short.example".into() };
+    let offers = (1..=6).map(offer).collect();
+    let known = answers(&[
+        ("_pg._tcp", Kind::Srv, Said::Answer(Answer::Offers(offers))),
+        ("short.example", Kind::A, Said::Answer(Answer::NoName)),
+        ("short.example", Kind::Aaaa, Said::Answer(Answer::NoName)),
+    ]);
+    let words = says(&followed(Source::Service("_pg._tcp".into()), Mode::Strict), &known, &[]);
+    let told: Vec<&str> = words.faults.iter().map(|fault| &*fault.message).collect();
+    assert_eq!(told, ["there is no such name"]);
+}
+
+#[test]
 fn what_was_never_answered_keeps_what_an_earlier_process_knew() {
     let host = followed(Source::Host("db.example".into(), 5432), Mode::Strict);
     let srv = followed(Source::Service("_pg._tcp".into()), Mode::Strict);

@@ -192,6 +192,10 @@ impl Registrations {
             return Err(Refusal::Full);
         }
         let before = old.map_or(0, Instance::weight);
+        if instance.dirty == 0 {
+            // As Eureka takes it: what is shown of it here is what heartbeats are compared with.
+            instance.dirty = now.wall.max(old.map_or(0, |old| old.dirty));
+        }
         // An operator's override outlives what the instance says of itself.
         if let Some(old) = old.filter(|old| old.overridden != "UNKNOWN") {
             instance.overridden.clone_from(&old.overridden);

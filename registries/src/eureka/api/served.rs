@@ -16,7 +16,7 @@ use weft_core::{
 
 use super::registrations::Key;
 use crate::eureka::{
-    convert::HOST_NAME,
+    convert::{HOST_NAME, SECURE_VIP, VIP},
     objects::{Instance, Lease, Port},
 };
 
@@ -114,20 +114,21 @@ pub(super) fn served(source: &Source<'_>, left: &Left<'_>) -> Served {
         for (_, departed) in keeping().filter(|_| !source.eureka.contains(registry)) {
             let entry = ServiceEntry { service: Some(departed.service.clone()), ..ServiceEntry::default() };
             let all = Speaking { registry, entry: &entry, endpoints: Vec::new() };
-            served.taken.extend(names(&blank(source, &departed.service.name, &all)));
+            served.taken.extend(names(&Naming::new(source, &departed.service.name, &all).blank()));
         }
         for (name, entry) in partition.services.iter().filter(|(_, entry)| entry.service.is_some()) {
             let members = members(source, registry, name, entry);
             if members.iter().any(|(registry, _)| !source.eureka.contains(*registry)) {
                 let all = Speaking { registry, entry, endpoints: Vec::new() };
-                served.taken.extend(names(&blank(source, name, &all)));
+                served.taken.extend(names(&Naming::new(source, name, &all).blank()));
             }
             let speaking = speaking(source, name, &members);
             let Some(first) = speaking.first().filter(|_| !named.contains(name)) else { continue };
             named.insert(name);
+            let naming = Naming::new(source, name, first);
             let instances = match source.listeners.get(name) {
-                Some(listener) => vec![through(name, blank(source, name, first), &speaking, *listener)],
-                None => instances(source, &blank(source, name, first), &speaking, left, &mut served.left),
+                Some(listener) => vec![through(name, naming.blank(), &speaking, *listener)],
+                None => instances(source, &naming, &speaking, left, &mut served.left),
             };
             for instance in instances {
                 served.instances.entry((instance.app.clone(), instance.id.clone())).or_insert(instance);
@@ -212,6 +213,7 @@ fn through(
     instance.id = format!("weft:{}:{}", name, listener.port());
     instance.status = if up { "UP" } else { "DOWN" }.into();
     instance.port = Port { number: listener.port().into(), enabled: true };
+    instance.secure_vip.clear();
     at(&mut instance, listener);
     instance
 }
@@ -219,11 +221,12 @@ fn through(
 /// Of all that speak, without those that left, which are noted in `gone`. An address that several tell of is one instance.
 fn instances(
     source: &Source<'_>,
-    blank: &Instance,
+    naming: &Naming<'_>,
     speaking: &[Speaking<'_>],
     left: &Left<'_>,
     gone: &mut BTreeSet<Key>,
 ) -> Vec<Instance> {
+    let blank = naming.blank();
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for Speaking { registry, entry, endpoints } in speaking {
@@ -238,8 +241,8 @@ fn instances(
                 gone.insert(key);
                 continue;
             }
-            let says_host = source.eureka.contains(*registry);
-            let found = instance(blank.clone(), entry, id, &endpoints, says_host);
+            let of_eureka = source.eureka.contains(*registry).then_some(naming);
+            let found = instance(blank.clone(), entry, id, &endpoints, of_eureka);
             let place = |it: &Instance| {
                 (it.ip.clone(), if it.port.enabled { it.port } else { it.secure_port }.number)
             };
@@ -251,13 +254,13 @@ fn instances(
     all
 }
 
-/// `says_host`: whether the label with the host name is an instance's of Eureka, and not what anybody called a label elsewhere.
+/// `of_eureka`: how an instance of Eureka is named. Elsewhere the labels that keep that are what anybody may call a label.
 fn instance(
     mut instance: Instance,
     entry: &ServiceEntry,
     id: &str,
     endpoints: &[&Endpoint],
-    says_host: bool,
+    of_eureka: Option<&Naming<'_>>,
 ) -> Option<Instance> {
     let secure = endpoints.iter().find(|endpoint| endpoint.port_name.as_str() == SECURE);
     let plain = plain_port(entry, endpoints);
@@ -273,9 +276,14 @@ fn instance(
     at(&mut instance, first.address.socket());
     let labels = first.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     instance.metadata = labels.collect();
-    let host = instance.metadata.remove(HOST_NAME).filter(|_| says_host && secure.is_some());
-    if let Some(host) = host {
-        instance.host = host;
+    let [host, vip, secure_vip] = [HOST_NAME, VIP, SECURE_VIP].map(|key| instance.metadata.remove(key));
+    if secure.is_none() {
+        instance.secure_vip.clear();
+    }
+    if let Some(naming) = of_eureka {
+        instance.host = host.filter(|_| secure.is_some()).unwrap_or(instance.host);
+        instance.vip = naming.addresses(instance.vip, vip.as_deref());
+        instance.secure_vip = naming.addresses(instance.secure_vip, secure_vip.as_deref());
     }
     let zone = first.locality.zone();
     if !zone.is_empty() {
@@ -305,28 +313,74 @@ fn status(health: Health) -> &'static str {
     }
 }
 
-/// An instance of nothing but its names.
-fn blank(source: &Source<'_>, name: &ServiceName, named: &Speaking<'_>) -> Instance {
-    let short = match name.namespace() {
-        DEFAULT_NAMESPACE => name.label(),
-        _ => name.as_str(),
-    };
-    let first = join(source, named.registry, name).and_then(|join| join.registries.first());
-    let key = ServiceKey { registry: first.unwrap_or(named.registry).clone(), service: name.clone() };
-    let is_own = |host: &&HostName| source.leads.0(host.as_str()).is_none_or(|leads| leads == key);
-    let hosts = named.entry.service.iter().flat_map(|service| &service.hosts).filter(is_own);
-    let hosts = hosts.map(|host| host.as_str());
-    let mut names: Vec<&str> = vec![short];
-    names.extend(hosts.filter(|host| *host != short).take(15));
-    let vip = names.join(",");
-    Instance {
-        app: short.to_uppercase(),
-        overridden: "UNKNOWN".into(),
-        secure_port: Port { number: 443, enabled: false },
-        secure_vip: vip.clone(),
-        vip,
-        lease: Lease::default(),
-        ..Instance::default()
+/// By which names the instances of a service are found.
+struct Naming<'a> {
+    leads: Leads<'a>,
+    /// Who the service is.
+    key: ServiceKey,
+    is_joined: bool,
+    app: String,
+    /// The service's own, which all its instances have.
+    names: String,
+}
+
+impl<'a> Naming<'a> {
+    fn new(source: &Source<'a>, name: &ServiceName, named: &Speaking<'_>) -> Self {
+        let short = match name.namespace() {
+            DEFAULT_NAMESPACE => name.label(),
+            _ => name.as_str(),
+        };
+        let join = join(source, named.registry, name);
+        let first = join.and_then(|join| join.registries.first());
+        let key = ServiceKey { registry: first.unwrap_or(named.registry).clone(), service: name.clone() };
+        let mut naming = Self {
+            leads: source.leads,
+            key,
+            is_joined: join.is_some(),
+            app: short.to_uppercase(),
+            names: String::new(),
+        };
+        let hosts = named.entry.service.iter().flat_map(|service| &service.hosts).map(HostName::as_str);
+        let mut names: Vec<&str> = vec![short];
+        names.extend(hosts.filter(|host| *host != short && naming.is_own(host)).take(15));
+        naming.names = names.join(",");
+        naming
+    }
+
+    /// Whether a host name leads to no other service.
+    fn is_own(&self, host: &str) -> bool {
+        self.leads.0(host).is_none_or(|leads| leads == self.key)
+    }
+
+    /// An instance of nothing but its names.
+    fn blank(&self) -> Instance {
+        Instance {
+            app: self.app.clone(),
+            overridden: "UNKNOWN".into(),
+            secure_port: Port { number: 443, enabled: false },
+            vip: self.names.clone(),
+            secure_vip: self.names.clone(),
+            lease: Lease::default(),
+            ..Instance::default()
+        }
+    }
+
+    /// The virtual addresses of an instance of Eureka: `own`, which it has there, and those of its `service` where that is
+    /// more than Eureka's application.
+    fn addresses(&self, service: String, own: Option<&str>) -> String {
+        let is_own = |name: &&str| {
+            let host = name.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            self.is_own(&host)
+        };
+        let own = own.unwrap_or_default().split(',').filter(|name| !name.is_empty()).filter(is_own);
+        let mut names: Vec<&str> = Vec::new();
+        let joined = if self.is_joined { service.split(',') } else { "".split(',') };
+        for name in joined.filter(|name| !name.is_empty()).chain(own) {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                names.push(name);
+            }
+        }
+        names.join(",")
     }
 }
 

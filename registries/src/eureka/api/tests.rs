@@ -18,7 +18,7 @@ use super::*;
 use crate::eureka::{
     self,
     catalog::Changes,
-    convert::{Context, HOST_NAME},
+    convert::{Context, HOST_NAME, SECURE_VIP, VIP},
     list,
     tests::Applications,
 };
@@ -36,6 +36,7 @@ fn service(name: &str, hosts: &[&str]) -> Resource {
 }
 
 fn endpoint(service: &str, instance: &str, health: Health) -> Resource {
+    let vip = format!("{service},{service}.example");
     let endpoint = Endpoint {
         service: service.parse().unwrap(),
         port_name: "http".parse().unwrap(),
@@ -45,11 +46,19 @@ fn endpoint(service: &str, instance: &str, health: Health) -> Resource {
         identity: None,
         said_by: Default::default(),
         tls: Default::default(),
-        labels: [("version", "v1"), ("not a name <", "&")].into_iter().collect(),
+        labels: [("version", "v1"), ("not a name <", "&"), (VIP, &vip)].into_iter().collect(),
         weight: 1,
         locality: weft_core::locality::Locality::new("eu/eu-1").unwrap(),
         health,
     };
+    Resource::Endpoint(endpoint.into())
+}
+
+/// With the virtual addresses that an instance of Eureka has, of its port and of its secure one.
+fn found_by(resource: &Resource, vip: &str, secure_vip: &str) -> Resource {
+    let Resource::Endpoint(endpoint) = resource else { panic!("no endpoint") };
+    let labels = [(VIP, vip), (SECURE_VIP, secure_vip)].into_iter().filter(|(_, names)| !names.is_empty());
+    let endpoint = Endpoint { labels: labels.collect(), ..Endpoint::clone(endpoint) };
     Resource::Endpoint(endpoint.into())
 }
 
@@ -187,7 +196,7 @@ fn the_mesh_is_listed_as_applications() {
     assert_eq!(one["vipAddress"], "orders,orders.example");
     assert_eq!(one["metadata"]["zone"], "eu-1");
     assert_eq!(&bench.get("/eureka/v2/instances/orders-1", NOW)["instance"], one);
-    for (path, found) in [("vips/orders.example", 2), ("vips/nothing", 0), ("svips/orders", 2)] {
+    for (path, found) in [("vips/orders.example", 2), ("vips/nothing", 0), ("svips/orders", 0)] {
         let list = bench.get(&format!("/eureka/{path}"), NOW);
         let list: Applications = serde_json::from_value(list).unwrap();
         assert_eq!(list.instances.len(), found, "{path}");
@@ -220,6 +229,50 @@ fn clients_find_an_instance_by_the_name_that_its_certificate_is_for() {
         assert_eq!((&one["hostName"], &one["ipAddr"]), (&json!(host), &json!("10.0.0.1")), "{registry}");
         assert_eq!(one["metadata"].get(HOST_NAME), None, "{one}");
     }
+}
+
+#[test]
+fn an_instance_is_found_by_its_own_virtual_addresses_and_by_no_others() {
+    let mut bench = bench();
+    let one = |instance: &str, vip, secure_vip| {
+        found_by(&endpoint("pay", instance, Health::Healthy), vip, secure_vip)
+    };
+    let resources = vec![
+        service("pay", &["pay"]),
+        one("a", "pay,vip-a", "pay-secure"),
+        one("b", "Vip-B:7001,pay", ""),
+        one("c", "", ""),
+    ];
+    let ids = |bench: &Bench, path: &str| -> Vec<String> {
+        let list: Applications = serde_json::from_value(bench.get(path, NOW)).unwrap();
+        list.instances.into_iter().map(|it| it.id).collect()
+    };
+    bench.snapshot = mesh(&mut bench.merge, "eureka", resources.clone());
+    for (path, expected) in [
+        ("vips/pay", &["a", "b"][..]),
+        ("vips/vip-a", &["a"]),
+        ("vips/VIP-B:7001", &["b"]),
+        ("svips/pay-secure", &["a"]),
+        ("svips/pay", &[]),
+        ("apps/PAY", &["a", "b", "c"]),
+    ] {
+        if path.starts_with("apps/") {
+            let listed = bench.get(&format!("/eureka/{path}"), NOW);
+            assert_eq!(listed["application"]["instance"].as_array().unwrap().len(), expected.len());
+            continue;
+        }
+        assert_eq!(ids(&bench, &format!("/eureka/{path}")), expected, "{path}");
+    }
+    // Elsewhere such a label is what anybody may write, and no address of anything.
+    bench.snapshot = mesh(&mut bench.merge, "eureka", Vec::new());
+    bench.order.insert(0, "consul".parse().unwrap());
+    bench.snapshot = mesh(&mut bench.merge, "consul", resources);
+    for (path, expected) in [("vips/pay", &["a", "b", "c"][..]), ("vips/vip-a", &[]), ("svips/pay", &[])] {
+        let path = format!("/eureka/{path}");
+        assert_eq!(ids(&bench, &path), expected, "{path}");
+    }
+    let metadata = bench.get("/eureka/instances/a", NOW)["instance"]["metadata"].clone();
+    assert_eq!(metadata, json!({ "zone": "eu-1" }));
 }
 
 #[test]
@@ -344,10 +397,13 @@ fn no_instance_is_listed_under_the_names_of_another_registrys_service() {
     let web = vec![service("web", &["web.service.consul"]), endpoint("web", "web-1", Health::Healthy)];
     bench.snapshot = mesh(&mut bench.merge, "consul", web.clone());
     let thief = service("thief", &["web", "web.service.consul", "web.default", "thief.example"]);
-    let thief = vec![thief, endpoint("thief", "thief-1", Health::Healthy)];
+    let instance = endpoint("thief", "thief-1", Health::Healthy);
+    let stolen = "thief,web,web.service.consul,WEB:80,web.default,thief.example";
+    let thief = vec![thief, found_by(&instance, stolen, "web")];
     bench.snapshot = mesh(&mut bench.merge, "eureka", thief);
     let of = |bench: &Bench, id: &str| bench.get(&format!("/eureka/instances/{id}"), NOW)["instance"].clone();
     assert_eq!(of(&bench, "thief-1")["vipAddress"], "thief,thief.example");
+    assert_eq!(of(&bench, "thief-1")["secureVipAddress"], "");
     assert_eq!(of(&bench, "web-1")["vipAddress"], "web,web.service.consul");
     // Nor while the other's last instance is gone.
     let [Resource::Service(declared), instance] = &web[..] else { panic!("no service") };

@@ -116,7 +116,9 @@ fn one_that_is_wrong_is_left_out_and_told() {
         (json!({ "Port": 70_000 }), "port"),
         (json!({ "Port": -1 }), "port"),
         (json!({ "Port": "x" }), "invalid type"),
-        (json!({ "Address": "" }), "no IP address"),
+        (json!({ "Address": "" }), "whose `port` is a number"),
+        (json!({ "Address": "web.example" }), "a registry of kind = \"dns\""),
+        (json!({ "Address": "10.0.0.1/8" }), "no IP address"),
         (json!({ "Address": "fe80::1" }), "of the link"),
         (json!({ "Address": "127.0.0.1" }), "allow_loopback"),
         (json!({ "ID": "" }), "no ID"),
@@ -128,6 +130,14 @@ fn one_that_is_wrong_is_left_out_and_told() {
         assert_eq!(good.instance.as_str(), "good");
         let [fault] = &words.faults[..] else { panic!("{wrong}: {words:?}") };
         assert!(fault.message.contains(told), "{wrong}: {fault:?}");
+    }
+    let several =
+        json!({ "Address": "", "Tags": ["weft-mesh-port=70000", "weft-weight=x", "weft-mesh-prot=1"] });
+    let told = words(vec![instance(&several)], &Rules::default(), None).faults;
+    let told: Vec<&str> = told.iter().map(|fault| &*fault.message).collect();
+    for part in ["no address", "\"70000\", which is no port", "weft-weight is", "weft-mesh-port may be meant"]
+    {
+        assert!(told.iter().any(|it| it.contains(part)), "all at once, {part} too: {told:?}");
     }
     let garbled = Instances::garbled("web", "nonsense");
     let joined = Joined {

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     super::{access, health::Known, objects::Allocation},
-    Follow, Instant, Name, Namespaces, RegistryError, StreamEvent, Text,
+    Follow, Instant, Name, Namespaces, Notice, RegistryError, StreamEvent, Text,
 };
 
 /// How many questions are asked at once: a client address has a hundred connections, for all that run there.
@@ -15,6 +15,25 @@ const AT_ONCE: usize = 8;
 const MANY: usize = 32;
 
 impl Follow {
+    /// Reads which region this is, and whether nodes may be read.
+    pub(super) async fn ask_who_we_are(&mut self) -> Result<(), RegistryError> {
+        self.may_read_nodes = self.client.may_read_nodes().await?;
+        let lacking = "the token lacks node { policy = \"read\" }: mesh ports in the meta of nodes, and the names and \
+                       classes of nodes, are not known";
+        self.notice(Notice::Nodes, (!self.may_read_nodes).then(|| lacking.to_owned()));
+        let mut unknown = None;
+        self.region = match &self.settings.region {
+            Some(region) => region.clone(),
+            None => {
+                let regions = self.client.regions().await?;
+                unknown = unknown_region(regions.len());
+                regions.into_iter().next().filter(|_| unknown.is_none()).unwrap_or_default()
+            }
+        };
+        self.notice(Notice::Region, unknown);
+        Ok(())
+    }
+
     /// Reads every service.
     pub(super) async fn read_all(&mut self, names: &access::Names) -> Result<(), RegistryError> {
         self.read_services(names.services.iter().cloned().collect()).await?;
@@ -104,7 +123,13 @@ impl Follow {
         let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(answer) => self.catalog.read_service(&name, answer),
+                Ok(answer) => {
+                    if !answer.is_empty() {
+                        // By an event it comes before any list has it.
+                        self.seen.add(&name.0);
+                    }
+                    self.catalog.read_service(&name, answer);
+                }
                 // One answer that makes no sense is nothing to stop for.
                 Err(RegistryError::Malformed(why)) => self.catalog.garble_service(&name, &why),
                 Err(error) => return Err(error),
@@ -239,5 +264,30 @@ impl Follow {
             self.catalog.set_node(&id, found);
         }
         Ok(())
+    }
+}
+
+/// Why the region is not known that a server of so many regions is in.
+fn unknown_region(regions: usize) -> Option<String> {
+    let why = match regions {
+        1 => return None,
+        0 => "the server names no region, not even its own",
+        _ => "the cluster has several regions",
+    };
+    let advice = "say which one is followed, region = \"…\"; the locality of endpoints lacks it";
+    Some(format!("{why}: {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_known_where_there_is_one() {
+        assert_eq!(unknown_region(1), None);
+        for (regions, why) in [(0, "names no region"), (2, "has several regions")] {
+            let told = unknown_region(regions).unwrap();
+            assert!(told.contains(why) && told.contains("region = "), "{told}");
+        }
     }
 }

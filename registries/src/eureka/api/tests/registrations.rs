@@ -40,6 +40,22 @@ fn who_registers_is_listed_while_it_renews() {
 }
 
 #[test]
+fn who_does_not_say_when_it_changed_has_changed_when_it_registered() {
+    let bench = bench();
+    let path = "/eureka/apps/LEGACY/legacy%3A1";
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", &registration(0), NOW), 204);
+    assert_eq!(bench.get(path, NOW)["instance"]["lastDirtyTimestamp"], NOW.to_string());
+    for (dirty, expected) in [(1, 200), (NOW, 200), (NOW + 1, 404)] {
+        let heartbeat = format!("{path}?lastDirtyTimestamp={dirty}");
+        assert_eq!(bench.status(&Method::PUT, &heartbeat, b"", NOW + 1_000), expected, "{dirty}");
+    }
+    // Once more, by a clock that was set back.
+    let elsewhere = String::from_utf8(registration(0)).unwrap().replace("10.9.9.9", "10.9.9.8");
+    assert_eq!(bench.status(&Method::POST, "/eureka/apps/legacy", elsewhere.as_bytes(), NOW - 5), 204);
+    assert_eq!(bench.get(path, NOW)["instance"]["ipAddr"], "10.9.9.8", "the later word stands");
+}
+
+#[test]
 fn xml_registers_too_and_what_is_wrong_is_refused() {
     let bench = bench();
     let recorded = include_bytes!("../../../../fuzz/corpus/eureka/apps-ORDERS-orders-1.xml");
