@@ -19,11 +19,13 @@ use foldhash::fast::RandomState;
 const SHARDS: usize = 256;
 
 type Shard<K, V> = HashMap<K, V, RandomState>;
+/// A shard; none as long as there is nothing in it.
+type Slot<K, V> = Option<Arc<Shard<K, V>>>;
 
 /// A persistent hash map: a copy that differs in one entry shares nearly all the rest.
 pub struct SharedMap<K, V> {
     /// None as long as there is nothing in it.
-    shards: Option<Arc<[Option<Arc<Shard<K, V>>>]>>,
+    shards: Option<Arc<[Slot<K, V>]>>,
     len: usize,
 }
 

@@ -196,7 +196,8 @@ async fn an_instance_is_found_by_what_the_server_finds_it_by_and_called_by_what_
         assert_eq!((served(&seen, path), real.len()), (real, found), "{path}");
     }
     let partition = &seen.snapshot.partitions[&RegistryName::new("eureka").unwrap()];
-    let service = partition.services[&"orders".parse::<ServiceName>().unwrap()].service.as_ref().unwrap();
+    let entry = partition.services.get(&"orders".parse::<ServiceName>().unwrap()).unwrap();
+    let service = entry.service.as_ref().unwrap();
     assert_eq!(service.hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>(), ["all.example"]);
     let origins = seen.snapshot.scopes.values().flat_map(|scope| scope.origins.values());
     let faults: Vec<&str> = origins.flat_map(|origin| &origin.faults).map(|fault| &*fault.message).collect();
