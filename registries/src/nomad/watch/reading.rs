@@ -124,8 +124,9 @@ impl Follow {
         while let Some((name, answer)) = answers.next().await {
             match answer {
                 Ok(answer) => {
-                    if !answer.is_empty() {
-                        // By an event it comes before any list has it.
+                    // By an event it comes before any list has it. Of those that are named each answers for itself, and
+                    // one that is new is to be judged.
+                    if !answer.is_empty() && matches!(self.settings.namespaces, Namespaces::All) {
                         self.seen.add(&name.0);
                     }
                     self.catalog.read_service(&name, answer);
