@@ -360,16 +360,33 @@ async fn an_empty_folder_says_nothing_of_what_was_known_and_an_emptied_one_does(
 }
 
 #[tokio::test]
-async fn mesh_addresses_of_this_host_only_are_told() {
+async fn addresses_that_lead_every_host_elsewhere_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = "[[service.endpoint]]\naddress = \"127.0.0.1:1\"\nmesh = \"127.0.0.1:2\"\nidentity = \"spiffe://d/ns/a/sa/b\"\n";
-    put(folder.path(), "a.toml", &format!("{}{endpoint}", service("a")));
+    let in_mesh = |mesh: &str| {
+        let identity = "spiffe://d/ns/a/sa/b";
+        format!("address = \"{mesh}:1\"\nmesh = \"{mesh}:2\"\nidentity = \"{identity}\"\n")
+    };
+    let plain = |address: &str| format!("address = \"{address}:1\"\ntls = \"off\"\n");
+    for (name, endpoint) in [
+        ("a", in_mesh("127.0.0.1")),
+        ("b", plain("127.0.0.1")),
+        ("group", in_mesh("224.0.0.1")),
+        ("link", plain("169.254.169.254")),
+        ("link6", in_mesh("[fe80::1]")),
+        ("none", plain("0.0.0.0")),
+    ] {
+        let text = format!("{}[[service.endpoint]]\n{endpoint}", service(name));
+        put(folder.path(), &format!("{name}.toml"), &text);
+    }
     for (allow_loopback, faults) in [(false, 1), (true, 0)] {
         let poll = Duration::from_secs(3600);
         let settings = StaticSettings { path: folder.path().to_owned(), poll, allow_loopback };
         let registry = StaticRegistry::new(name(), settings);
         let mut events = watch(&registry);
         let (words, _) = until_commit(&mut events).await;
-        assert_eq!((words[0].resources.len(), words[0].faults.len()), (2, faults));
+        let told: Vec<_> = words.iter().map(|it| (it.resources.len(), it.faults.len())).collect();
+        assert_eq!(told, [(2, faults), (2, faults), (1, 1), (1, 1), (1, 1), (1, 1)]);
+        let link = &words[3].faults[0].message;
+        assert!(link.contains("169.254.169.254 is an address of the link"), "{link}");
     }
 }

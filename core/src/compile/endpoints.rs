@@ -183,7 +183,7 @@ fn refused_join(
     let by = match group.departed(first) {
         None => format!("the endpoints of {first} prove {known}"),
         Some(_) => format!(
-            "the last ones of {first}, which are gone, proved {known} (`weft registry forget {first}` drops that)"
+            "the last ones of {first}, which cannot be called now, proved {known} (`weft registry forget {first}` drops that)"
         ),
     };
     let message = format!(

@@ -13,8 +13,7 @@ use crate::{
 };
 
 /// The fault of an endpoint of which its registry says that it is called in plaintext, where that was not so before.
-pub const STAYS_IN_TLS: &str =
-    "TLS was required here before and stays so: a lost tag is no leave for plaintext";
+pub const STAYS_IN_TLS: &str = "TLS was required here before and stays so: a lost tag is no leave for plaintext, `weft registry allow-plaintext` is";
 
 /// Services whose port was once seen to require TLS on every endpoint.
 pub type RequiredTls = OrdSet<(ServiceKey, PortName)>;

@@ -6,16 +6,17 @@ use std::{
 };
 
 use weft_core::{
-    config::{Fault, Located},
+    config::{Fault, Located, Severity},
     name::OriginName,
     registry::{Completeness, Event, OriginFault, Scope, Version},
-    resource::{Resource, ResourceKey},
+    resource::{Resource, ResourceKey, TlsMode},
 };
 
 use super::{
     conflict::conflicts,
     folder::{File, Listing},
 };
+use crate::address::endpoint_address;
 
 /// The state of one watch.
 pub(super) struct Told {
@@ -115,20 +116,35 @@ impl Told {
         };
         let left_out: BTreeSet<&ResourceKey> = conflicts.iter().map(|(key, _)| key).collect();
         let kept = mesh.resources.iter().filter(|located| !left_out.contains(&located.value.key()));
-        let resources = kept.clone().map(|located| located.value.clone()).collect();
-        let loopback = kept.filter_map(|located| self.loopback(located));
         let faults = file.outcome.faults.iter().chain(conflicts.iter().map(|(_, fault)| fault)).cloned();
-        (resources, faults.chain(loopback).map(|fault| origin_fault(&fault, false)).collect())
+        let (mut resources, mut faults) = (Vec::new(), faults.collect::<Vec<_>>());
+        for located in kept {
+            let fault = self.misled(located);
+            if fault.as_ref().is_none_or(|fault| fault.severity != Severity::Error) {
+                resources.push(located.value.clone());
+            }
+            faults.extend(fault);
+        }
+        (resources, faults.iter().map(|fault| origin_fault(fault, false)).collect())
     }
 
-    /// A loopback mesh address leads every host to itself; it is right only where all is on one host.
-    fn loopback(&self, located: &Located<Resource>) -> Option<Fault> {
+    /// What is wrong with where callers of an endpoint are led. A loopback address leads every host to itself; it is right
+    /// only where all is on one host. What means something else on every host is right nowhere.
+    fn misled(&self, located: &Located<Resource>) -> Option<Fault> {
         let Resource::Endpoint(endpoint) = &located.value else { return None };
-        let address = endpoint.mesh_address.as_ref()?.socket();
-        if !address.ip().is_loopback() || self.allow_loopback {
+        let (what, address) = match (&endpoint.mesh_address, endpoint.tls) {
+            (Some(address), _) => ("mesh address", address.socket()),
+            (None, TlsMode::Off) => ("address", endpoint.address.socket()),
+            (None, TlsMode::Required) => return None,
+        };
+        if let Err(reason) = endpoint_address(address.ip(), address.port().into(), true) {
+            let message = format!("the {what} {address} cannot be called: {reason}");
+            return Some(Fault::error(located.place.clone(), message));
+        }
+        if !address.ip().to_canonical().is_loopback() || self.allow_loopback {
             return None;
         }
-        let message = format!("the mesh address {address} leads every other host to itself");
+        let message = format!("the {what} {address} leads every other host to itself");
         let fault = Fault::warning(located.place.clone(), message);
         Some(fault.help("where all is on one host, say `allow_loopback = true` in `[[registry]]`"))
     }

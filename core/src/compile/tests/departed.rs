@@ -92,7 +92,9 @@ fn a_declared_service_keeps_its_measure_while_it_has_no_endpoints() {
     for none in [vec![declared("web")], vec![declared("web"), unready], vec![declared("web")]] {
         let table = world.say(&scope("kubernetes"), "web", none);
         assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
-        assert!(world.diagnosed("the last ones of kubernetes, which are gone, proved spiffe://demo.mesh/"));
+        assert!(world.diagnosed(
+            "the last ones of kubernetes, which cannot be called now, proved spiffe://demo.mesh/"
+        ));
         assert!(!world.merge.free_names(START + KEPT), "it is declared, however long that lasts");
     }
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0)]));
