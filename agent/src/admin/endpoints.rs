@@ -65,7 +65,9 @@ pub fn endpoints(told: Told<'_>, clock: u64, now: SystemTime) -> Vec<view::Endpo
         for (name, entry) in services {
             let key = ServiceKey { registry: registry.clone(), service: name.clone() };
             let age_s = age_s(&key, entry, &confirmed, now);
-            let unconfirmed_s = unconfirmed_s(told.snapshot, &key, entry, now);
+            let unconfirmed = told.snapshot.unconfirmed_since(registry, entry);
+            let unconfirmed_s =
+                unconfirmed.map(|since| now.duration_since(since).unwrap_or_default().as_secs());
             let staying = staying_in_tls(told.snapshot, &key, entry);
             for endpoint in &entry.endpoints {
                 let upstream = used.get(&(registry, name.as_str(), &endpoint.port_name, &endpoint.instance));
@@ -176,20 +178,6 @@ fn age_s(key: &ServiceKey, entry: &ServiceEntry, confirmed: &Confirmed, now: Sys
     let scopes = scopes.map(|origin| Scope { registry: key.registry.clone(), part: origin.part.clone() });
     let oldest = scopes.filter_map(|scope| confirmed.get(&scope)).min()?;
     Some(now.duration_since(*oldest).unwrap_or_default().as_secs())
-}
-
-/// For how long at least what is said of a service's endpoints that are missing from later lists has not been confirmed.
-fn unconfirmed_s(
-    snapshot: &Snapshot,
-    key: &ServiceKey,
-    entry: &ServiceEntry,
-    now: SystemTime,
-) -> Option<u64> {
-    let since = entry.origins.iter().filter_map(|origin| {
-        let scope = Scope { registry: key.registry.clone(), part: origin.part.clone() };
-        snapshot.scopes.get(&scope)?.origins.get(&origin.name)?.unconfirmed_since
-    });
-    Some(now.duration_since(since.min()?).unwrap_or_default().as_secs())
 }
 
 fn row(

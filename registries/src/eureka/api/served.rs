@@ -84,9 +84,9 @@ pub(super) struct Left<'a> {
 
 impl Left<'_> {
     /// Whether an instance left since its registry was heard, or is not confirmed by it any more.
-    fn has(&self, registry: &RegistryName, key: &Key, endpoints: &[&Endpoint]) -> bool {
+    fn has(&self, registry: &RegistryName, key: &Key, is_confirmed: bool) -> bool {
         let Some((until, heard)) = self.until.get(key).zip(self.heard.get(registry)) else { return false };
-        heard <= until || endpoints.iter().all(|endpoint| endpoint.health == Health::Unconfirmed)
+        heard <= until || !is_confirmed
     }
 }
 
@@ -235,9 +235,11 @@ fn instances(
             by_id.entry(endpoint.instance.as_str()).or_default().push(endpoint);
         }
         let known: BTreeSet<(String, u64)> = seen.clone();
+        let is_missing = source.snapshot.unconfirmed_since(registry, entry).is_some();
         for (id, endpoints) in by_id {
             let key = (blank.app.clone(), id.to_owned());
-            if left.has(registry, &key, &endpoints) {
+            let is_unsure = || endpoints.iter().all(|endpoint| endpoint.health == Health::Unconfirmed);
+            if left.has(registry, &key, !is_missing && !is_unsure()) {
                 gone.insert(key);
                 continue;
             }
