@@ -21,7 +21,7 @@ use weft_agent::registries::{
 use weft_core::{
     config::Section,
     identity::TrustDomain,
-    name::{InstanceName, PortName, RegistryName, ServiceName},
+    name::{InstanceName, OriginName, PortName, RegistryName, ServiceName},
     registry::{Capabilities, Completeness, Event, OriginFault, Registry, RegistryError, Resume, Scope},
     resource::{Endpoint, Health, Resource, Service, ServicePort},
 };
@@ -109,9 +109,14 @@ fn convert(document: &Document, around: &Around) -> Listing {
         listing.insert(origin_name(&["service", name]), Words::new(resources, faults));
     }
     if !nameless.is_empty() {
-        listing.insert(origin_name(&["nameless"]), Words::new(Vec::new(), bounded(nameless)));
+        listing.insert(self::nameless(), Words::new(Vec::new(), bounded(nameless)));
     }
     listing
+}
+
+/// What tells of services that have no name.
+fn nameless() -> OriginName {
+    origin_name(&["nameless"])
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
@@ -208,7 +213,10 @@ impl JsonRegistry {
         watch.due = Instant::now() + jittered(self.poll);
         let answer = watch.client.send(Call::get("/services.json")).await?.ok()?;
         let listing = convert(&answer.json()?, &self.around);
-        Ok(watch.told.tell(listing, Completeness::Full, Instant::now().into_std()))
+        // What has no name may be any of those that are missing.
+        let is_whole = !listing.contains_key(&nameless());
+        let completeness = if is_whole { Completeness::Full } else { Completeness::Filtered };
+        Ok(watch.told.tell(listing, completeness, Instant::now().into_std()))
     }
 }
 

@@ -42,8 +42,8 @@
 //! * An index that goes back (a restored snapshot), or nodes of which none is the one that it was (lost data), has everything read again, and
 //!   doubts it: for some minutes, what is missing may be what Consul's agents are about to tell again. So it does where an
 //!   index is lower than an agent that starts from its disk knows of.
-//! * After an outage the lists are read again, and of the rest what moved: indexes are compared, never ordered, as one that
-//!   was given once is not given again in one catalog. That it is the same catalog its nodes show: where one is gone or was
+//! * After an outage the lists are read again, and of the rest what moved: indexes are compared, as one that
+//!   was given once is not given again in one catalog, and a lower one shows that the catalog went back. That it is the same catalog its nodes show: where one is gone or was
 //!   made anew meanwhile, everything is read.
 
 mod settings;
@@ -97,6 +97,7 @@ use access::Access;
 use client::Client;
 use configured::Understood;
 use convert::Surroundings;
+use owed::Doubt;
 use watch::{Left, Source};
 
 use crate::{announcing::keep, plan::Environment};
@@ -113,6 +114,7 @@ pub struct ConsulRegistry {
     understood: Understood,
     left: Left,
     absence: Absence,
+    doubt: Doubt,
     /// Held by each announcement, which needs what the registry holds at its server.
     announcing: Arc<RwLock<()>>,
 }
@@ -131,8 +133,8 @@ impl ConsulRegistry {
         };
         let access = Access::new(settings.credential.clone(), settings.login.clone());
         let (around, access) = (Arc::new(around), Arc::new(access));
-        let (understood, left, absence, announcing) = Default::default();
-        Self { name, settings, around, access, understood, left, absence, announcing }
+        let (understood, left, absence, doubt, announcing) = Default::default();
+        Self { name, settings, around, access, understood, left, absence, doubt, announcing }
     }
 }
 
@@ -161,6 +163,7 @@ impl Registry for ConsulRegistry {
             understood: self.understood.clone(),
             left: self.left.clone(),
             absence: self.absence.clone(),
+            doubt: self.doubt.clone(),
         };
         watch::follow(source, scope, resume).boxed()
     }

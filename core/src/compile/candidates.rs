@@ -134,7 +134,7 @@ fn corresponding<'s>(service: &Service, own: &PortName, named: &'s Service) -> O
 }
 
 /// Keeps one of those that are the same workload: the most authoritative registry's. What another registry knows of it
-/// counts too: it is unhealthy wherever any says so, and unconfirmed only where all are; it has the labels of all, is where
+/// counts too: it is unhealthy wherever any says so or said so last, and unconfirmed only where no other knows it ready; it has the labels of all, is where
 /// the first says that knows, and as near as the nearest of them.
 pub(super) fn once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::with_capacity(candidates.len());

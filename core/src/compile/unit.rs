@@ -45,7 +45,8 @@ impl Group {
         let mut departed = Vec::new();
         let all = members(joins, key);
         let keeps_names = |key: &ServiceKey| snapshot.departed(key).is_some_and(|gone| !gone.is_withdrawn);
-        let goes_on = all.iter().any(|key| snapshot.service(key).is_some() || keeps_names(key));
+        let is_declared = |key| snapshot.service(key).is_some_and(|entry| entry.service.is_some());
+        let goes_on = all.iter().any(|key| is_declared(key) || keeps_names(key));
         let member = |key: ServiceKey| {
             let gone = snapshot.departed(&key).filter(|gone| !gone.is_withdrawn || goes_on);
             let Some(gone) = gone else { return entry(key) };

@@ -134,15 +134,14 @@ impl Snapshot {
         self.journal.since(generation, self.generation)
     }
 
-    /// Since when some of what a registry says of a service is missing from lists that may have hidden it; what is missing
-    /// for the longest counts.
+    /// Since when some of what a registry says of a service is missing from lists that may have hidden it, at least.
     #[must_use]
     pub fn unconfirmed_since(&self, registry: &RegistryName, entry: &ServiceEntry) -> Option<SystemTime> {
         let since = entry.origins.iter().filter_map(|key| {
             let scope = Scope { registry: registry.clone(), part: key.part.clone() };
             self.scopes.get(&scope)?.origins.get(&key.name)?.unconfirmed_since
         });
-        since.min()
+        since.max()
     }
 
     /// Every unconfirmed origin with the time since when it is so, by scope.

@@ -31,7 +31,7 @@ use super::{
     known::{self, Known, Sweep},
     lists::{Heard, List},
     objects::Entry,
-    owed::Owed,
+    owed::{Doubt, Owed},
     reading,
     settings::ConsulSettings,
     waiters::Waiters,
@@ -101,7 +101,7 @@ impl Follower {
         around: &Arc<Surroundings>,
         understood: &Understood,
         scope: &Scope,
-        held: Option<u64>,
+        (doubt, held): (Doubt, Option<u64>),
     ) -> Self {
         let now = Instant::now();
         let configured = || {
@@ -116,7 +116,7 @@ impl Follower {
             told: Told::new(scope.clone()),
             sweep: Sweep::Nodes,
             hiding: Hiding::new(settings.configuration),
-            owed: Owed::default(),
+            owed: Owed::new(doubt, held),
             held,
             configured: settings.configuration.then(configured),
             default_intention: settings.default_intention,
@@ -137,6 +137,7 @@ impl Follower {
     /// Asks by another client from here on.
     pub(super) fn ask_by(&mut self, client: Client) {
         self.client = client;
+        self.owed.was_away(Instant::now());
     }
 
     /// Asks nothing until it is asked again.
@@ -249,7 +250,7 @@ impl Follower {
         self.waiters = self.waiters.take().map(|_| Waiters::default());
         let ears = self.read_lists(before).await?;
         if self.held.take().is_some_and(|held| self.reached().is_some_and(|now| now < held)) {
-            self.owed.went_back(Instant::now());
+            self.owed.went_back_before(Instant::now());
         }
         if let Some(configured) = self.configured.as_mut().filter(|_| !self.owed.is_in_doubt()) {
             configured.begin();
@@ -320,8 +321,13 @@ impl Follower {
     }
 
     /// How far the catalog had come when its lists were heard; none where that cannot be said.
-    pub(super) fn reached(&self) -> Option<u64> {
+    fn reached(&self) -> Option<u64> {
         [List::Nodes, List::Services].into_iter().filter_map(|list| self.index(list)).max()
+    }
+
+    /// How far the catalog must have come for what it lacks to be gone, for who starts with what was told.
+    pub(super) fn told_to(&self) -> Option<u64> {
+        self.owed.reached(self.reached())
     }
 
     /// Hears every list as it is now; `before` is known beside what is. Nobody waits for them yet.

@@ -217,7 +217,8 @@ impl Known {
     #[must_use]
     pub fn went_back(&self, sweep: Sweep, name: &str, index: Option<u64>) -> bool {
         let known = self.index_of(sweep, name).flatten();
-        known.zip(index).is_some_and(|(known, now)| now < known)
+        // What is gone has no index, which is written as the first one.
+        known.zip(index).is_some_and(|(known, now)| now > 1 && now < known)
     }
 
     /// Takes the index of a member of a set. Returns whether it is another one than before; of a service, this makes it

@@ -5,9 +5,13 @@
 //! before is owed until it is shown again, or until the agents have had the time to tell it: meanwhile, that something is
 //! missing proves nothing. What is shown is used at once. A service of which some instances are owed stays as it was told
 //! last, unconfirmed, and what is shown of it is told beside it, as a part.
+//!
+//! Whoever begins to follow while that lasts does not know what was shown before, so of every service what is shown is a
+//! part to him.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +28,23 @@ const TOLD_AGAIN: Duration = Duration::from_secs(180);
 /// For each doubling of these nodes, Consul's agents take as much time more.
 const SMALL: usize = 128;
 
+/// Until when something may be owed, and how far the catalog had come before. Clones are one: it outlives who follows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doubt(Arc<Mutex<(Option<Instant>, Option<u64>)>>);
+
+impl Doubt {
+    fn with<T>(&self, look: impl FnOnce(&mut Option<Instant>, &mut Option<u64>) -> T) -> T {
+        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, reached) = &mut *doubt;
+        look(until, reached)
+    }
+
+    /// None while the state is believed.
+    fn until(&self) -> Option<Instant> {
+        self.with(|until, _| *until)
+    }
+}
+
 /// What was shown of a catalog, and what of it is owed.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
@@ -35,35 +56,69 @@ pub(super) struct Owed {
     parts: BTreeSet<Name>,
     /// How many nodes there were when everything was told.
     nodes: usize,
-    /// Until when something may be owed; none while the state is believed.
-    until: Option<Instant>,
+    /// Whether anything may have been shown before.
+    is_all: bool,
+    doubt: Doubt,
 }
 
 impl Owed {
+    /// Knows nothing yet of what was shown, but how far the catalog had `held` come.
+    pub(super) fn new(doubt: Doubt, held: Option<u64>) -> Self {
+        let is_all = doubt.with(|until, reached| {
+            *reached = reached.or(held);
+            until.is_some()
+        });
+        Self { is_all, doubt, ..Self::default() }
+    }
+
+    /// How far the catalog had come before its state went back, or has come now.
+    pub(super) fn reached(&self, now: Option<u64>) -> Option<u64> {
+        self.doubt.with(|until, reached| {
+            if until.is_none() {
+                *reached = now.or(*reached);
+                return now;
+            }
+            now.max(*reached)
+        })
+    }
+
+    /// Takes note that the state went back before anything of it was shown here.
+    pub(super) fn went_back_before(&mut self, now: Instant) {
+        self.is_all = true;
+        self.went_back(now);
+    }
+
+    /// Takes note that the server was away: its agents could not tell it anything meanwhile.
+    pub(super) fn was_away(&mut self, now: Instant) {
+        let again = now + told_again(self.nodes);
+        self.doubt.with(|until, _| *until = until.map(|_| again));
+    }
+
     /// Takes note that the server's state went back: whatever was shown is owed.
     pub(super) fn went_back(&mut self, now: Instant) {
         for (name, instances) in &self.shown {
             self.owed.entry(name.clone()).or_default().extend(instances);
         }
-        let until = now + told_again(self.nodes);
-        self.until = Some(self.until.map_or(until, |before| before.max(until)));
+        let again = now + told_again(self.nodes);
+        self.doubt.with(|until, _| *until = Some(until.map_or(again, |before| before.max(again))));
     }
 
     /// Whether something may be owed.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.until.is_some()
+        self.doubt.until().is_some()
     }
 
     /// Whether the agents have had their time.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
+        self.doubt.until().is_some_and(|until| until <= now)
     }
 
     /// Owes nothing any more where the agents have had their time.
     pub(super) fn settle(&mut self, now: Instant) {
         if self.is_over(now) {
-            self.until = None;
+            self.doubt.with(|until, _| *until = None);
             self.owed.clear();
+            self.is_all = false;
         }
     }
 
@@ -91,7 +146,7 @@ impl Owed {
 
     /// Whether instances of a service are owed: what is shown of it is a part.
     pub(super) fn lacks(&self, name: &str) -> bool {
-        self.owed.contains_key(name)
+        self.is_all || self.owed.contains_key(name)
     }
 
     /// Takes note that a part of a service is about to be told.
@@ -106,8 +161,8 @@ impl Owed {
 
     /// Takes note that all this is told, of a catalog with so many nodes.
     pub(super) fn note_told(&mut self, nodes: usize) {
-        let Self { parts, owed, .. } = self;
-        parts.retain(|name| owed.contains_key(name));
+        let Self { parts, owed, is_all, .. } = self;
+        parts.retain(|name| *is_all || owed.contains_key(name));
         // While some nodes are owed themselves, there were more.
         self.nodes = if self.is_in_doubt() { self.nodes.max(nodes) } else { nodes };
     }
@@ -121,7 +176,7 @@ impl Owed {
                  agents are given {minutes} minutes to tell it again"
             )
         };
-        self.until.map(|_| notice())
+        self.doubt.until().map(|_| notice())
     }
 }
 
@@ -185,6 +240,36 @@ mod tests {
         assert!(!owed.is_over(now + TOLD_AGAIN));
         owed.settle(now + TOLD_AGAIN * 3 / 2);
         assert!(!owed.is_in_doubt() && !owed.lacks("web") && owed.notice().is_none());
+    }
+
+    #[test]
+    fn the_doubt_outlives_who_follows_and_has_him_take_nothing_for_whole() {
+        let (doubt, now) = (Doubt::default(), Instant::now());
+        let mut first = Owed::new(doubt.clone(), None);
+        read(&mut first, "web", &["1", "2"]);
+        assert_eq!(first.reached(Some(90)), Some(90));
+        first.went_back(now);
+        assert_eq!(first.reached(Some(7)), Some(90), "what is kept on disk tells it too");
+        drop(first);
+        let mut second = Owed::new(doubt.clone(), None);
+        read(&mut second, "web", &["1"]);
+        assert!(second.is_in_doubt() && second.lacks("web") && second.lacks("new"));
+        second.note_part("web");
+        second.note_told(1);
+        // While it is away, nobody tells it anything.
+        second.was_away(now + TOLD_AGAIN / 2);
+        assert!(!second.is_over(now + TOLD_AGAIN));
+        second.settle(now + TOLD_AGAIN * 3 / 2);
+        assert!(!second.is_in_doubt() && !second.lacks("web"));
+        assert_eq!((second.completed().count(), second.reached(Some(9))), (1, Some(9)));
+        // From disk alone.
+        let mut third = Owed::new(Doubt::default(), Some(90));
+        assert!(!third.lacks("web"));
+        third.was_away(now);
+        assert!(!third.is_in_doubt());
+        third.went_back_before(now);
+        assert!(third.lacks("web"));
+        assert_eq!(third.reached(Some(9)), Some(90));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use weft_core::registry::{Event, RegistryError, Resume, Scope};
 
 use super::{
     absence::Absence, access::Access, client::Client, configured::Understood, convert::Surroundings,
-    follower::Follower, settings::ConsulSettings,
+    follower::Follower, owed::Doubt, settings::ConsulSettings,
 };
 
 /// What a stream is made of.
@@ -29,6 +29,7 @@ pub(super) struct Source {
     pub(super) understood: Understood,
     pub(super) left: Left,
     pub(super) absence: Absence,
+    pub(super) doubt: Doubt,
 }
 
 /// What a stream left that broke off; nothing otherwise. Clones are one.
@@ -115,7 +116,7 @@ impl State {
 
 impl Following {
     fn begin(source: &Source, scope: &Scope, point: Option<Resume>) -> Result<Self, RegistryError> {
-        let Source { settings, around, access, understood, left, .. } = source;
+        let Source { settings, around, access, understood, left, doubt, .. } = source;
         // Certificates are read before anything: without them, what is left stays where it is.
         let client = Client::new(settings, access.clone())?;
         let (follower, point) = match left.take(point.as_ref()) {
@@ -125,7 +126,8 @@ impl Following {
             }
             None => {
                 let held = point.as_ref().and_then(reached);
-                (Box::new(Follower::new(client, settings, around, understood, scope, held)), None)
+                let past = (doubt.clone(), held);
+                (Box::new(Follower::new(client, settings, around, understood, scope, past)), None)
             }
         };
         let left = left.clone();
@@ -139,7 +141,7 @@ impl Following {
             }
             let mut words = self.follower.next().await?;
             self.told += 1;
-            self.point = Some(point(self.number, self.told, self.follower.reached()));
+            self.point = Some(point(self.number, self.told, self.follower.told_to()));
             for word in &mut words {
                 if let Event::Commit { resume, .. } = word {
                     resume.clone_from(&self.point);

@@ -131,11 +131,13 @@ fn a_join_keeps_its_measure_for_a_while_when_the_first_declaration_is_taken_away
     assert_eq!(ranked(&table).0, named(&[("web-2", 0)]));
     world.merge.free_names(START + KEPT);
     assert_eq!(ranked(&world.compile()).0, named(&[("web-2", 0), ("web-9", 0)]));
-    // With nobody left to join with, there is no such service.
+    // With nobody left to join with, there is no such service, and a route for it makes none.
     world.say(&scope("kubernetes"), "web", own());
     world.say(&scope("consul"), "web", Vec::new());
-    let table = world.say(&scope("kubernetes"), "web", Vec::new());
-    assert!(table.destination("web.default.mesh").is_none());
+    for left in [Vec::new(), vec![leads("web", "other")]] {
+        let table = world.say(&scope("kubernetes"), "web", left);
+        assert!(table.destination("web.default.mesh").is_none());
+    }
 }
 
 #[test]
