@@ -165,8 +165,7 @@ impl Configured {
         if self.is_closed || self.allows_by_default() {
             return None;
         }
-        let is_open = |name: &&str| self.bearers.serves(name) && !self.heard.selects(name);
-        let mut open = self.bearers.services().filter(is_open);
+        let mut open = self.bearers.services().filter(|name| !self.heard.selects(name));
         let example = open.next()?;
         let count = 1 + open.count();
         Some(format!(
